@@ -1,0 +1,1 @@
+"""The ``convit-ssl`` commands: one thin file each over the packages below."""

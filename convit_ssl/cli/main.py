@@ -1,0 +1,79 @@
+"""``convit-ssl <command>``: finds the command, runs it, and turns errors into one message."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from convit_ssl import __version__
+from convit_ssl.errors import UserError
+
+# Each command is a module of this package with SUMMARY, EXAMPLE, add_arguments(parser)
+# and run(args) -> exit code. It is imported only when it is called.
+COMMANDS: dict[str, str] = {
+    "train": "pretrain, fine-tune or probe: an experiment of configs/config",
+    "demo": "pretrain, evaluate and export on scikit-learn's digits in a few minutes",
+    "data": "write a built-in data set as an image folder",
+    "subset": "choose labelled images: by fraction, by number, by class",
+    "features": "extract features once, for every probe to reuse",
+    "knn": "k-nearest-neighbour accuracy of a checkpoint",
+    "linear": "linear-probe accuracy of a checkpoint",
+    "finetune": "fine-tune a checkpoint on labelled images",
+    "study": "sample-efficiency and ablation studies",
+    "export": "write a trunk for safetensors, timm, ONNX and others",
+    "import": "read a foreign ConViT checkpoint into ours",
+    "audit": "say what a checkpoint is, and whether its convolutional init is there",
+    "report": "the locality report of one or more runs, as one HTML page",
+    "attention": "the attention maps of one image",
+    "bench": "side-by-side speed and memory",
+    "doctor": "versions, devices and known problems of this installation",
+}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The top-level parser; commands add their own arguments when called."""
+    commands = "\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
+    parser = argparse.ArgumentParser(
+        prog="convit-ssl",
+        description=f"Self-supervised pretraining of ConViT.\n\ncommands:\n{commands}",
+        epilog="example: convit-ssl train config=convit_dino data=digits run=cpu trunk=convit_nano",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"convit-ssl {__version__}")
+    parser.add_argument("command", choices=sorted(COMMANDS), metavar="command")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int:
+    """Run one command; a UserError becomes its message and exit code 2."""
+    arguments = list(arguments)
+    debug = "--debug" in arguments
+    command = importlib.import_module(f"convit_ssl.cli.{name}_command")
+    parser = argparse.ArgumentParser(
+        prog=f"convit-ssl {name}",
+        description=command.SUMMARY,
+        epilog=f"example: {command.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    command.add_arguments(parser)
+    try:
+        return int(command.run(parser.parse_args(arguments)))
+    except UserError as error:
+        if debug:
+            raise
+        print(f"convit-ssl {name}: {error}", file=sys.stderr)
+        return 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Console-script entry. Returns the exit code."""
+    args = build_parser().parse_args(argv)
+    return run_command(args.command, args.arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
