@@ -1,0 +1,301 @@
+"""ConViT (arXiv:2103.10697): GPSA layers, then plain self-attention that a class token joins.
+
+State-dict keys are those of the official release and of timm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from convit_ssl.models.attention import DropPath, Mlp, SelfAttention
+from convit_ssl.models.config import ConViTConfig
+from convit_ssl.models.gpsa import GPSA, AttentionMaps, grid_positions
+
+__all__ = ["Block", "ConViT", "ConViTConfig", "Intermediates", "PatchEmbed"]
+
+
+@dataclass
+class Intermediates:
+    """What happened inside one forward pass; one entry per block.
+
+    Attributes:
+        tokens: output of each block, (B, N, D) in GPSA blocks, (B, 1 + N, D) with the class
+            token from block `num_gpsa_layers` on. Not normalised.
+        gates: sigmoid(gating_param) (H,) of GPSA blocks, None elsewhere.
+        attention: the dense maps where they were asked for, None elsewhere.
+    """
+
+    tokens: list[Tensor] = field(default_factory=list)
+    gates: list[Tensor | None] = field(default_factory=list)
+    attention: list[AttentionMaps | None] = field(default_factory=list)
+
+
+class PatchEmbed(nn.Module):
+    """Cut an image into square patches and project each to a token."""
+
+    def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
+
+    def forward(
+        self, x: Float[Tensor, "batch chans height width"]
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Tokens in row-major order."""
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block, with GPSA or plain self-attention."""
+
+    def __init__(self, config: ConViTConfig, use_gpsa: bool, drop_path: float) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        self.use_gpsa = use_gpsa
+        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.attn: nn.Module
+        if use_gpsa:
+            self.attn = GPSA(
+                dim,
+                config.num_heads,
+                config.qkv_bias,
+                config.attn_drop_rate,
+                config.drop_rate,
+                config.locality_strength,
+                config.use_gating,
+            )
+        else:
+            self.attn = SelfAttention(
+                dim, config.num_heads, config.qkv_bias, config.attn_drop_rate, config.drop_rate
+            )
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.drop_rate)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        grid: tuple[int, int],
+        positions: Tensor | None = None,
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """One layer. `grid` and `positions` as in `GPSA.forward`."""
+        normed = self.norm1(x)
+        attended = self.attn(normed, grid, positions) if self.use_gpsa else self.attn(normed)
+        x = x + self.drop_path(attended)
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def attention_maps(
+        self,
+        x: Float[Tensor, "batch tokens dim"],
+        grid: tuple[int, int],
+        positions: Tensor | None = None,
+    ) -> AttentionMaps:
+        """Dense attention for the block's input, for analysis."""
+        normed = self.norm1(x)
+        if isinstance(self.attn, GPSA):
+            return self.attn.attention_maps(normed, grid, positions)
+        assert isinstance(self.attn, SelfAttention)
+        content = self.attn.attention_map(normed)
+        return AttentionMaps(content, None, content, None)
+
+
+class ConViT(nn.Module):
+    """The network. Takes images of any size that the patch divides.
+
+    Args:
+        config: sizes and options; see `ConViTConfig`, and `create_model` for the named ones.
+    """
+
+    def __init__(self, config: ConViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.num_classes = config.num_classes
+        self.embed_dim = self.num_features = self.head_hidden_size = config.embed_dim
+        self.grad_checkpointing = False
+        self.patch_embed = PatchEmbed(config.patch_size, config.in_chans, config.embed_dim)
+        height, width = self.grid_size(*config.image_shape)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, height * width, config.embed_dim))
+        rates = torch.linspace(0, config.drop_path_rate, config.depth).tolist()
+        self.blocks = nn.ModuleList(
+            Block(config, use_gpsa=i < config.num_gpsa_layers, drop_path=rates[i])
+            for i in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        self.head_drop = nn.Dropout(config.drop_rate)
+        self.head = self._classifier(config.num_classes)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Truncated normals (0.02) everywhere, then the convolutional init over them."""
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if self.config.local_init:
+            for module in self.modules():
+                if isinstance(module, GPSA):
+                    module.local_init()
+
+    def forward(
+        self, x: Float[Tensor, "batch chans height width"]
+    ) -> Float[Tensor, "batch outputs"]:
+        """Logits, or features of width embed_dim when num_classes is 0."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(
+        self,
+        x: Float[Tensor, "batch chans height width"],
+        keep: Int[Tensor, "batch kept"] | None = None,
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Normalised tokens of the last block, the class token first.
+
+        Args:
+            x: images.
+            keep: row-major indices of the patches that are used, for masked training; all by
+                default.
+
+        Raises:
+            ValueError: a side of the images is no multiple of the patch.
+        """
+        tokens, grid, positions = self._embed(x, keep)
+        for index, block in enumerate(self.blocks):
+            if index == self.config.num_gpsa_layers:
+                tokens = self._prepend_class_token(tokens)
+            if self.grad_checkpointing and self.training and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, grid, positions, use_reentrant=False)
+            else:
+                tokens = block(tokens, grid, positions)
+        if self.config.num_gpsa_layers == self.config.depth:
+            tokens = self._prepend_class_token(tokens)
+        return self.norm(tokens)
+
+    def forward_head(
+        self, tokens: Float[Tensor, "batch tokens dim"], pre_logits: bool = False
+    ) -> Float[Tensor, "batch outputs"]:
+        """Pool the tokens of `forward_features`, and classify unless `pre_logits`."""
+        pool_mean = self.config.global_pool == "avg"
+        pooled = tokens[:, 1:].mean(dim=1) if pool_mean else tokens[:, 0]
+        pooled = self.head_drop(pooled)
+        return pooled if pre_logits else self.head(pooled)
+
+    def forward_intermediates(
+        self, x: Float[Tensor, "batch chans height width"], return_attention: bool = False
+    ) -> tuple[Float[Tensor, "batch tokens dim"], Intermediates]:
+        """As `forward_features`, with what each block made; dense attention when asked for."""
+        tokens, grid, positions = self._embed(x, None)
+        inside = Intermediates()
+        for index, block in enumerate(self.blocks):
+            if index == self.config.num_gpsa_layers:
+                tokens = self._prepend_class_token(tokens)
+            assert isinstance(block, Block)
+            maps = block.attention_maps(tokens, grid, positions) if return_attention else None
+            gated = isinstance(block.attn, GPSA) and block.attn.use_gating
+            tokens = block(tokens, grid, positions)
+            inside.tokens.append(tokens)
+            inside.gates.append(block.attn.gate if gated else None)  # type: ignore[arg-type]
+            inside.attention.append(maps)
+        if self.config.num_gpsa_layers == self.config.depth:
+            tokens = self._prepend_class_token(tokens)
+        return self.norm(tokens), inside
+
+    def get_intermediate_layers(
+        self,
+        x: Float[Tensor, "batch chans height width"],
+        n: int = 1,
+        reshape: bool = False,
+        return_class_token: bool = False,
+        norm: bool = True,
+    ) -> list[Tensor] | list[tuple[Tensor, Tensor]]:
+        """Outputs of the last `n` blocks, by the interface of DINO and DINOv2.
+
+        Args:
+            x: images.
+            n: how many blocks, counted from the last.
+            reshape: patch tokens as maps (B, D, height, width).
+            return_class_token: also the class token of each layer.
+            norm: apply the final LayerNorm.
+
+        Returns:
+            With neither `reshape` nor `return_class_token`, all tokens of each layer as in
+            DINO, (B, 1 + N, D), or (B, N, D) in GPSA blocks; with `reshape`, the maps; with
+            `return_class_token`, pairs of patches and class token.
+
+        Raises:
+            ValueError: a class token is asked of a GPSA block, which has none.
+        """
+        first = self.config.depth - n
+        if return_class_token and first < self.config.num_gpsa_layers:
+            raise ValueError(
+                f"block {first} is a GPSA block without a class token; "
+                f"n is at most {self.config.depth - self.config.num_gpsa_layers} here"
+            )
+        _, inside = self.forward_intermediates(x)
+        grid = self.grid_size(*x.shape[-2:])
+        layers = []
+        for tokens in inside.tokens[first:]:
+            tokens = self.norm(tokens) if norm else tokens
+            has_class_token = tokens.shape[1] > grid[0] * grid[1]
+            patches = tokens[:, 1:] if has_class_token else tokens
+            if reshape:
+                patches = patches.transpose(1, 2).unflatten(2, grid).contiguous()
+            if return_class_token:
+                layers.append((patches, tokens[:, 0]))
+            else:
+                layers.append(patches if reshape else tokens)
+        return layers
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches of an image; see `ConViTConfig.grid_size`."""
+        return self.config.grid_size(height, width)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute blocks in the backward pass instead of storing their activations."""
+        self.grad_checkpointing = enable
+
+    def get_classifier(self) -> nn.Module:
+        """The classifier, an Identity when num_classes is 0."""
+        return self.head
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifier by a new one; 0 classes leaves features."""
+        self.num_classes = num_classes
+        self.head = self._classifier(num_classes).to(self.cls_token)
+
+    def _classifier(self, num_classes: int) -> nn.Module:
+        if num_classes == 0:
+            return nn.Identity()
+        return nn.Linear(self.config.embed_dim, num_classes)
+
+    def _embed(
+        self, x: Tensor, keep: Tensor | None
+    ) -> tuple[Tensor, tuple[int, int], Tensor | None]:
+        grid = self.grid_size(*x.shape[-2:])
+        tokens = self.patch_embed(x) + self._position_embedding(grid)
+        if keep is None:
+            return tokens, grid, None
+        index = keep.unsqueeze(-1)
+        tokens = tokens.gather(1, index.expand(-1, -1, tokens.shape[-1]))
+        all_positions = grid_positions(grid, x.device).expand(x.shape[0], -1, -1)
+        return tokens, grid, all_positions.gather(1, index.expand(-1, -1, 2))
+
+    def _position_embedding(self, grid: tuple[int, int]) -> Tensor:
+        """Resampled to the exact grid: a rounded scale factor would miss a row."""
+        own = self.grid_size(*self.config.image_shape)
+        if grid == own:
+            return self.pos_embed
+        as_map = self.pos_embed.float().transpose(1, 2).unflatten(2, own)
+        resampled = F.interpolate(as_map, size=grid, mode="bicubic", align_corners=False)
+        return resampled.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
+
+    def _prepend_class_token(self, tokens: Tensor) -> Tensor:
+        cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+        return torch.cat([cls_token, tokens], dim=1)
