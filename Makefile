@@ -1,0 +1,117 @@
+# make demo | test | check need Python 3.10-3.13, make and a package index, nothing else.
+# Another interpreter: PYTHON=python3.12 make test. Arguments for pytest: make test ARGS="-k gpsa".
+
+SHELL := /bin/bash
+
+# The first one that is in range and can make virtual environments.
+CANDIDATES := python3 python3.12 python3.11 python3.13 python3.10 python
+SUITABLE := import sys, venv, ensurepip; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for python in $(CANDIDATES); do \
+	"$$python" -c '$(SUITABLE)' >/dev/null 2>&1 && { echo "$$python"; break; }; done)
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP_INSTALL := $(BIN)/python -m pip install -qq --no-input --disable-pip-version-check
+ARGS ?=
+# Test processes at a time, each with one thread.
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-cluster check lint format-check types imports format lock clean
+
+help:
+	@echo "make demo    pretrain, evaluate and export a ConViT on real images, in minutes"
+	@echo "make test    the tests (ARGS=... goes to pytest)"
+	@echo "make check   everything that must pass: lint, format, types, imports, tests"
+	@echo "make test-cluster  the tests that need root and SLURM"
+	@echo "make format  mend what ruff can mend"
+	@echo "make lock    remake requirements.lock (UPGRADE=1: with the newest versions)"
+	@echo "make clean   remove .venv and everything built"
+
+install: $(STAMP)
+
+# Two steps, because what torch needs depends on which build of it is to be had. The index's
+# Linux build brings about 3 GB of CUDA libraries, pinned by requirements-cuda.lock; a CPU build
+# that your pip configuration offers (say, PIP_EXTRA_INDEX_URL of download.pytorch.org/whl/cpu)
+# brings none. The rest is installed without resolving: requirements.lock is complete, and the
+# versions that vissl 0.1.6 declares build on no Python of today.
+$(VENV)/.requirements: requirements.lock requirements-cuda.lock
+	@test -n "$(PYTHON)" || { \
+	  echo "make: no Python 3.10-3.13 with venv found. Install one (on Debian also python3-venv)," \
+	    "or name it: PYTHON=/path/to/python3.12 make ..." >&2; exit 1; }
+	@"$(PYTHON)" -c '$(SUITABLE)' || { \
+	  echo "make: PYTHON=$(PYTHON) is no Python 3.10-3.13 with venv and ensurepip." >&2; exit 1; }
+	@echo "Installing into $(VENV) with $$("$(PYTHON)" -V): one to five minutes, once."
+	@"$(PYTHON)" -m venv --clear $(VENV)
+	@echo "  torch (1/3)"
+	@$(PIP_INSTALL) -c requirements.lock -c requirements-cuda.lock torch
+	@echo "  everything else (2/3)"
+	@$(PIP_INSTALL) --no-deps -r requirements.lock
+	@touch $@
+
+$(STAMP): $(VENV)/.requirements pyproject.toml setup.py
+	@echo "  convit_ssl itself (3/3)"
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP)
+	@$(BIN)/convit-ssl demo $(ARGS)
+
+test: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile \
+	  -m "not cluster" $(ARGS)
+
+# One at a time: they share one cluster. pytest's 5 means that no test has the marker.
+test-cluster: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m cluster $(ARGS) || test $$? -eq 5
+
+CHECKS := lint format-check types imports test
+
+check: $(STAMP)
+	@failed=""; \
+	for part in $(CHECKS); do \
+	  echo "=== $$part"; \
+	  $(MAKE) --no-print-directory $$part || failed="$$failed $$part"; \
+	done; \
+	echo; \
+	for part in $(CHECKS); do \
+	  case " $$failed " in *" $$part "*) echo "FAILED  $$part  (again: make $$part)";; \
+	    *) echo "passed  $$part";; esac; \
+	done; \
+	test -z "$$failed"
+
+lint: $(STAMP)
+	@$(BIN)/ruff check .
+
+format-check: $(STAMP)
+	@$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	@$(BIN)/mypy
+
+imports: $(STAMP)
+	@$(BIN)/lint-imports
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# One resolution for Python 3.10-3.13 and all platforms: names, versions and markers, no host.
+# Versions already there are kept unless UPGRADE is set.
+CUDA := ^(nvidia-|cuda-|triton==)
+
+lock: $(STAMP)
+	@set -e; whole=$$(mktemp); trap 'rm -f "$$whole"' EXIT; \
+	$(if $(UPGRADE),,cat requirements.lock requirements-cuda.lock > "$$whole";) \
+	$(BIN)/uv pip compile -q --no-python-downloads --universal --python-version 3.10 \
+	  --no-annotate --no-header --all-extras --group dev --group vissl -c constraints.in \
+	  pyproject.toml -o "$$whole" $(if $(UPGRADE),--upgrade) > /dev/null; \
+	grep -v -E '$(CUDA)' "$$whole" > requirements.lock; \
+	grep -E '$(CUDA)' "$$whole" > requirements-cuda.lock; \
+	git --no-pager diff --stat -- requirements.lock requirements-cuda.lock || true
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+	  .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,30 @@
+"""What every test runs under: shims, checked shapes, one thread, the same seeds."""
+
+from __future__ import annotations
+
+import os
+import random
+
+import numpy as np
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+import convit_ssl.compat
+
+# Before any of our modules is imported: their jaxtyping signatures become checks.
+install_import_hook(
+    ["convit_ssl.models", "convit_ssl.methods", "convit_ssl.analysis"], "beartype.beartype"
+)
+convit_ssl.compat.install()
+
+# Two xdist workers share two cores on the smallest machine this is meant for.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same random numbers for each test, whatever ran before it."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  VISSL's transforms draw from the global state
+    torch.manual_seed(0)
