@@ -1,0 +1,193 @@
+"""``ImageFiles``: a folder, or a subset of one, as a PyTorch data set."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from convit_ssl.data.folders import Listing
+from convit_ssl.data.pixels import Pixels, image_header
+from convit_ssl.data.randomness import RepeatedIndex, sample_seed
+from convit_ssl.data.samples import FaultLog, SampleReader, UnreadableImageError
+from convit_ssl.errors import UserError
+
+Transform = Callable[..., Any]
+
+_REPLACEMENTS = 100
+_PROBES = 32
+
+
+class ImageFiles(Dataset[tuple[Any, int, int]]):
+    """Images on disk; ``dataset[i]`` is ``(transform(PIL RGB image), target, i)``.
+
+    An unreadable image is replaced by another one of its class (of any class where it has
+    no other), chosen by seed, epoch and index alone.
+
+    A transform with the attribute ``seeded = True`` is called with ``seed=``, a function
+    of (seed, epoch, index); one with ``reads_arrays = True`` gets (H, W, 3) uint8 in
+    place of the Pillow image, at least ``min_side`` pixels a side where it has that
+    attribute and the file is larger.
+
+    Args:
+        listing: the files with their targets and classes.
+        transform: None returns the Pillow image.
+        seed: of augmentation and replacement.
+        max_corrupt: tolerated share of unreadable images.
+        fault_log: where unreadable images are listed; shared by all processes of a run.
+        subset: how the files were chosen from their folder, for the records.
+
+    Attributes:
+        files: paths relative to ``root``, with ``/``.
+        targets: class of each image, -1 without label.
+        classes: names of the classes.
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        transform: Transform | None = None,
+        *,
+        seed: int = 0,
+        max_corrupt: float = 0.01,
+        fault_log: FaultLog | None = None,
+        subset: str | None = None,
+    ) -> None:
+        if not listing.files:
+            raise UserError(f"no images are left of {listing.root}")
+        self.root = listing.root
+        self.files = listing.files
+        self.targets = listing.targets
+        self.classes = listing.classes
+        self.transform = transform
+        self.seed = seed
+        self.subset = subset
+        self.reader = SampleReader(len(self.files), max_corrupt, fault_log)
+        # Shared memory, so that persistent loader workers see a new epoch too.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._by_class: dict[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def paths(self) -> list[str]:
+        """Full path of every image."""
+        return [os.path.join(self.root, file) for file in self.files]
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have classes."""
+        return bool(self.classes)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that the next augmentations belong to."""
+        return int(self._epoch.item())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, before the loader's iterator is made."""
+        self._epoch.fill_(epoch)
+
+    def path(self, index: int) -> str:
+        """Full path of one image."""
+        return os.path.join(self.root, self.files[index])
+
+    def digest(self) -> str:
+        """SHA-256 over the relative paths: the same for the same choice of the same files."""
+        return files_digest(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Any, int, int]:
+        position = int(index)
+        if not 0 <= position < len(self.files):
+            raise IndexError(f"image {position} of {len(self.files)}")
+        repeat = index.repeat if isinstance(index, RepeatedIndex) else 0
+        image, source = self._readable(position)
+        if self.transform is None:
+            return image, self.targets[source], position
+        if getattr(self.transform, "seeded", False):
+            seed = sample_seed(self.seed, self.epoch, position, repeat)
+            return self.transform(image, seed=seed), self.targets[source], position
+        return self.transform(image), self.targets[source], position
+
+    def _read(self, position: int) -> Image.Image | Pixels:
+        path = self.path(position)
+        if getattr(self.transform, "reads_arrays", False):
+            return self.reader.array(path, getattr(self.transform, "min_side", None))
+        return self.reader.image(path)
+
+    def _readable(self, position: int) -> tuple[Image.Image | Pixels, int]:
+        """The image at ``position`` or its replacement, and where it came from."""
+        try:
+            return self._read(position), position
+        except UnreadableImageError as error:
+            reason = str(error)
+        for attempt in range(_REPLACEMENTS):
+            source = self._replacement(position, attempt)
+            try:
+                return self._read(source), source
+            except UnreadableImageError:
+                continue
+        raise UserError(
+            f"{self.path(position)} cannot be read ({reason}), and neither can {_REPLACEMENTS} "
+            "images that were tried in its place"
+        )
+
+    def _replacement(self, position: int, attempt: int) -> int:
+        if self._by_class is None:
+            targets = np.asarray(self.targets)
+            self._by_class = {int(t): np.flatnonzero(targets == t) for t in np.unique(targets)}
+        draw = sample_seed(self.seed, self.epoch, position, attempt + 1)
+        peers = self._by_class[self.targets[position]]
+        if len(peers) > 1 and attempt < _REPLACEMENTS // 2:
+            return int(peers[draw % len(peers)])
+        return draw % len(self.files)
+
+    def probe(self, count: int = _PROBES) -> list[tuple[int, int, str]]:
+        """(height, width, Pillow mode) of up to ``count`` images spread over the set.
+
+        Unreadable ones are left out. Raises UserError where none can be read.
+        """
+        step = max(1, len(self.files) // count)
+        headers = []
+        for position in range(0, len(self.files), step)[:count]:
+            try:
+                headers.append(image_header(self.path(position)))
+            except Exception:  # Pillow raises many kinds; reading it later reports it.
+                continue
+        if not headers:
+            raise UserError(f"none of {count} images looked at in {self.root} can be read")
+        return headers
+
+    def native_size(self) -> tuple[int, int]:
+        """Median (height, width) in pixels of a sample of the images."""
+        sizes = np.array([header[:2] for header in self.probe()])
+        height, width = np.median(sizes, axis=0)
+        return int(height), int(width)
+
+    def is_grey(self) -> bool:
+        """Whether all of a sample of the images are stored without colour."""
+        return all(mode in ("1", "L", "LA", "F") or mode[0] == "I" for *_, mode in self.probe())
+
+
+def files_digest(files: Sequence[str]) -> str:
+    """SHA-256 (16 hexadecimal digits) of relative paths, whatever their order."""
+    text = "".join(f"{file}\n" for file in sorted(files))
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+
+
+def take(listing: Listing, indices: Sequence[int]) -> Listing:
+    """The listing of the chosen images, classes unchanged."""
+    return Listing(
+        root=Path(listing.root),
+        files=[listing.files[i] for i in indices],
+        targets=[listing.targets[i] for i in indices],
+        classes=listing.classes,
+    )

@@ -1,0 +1,64 @@
+"""``open_dataset``: a data set by its name in the configuration."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from convit_ssl.data.folders import find_images
+from convit_ssl.data.images import ImageFiles, Transform
+from convit_ssl.data.samples import FaultLog
+from convit_ssl.data.sources import get_source, materialise
+from convit_ssl.errors import UserError
+
+
+def dataset_folder(data: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The folder that holds the images of ``data``; built-in sets are written at first use."""
+    source = get_source(data)
+    if source.load is not None:
+        return materialise(data, data_dir=data_dir)
+    if data_dir is None or not str(data_dir):
+        raise UserError(f"data={data} needs data_dir=/path, the folder that holds your images")
+    return Path(data_dir)
+
+
+def open_dataset(
+    data: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    split: str = "train",
+    transform: Transform | None = None,
+    subset: str | None = None,
+    *,
+    seed: int = 0,
+    max_corrupt: float = 0.01,
+    fault_log: FaultLog | None = None,
+) -> ImageFiles:
+    """Open a data set.
+
+    Args:
+        data: digits, mnist5k, fashion_mnist, imagenet or folder.
+        data_dir: the folder of the images, for imagenet and folder.
+        split: train or val.
+        transform: called with each Pillow RGB image; see :class:`ImageFiles`.
+        subset: a choice among the images, such as ``fraction=0.05,seed=0``; see
+            :func:`convit_ssl.data.subsets.parse_subset`.
+        seed: of augmentation.
+        max_corrupt: tolerated share of unreadable images.
+        fault_log: where unreadable images are listed.
+
+    Raises:
+        UserError: unknown name, missing, empty or inconsistent folder, impossible subset.
+    """
+    listing = find_images(dataset_folder(data, data_dir), split)
+    if subset:
+        from convit_ssl.data.subsets import choose
+
+        listing = choose(listing, subset, split)
+    return ImageFiles(
+        listing,
+        transform,
+        seed=seed,
+        max_corrupt=max_corrupt,
+        fault_log=fault_log,
+        subset=subset or None,
+    )

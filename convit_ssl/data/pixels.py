@@ -1,0 +1,132 @@
+"""Bytes of an image file to 8-bit RGB, whatever the file holds.
+
+One rule per kind of image:
+
+* animated and multi-page files: the first frame;
+* transparency: laid over white, as a viewer shows it;
+* grey, palette, 1-bit, CMYK, YCbCr: converted by Pillow;
+* 16-bit grey: divided by its full range, which is 12 bits (4,095) where no pixel
+  exceeds that, as microscope and X-ray cameras store it, and 16 bits otherwise;
+* floating point: 0..1 is stretched to 0..255, any other range from its minimum to
+  its maximum.
+
+EXIF orientation is left alone, as in the published ImageNet pipelines.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Pixels = npt.NDArray[np.uint8]
+
+# Twice Pillow's warning level: where Pillow itself refuses to go on.
+MAX_PIXELS = 178_956_970
+
+_TWELVE_BITS = 4095
+_JPEG_MAGIC = b"\xff\xd8\xff"
+
+
+class ImageTooLargeError(ValueError):
+    """The header announces more pixels than the limit (a decompression bomb)."""
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageTooLargeError(
+            f"{width} x {height} pixels is over the limit of {max_pixels:,} pixels"
+        )
+
+
+def scale_to_bytes(values: npt.NDArray[Any]) -> Pixels:
+    """Integers of more than 8 bits, or floating point, to 0..255.
+
+    Args:
+        values: (H, W) of any numeric type.
+    """
+    if values.dtype.kind == "f":
+        finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+        low, high = float(finite.min()), float(finite.max())
+        if low >= 0.0 and high <= 1.0:
+            low, high = 0.0, 1.0
+        return np.rint((finite - low) * (255.0 / max(high - low, 1e-12))).astype(np.uint8)
+    peak = int(values.max())
+    full = 255 if peak <= 255 else _TWELVE_BITS if peak <= _TWELVE_BITS else max(peak, 65535)
+    scaled = np.clip(values, 0, None).astype(np.float64) * (255.0 / full)
+    return np.rint(scaled).astype(np.uint8)
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow image to mode RGB, by the rules at the head of this module."""
+    image.load()
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(scale_to_bytes(np.asarray(image))).convert("RGB")
+    if image.mode == "LAB":
+        from PIL import ImageCms
+
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
+        assert converted is not None
+        return converted
+    return image.convert("RGB")
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image in ``data`` as Pillow RGB.
+
+    Raises:
+        ImageTooLargeError: the header announces more than ``max_pixels``.
+        Exception: whatever Pillow raises for a damaged file; there are many kinds.
+    """
+    with warnings.catch_warnings():
+        # Pillow warns at half the limit that is enforced here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(io.BytesIO(data)) as image:
+            _check_size(*image.size, max_pixels)
+            return to_rgb(image)
+
+
+def decode_array(data: bytes, min_side: int | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """The image in ``data`` as (H, W, 3) uint8; JPEG goes through libjpeg-turbo directly.
+
+    Args:
+        min_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both
+            sides keep at least this many pixels. None decodes every pixel, and then
+            the result equals ``decode_image``'s.
+    """
+    if data[:3] == _JPEG_MAGIC:
+        import simplejpeg
+
+        try:
+            height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+            if colorspace in ("YCbCr", "RGB", "Gray"):
+                _check_size(width, height, max_pixels)
+                limit = min_side or 0
+                decoded: Pixels = simplejpeg.decode_jpeg(
+                    data, colorspace="RGB", min_height=limit, min_width=limit
+                )
+                return decoded
+        except ImageTooLargeError:
+            raise
+        except ValueError:
+            pass  # CMYK, arithmetic coding, stray bytes: Pillow decides whether it is damaged.
+    return np.asarray(decode_image(data, max_pixels))
+
+
+def image_header(path: str) -> tuple[int, int, str]:
+    """(height, width, Pillow mode) of an image file, read from its header only."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as image:
+            return image.height, image.width, image.mode

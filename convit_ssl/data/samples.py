@@ -1,0 +1,233 @@
+"""Reading one image, and what happens when it cannot be read.
+
+A file that is damaged, empty, gone or forbidden is reported once with its path and
+counted over all loader workers and processes; the caller replaces it. More of them
+than allowed stop the run. A file system that answers with an error for a while is
+asked again with growing pauses first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import tempfile
+import time
+import uuid
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from convit_ssl.data.pixels import MAX_PIXELS, Pixels, decode_array, decode_image
+from convit_ssl.errors import UserError
+
+logger = logging.getLogger("convit_ssl.data")
+
+# Seconds to wait before asking a failing file system again: 17.6 s in all.
+RETRY_DELAYS = (0.1, 0.5, 2.0, 5.0, 10.0)
+
+_PASSING = frozenset(
+    getattr(errno, name)
+    for name in (
+        "EIO EAGAIN EBUSY EINTR ESTALE ETIMEDOUT ENOTCONN ECONNRESET ECONNABORTED EHOSTDOWN "
+        "EHOSTUNREACH ENETDOWN ENETUNREACH EREMOTEIO ENFILE EMFILE ENOLINK ESHUTDOWN"
+    ).split()
+    if hasattr(errno, name)
+)
+
+_LISTED = 20
+
+
+class UnreadableImageError(Exception):
+    """One image could not be read; the message is the reason, without the path."""
+
+
+class TooManyUnreadableError(UserError):
+    """More images than ``max_corrupt`` allows could not be read."""
+
+    def __init__(self, message: str) -> None:
+        # A DataLoader re-raises a worker's exception with the worker's traceback as its
+        # message; only the part that was written for the user is kept.
+        super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].rstrip())
+
+
+def _read_bytes(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of ``path``; transient errors of the file system are retried.
+
+    Raises:
+        UnreadableImageError: empty file, or an error that stayed.
+    """
+    for delay in (*RETRY_DELAYS, None):
+        try:
+            data = _read_bytes(path)
+        except OSError as error:
+            if delay is None or error.errno not in _PASSING:
+                raise UnreadableImageError(error.strerror or type(error).__name__) from error
+            time.sleep(delay)
+            continue
+        if not data:
+            raise UnreadableImageError("the file is empty")
+        return data
+    raise AssertionError("unreachable")
+
+
+class FaultLog:
+    """An append-only list of unreadable files, shared by loader workers and processes.
+
+    Args:
+        path: where it is kept: the same file for all processes of a run, one JSON
+            object a line. By default a temporary file that exists only once there is
+            something in it and goes with the process that made it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        if path is None:
+            name = f"convit_ssl_unreadable_{os.getpid()}_{uuid.uuid4().hex}.jsonl"
+            self.path = Path(tempfile.gettempdir()) / name
+            weakref.finalize(self, _remove_own, str(self.path), os.getpid())
+        else:
+            self.path = Path(path)
+        self._seen: dict[str, str] = {}
+
+    def read(self) -> dict[str, str]:
+        """Path to reason, for every unreadable file so far."""
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return {}
+        return _parse(text)
+
+    def add(self, path: str, reason: str) -> dict[str, str]:
+        """Record ``path``; warns where it is new to all processes. Returns all so far."""
+        if path in self._seen:
+            return self._seen
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a+", encoding="utf-8") as file, _locked(file.fileno()):
+            file.seek(0)
+            self._seen = _parse(file.read())
+            new = path not in self._seen
+            if new:
+                self._seen[path] = reason
+                file.write(json.dumps({"path": path, "reason": reason}) + "\n")
+                file.flush()
+        if new:
+            logger.warning("unreadable image, replaced by another: %s (%s)", path, reason)
+        return self._seen
+
+
+def _parse(text: str) -> dict[str, str]:
+    faults = {}
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            entry = json.loads(line)
+            faults[str(entry["path"])] = str(entry["reason"])
+    return faults
+
+
+def _remove_own(path: str, process: int) -> None:
+    if os.getpid() == process:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+@contextlib.contextmanager
+def _locked(descriptor: int) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:  # no flock on Windows; a doubled line does no harm
+        yield
+        return
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
+class SampleReader:
+    """Decodes images once each and keeps the account of those it cannot read.
+
+    Args:
+        num_images: size of the data set, which ``max_corrupt`` refers to.
+        max_corrupt: tolerated share of unreadable images. One image is always
+            tolerated, unless this is 0.
+        fault_log: the shared account; see :class:`FaultLog`.
+        max_pixels: larger images count as unreadable (decompression bombs).
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        max_corrupt: float = 0.01,
+        fault_log: FaultLog | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        if not 0.0 <= max_corrupt <= 1.0:
+            raise UserError(f"max_corrupt is {max_corrupt}; give a share between 0 and 1")
+        self.num_images = num_images
+        self.max_corrupt = max_corrupt
+        self.fault_log = fault_log or FaultLog()
+        self.max_pixels = max_pixels
+        self._unreadable: dict[str, str] = {}
+
+    @property
+    def allowance(self) -> int:
+        """How many images may be unreadable."""
+        if self.max_corrupt == 0.0:
+            return 0
+        return max(1, int(self.max_corrupt * self.num_images))
+
+    def image(self, path: str) -> Image.Image:
+        """The image as Pillow RGB. Raises: UnreadableImageError, TooManyUnreadableError."""
+        data = self._bytes(path)
+        try:
+            return decode_image(data, self.max_pixels)
+        except Exception as error:
+            raise self._fault(path, _reason(error)) from error
+
+    def array(self, path: str, min_side: int | None = None) -> Pixels:
+        """The image as (H, W, 3) uint8, see ``decode_array``. Raises as :meth:`image`."""
+        data = self._bytes(path)
+        try:
+            return decode_array(data, min_side, self.max_pixels)
+        except Exception as error:
+            raise self._fault(path, _reason(error)) from error
+
+    def _bytes(self, path: str) -> bytes:
+        known = self._unreadable.get(path)
+        if known is not None:
+            raise UnreadableImageError(known)
+        try:
+            return read_file(path)
+        except UnreadableImageError as error:
+            raise self._fault(path, str(error)) from error
+
+    def _fault(self, path: str, reason: str) -> Exception:
+        self._unreadable[path] = reason
+        faults = self.fault_log.add(path, reason)
+        if len(faults) <= self.allowance:
+            return UnreadableImageError(reason)
+        shown = [f"  {name} ({why})" for name, why in list(faults.items())[:_LISTED]]
+        if len(faults) > _LISTED:
+            shown.append(f"  ... and {len(faults) - _LISTED} more")
+        return TooManyUnreadableError(
+            f"{len(faults)} of {self.num_images:,} images cannot be read, more than "
+            f"max_corrupt={self.max_corrupt:g} allows ({self.allowance}). Mend or remove them, "
+            "or raise max_corrupt:\n" + "\n".join(shown)
+        )
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "not an image that Pillow knows"
+    text = " ".join(str(error).split())
+    return text or type(error).__name__
