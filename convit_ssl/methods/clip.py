@@ -1,0 +1,87 @@
+"""Gradient clipping and freezing without waiting for the device."""
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_EPSILON = 1e-6  # of DINO's and PyTorch's clipping
+
+
+@torch.no_grad()
+def clip_each(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
+    """Scales each parameter's gradient to norm at most ``max_norm``, as DINO does.
+
+    Returns:
+        The global norm before clipping, on the device; nothing was synchronised.
+
+    Source: github.com/facebookresearch/dino, utils.py, clip_gradients.
+    """
+    gradients, norms = _gradients_and_norms(parameters, max_norm)
+    if not gradients:
+        return norms.sum()
+    scales = (max_norm / (norms + _EPSILON)).clamp(max=1.0)
+    per_gradient = [s.to(g.device) for s, g in zip(scales.unbind(), gradients, strict=True)]
+    torch._foreach_mul_(gradients, per_gradient)
+    total: Tensor = torch.linalg.vector_norm(norms)
+    return total
+
+
+@torch.no_grad()
+def clip_global(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
+    """Scales all gradients together to a joint norm of at most ``max_norm``.
+
+    Returns:
+        The joint norm before clipping, on the device; nothing was synchronised.
+    """
+    gradients, norms = _gradients_and_norms(parameters, max_norm)
+    total: Tensor = torch.linalg.vector_norm(norms)
+    scale = (max_norm / (total + _EPSILON)).clamp(max=1.0)
+    for device in {gradient.device for gradient in gradients}:
+        here = [gradient for gradient in gradients if gradient.device == device]
+        torch._foreach_mul_(here, scale.to(device))
+    return total
+
+
+def cancel_last_layer_gradients(head: nn.Module, epoch: float, freeze_epochs: float) -> bool:
+    """Drops the gradients of every ``last_layer`` during the first epochs.
+
+    Call it after clipping and before the optimiser's step; an optimiser skips
+    parameters without a gradient, weight decay included.
+
+    Args:
+        head: a module with parameters named ``last_layer`` (the student).
+        epoch: epochs completed, so 0 in the first one; fractions are fine.
+        freeze_epochs: how long the layer is frozen, in epochs.
+
+    Returns:
+        Whether gradients were dropped.
+
+    Raises:
+        ValueError: there is no such layer and one was to be frozen.
+    """
+    if epoch >= freeze_epochs:
+        return False
+    last = [p for name, p in head.named_parameters() if "last_layer" in name.split(".")]
+    if not last:
+        raise ValueError("no parameter of a `last_layer` found to freeze; pass the DINO student")
+    for parameter in last:
+        parameter.grad = None
+    return True
+
+
+def _gradients_and_norms(
+    parameters: Iterable[nn.Parameter], max_norm: float
+) -> tuple[list[Tensor], Tensor]:
+    if max_norm <= 0:
+        raise ValueError(
+            f"max_norm={max_norm} must be above 0; leave clipping out to switch it off"
+        )
+    listed = list(parameters)
+    gradients = [p.grad for p in listed if p.grad is not None]
+    if not gradients:
+        return [], torch.zeros(1, device=listed[0].device if listed else None)
+    norms = torch._foreach_norm(gradients)
+    device = norms[0].device
+    return gradients, torch.stack([norm.to(device, torch.float32) for norm in norms])

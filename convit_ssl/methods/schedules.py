@@ -1,0 +1,80 @@
+"""Schedules as pure functions of the step, given in epochs.
+
+A value depends on ``(step, steps_per_epoch)`` alone. Nothing is stored, so a
+resumed run goes on exactly, and one resumed on another number of processes,
+where an epoch has other steps, goes on at the same epoch.
+"""
+
+import math
+from dataclasses import dataclass
+
+from convit_ssl.errors import UserError
+
+
+@dataclass(frozen=True)
+class CosineSchedule:
+    """Linear warm-up to ``base``, then half a cosine to ``final``.
+
+    Serves the learning rate (warm-up, decay), weight decay and momentum (rise
+    without warm-up) and, with ``final=base``, the teacher temperature (warm-up,
+    then constant).
+
+    Args:
+        base: value after the warm-up.
+        final: value towards the last step.
+        epochs: length of the run, in epochs.
+        warmup_epochs: length of the warm-up, in epochs, within ``epochs``.
+        warmup_start: value at step 0 when there is a warm-up.
+
+    Raises:
+        UserError: no epochs, or a warm-up longer than the run.
+
+    Source: github.com/facebookresearch/dino, utils.py, cosine_scheduler.
+    """
+
+    base: float
+    final: float
+    epochs: float
+    warmup_epochs: float = 0.0
+    warmup_start: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.epochs <= 0:
+            raise UserError(f"epochs={self.epochs}: a schedule needs more than 0 epochs")
+        if not 0 <= self.warmup_epochs <= self.epochs:
+            raise UserError(
+                f"warmup_epochs={self.warmup_epochs} must lie within 0..epochs={self.epochs}: "
+                "shorten the warm-up or train longer"
+            )
+
+    def value(self, step: int, steps_per_epoch: int) -> float:
+        """Value at a global step (0-based); past the last step it stays at ``final``.
+
+        Raises:
+            ValueError: a negative step or no steps in an epoch.
+        """
+        if step < 0 or steps_per_epoch < 1:
+            raise ValueError(f"step={step}, steps_per_epoch={steps_per_epoch}: need >= 0 and >= 1")
+        warmup = round(self.warmup_epochs * steps_per_epoch)
+        total = max(round(self.epochs * steps_per_epoch), 1)
+        if step < warmup:
+            fraction = step / max(warmup - 1, 1)
+            return self.warmup_start + fraction * (self.base - self.warmup_start)
+        if step >= total:
+            return self.final
+        progress = (step - warmup) / (total - warmup)
+        return self.final + 0.5 * (self.base - self.final) * (1 + math.cos(math.pi * progress))
+
+
+def constant(value: float) -> CosineSchedule:
+    """A schedule that stays at ``value``."""
+    return CosineSchedule(base=value, final=value, epochs=1)
+
+
+def scaled_learning_rate(base_lr: float, global_batch: int, reference_batch: int = 256) -> float:
+    """Absolute learning rate from one given per ``reference_batch`` images.
+
+    ``global_batch`` counts all images of one optimiser step: images per process
+    x processes x accumulated steps. Source: arXiv:1706.02677.
+    """
+    return base_lr * global_batch / reference_batch
