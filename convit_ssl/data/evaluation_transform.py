@@ -98,8 +98,8 @@ class EvaluationTransform:
             )
         if wide != image.size:
             image = image.resize(wide, self._filter)
-        left = int(round((image.width - width) / 2.0))
-        top = int(round((image.height - height) / 2.0))
+        left = round((image.width - width) / 2.0)
+        top = round((image.height - height) / 2.0)
         return image.crop((left, top, left + width, top + height))
 
     def describe(self) -> dict[str, object]:

@@ -31,7 +31,7 @@ CLASSES = (
     "9_ankle_boot",
 )
 
-DEBIAN_FOLDER = Path("/usr/share/dataset-fashion-mnist")
+DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 _PREFIX = {"train": "train", "val": "t10k"}
 

@@ -71,7 +71,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         self.subset = subset
         self.reader = SampleReader(len(self.files), max_corrupt, fault_log)
         # Shared memory, so that persistent loader workers see a new epoch too.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._by_class: dict[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
 
     def __len__(self) -> int:

@@ -54,11 +54,14 @@ def scale_to_bytes(values: npt.NDArray[Any]) -> Pixels:
         low, high = float(finite.min()), float(finite.max())
         if low >= 0.0 and high <= 1.0:
             low, high = 0.0, 1.0
-        return np.rint((finite - low) * (255.0 / max(high - low, 1e-12))).astype(np.uint8)
+        stretched: Pixels = np.rint((finite - low) * (255.0 / max(high - low, 1e-12))).astype(
+            np.uint8
+        )
+        return stretched
     peak = int(values.max())
     full = 255 if peak <= 255 else _TWELVE_BITS if peak <= _TWELVE_BITS else max(peak, 65535)
-    scaled = np.clip(values, 0, None).astype(np.float64) * (255.0 / full)
-    return np.rint(scaled).astype(np.uint8)
+    scaled: Pixels = np.rint(np.clip(values, 0, None) * (255.0 / full)).astype(np.uint8)
+    return scaled
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -101,9 +104,11 @@ def decode_array(data: bytes, min_side: int | None = None, max_pixels: int = MAX
     """The image in ``data`` as (H, W, 3) uint8; JPEG goes through libjpeg-turbo directly.
 
     Args:
+        data: a whole file.
         min_side: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both
             sides keep at least this many pixels. None decodes every pixel, and then
             the result equals ``decode_image``'s.
+        max_pixels: as there.
     """
     if data[:3] == _JPEG_MAGIC:
         import simplejpeg

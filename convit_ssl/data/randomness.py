@@ -22,6 +22,7 @@ class RepeatedIndex(int):
     repeat: int
 
     def __new__(cls, index: int, repeat: int = 0) -> RepeatedIndex:
+        """``index`` as an int that knows how often it came before."""
         self = super().__new__(cls, index)
         self.repeat = repeat
         return self
@@ -55,13 +56,14 @@ def seeded_globals(seed: int) -> Iterator[None]:
     import numpy as np
     import torch
 
-    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    legacy = np.random.get_state()  # noqa: NPY002  the state that timm draws from
+    states = random.getstate(), torch.get_rng_state()
     random.seed(seed)
-    np.random.seed(seed & 0xFFFFFFFF)
-    torch.random.default_generator.manual_seed(seed)
+    np.random.seed(seed & 0xFFFFFFFF)  # noqa: NPY002
+    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
         random.setstate(states[0])
-        np.random.set_state(states[1])
-        torch.set_rng_state(states[2])
+        np.random.set_state(legacy)  # noqa: NPY002
+        torch.set_rng_state(states[1])

@@ -20,7 +20,7 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, decode_array, decode_image
 from convit_ssl.errors import UserError
@@ -30,12 +30,29 @@ logger = logging.getLogger("convit_ssl.data")
 # Seconds to wait before asking a failing file system again: 17.6 s in all.
 RETRY_DELAYS = (0.1, 0.5, 2.0, 5.0, 10.0)
 
+# Not every platform has every one of them.
 _PASSING = frozenset(
     getattr(errno, name)
     for name in (
-        "EIO EAGAIN EBUSY EINTR ESTALE ETIMEDOUT ENOTCONN ECONNRESET ECONNABORTED EHOSTDOWN "
-        "EHOSTUNREACH ENETDOWN ENETUNREACH EREMOTEIO ENFILE EMFILE ENOLINK ESHUTDOWN"
-    ).split()
+        "EIO",
+        "EAGAIN",
+        "EBUSY",
+        "EINTR",
+        "ESTALE",
+        "ETIMEDOUT",
+        "ENOTCONN",
+        "ECONNRESET",
+        "ECONNABORTED",
+        "EHOSTDOWN",
+        "EHOSTUNREACH",
+        "ENETDOWN",
+        "ENETUNREACH",
+        "EREMOTEIO",
+        "ENFILE",
+        "EMFILE",
+        "ENOLINK",
+        "ESHUTDOWN",
+    )
     if hasattr(errno, name)
 )
 
@@ -227,7 +244,7 @@ class SampleReader:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not an image that Pillow knows"
     text = " ".join(str(error).split())
     return text or type(error).__name__

@@ -141,6 +141,7 @@ def materialise(
     may ask for it at once and none sees half of it.
 
     Args:
+        name: digits, mnist5k or fashion_mnist.
         out: by default ``cache_folder() / name``.
         data_dir: where the original files are, for fashion_mnist.
 
