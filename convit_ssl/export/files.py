@@ -1,0 +1,178 @@
+"""Reading weights without running anything in them, and writing files whole or not at all."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import shutil
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convit_ssl.errors import UserError
+
+SAFETENSORS_SUFFIX = ".safetensors"
+# Key of our JSON in a safetensors header, and of our dictionary in a training checkpoint.
+ENTRY = "convit_ssl"
+
+# What training scripts store next to weights (their arguments, numpy's scalars) and what
+# building them back does no more than fill in attributes or numbers.
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
+    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1")),
+]
+
+
+def read_weights(path: str | Path) -> tuple[Any, dict[str, Any]]:
+    """The content of a checkpoint file, with tensors on the CPU.
+
+    Pickles are read by torch's restricted unpickler, which builds tensors and plain containers
+    and refuses every other global before it is called.
+
+    Returns:
+        What the file holds, and our own metadata ({} where there is none).
+
+    Raises:
+        UserError: no such file, an incomplete one, or one that would run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no such checkpoint: {path}")
+    if path.suffix == SAFETENSORS_SUFFIX:
+        return _read_safetensors(path)
+    if path.suffix == ".onnx":
+        raise UserError(f"{path} is an ONNX graph; weights are read from the file it was made of")
+    return _read_torch(path), {}
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None
+            )
+    # The unpickler meets arbitrary bytes here and fails in as many ways as there are bytes.
+    except Exception as error:
+        raise UserError(_why_unreadable(path, error)) from error
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    text = str(error)
+    # "GLOBAL posix.system was not an allowed global", "Unsupported global: GLOBAL posix.system"
+    asked = re.search(r"GLOBAL ([\w.]+)", text)
+    if asked:
+        return (
+            f"{path} is refused: reading it would call {asked[1]}, and a file of weights needs no "
+            "such thing. Nothing of it was run. If you trust its author, ask for safetensors"
+        )
+    if "TorchScript" in text:
+        return f"{path} is a TorchScript program, not weights; save its state_dict() instead"
+    reason = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    size = path.stat().st_size
+    return (
+        f"{path} ({size} bytes) is no readable checkpoint; it may be cut short, "
+        f"so copy or download it again ({type(error).__name__}: {reason[:160]})"
+    )
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            header = file.metadata() or {}
+        entry = json.loads(header.get(ENTRY, "{}"))
+    except Exception as error:
+        raise UserError(_why_unreadable(path, error)) from error
+    return tensors, entry if isinstance(entry, dict) else {}
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], entry: dict[str, Any]) -> None:
+    """Write tensors, with our metadata as JSON in the header."""
+    from safetensors.torch import save_file
+
+    # "format" is what timm and transformers look for.
+    header = {"format": "pt", ENTRY: json.dumps(entry, sort_keys=True, default=str)}
+    with whole_file(path) as temporary:
+        save_file(own_tensors(tensors), str(temporary), metadata=header)
+
+
+def write_torch(path: Path, content: Any) -> None:
+    """`torch.save`, whole or not at all."""
+    with whole_file(path) as temporary:
+        torch.save(content, temporary)
+
+
+def write_text(path: Path, text: str) -> None:
+    """A UTF-8 text file, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """An indented JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+
+
+def own_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that share no storage: safetensors refuses views, torch.save writes them whole."""
+    return {key: value.detach().cpu().clone().contiguous() for key, value in tensors.items()}
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A temporary path in the same folder that takes its real name only on success.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    with whole_folder(path.parent) as folder:
+        yield folder / path.name
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder whose content moves into `target` only when all of it is written.
+
+    Files of the same name in `target` are replaced, others are left alone.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target))
+    except OSError as error:
+        raise UserError(f"cannot write in {target}: {error.strerror or error}") from error
+    try:
+        yield staging
+        _move_into(staging, target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _move_into(staging: Path, target: Path) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    for source in sorted(staging.rglob("*")):
+        destination = target / source.relative_to(staging)
+        if source.is_dir():
+            destination.mkdir(exist_ok=True)
+        else:
+            source.chmod(0o666 & ~umask)
+            os.replace(source, destination)

@@ -1,0 +1,66 @@
+"""What a path stands for: a file, a run folder, a folder for timm or the hub, a hub name."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from convit_ssl.errors import UserError
+
+_HUB = re.compile(r"^(timm:|hf-hub:|hf_hub:)")
+# Names that folders of weights use, the best known first.
+_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "model.pth")
+_LOCAL_DIR = "local-dir:"
+
+
+@dataclass
+class Downloaded:
+    """Weights that came from a hub."""
+
+    name: str
+    tensors: dict[str, Tensor]
+
+
+def locate(name: str) -> Path | Downloaded:
+    """The file of weights that a path or a hub name stands for.
+
+    Raises:
+        UserError: there is none, with what was looked for.
+    """
+    if _HUB.match(name):
+        return _download(name)
+    path = Path(name.removeprefix(_LOCAL_DIR)).expanduser()
+    if not path.is_dir():
+        return path
+    for candidate in (path / "checkpoints" / "last.torch", path / "last.torch"):
+        if candidate.is_file():
+            return candidate
+    for file in _WEIGHT_FILES:
+        if (path / file).is_file():
+            return path / file
+    runs = sorted(path.glob("*.torch")) + sorted(path.glob("checkpoints/*.torch"))
+    if runs:
+        return max(runs, key=lambda file: file.stat().st_mtime)
+    raise UserError(
+        f"{path} is a folder without weights: neither checkpoints/last.torch (a run) nor "
+        f"{', '.join(_WEIGHT_FILES)}"
+    )
+
+
+def _download(name: str) -> Downloaded:
+    import timm
+
+    model_name = name.removeprefix("timm:")
+    try:
+        model = timm.create_model(model_name, pretrained=True)
+    # Whatever goes wrong between here and a hub, the user needs the name and the reason.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{name} could not be fetched ({type(error).__name__}: {reason[:200]}); without a "
+            "network, download the file elsewhere and give its path"
+        ) from error
+    return Downloaded(name, dict(model.state_dict()))
