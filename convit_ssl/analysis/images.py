@@ -1,0 +1,138 @@
+"""From a picture of any shape to what a model takes, and to what a page shows."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from convit_ssl.errors import UserError
+from convit_ssl.models import ConViT
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class PreparedImage:
+    """One picture, ready for a model and for a page.
+
+    Attributes:
+        name: shown as its title.
+        pixels: normalised input of the model, (chans, height, width).
+        picture: the same view in RGB for display, at its own resolution.
+        grid: rows and columns of patches.
+    """
+
+    name: str
+    pixels: Float[Tensor, "chans height width"]
+    picture: UInt8[np.ndarray, "rows columns 3"]
+    grid: tuple[int, int]
+
+
+def open_image(path: Path) -> Image.Image:
+    """Open a picture as RGB, turned as its EXIF says.
+
+    Raises:
+        UserError: no such file, or not a picture.
+    """
+    try:
+        with Image.open(path) as image:
+            return ImageOps.exif_transpose(image).convert("RGB")
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"cannot open {path} as an image: {reason}") from error
+
+
+def input_size(size: tuple[int, int], model: ConViT, most_patches: int = 784) -> tuple[int, int]:
+    """(height, width) in pixels that keeps the aspect ratio and that the patch divides.
+
+    The shorter side is that of the model's training size, less where the longer one would
+    need more than `most_patches` patches in all.
+
+    Args:
+        size: (height, width) of the picture in pixels.
+        model: gives patch and training size.
+        most_patches: dense maps grow with the square of it.
+    """
+    patch = model.config.patch_size
+    scale = min(model.config.image_shape) / min(size)
+    patches = (size[0] * scale / patch) * (size[1] * scale / patch)
+    if patches > most_patches:
+        scale *= (most_patches / patches) ** 0.5
+    rows, columns = (max(1, round(side * scale / patch)) for side in size)
+    # A very long strip: the short side is at its single patch, so the long one gives way.
+    rows, columns = min(rows, most_patches // columns or 1), min(columns, most_patches)
+    return rows * patch, columns * patch
+
+
+def prepare_image(
+    image: Image.Image,
+    model: ConViT,
+    name: str = "image",
+    most_patches: int = 784,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    display_side: int = 384,
+) -> PreparedImage:
+    """Resize without cropping, so that a picture of any shape is seen whole.
+
+    Args:
+        image: any mode and size.
+        model: gives patch size, training size and channels.
+        name: title.
+        most_patches: see `input_size`.
+        mean: of the training data, per RGB channel in 0..1.
+        std: the same.
+        display_side: longest side of the displayed picture in pixels.
+    """
+    rgb = image.convert("RGB")
+    height, width = input_size((rgb.height, rgb.width), model, most_patches)
+    resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255
+    normalised = (resized - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    pixels = torch.from_numpy(normalised.transpose(2, 0, 1).copy())
+    if model.config.in_chans == 1:
+        pixels = pixels.mean(dim=0, keepdim=True)
+    factor = min(1.0, display_side / max(rgb.size))
+    shown = rgb.resize((max(1, round(rgb.width * factor)), max(1, round(rgb.height * factor))))
+    return PreparedImage(name, pixels, np.asarray(shown), model.grid_size(height, width))
+
+
+def thumbnail(image: Image.Image, side: int = 40) -> UInt8[np.ndarray, "side side 3"]:
+    """The whole picture in a small square, on a grey ground where it is not square."""
+    inside = ImageOps.contain(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
+    square = Image.new("RGB", (side, side), (128, 128, 128))
+    square.paste(inside, ((side - inside.width) // 2, (side - inside.height) // 2))
+    return np.asarray(square)
+
+
+def sprite_sheet(
+    thumbnails: UInt8[np.ndarray, "images side side 3"], columns: int = 16
+) -> UInt8[np.ndarray, "rows_px columns_px 3"]:
+    """All thumbnails in one picture, row by row: one download, one decode."""
+    count, side = thumbnails.shape[:2]
+    rows = max(1, -(-count // columns))
+    sheet = np.full((rows * columns, side, side, 3), 128, np.uint8)
+    sheet[:count] = thumbnails
+    tiled = sheet.reshape(rows, columns, side, side, 3).swapaxes(1, 2)
+    return tiled.reshape(rows * side, columns * side, 3)
+
+
+def data_uri(pixels: UInt8[np.ndarray, "rows columns 3"], quality: int = 85) -> str:
+    """A picture to put into a page: PNG for the small, JPEG for the large."""
+    buffer = io.BytesIO()
+    small = pixels.shape[0] * pixels.shape[1] <= 64 * 64
+    if small:
+        Image.fromarray(pixels).save(buffer, "PNG")
+    else:
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=quality)
+    kind = "png" if small else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,149 @@
+"""A run folder as training leaves it: config.yaml, metrics.jsonl, checkpoints/."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.analysis.metrics import Metrics, read_metrics
+from convit_ssl.errors import UserError
+
+_CHECKPOINT = re.compile(r"checkpoint_e(\d+)(?:_s(\d+))?\.torch$")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint file, and the epochs it was written after."""
+
+    path: Path
+    epoch: int
+
+
+@dataclass
+class Run:
+    """One training run, finished or not.
+
+    Attributes:
+        name: shown in legends; unique among the runs of a report.
+        folder: where it lies.
+        config: config.yaml as plain data; empty where it cannot be read.
+        metrics: what it measured while training.
+        checkpoints: oldest first; empty where there is none.
+        planned_epochs: from the configuration, where it says so.
+        problems: what is missing or damaged, one sentence each.
+    """
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    metrics: Metrics
+    checkpoints: list[Checkpoint]
+    planned_epochs: float | None
+    problems: list[str] = field(default_factory=list)
+
+
+def read_run(folder: Path, name: str | None = None) -> Run:
+    """Read a run folder; what is missing ends up in `problems`.
+
+    Raises:
+        UserError: the folder does not exist, or holds nothing of a run.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no run folder; give the folder that holds metrics.jsonl")
+    config, problems = _read_config(folder / "config.yaml")
+    checkpoints = _find_checkpoints(folder / "checkpoints")
+    metrics_path = folder / "metrics.jsonl"
+    if not metrics_path.exists() and not checkpoints and not config:
+        raise UserError(
+            f"{folder} holds no metrics.jsonl, config.yaml or checkpoints/; "
+            "give the folder that training wrote, such as runs/NAME"
+        )
+    metrics = read_metrics(metrics_path)
+    problems += metrics.problems
+    if not checkpoints:
+        problems.append(
+            "No checkpoint in checkpoints/: attention, heads and features need one and are left "
+            "out."
+        )
+    planned = _planned_epochs(config)
+    last = metrics.last_epoch
+    if planned is not None and last is not None and last + 1 < planned:
+        problems.append(f"Unfinished: the last measurement is of epoch {last:g} of {planned:g}.")
+    return Run(
+        name or folder.resolve().name, folder, config, metrics, checkpoints, planned, problems
+    )
+
+
+def read_runs(folders: list[Path]) -> list[Run]:
+    """Read several runs, with names that tell them apart."""
+    resolved = [folder.resolve() for folder in folders]
+    names = [folder.name for folder in resolved]
+    for index, folder in enumerate(resolved):
+        if names.count(folder.name) > 1:
+            names[index] = f"{folder.parent.name}/{folder.name}"
+    unique = [
+        f"{name} ({names[:index].count(name) + 1})" if names.count(name) > 1 else name
+        for index, name in enumerate(names)
+    ]
+    return [read_run(folder, name) for folder, name in zip(folders, unique, strict=True)]
+
+
+def find_value(config: Mapping[str, Any], *keys: str) -> Any:
+    """The first value stored under one of `keys` anywhere in a nested configuration."""
+    for key in keys:
+        for mapping in _mappings(config):
+            value = mapping.get(key)
+            if value is not None and not isinstance(value, (dict, list)):
+                return value
+    return None
+
+
+def _mappings(node: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
+    if depth > 20:
+        return
+    if isinstance(node, Mapping):
+        yield node
+        for child in node.values():
+            yield from _mappings(child, depth + 1)
+    elif isinstance(node, list):
+        for child in node:
+            yield from _mappings(child, depth + 1)
+
+
+def _read_config(path: Path) -> tuple[dict[str, Any], list[str]]:
+    import yaml  # type: ignore[import-untyped]
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        return {}, [f"No configuration: {path.name}: {error.strerror}."]
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        return {}, [f"{path.name} cannot be read as YAML ({first})."]
+    if not isinstance(content, dict):
+        return {}, [f"{path.name} holds no configuration."]
+    return content, []
+
+
+def _find_checkpoints(folder: Path) -> list[Checkpoint]:
+    """Numbered checkpoints, and `last.torch` where it is a file of its own."""
+    found = {}
+    if folder.is_dir():
+        for path in folder.iterdir():
+            match = _CHECKPOINT.search(path.name)
+            if match and path.is_file():
+                place = (int(match[1]), int(match[2] or 0))
+                found[place] = Checkpoint(path, place[0])
+    checkpoints = [found[place] for place in sorted(found)]
+    last = folder / "last.torch"
+    if last.is_file() and last.resolve() not in [item.path.resolve() for item in checkpoints]:
+        checkpoints.append(Checkpoint(last, checkpoints[-1].epoch if checkpoints else 0))
+    return checkpoints
+
+
+def _planned_epochs(config: Mapping[str, Any]) -> float | None:
+    value = find_value(config, "num_epochs", "epochs")
+    return float(value) if isinstance(value, (int, float)) else None

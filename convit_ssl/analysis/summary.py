@@ -1,0 +1,222 @@
+"""Everything the report says about one run, as typed results."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from convit_ssl.analysis.attention import ImageAttention, image_attention
+from convit_ssl.analysis.attribution import Attribution, attribute
+from convit_ssl.analysis.features import FeatureMap, describe_features, pooled_features
+from convit_ssl.analysis.images import prepare_image, thumbnail
+from convit_ssl.analysis.locality import (
+    NonLocality,
+    PositionalAttention,
+    initial_positional_attention,
+    measure_nonlocality,
+    positional_attention,
+)
+from convit_ssl.analysis.metrics import HeadSeries
+from convit_ssl.analysis.runs import Checkpoint, Run
+from convit_ssl.data.evaluation_transform import evaluation_transform
+from convit_ssl.errors import UserError
+from convit_ssl.models import ConViT
+
+LoadModel = Callable[[Path], ConViT]
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """A picture of the sample that features are described on; target -1 without a label."""
+
+    image: Image.Image
+    target: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The images a report looks at.
+
+    Attributes:
+        pictures: attention maps are drawn of these, at any shape.
+        labelled: features are described on these.
+        classes: names of the classes.
+        mean: of the normalisation that the model was trained with, per channel in 0..1.
+        std: the same.
+        source: where they come from, in words.
+    """
+
+    pictures: Sequence[tuple[str, Image.Image]]
+    labelled: Sequence[LabelledImage]
+    classes: Sequence[str]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    source: str
+
+
+@dataclass
+class RunSummary:
+    """One run, read and measured; a part is None where the run lacks what it needs."""
+
+    run: Run
+    model: ConViT | None = None
+    checkpoint: Checkpoint | None = None
+    now: PositionalAttention | None = None
+    start: PositionalAttention | None = None
+    gates: HeadSeries | None = None
+    nonlocality_history: HeadSeries | None = None
+    nonlocality: NonLocality | None = None
+    attention: list[ImageAttention] = field(default_factory=list)
+    features: FeatureMap | None = None
+    attributions: list[Attribution] = field(default_factory=list)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+
+def summarise_run(
+    run: Run,
+    load: LoadModel,
+    sample: Sample | None,
+    attribution: str = "integrated_gradients",
+    history: int = 6,
+    layout: str = "auto",
+) -> RunSummary:
+    """Read and measure one run; what fails becomes a problem, not an error.
+
+    Args:
+        run: from `read_run`.
+        load: a checkpoint's path to its model in eval mode.
+        sample: images; without them what needs images is left out.
+        attribution: method for a model with a classifier.
+        history: how many checkpoints to measure where metrics.jsonl lacks gates or non-locality.
+        layout: of the feature map, see `describe_features`.
+    """
+    summary = RunSummary(run, problems=list(run.problems))
+    summary.gates = run.metrics.heads.get("gates")
+    summary.nonlocality_history = run.metrics.heads.get("nonlocality")
+    _load_newest(summary, load)
+    model = summary.model
+    if model is not None:
+        summary.now = positional_attention(model)
+        summary.start = initial_positional_attention(model)
+        if not summary.now.layers:
+            summary.problems.append(
+                "This model has no GPSA layers (a DeiT), so there are no gates and no positional "
+                "attention to show."
+            )
+        elif not model.config.use_gating:
+            summary.problems.append("This model was built without gating, so there are no gates.")
+        if sample is None:
+            summary.problems.append("No images: attention maps and features are left out.")
+        else:
+            _measure(summary, model, sample, attribution, layout)
+        _history(summary, load, sample, history)
+    _provenance(summary)
+    return summary
+
+
+def prepared_batch(model: ConViT, images: Sequence[Image.Image], sample: Sample) -> torch.Tensor:
+    """Images as evaluation sees them: resized, centre crop, normalised."""
+    transform = evaluation_transform(model.config.image_shape, mean=sample.mean, std=sample.std)
+    batch = torch.stack([transform(image.convert("RGB")) for image in images])
+    return batch.mean(dim=1, keepdim=True) if model.config.in_chans == 1 else batch
+
+
+def _load_newest(summary: RunSummary, load: LoadModel) -> None:
+    """The newest checkpoint that can be read; older ones stand in for a damaged one."""
+    for checkpoint in reversed(summary.run.checkpoints):
+        try:
+            summary.model = load(checkpoint.path)
+            summary.checkpoint = checkpoint
+            return
+        except (UserError, OSError, RuntimeError, ValueError, KeyError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            summary.problems.append(f"Checkpoint {checkpoint.path.name} left out: {first}")
+
+
+def _measure(
+    summary: RunSummary, model: ConViT, sample: Sample, attribution: str, layout: str
+) -> None:
+    prepared = [
+        prepare_image(image, model, name, mean=sample.mean, std=sample.std)
+        for name, image in sample.pictures
+    ]
+    summary.attention = [image_attention(model, item) for item in prepared]
+    labelled = sample.labelled
+    chosen = [item.image for item in labelled[:8]] or [image for _, image in sample.pictures[:8]]
+    if chosen:
+        summary.nonlocality = measure_nonlocality(model, prepared_batch(model, chosen, sample))
+    if len(labelled) > 2:
+        pixels = prepared_batch(model, [item.image for item in labelled], sample)
+        features, logits = pooled_features(model, pixels)
+        summary.features = describe_features(
+            features,
+            [item.target for item in labelled],
+            sample.classes,
+            np.stack([thumbnail(item.image) for item in labelled]),
+            [item.name for item in labelled],
+            logits,
+            layout=layout,
+        )
+    if model.num_classes:
+        try:
+            summary.attributions = [attribute(model, item, attribution) for item in prepared]
+        except UserError as error:
+            summary.problems.append(str(error))
+
+
+def _history(summary: RunSummary, load: LoadModel, sample: Sample | None, most: int) -> None:
+    """Gates and non-locality of earlier checkpoints, where training did not write them."""
+    model = summary.model
+    has_gates = model is not None and bool(model.config.num_gpsa_layers)
+    want_gates = summary.gates is None and has_gates and model.config.use_gating  # type: ignore[union-attr]
+    want_distance = summary.nonlocality_history is None and sample is not None
+    checkpoints = summary.run.checkpoints
+    if not (want_gates or want_distance) or len(checkpoints) < 2:
+        return
+    places = np.unique(np.linspace(0, len(checkpoints) - 1, most).round().astype(int))
+    epochs, gates, distances = [], [], []
+    for checkpoint in (checkpoints[place] for place in places):
+        try:
+            earlier = load(checkpoint.path)
+        except (UserError, OSError, RuntimeError, ValueError, KeyError):
+            continue
+        epochs.append(float(checkpoint.epoch))
+        gates.append(positional_attention(earlier).gates)
+        if want_distance and sample is not None:
+            images = [item.image for item in sample.labelled[:4]]
+            images = images or [image for _, image in sample.pictures[:4]]
+            batch = prepared_batch(earlier, images, sample)
+            distances.append(measure_nonlocality(earlier, batch).mixed)
+    if len(epochs) < 2:
+        return
+    if want_gates:
+        summary.gates = HeadSeries(np.array(epochs), np.stack(gates))
+    if want_distance:
+        summary.nonlocality_history = HeadSeries(np.array(epochs), np.stack(distances))
+
+
+def _provenance(summary: RunSummary) -> None:
+    found: dict[str, Any] = {"run folder": summary.run.folder.name}
+    stored = getattr(summary.model, "provenance", None)
+    if isinstance(stored, Mapping):
+        found.update({str(key): value for key, value in stored.items() if key != "config"})
+    if summary.checkpoint is not None:
+        path = summary.checkpoint.path.resolve()
+        found["checkpoint"] = path.name
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+        found["checkpoint sha256"] = digest.hexdigest()
+    if summary.model is not None:
+        found["parameters"] = sum(p.numel() for p in summary.model.parameters())
+    summary.provenance = found
