@@ -1,0 +1,47 @@
+"""``convit-ssl subset``: choose training images and write their names as a list."""
+
+from __future__ import annotations
+
+import argparse
+
+SUMMARY = "Choose labelled training images: by fraction, by number, by class, by list."
+EXAMPLE = "convit-ssl subset --data digits --per-class 10 --out ten_each.txt"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add this command's arguments."""
+    parser.add_argument("--data", default="folder", help="digits, ..., or folder (default)")
+    parser.add_argument("--data-dir", help="the image folder, for data=folder and imagenet")
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--fraction", type=float, help="share of each class, such as 0.05")
+    choice.add_argument("--per-class", type=int, help="images of each class")
+    parser.add_argument("--seed", type=int, default=0, help="which images (default 0)")
+    parser.add_argument("--list", help="only files of this list (SimCLR's format or class/file)")
+    parser.add_argument("--classes", help="first:100, file:classes.txt, or names as cat+dog")
+    parser.add_argument("--out", help="write the chosen names here, one a line")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Choose, say what was chosen, write the list."""
+    from collections import Counter
+
+    from convit_ssl.data.folders import find_images
+    from convit_ssl.data.images import files_digest
+    from convit_ssl.data.opening import dataset_folder
+    from convit_ssl.data.subsets import SubsetSpec, choose, write_list
+
+    spec = SubsetSpec(args.fraction, args.per_class, args.seed, args.list, args.classes)
+    listing = find_images(dataset_folder(args.data, args.data_dir))
+    chosen = choose(listing, spec)
+    counts = Counter(chosen.targets).values()
+    print(f"{len(chosen.files):,} of {len(listing.files):,} images of {listing.root}")
+    if chosen.labelled:
+        print(f"{len(chosen.classes)} classes, {min(counts)} to {max(counts)} images each")
+    print(f"hash {files_digest(chosen.files)}")
+    if args.out:
+        write_list(chosen, args.out)
+        print(f"written to {args.out}")
+    text = str(spec) or (f"list={args.out}" if args.out else "")
+    if text:
+        print(f"train on it: convit-ssl train ... \"data.subset='{text}'\"")
+    return 0
