@@ -120,3 +120,16 @@ def test_models_import_without_vissl_or_hydra(installed: Path, tmp_path: Path) -
     )
     origin = Path(run([installed / "python", "-c", code], tmp_path).strip())
     assert origin.is_relative_to(installed.parent), "the checkout was imported, not the wheel"
+
+
+def test_an_experiment_composes_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    code = (
+        "from convit_ssl.engines.config import compose_experiment, experiments_dir\n"
+        "composed = compose_experiment("
+        "'config=convit_dino data=digits run=cpu trunk=convit_nano'.split())\n"
+        "assert composed.tree.experiment == 'convit_dino'\n"
+        "print(experiments_dir())"
+    )
+    folder = Path(run([installed / "python", "-c", code], tmp_path).strip())
+    assert folder.is_relative_to(installed.parent)
+    assert folder.name == "experiments"
