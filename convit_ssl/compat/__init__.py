@@ -1,7 +1,8 @@
 """What lets VISSL 0.1.6 (2021) run on today's Python, torch, numpy and Pillow.
 
 One file per upstream breakage. ``install()`` only registers them: each is loaded and applied
-when the module it mends is imported. Call it before the first import of VISSL.
+when the module it mends is imported. Call it before the first import of VISSL. The table of
+all shims is docs/COMPAT.md; ``python -m convit_ssl.compat`` prints it.
 """
 
 from __future__ import annotations
@@ -10,43 +11,46 @@ import contextlib
 import importlib
 import importlib.util
 import sys
-from functools import lru_cache
+import warnings
+from functools import cache
 from types import ModuleType
+from typing import Any
 
-from convit_ssl.compat._hooks import After, During, after_import, during_import
+from convit_ssl.compat._hooks import (
+    After,
+    During,
+    Fill,
+    after_import,
+    during_import,
+    provide_module,
+)
 from convit_ssl.errors import UserError
 
-__all__ = ["AFTER", "AROUND", "install", "require_vissl"]
+__all__ = ["AFTER", "AROUND", "PROVIDED", "install", "require_vissl"]
 
 # Shim (a module of this package with apply(module)) -> the modules it mends, once imported.
 AFTER: dict[str, tuple[str, ...]] = {
     "collections_aliases": ("collections",),
     "numpy_aliases": ("numpy",),
     "kinetics400": ("torchvision.datasets.kinetics",),
+    "fromarray_mode": ("PIL.Image",),
+    "posterize": ("vissl.data.ssl_transforms.rand_auto_aug", "timm.data.auto_augment"),
+    "checkpoint_link": ("vissl.utils.io",),
+    "checkpoint_rerun": ("vissl.utils.checkpoint",),
+    "checkpoint_atomic": ("classy_vision.generic.util",),
+    "checkpoint_types": ("vissl.config.attr_dict", "classy_vision.generic.util"),
+    "environment_dump": ("vissl.utils.env",),
+    "apex_amp": ("vissl.trainer.train_task",),
+    "apex_larc": ("classy_vision.optim.sgd", "vissl.trainer.train_task"),
 }
 # Shim (with around(module), a context manager) -> the modules it mends while they are imported.
 AROUND: dict[str, tuple[str, ...]] = {
     "torchvision_ops": ("torchvision._meta_registrations",),
 }
-
-
-@lru_cache(maxsize=None)
-def _after_hook(shim: str) -> After:
-    def apply(module: ModuleType) -> None:
-        importlib.import_module(f"{__name__}.{shim}").apply(module)
-
-    return apply
-
-
-@lru_cache(maxsize=None)
-def _around_hook(shim: str) -> During:
-    def around(module: ModuleType) -> contextlib.AbstractContextManager[None]:
-        manager: contextlib.AbstractContextManager[None] = importlib.import_module(
-            f"{__name__}.{shim}"
-        ).around(module)
-        return manager
-
-    return around
+# Shim (with fill(module)) -> the module it stands in for where that is not installed.
+PROVIDED: dict[str, str] = {
+    "pkg_resources_stub": "pkg_resources",
+}
 
 
 def install() -> None:
@@ -57,9 +61,8 @@ def install() -> None:
     for shim, targets in AROUND.items():
         for target in targets:
             during_import(target, _around_hook(shim))
-    from convit_ssl.compat import pkg_resources_stub
-
-    pkg_resources_stub.offer()
+    for shim, name in PROVIDED.items():
+        provide_module(name, _fill_hook(shim))
 
 
 def require_vissl() -> None:
@@ -72,6 +75,44 @@ def require_vissl() -> None:
         return
     raise UserError(
         "VISSL is not installed. Its metadata pins packages of 2021 that no longer build, so "
-        "it is installed without them, after the ordinary requirements:\n"
+        "it is installed without them, after the ordinary requirements (see README.md):\n"
         "    pip install --no-deps vissl==0.1.6"
     )
+
+
+def _load(shim: str) -> Any:
+    return importlib.import_module(f"{__name__}.{shim}")
+
+
+# One function per shim, so that registering it again is recognised as the same.
+@cache
+def _after_hook(shim: str) -> After:
+    def apply(module: ModuleType) -> None:
+        try:
+            _load(shim).apply(module)
+        except AttributeError as error:
+            # Another version than the one this was written for: it may work by itself.
+            warnings.warn(
+                f"convit_ssl.compat.{shim} does not fit this {module.__name__}: {error}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    return apply
+
+
+@cache
+def _around_hook(shim: str) -> During:
+    def around(module: ModuleType) -> contextlib.AbstractContextManager[None]:
+        manager: contextlib.AbstractContextManager[None] = _load(shim).around(module)
+        return manager
+
+    return around
+
+
+@cache
+def _fill_hook(shim: str) -> Fill:
+    def fill(module: ModuleType) -> None:
+        _load(shim).fill(module)
+
+    return fill

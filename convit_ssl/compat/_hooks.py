@@ -1,8 +1,9 @@
-"""Run a function right after, or around, the import of a module, whenever that happens.
+"""Act when a module is imported, whenever that happens.
 
-One finder on ``sys.meta_path`` watches for the registered names. For those it lets the
-other finders do their work and wraps ``exec_module`` of the loader they return, for this
-one import; nothing stays behind on the module. Unregistered names cost one dict look-up.
+One finder in front of ``sys.meta_path`` watches for the registered names. For those it lets
+the other finders do their work and wraps ``exec_module`` of the loader they return, for this
+one import; nothing stays behind on the module. Unregistered names cost two dict look-ups.
+A second finder, at the end, supplies modules that no other finder knows.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from typing import Any
 
 After = Callable[[ModuleType], None]
 During = Callable[[ModuleType], "contextlib.AbstractContextManager[None]"]
+Fill = Callable[[ModuleType], None]
 
 _after: dict[str, list[After]] = {}
 _during: dict[str, list[During]] = {}
+_provided: dict[str, Fill] = {}
 _lock = threading.RLock()
 _searching = threading.local()
 
@@ -48,13 +51,25 @@ def during_import(name: str, hook: During) -> None:
     _register(_during, name, hook)
 
 
+def provide_module(name: str, fill: Fill) -> None:
+    """Let ``import name`` succeed where nothing of that name is installed.
+
+    The new module is empty; ``fill(module)`` puts its contents in.
+    """
+    with _lock:
+        _provided.setdefault(name, fill)
+        if _stub_finder not in sys.meta_path:
+            sys.meta_path.append(_stub_finder)
+
+
 def _register(table: dict[str, list[Any]], name: str, hook: Any) -> bool:
     with _lock:
-        if hook in table.get(name, ()):
-            return False
-        table[name] = [*table.get(name, ()), hook]
         if _finder not in sys.meta_path:
             sys.meta_path.insert(0, _finder)
+        if hook in table.get(name, ()):
+            return False
+        # A new list, so that a thread that is iterating over the old one is not disturbed.
+        table[name] = [*table.get(name, ()), hook]
     return True
 
 
@@ -84,6 +99,7 @@ class HookFinder:
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
+        """Called by the import system; see ``importlib.abc.MetaPathFinder``."""
         if fullname not in _after and fullname not in _during:
             return None
         # The other finders may ask sys.meta_path, and so us, for the same name again.
@@ -113,4 +129,25 @@ def _ask_the_others(
     return None
 
 
+class StubFinder:
+    """Last on ``sys.meta_path``: asked only where no other finder knows the name."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Called by the import system; see ``importlib.abc.MetaPathFinder``."""
+        if fullname not in _provided:
+            return None
+        loader: Any = self
+        return importlib.machinery.ModuleSpec(fullname, loader, origin=__name__)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        """Called by the import system: an ordinary empty module will do."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Called by the import system to fill the module."""
+        _provided[module.__name__](module)
+
+
 _finder = HookFinder()
+_stub_finder = StubFinder()

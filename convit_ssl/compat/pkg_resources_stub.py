@@ -1,4 +1,4 @@
-"""The few functions of ``pkg_resources`` that VISSL calls.
+"""The few functions of ``pkg_resources`` that VISSL and its test-suite call.
 
 Broke: ``import pkg_resources`` raises ModuleNotFoundError.
 Since: setuptools 82
@@ -10,10 +10,7 @@ Goes when: VISSL uses ``importlib.resources`` and ``importlib.metadata``.
 from __future__ import annotations
 
 import importlib
-import importlib.machinery
 import os
-import sys
-from collections.abc import Sequence
 from types import ModuleType
 
 
@@ -25,7 +22,8 @@ class Distribution:
     """Name and version of an installed distribution."""
 
     def __init__(self, project_name: str) -> None:
-        import importlib.metadata  # 10 ms that only a caller should pay
+        # Loaded late: it costs more than all of install().
+        import importlib.metadata
 
         self.project_name = project_name
         try:
@@ -34,43 +32,38 @@ class Distribution:
             raise DistributionNotFound(project_name) from error
 
 
-def resource_filename(package_or_requirement: str, resource_name: str) -> str:
-    """Path of a file or folder that lies in a package's folder."""
-    module = importlib.import_module(package_or_requirement)
-    if module.__file__ is not None:
-        folder = os.path.dirname(module.__file__)
-    else:
-        folder = next(iter(module.__path__))
+def resource_filename(package: str, resource_name: str) -> str:
+    """Path of a file or folder below the folder of a package or module."""
+    module = importlib.import_module(package)
+    file = getattr(module, "__file__", None)
+    folder = os.path.dirname(file) if file else next(iter(module.__path__))
     return os.path.join(folder, *resource_name.split("/"))
 
 
-class StubFinder:
-    """Last on ``sys.meta_path``: asked only where the real ``pkg_resources`` is absent."""
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != "pkg_resources":
-            return None
-        return importlib.machinery.ModuleSpec(fullname, self, origin=__file__)
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
-        return None
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__doc__ = __doc__
-        vars(module).update(
-            resource_filename=resource_filename,
-            get_distribution=Distribution,
-            Distribution=Distribution,
-            DistributionNotFound=DistributionNotFound,
-        )
+def resource_exists(package: str, resource_name: str) -> bool:
+    """Whether the package has that file or folder."""
+    return os.path.exists(resource_filename(package, resource_name))
 
 
-_finder = StubFinder()
+def resource_isdir(package: str, resource_name: str) -> bool:
+    """Whether the package has that folder."""
+    return os.path.isdir(resource_filename(package, resource_name))
 
 
-def offer() -> None:
-    """Let ``import pkg_resources`` find the stub when nothing else is found."""
-    if _finder not in sys.meta_path:
-        sys.meta_path.append(_finder)
+def resource_listdir(package: str, resource_name: str) -> list[str]:
+    """Names in that folder of the package."""
+    return os.listdir(resource_filename(package, resource_name))
+
+
+def fill(module: ModuleType) -> None:
+    """Make ``module`` a stand-in for ``pkg_resources``; the real one, if there, comes first."""
+    module.__doc__ = __doc__
+    vars(module).update(
+        Distribution=Distribution,
+        DistributionNotFound=DistributionNotFound,
+        get_distribution=Distribution,
+        resource_exists=resource_exists,
+        resource_filename=resource_filename,
+        resource_isdir=resource_isdir,
+        resource_listdir=resource_listdir,
+    )

@@ -1,0 +1,47 @@
+"""Put our function where upstream's was, also for those who already hold it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+MARK = "_convit_ssl_compat"
+UPSTREAM = ("vissl.", "classy_vision.", "tools.")
+
+
+def replace(owner: Any, name: str, new: Any) -> None:
+    """Set ``owner.name`` to ``new``; a second call changes nothing.
+
+    Modules of VISSL and ClassyVision that had taken a module's function by ``from ... import``
+    before the shims were installed are given the new one too.
+
+    Raises:
+        AttributeError: ``owner`` has nothing of that name, so upstream has changed.
+    """
+    old = vars(owner)[name] if isinstance(owner, type) else getattr(owner, name)
+    if old is new or getattr(old, MARK, False):
+        return
+    setattr(owner, name, new)
+    if not isinstance(owner, ModuleType):
+        return
+    for module in list(sys.modules.values()):
+        module_name = getattr(module, "__name__", "")
+        if module_name.startswith(UPSTREAM) and vars(module).get(name) is old:
+            setattr(module, name, new)
+
+
+def wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
+    """Set ``owner.name`` to ``make(owner.name)``, named and documented as the original.
+
+    Raises:
+        AttributeError: ``owner`` has nothing of that name, so upstream has changed.
+    """
+    old = getattr(owner, name)
+    if getattr(old, MARK, False):
+        return
+    new = functools.wraps(old)(make(old))
+    setattr(new, MARK, True)
+    replace(owner, name, new)
