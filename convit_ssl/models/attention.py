@@ -108,7 +108,7 @@ class DropPath(nn.Module):
         super().__init__()
         self.drop_prob = drop_prob
 
-    def forward(self, x: Float[Tensor, "batch *rest"]) -> Float[Tensor, "batch *rest"]:
+    def forward(self, x: Float[Tensor, batch *rest]) -> Float[Tensor, batch *rest]:
         """Zero the branch of some images, and scale the others so that the mean is kept."""
         if not self.training or self.drop_prob == 0.0:
             return x

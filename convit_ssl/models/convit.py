@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from convit_ssl.models.attention import DropPath, Mlp, SelfAttention
 from convit_ssl.models.config import ConViTConfig
-from convit_ssl.models.gpsa import GPSA, AttentionMaps, grid_positions
+from convit_ssl.models.gpsa import GPSA, AttentionMaps, at_least_single, grid_positions
 
 __all__ = ["Block", "ConViT", "ConViTConfig", "Intermediates", "PatchEmbed"]
 
@@ -121,9 +121,13 @@ class ConViT(nn.Module):
         height, width = self.grid_size(*config.image_shape)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, height * width, config.embed_dim))
-        rates = torch.linspace(0, config.drop_path_rate, config.depth).tolist()
+        last = max(config.depth - 1, 1)
         self.blocks = nn.ModuleList(
-            Block(config, use_gpsa=i < config.num_gpsa_layers, drop_path=rates[i])
+            Block(
+                config,
+                use_gpsa=i < config.num_gpsa_layers,
+                drop_path=config.drop_path_rate * i / last,
+            )
             for i in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
@@ -292,7 +296,7 @@ class ConViT(nn.Module):
         own = self.grid_size(*self.config.image_shape)
         if grid == own:
             return self.pos_embed
-        as_map = self.pos_embed.float().transpose(1, 2).unflatten(2, own)
+        as_map = at_least_single(self.pos_embed).transpose(1, 2).unflatten(2, own)
         resampled = F.interpolate(as_map, size=grid, mode="bicubic", align_corners=False)
         return resampled.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
 

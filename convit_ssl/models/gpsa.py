@@ -153,11 +153,11 @@ class GPSA(nn.Module):
         """
         height, width = grid
         with torch.autocast(self.pos_proj.weight.device.type, enabled=False):
-            weight = self.pos_proj.weight.float()
+            weight = at_least_single(self.pos_proj.weight)
             # The bias cancels in the softmax; its zero stays in the graph, since a parameter
             # without a gradient stops DistributedDataParallel.
             row = axis_logits(weight[:, 1], weight[:, 2], height)
-            row = row + 0.0 * self.pos_proj.bias.float().view(-1, 1, 1)
+            row = row + 0.0 * self.pos_proj.bias.view(-1, 1, 1)
             column = axis_logits(weight[:, 0], weight[:, 2], width)
             return PositionFactors(row.softmax(dim=-1), column.softmax(dim=-1))
 
@@ -205,11 +205,12 @@ class GPSA(nn.Module):
         Terms that depend on the query alone cancel in the softmax, which leaves
         (a - 2 c x_q) x_k + (b - 2 c y_q) y_k + c (x_k^2 + y_k^2).
         """
-        weight = self.pos_proj.weight.float()
-        bias = 0.0 * self.pos_proj.bias.float()
+        weight = at_least_single(self.pos_proj.weight)
+        bias = 0.0 * self.pos_proj.bias
         a, b, c = (column.view(-1, 1) for column in (weight + bias.view(-1, 1)).unbind(1))
         # Centred coordinates keep the squares small; the softmax does not see the shift.
-        centred = positions.float() - positions.float().mean(dim=1, keepdim=True)
+        positions = positions.to(weight.dtype)
+        centred = positions - positions.mean(dim=1, keepdim=True)
         x, y = centred.unsqueeze(1).unbind(-1)  # (B, 1, N)
         query = torch.stack([a - 2 * c * x, b - 2 * c * y, c.expand_as(a - x)], dim=-1)
         key = torch.stack([x, y, x**2 + y**2], dim=-1).expand(-1, self.num_heads, -1, -1)
@@ -220,7 +221,7 @@ class GPSA(nn.Module):
             query, key = self._position_query_key(positions)
             batch = value.shape[0]
             query, key = query.expand(batch, -1, -1, -1), key.expand(batch, -1, -1, -1)
-            return content_attention(query, key, value.float(), scale=1.0)
+            return content_attention(query, key, at_least_single(value), scale=1.0)
 
     def _ungated(
         self,
@@ -236,17 +237,22 @@ class GPSA(nn.Module):
         with torch.autocast(value.device.type, enabled=False):
             pos_query, pos_key = self._position_query_key(positions)
             batch = value.shape[0]
-            scaled = query.float() * query.shape[-1] ** -0.5
+            scaled = at_least_single(query) * query.shape[-1] ** -0.5
             query = torch.cat([scaled, pos_query.expand(batch, -1, -1, -1)], dim=-1)
-            key = torch.cat([key.float(), pos_key.expand(batch, -1, -1, -1)], dim=-1)
-            out = content_attention(query, key, value.float(), scale=1.0)
+            key = torch.cat([at_least_single(key), pos_key.expand(batch, -1, -1, -1)], dim=-1)
+            out = content_attention(query, key, at_least_single(value), scale=1.0)
         return out.to(value.dtype)
+
+
+def at_least_single(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Half precision as float32; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def axis_logits(
     linear: Float[Tensor, " heads"], square: Float[Tensor, " heads"], size: int
 ) -> Float[Tensor, "heads size size"]:
-    """linear * delta + square * delta^2 for each pair of positions along one axis.
+    """Linear * delta + square * delta^2 for each pair of positions along one axis.
 
     delta = key - query, in patches.
     """
