@@ -21,7 +21,7 @@ class BarlowTwinsLoss(nn.Module):
     Source: arXiv:2103.03230, equation 1 and algorithm 1.
     """
 
-    def __init__(self, redundancy_weight: float = 0.0051, scale: float = 1.0) -> None:
+    def __init__(self, redundancy_weight: int | float = 0.0051, scale: int | float = 1.0) -> None:
         super().__init__()
         self.redundancy_weight = redundancy_weight
         self.scale = scale

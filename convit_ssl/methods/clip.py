@@ -10,7 +10,7 @@ _EPSILON = 1e-6  # of DINO's and PyTorch's clipping
 
 
 @torch.no_grad()
-def clip_each(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
+def clip_each(parameters: Iterable[nn.Parameter], max_norm: int | float) -> Float[Tensor, ""]:
     """Scales each parameter's gradient to norm at most ``max_norm``, as DINO does.
 
     Returns:
@@ -29,7 +29,7 @@ def clip_each(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tens
 
 
 @torch.no_grad()
-def clip_global(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Tensor, ""]:
+def clip_global(parameters: Iterable[nn.Parameter], max_norm: int | float) -> Float[Tensor, ""]:
     """Scales all gradients together to a joint norm of at most ``max_norm``.
 
     Returns:
@@ -44,7 +44,9 @@ def clip_global(parameters: Iterable[nn.Parameter], max_norm: float) -> Float[Te
     return total
 
 
-def cancel_last_layer_gradients(head: nn.Module, epoch: float, freeze_epochs: float) -> bool:
+def cancel_last_layer_gradients(
+    head: nn.Module, epoch: int | float, freeze_epochs: int | float
+) -> bool:
     """Drops the gradients of every ``last_layer`` during the first epochs.
 
     Call it after clipping and before the optimiser's step; an optimiser skips
@@ -72,7 +74,7 @@ def cancel_last_layer_gradients(head: nn.Module, epoch: float, freeze_epochs: fl
 
 
 def _gradients_and_norms(
-    parameters: Iterable[nn.Parameter], max_norm: float
+    parameters: Iterable[nn.Parameter], max_norm: int | float
 ) -> tuple[list[Tensor], Tensor]:
     if max_norm <= 0:
         raise ValueError(

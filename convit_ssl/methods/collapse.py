@@ -43,20 +43,20 @@ def feature_std(features: Float[Tensor, "samples dim"]) -> float:
 
 
 @torch.no_grad()
-def mean_entropy(logits: Float[Tensor, "samples out_dim"], temperature: float = 1.0) -> float:
+def mean_entropy(logits: Float[Tensor, "samples out_dim"], temperature: int | float = 1.0) -> float:
     """Mean entropy of ``softmax(logits / temperature)``, in nats; at most ln(out_dim)."""
     probabilities = (logits.float() / temperature).softmax(dim=-1)
     return float(torch.special.entr(probabilities).sum(dim=-1).mean())
 
 
 def diagnose(
-    loss: float,
+    loss: int | float,
     out_dim: int | None = None,
-    rank: float | None = None,
-    std: float | None = None,
-    teacher_entropy: float | None = None,
-    epoch: float | None = None,
-    grace_epochs: float = 3.0,
+    rank: int | float | None = None,
+    std: int | float | None = None,
+    teacher_entropy: int | float | None = None,
+    epoch: int | float | None = None,
+    grace_epochs: int | float = 3.0,
 ) -> str | None:
     """Says in one message what has collapsed and what to change; None if all is well.
 
@@ -86,7 +86,7 @@ def diagnose(
 
 
 def _diagnose_outputs(
-    loss: float, out_dim: int | None, teacher_entropy: float | None
+    loss: int | float, out_dim: int | None, teacher_entropy: int | float | None
 ) -> str | None:
     if out_dim is None or out_dim < 2:
         return None
@@ -109,7 +109,7 @@ def _diagnose_outputs(
     return None
 
 
-def _diagnose_features(rank: float | None, std: float | None) -> str | None:
+def _diagnose_features(rank: int | float | None, std: int | float | None) -> str | None:
     advice = (
         "Lower the learning rate or lengthen its warm-up, use a larger batch or stronger crops, "
         "and check that the images differ (subset, transforms)."

@@ -42,7 +42,7 @@ def split_crops(packed: Tensor | Sequence[Tensor], count: int, what: str) -> lis
 def cross_view_entropy(
     students: Float[Tensor, "rows out_dim"] | Sequence[Float[Tensor, "_ out_dim"]],
     targets: Sequence[Float[Tensor, "_ out_dim"]],
-    temperature: float,
+    temperature: int | float,
     num_crops: int,
 ) -> Float[Tensor, ""]:
     """Mean over pairs (i, v), v != i, of ``-sum(targets[i] * log_softmax(students[v] / T))``.
@@ -63,8 +63,9 @@ def cross_view_entropy(
     tensors = (students,) if isinstance(students, Tensor) else tuple(students)
     split_crops(students, num_crops, "student")
     constants = tuple(target.detach() for target in targets)
+    wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     loss = _CrossViewEntropy.apply(  # type: ignore[no-untyped-call]
-        temperature, num_crops, constants, *tensors
+        wanted, temperature, num_crops, constants, *tensors
     )
     return cast(Tensor, loss)
 
@@ -75,12 +76,12 @@ class _CrossViewEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        temperature: float,
+        wanted: bool,
+        temperature: int | float,
         num_crops: int,
         targets: tuple[Tensor, ...],
         *students: Tensor,
     ) -> Tensor:
-        wanted = any(ctx.needs_input_grad[3:])
         gradients = [_gradient_like(student) for student in students] if wanted else []
         packed = len(students) == 1
         logits = split_crops(students[0] if packed else students, num_crops, "student")
@@ -98,33 +99,34 @@ class _CrossViewEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
-        scaled = [(g * grad_loss).to(d) for g, d in zip(saved, ctx.dtypes, strict=True)]
-        return (None, None, None, *scaled)
+        # The usual gradient of 1 needs no second tensor; asking a GPU would synchronise.
+        if not (grad_loss.device.type == "cpu" and grad_loss.item() == 1):
+            saved = [gradient * grad_loss for gradient in saved]
+        cast_back = [g.to(dtype) for g, dtype in zip(saved, ctx.dtypes, strict=True)]
+        return (None, None, None, None, *cast_back)
 
 
 def _gradient_like(student: Tensor) -> Tensor:
     # fp16 would lose the small entries before the loss scale reaches them.
     dtype = torch.float32 if student.dtype == torch.float16 else student.dtype
-    return torch.zeros_like(student, dtype=dtype, memory_format=torch.contiguous_format)
+    return torch.empty_like(student, dtype=dtype, memory_format=torch.contiguous_format)
 
 
 def _accumulate_equal(
     logits: Sequence[Tensor],
     targets: Sequence[Tensor],
-    temperature: float,
+    temperature: int | float,
     slots: Sequence[Tensor | None],
 ) -> Tensor:
     rows, count = logits[0].shape[0], len(targets)
     pairs = count * len(logits) - min(count, len(logits))
-    if rows == 0 or pairs == 0:
+    if rows == 0:
         return _zero_loss(logits[0])
-    summed = targets[0] if count == 1 else torch.stack(tuple(targets)).sum(0)
+    summed = targets[0] if count == 1 else sum(targets[1:], start=targets[0])
     loss = _zero_loss(logits[0])
     for index, (crop, slot) in enumerate(zip(logits, slots, strict=True)):
         if index >= count:
             target, mass = summed, count
-        elif count == 1:
-            continue
         elif count == 2:
             target, mass = targets[1 - index], 1
         else:
@@ -136,7 +138,7 @@ def _accumulate_equal(
 def _accumulate_pairs(
     logits: Sequence[Tensor],
     targets: Sequence[Tensor],
-    temperature: float,
+    temperature: int | float,
     slots: Sequence[Tensor | None],
 ) -> Tensor:
     common = {
@@ -146,11 +148,16 @@ def _accumulate_pairs(
     }
     pairs = {pair: rows for pair, rows in common.items() if rows}
     loss = _zero_loss(logits[0])
+    for slot in slots:
+        if slot is not None:
+            slot.zero_()
     for (i, v), rows in pairs.items():
         slot = slots[v]
-        part = None if slot is None else slot[:rows]
+        part = torch.empty_like(slot[:rows]) if slot is not None else None
         weight = 1 / (len(pairs) * rows)
         loss += _crop_entropy(logits[v][:rows], targets[i][:rows], 1, temperature, weight, part)
+        if slot is not None and part is not None:
+            slot[:rows] += part
     return loss
 
 
@@ -162,24 +169,29 @@ def _crop_entropy(
     logits: Tensor,
     target: Tensor,
     mass: int,
-    temperature: float,
+    temperature: int | float,
     weight: float,
-    slot: Tensor | None,
+    gradient: Tensor | None,
 ) -> Tensor:
-    """Weighted entropy of one crop; adds its gradient to ``slot`` (B, K).
+    """Weighted entropy of one crop; writes its gradient into ``gradient`` (B, K).
 
     ``mass`` is what a row of ``target`` sums to.
     """
-    wide = full_precision(logits)
-    shifted = wide / temperature if wide is logits else wide.div_(temperature)
+    shifted = _divided(logits, temperature)
     shifted -= shifted.amax(dim=-1, keepdim=True)
     # vecdot adds up pairwise: a flat dot over 65,536 outputs loses four digits.
     agreement = torch.linalg.vecdot(shifted, target).sum()
     exponentials = shifted.exp_()
     normalizer = exponentials.sum(dim=-1, keepdim=True)
     entropy: Tensor = mass * normalizer.log().sum() - agreement
-    if slot is not None:
+    if gradient is not None:
         scale = weight / temperature
-        exponentials.mul_(mass * scale / normalizer).sub_(target, alpha=scale)
-        slot += exponentials
+        exponentials.mul_(mass * scale / normalizer)
+        torch.sub(exponentials, target, alpha=scale, out=gradient)
     return entropy * weight
+
+
+def _divided(logits: Tensor, temperature: int | float) -> Tensor:
+    """A new tensor in full precision."""
+    wide = full_precision(logits)
+    return wide / temperature if wide is logits else wide.div_(temperature)

@@ -46,8 +46,8 @@ class DINOLoss(nn.Module):
         out_dim: int,
         num_crops: int,
         num_global_crops: int = 2,
-        student_temperature: float = 0.1,
-        center_momentum: float = 0.9,
+        student_temperature: int | float = 0.1,
+        center_momentum: int | float = 0.9,
     ) -> None:
         super().__init__()
         if not 1 <= num_global_crops <= num_crops or num_crops < 2:
@@ -71,7 +71,7 @@ class DINOLoss(nn.Module):
         self,
         student: Float[Tensor, "rows out_dim"] | Sequence[Float[Tensor, "_ out_dim"]],
         teacher: Float[Tensor, "global_rows out_dim"] | Sequence[Float[Tensor, "_ out_dim"]],
-        teacher_temperature: float,
+        teacher_temperature: int | float,
         update_center: bool = True,
     ) -> DINOOutput:
         """Loss of this process's images; in training the centre moves afterwards.
@@ -102,7 +102,7 @@ class DINOLoss(nn.Module):
         return DINOOutput(loss, entropy, loss.detach() - entropy)
 
     @torch.no_grad()
-    def _sharpen(self, logits: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def _sharpen(self, logits: Tensor, temperature: int | float) -> tuple[Tensor, Tensor]:
         """Probabilities (B, K) and their mean entropy."""
         scaled = (full_precision(logits) - self.center) / temperature
         scaled -= scaled.amax(dim=-1, keepdim=True)

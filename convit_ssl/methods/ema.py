@@ -28,7 +28,7 @@ def build_teacher(student: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def update_teacher(student: nn.Module, teacher: nn.Module, momentum: float) -> None:
+def update_teacher(student: nn.Module, teacher: nn.Module, momentum: int | float) -> None:
     """``teacher = momentum * teacher + (1 - momentum) * student``, in a few launches.
 
     Floating parameters and buffers are averaged, others (counters) copied.

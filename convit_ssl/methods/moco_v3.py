@@ -24,7 +24,7 @@ class MoCoV3Loss(nn.Module):
     Source: arXiv:2104.02057, algorithm 1; github.com/facebookresearch/moco-v3.
     """
 
-    def __init__(self, temperature: float = 0.2) -> None:
+    def __init__(self, temperature: int | float = 0.2) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature={temperature} must be above 0")

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from convit_ssl.errors import UserError
 
-Value: TypeAlias = "int | float | tuple[float, float]"
+Value: TypeAlias = int | float | tuple[int | float, int | float]
 Method: TypeAlias = Literal["dino", "simclr", "moco_v3", "swav", "barlow_twins"]
 
 
@@ -28,12 +28,12 @@ class Choice:
 class CollectionRule:
     """What a collection of fewer than ``below`` images wants."""
 
-    below: float
+    below: int | float
     epochs: int
     batch_size: int
     dino_out_dim: int
-    teacher_temperature: float
-    momentum: float
+    teacher_temperature: int | float
+    momentum: int | float
     num_prototypes: int
     why: str
 

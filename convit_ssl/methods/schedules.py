@@ -32,11 +32,11 @@ class CosineSchedule:
     Source: github.com/facebookresearch/dino, utils.py, cosine_scheduler.
     """
 
-    base: float
-    final: float
-    epochs: float
-    warmup_epochs: float = 0.0
-    warmup_start: float = 0.0
+    base: int | float
+    final: int | float
+    epochs: int | float
+    warmup_epochs: int | float = 0.0
+    warmup_start: int | float = 0.0
 
     def __post_init__(self) -> None:
         if self.epochs <= 0:
@@ -66,12 +66,14 @@ class CosineSchedule:
         return self.final + 0.5 * (self.base - self.final) * (1 + math.cos(math.pi * progress))
 
 
-def constant(value: float) -> CosineSchedule:
+def constant(value: int | float) -> CosineSchedule:
     """A schedule that stays at ``value``."""
     return CosineSchedule(base=value, final=value, epochs=1)
 
 
-def scaled_learning_rate(base_lr: float, global_batch: int, reference_batch: int = 256) -> float:
+def scaled_learning_rate(
+    base_lr: int | float, global_batch: int, reference_batch: int = 256
+) -> float:
     """Absolute learning rate from one given per ``reference_batch`` images.
 
     ``global_batch`` counts all images of one optimiser step: images per process

@@ -25,7 +25,7 @@ class NTXentLoss(nn.Module):
     Source: arXiv:2002.05709, equation 1.
     """
 
-    def __init__(self, temperature: float = 0.1) -> None:
+    def __init__(self, temperature: int | float = 0.1) -> None:
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature={temperature} must be above 0")

@@ -13,7 +13,7 @@ from convit_ssl.methods.gather import full_precision, world_size
 
 @torch.no_grad()
 def sinkhorn(
-    scores: Float[Tensor, "batch prototypes"], epsilon: float = 0.05, iterations: int = 3
+    scores: Float[Tensor, "batch prototypes"], epsilon: int | float = 0.05, iterations: int = 3
 ) -> Float[Tensor, "batch prototypes"]:
     """Assignments of rows to prototypes, every prototype used equally often.
 
@@ -58,8 +58,8 @@ class SwAVLoss(nn.Module):
         self,
         num_crops: int,
         num_global_crops: int = 2,
-        temperature: float = 0.1,
-        epsilon: float = 0.05,
+        temperature: int | float = 0.1,
+        epsilon: int | float = 0.05,
         sinkhorn_iterations: int = 3,
     ) -> None:
         super().__init__()

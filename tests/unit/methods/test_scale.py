@@ -1,0 +1,113 @@
+"""Rules for small collections: sane everywhere, overridable, explained."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convit_ssl.errors import UserError
+from convit_ssl.methods import Choice, scale_to_data
+from convit_ssl.methods.scale import Method, describe
+
+METHODS: list[Method] = ["dino", "simclr", "moco_v3", "swav", "barlow_twins"]
+
+
+def values(choices: dict[str, Choice]) -> dict[str, object]:
+    return {name: choice.value for name, choice in choices.items()}
+
+
+@given(
+    images=st.integers(2, 5_000_000),
+    side=st.integers(1, 1024),
+    method=st.sampled_from(METHODS),
+)
+def test_sizes_fit_together(images: int, side: int, method: Method) -> None:
+    choices = scale_to_data(images, side, method)
+    chosen = {name: int(c.value) for name, c in choices.items() if not isinstance(c.value, tuple)}
+    assert 1 <= chosen["batch_size"] <= images
+    assert 0 < chosen["warmup_epochs"] < chosen["epochs"]
+    assert chosen["global_crop_size"] % chosen["patch_size"] == 0
+    assert chosen["global_crop_size"] <= min(side, 224)
+    if side >= 7:
+        assert 7 <= chosen["global_crop_size"] // chosen["patch_size"] <= 14
+    if method in ("dino", "swav"):
+        assert chosen["local_crop_size"] % chosen["patch_size"] == 0
+        assert chosen["local_crop_size"] <= chosen["global_crop_size"]
+    assert all(choice.reason for choice in choices.values())
+
+
+def test_the_published_recipe_on_imagenet() -> None:
+    chosen = values(scale_to_data(1_281_167, (375, 500), "dino"))
+    assert chosen == {
+        "epochs": 100,
+        "warmup_epochs": 10,
+        "batch_size": 512,
+        "patch_size": 16,
+        "global_crop_size": 224,
+        "global_crop_scale": (0.4, 1.0),
+        "num_local_crops": 8,
+        "local_crop_size": 96,
+        "local_crop_scale": (0.05, 0.4),
+        "momentum": 0.996,
+        "out_dim": 65536,
+        "teacher_temperature": 0.04,
+    }
+
+
+@pytest.mark.parametrize("images", [1_437, 4_900, 19_999])
+def test_small_collections(images: int) -> None:
+    chosen = values(scale_to_data(images, 64))
+    assert chosen["out_dim"] == 1024
+    assert chosen["teacher_temperature"] == 0.02
+    assert chosen["momentum"] == 0.99
+    assert values(scale_to_data(20_000, 64))["out_dim"] != 1024
+
+
+@pytest.mark.parametrize(
+    ("side", "patch", "crop", "local"),
+    [(8, 1, 8, 3), (28, 4, 28, 12), (32, 4, 32, 12), (64, 8, 64, 24), (96, 8, 96, 40)],
+)
+def test_small_images(side: int, patch: int, crop: int, local: int) -> None:
+    chosen = values(scale_to_data(5_000, side))
+    sizes = (chosen["patch_size"], chosen["global_crop_size"], chosen["local_crop_size"])
+    assert sizes == (patch, crop, local)
+
+
+def test_overrides_win_and_what_follows_follows() -> None:
+    choices = scale_to_data(4_900, 64, overrides={"patch_size": 4, "momentum": 0.5})
+    assert choices["momentum"].value == 0.5
+    assert choices["momentum"].reason.startswith("given (the rule says 0.99:")
+    assert choices["patch_size"].value == 4
+    assert choices["local_crop_size"].value == 28  # 3/7 of 64 in patches of 4
+    assert scale_to_data(4_900, 64, overrides={"epochs": 7})["warmup_epochs"].value == 1
+
+
+def test_every_method_gets_its_own_settings() -> None:
+    names = {method: set(scale_to_data(4_900, 64, method)) for method in METHODS}
+    assert names["simclr"] == names["barlow_twins"]
+    assert names["moco_v3"] - names["simclr"] == {"momentum"}
+    assert "num_prototypes" in names["swav"]
+    assert {"out_dim", "teacher_temperature"} <= names["dino"]
+
+
+def test_table_for_the_user() -> None:
+    lines = describe(scale_to_data(4_900, 64)).splitlines()
+    assert lines[0].split(maxsplit=2) == ["epochs", "200", "4,900 images: under 20,000 images"]
+    assert len(lines) == 12
+
+
+@pytest.mark.parametrize(
+    ("images", "side", "overrides", "message"),
+    [
+        (1, 64, {}, "found 1 images of 64 pixels"),
+        (10, 0, {}, "0 pixels"),
+        (100, 64, {"momentumm": 0.9}, "did you mean momentum"),
+        (100, 64, {"zzz": 0.9}, "known: epochs"),
+        (100, 64, {"patch_size": 0}, "at least 1 pixel"),
+        (100, 64, {"patch_size": 2.5}, "whole number"),
+    ],
+)
+def test_what_cannot_be_scaled(
+    images: int, side: int, overrides: dict[str, int | float], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        scale_to_data(images, side, overrides=overrides)
