@@ -1,0 +1,263 @@
+"""The losses of `convit_ssl.methods` as VISSL losses, each with the teacher it needs.
+
+A method's teacher is part of its loss, as in VISSL, so that the checkpoint's ``loss`` entry
+holds it (``teacher.trunk.*``, ``teacher.heads.*``) with the rest of the method's state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from classy_vision.losses import ClassyLoss, register_loss
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convit_ssl.methods import (
+    BarlowTwinsLoss,
+    CosineSchedule,
+    DINOLoss,
+    MoCoV3Loss,
+    NTXentLoss,
+    SwAVLoss,
+    build_teacher,
+    cancel_last_layer_gradients,
+    forward_packed,
+    update_teacher,
+)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is: optimiser steps done, and steps in an epoch."""
+
+    step: int
+    steps_per_epoch: int
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done, with fractions."""
+        return self.step / self.steps_per_epoch
+
+
+class MethodLoss(ClassyLoss):  # type: ignore[misc]
+    """A loss with the calls that our train step makes around VISSL's.
+
+    Attributes:
+        teacher: the momentum copy of the student, None where the method has none.
+        stats: detached figures of the last step, for the log.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.teacher: nn.Module | None = None
+        self.stats: dict[str, Tensor | float] = {}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MethodLoss:
+        """From a section of ``LOSS``; every key but the name is an argument."""
+        return cls(**{key: value for key, value in config.items() if key != "name"})
+
+    def attach(self, student: nn.Module) -> None:
+        """See the student once it is built, before a checkpoint is loaded."""
+
+    def observe(self, inputs: Any, progress: Progress) -> None:
+        """See the step's images before the loss is computed."""
+
+    def on_gradients(self, student: nn.Module, progress: Progress) -> None:
+        """Change gradients before the optimiser's step."""
+
+    def on_update(self, student: nn.Module, progress: Progress) -> None:
+        """Follow the student after the optimiser's step."""
+
+
+class TeacherLoss(MethodLoss):
+    """A method with a momentum teacher, whose momentum rises by a cosine over the run."""
+
+    def __init__(self, momentum: float, momentum_end: float, epochs: float) -> None:
+        super().__init__()
+        self.momentum = CosineSchedule(momentum, momentum_end, epochs)
+
+    def attach(self, student: nn.Module) -> None:
+        """Copy the student."""
+        self.teacher = build_teacher(student)
+
+    def on_update(self, student: nn.Module, progress: Progress) -> None:
+        """Move the teacher towards the student."""
+        assert self.teacher is not None
+        momentum = self.momentum.value(progress.step, progress.steps_per_epoch)
+        self.stats["momentum"] = momentum
+        update_teacher(student, self.teacher, momentum)
+
+    def train(self, mode: bool = True) -> TeacherLoss:
+        """The teacher stays in eval mode."""
+        super().train(mode)
+        if self.teacher is not None:
+            self.teacher.eval()
+        return self
+
+
+@register_loss("convit_ssl_dino")
+class VisslDINOLoss(TeacherLoss):
+    """DINO; see `convit_ssl.methods.DINOLoss` and the options in configs/method/dino.yaml."""
+
+    def __init__(
+        self,
+        out_dim: int,
+        global_crops: int,
+        local_crops: int,
+        student_temperature: float,
+        center_momentum: float,
+        warmup_teacher_temperature: float,
+        teacher_temperature: float,
+        warmup_teacher_temperature_epochs: float,
+        freeze_last_layer_epochs: float,
+        momentum: float,
+        momentum_end: float,
+        epochs: float,
+    ) -> None:
+        super().__init__(momentum, momentum_end, epochs)
+        crops = global_crops + local_crops
+        self.dino = DINOLoss(out_dim, crops, global_crops, student_temperature, center_momentum)
+        self.temperature = CosineSchedule(
+            teacher_temperature,
+            teacher_temperature,
+            epochs,
+            min(warmup_teacher_temperature_epochs, epochs),
+            warmup_teacher_temperature,
+        )
+        self.freeze_last_layer_epochs = freeze_last_layer_epochs
+        self.global_crops = global_crops
+        self._targets: Tensor | None = None
+        self._teacher_temperature = teacher_temperature
+
+    def observe(self, inputs: Any, progress: Progress) -> None:
+        """The teacher's outputs for the global crops."""
+        assert self.teacher is not None
+        with torch.no_grad():
+            (self._targets,) = self.teacher(list(inputs[: self.global_crops]))
+        self._teacher_temperature = self.temperature.value(progress.step, progress.steps_per_epoch)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy between teacher and student; labels are not looked at."""
+        assert self._targets is not None
+        result = self.dino(output, self._targets, self._teacher_temperature)
+        self.stats["teacher_entropy"] = result.teacher_entropy.detach()
+        self.stats["teacher_temperature"] = self._teacher_temperature
+        return result.loss
+
+    def on_gradients(self, student: nn.Module, progress: Progress) -> None:
+        """Hold the last layer for the first epochs."""
+        cancel_last_layer_gradients(student, progress.epoch, self.freeze_last_layer_epochs)
+
+
+@register_loss("convit_ssl_simclr")
+class VisslSimCLRLoss(MethodLoss):
+    """SimCLR; see `convit_ssl.methods.NTXentLoss`."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__()
+        self.ntxent = NTXentLoss(temperature)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Contrast of two views; labels are not looked at."""
+        return self.ntxent(*output.chunk(2))
+
+
+@register_loss("convit_ssl_moco_v3")
+class VisslMoCoV3Loss(TeacherLoss):
+    """MoCo v3; see `convit_ssl.methods.MoCoV3Loss`."""
+
+    def __init__(
+        self, temperature: float, momentum: float, momentum_end: float, epochs: float
+    ) -> None:
+        super().__init__(momentum, momentum_end, epochs)
+        self.contrast = MoCoV3Loss(temperature)
+        self._keys: tuple[Tensor, ...] = ()
+
+    def observe(self, inputs: Any, progress: Progress) -> None:
+        """Keys of both views from the momentum encoder, without its predictor."""
+        teacher: Any = self.teacher
+        with torch.no_grad():
+            features = forward_packed(lambda x: teacher.trunk(x)[0], list(inputs))
+            self._keys = teacher.heads[0].project(features).chunk(2)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Symmetric contrast; labels are not looked at."""
+        return self.contrast(*output.chunk(2), *self._keys)
+
+
+@register_loss("convit_ssl_swav")
+class VisslSwAVLoss(MethodLoss):
+    """SwAV; see `convit_ssl.methods.SwAVLoss`."""
+
+    def __init__(
+        self,
+        global_crops: int,
+        local_crops: int,
+        temperature: float,
+        epsilon: float,
+        sinkhorn_iterations: int,
+        freeze_prototypes_epochs: float,
+    ) -> None:
+        super().__init__()
+        crops = global_crops + local_crops
+        self.swav = SwAVLoss(crops, global_crops, temperature, epsilon, sinkhorn_iterations)
+        self.freeze_prototypes_epochs = freeze_prototypes_epochs
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Swapped prediction of assignments; labels are not looked at."""
+        return self.swav(output)
+
+    def on_gradients(self, student: nn.Module, progress: Progress) -> None:
+        """Hold the prototypes for the first epochs."""
+        if progress.epoch < self.freeze_prototypes_epochs:
+            for name, parameter in student.named_parameters():
+                if ".prototypes." in name:
+                    parameter.grad = None
+
+    def on_update(self, student: nn.Module, progress: Progress) -> None:
+        """Put the prototypes back on the unit sphere."""
+        student.heads[0].normalize_prototypes()  # type: ignore[index,union-attr]
+
+
+@register_loss("convit_ssl_barlow_twins")
+class VisslBarlowTwinsLoss(MethodLoss):
+    """Barlow Twins; see `convit_ssl.methods.BarlowTwinsLoss`."""
+
+    def __init__(self, redundancy_weight: float) -> None:
+        super().__init__()
+        self.barlow_twins = BarlowTwinsLoss(redundancy_weight)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Redundancy reduction between two views; labels are not looked at."""
+        return self.barlow_twins(*output.chunk(2))
+
+
+@register_loss("convit_ssl_supervised")
+class SupervisedLoss(MethodLoss):
+    """Cross-entropy with label smoothing, on class indices or on the soft targets of mixup."""
+
+    def __init__(self, smoothing: float) -> None:
+        super().__init__()
+        self.smoothing = smoothing
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean over images. Targets (B,) int64, or (B, classes) float32."""
+        smoothing = self.smoothing if self.training and target.dim() == 1 else 0.0
+        return F.cross_entropy(output.float(), target, label_smoothing=smoothing)
+
+
+@register_loss("convit_ssl_probes")
+class ProbesLoss(MethodLoss):
+    """The sum of the probes' cross-entropies: each learns as if it were alone."""
+
+    def forward(self, output: list[Tensor], target: Tensor) -> Tensor:
+        """Sum over the features' probes (B, probes, classes) of their mean cross-entropy."""
+        losses = [
+            F.cross_entropy(logits.float().flatten(0, 1), target.repeat_interleave(logits.shape[1]))
+            * logits.shape[1]
+            for logits in output
+        ]
+        return torch.stack(losses).sum()

@@ -1,0 +1,122 @@
+"""AdamW, SGD and LARS of PyTorch and timm as VISSL optimisers, and their parameter groups."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from classy_vision.optim import ClassyOptimizer, register_optimizer
+from torch import nn
+
+from convit_ssl.adapters.heads import Probes
+from convit_ssl.adapters.schedulers import WarmupCosine
+
+# Beside every vector (biases, norms, gates): the recipe's exemptions from weight decay.
+NO_DECAY = ("pos_embed", "cls_token")
+
+
+class TorchOptimizer(ClassyOptimizer):  # type: ignore[misc]
+    """A PyTorch optimiser whose groups and schedules VISSL drives."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> TorchOptimizer:
+        """From the ``OPTIMIZER`` section."""
+        return cls(config)
+
+
+@register_optimizer("convit_ssl_adamw")
+class FusedAdamW(TorchOptimizer):
+    """AdamW in one kernel over all parameters."""
+
+    def prepare(self, param_groups: list[dict[str, Any]]) -> None:
+        """Make the optimiser."""
+        betas = tuple(float(beta) for beta in self.config["betas"])
+        self.optimizer = torch.optim.AdamW(param_groups, betas=betas, fused=True)
+
+
+@register_optimizer("convit_ssl_sgd")
+class SGD(TorchOptimizer):
+    """SGD with momentum, over all parameters at once."""
+
+    def prepare(self, param_groups: list[dict[str, Any]]) -> None:
+        """Make the optimiser."""
+        momentum = float(self.config["momentum"])
+        self.optimizer = torch.optim.SGD(param_groups, lr=0.0, momentum=momentum, foreach=True)
+
+
+@register_optimizer("convit_ssl_lars")
+class LARS(TorchOptimizer):
+    """timm's LARS (arXiv:1708.03888)."""
+
+    def prepare(self, param_groups: list[dict[str, Any]]) -> None:
+        """Make the optimiser."""
+        from timm.optim import Lars
+
+        self.optimizer = Lars(param_groups, momentum=float(self.config["momentum"]))
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether the recipe applies weight decay: to matrices, but not to tokens and positions."""
+    return parameter.dim() > 1 and not name.endswith(NO_DECAY) and not name.endswith("weight_g")
+
+
+def layer_of(name: str, depth: int) -> int:
+    """Depth of a parameter for layer decay: 0 the embedding, i + 1 block i, depth + 1 the rest."""
+    block = re.search(r"(?:^|\.)blocks\.(\d+)\.", name)
+    if block:
+        return int(block[1]) + 1
+    embedding = re.search(r"(?:^|\.)(patch_embed\.|pos_embed$|cls_token$)", name)
+    return 0 if embedding else depth + 1
+
+
+def parameter_groups(
+    model: nn.Module,
+    learning_rate: WarmupCosine,
+    weight_decay: WarmupCosine | float,
+    layer_decay: float | None = None,
+    depth: int = 0,
+) -> list[dict[str, Any]]:
+    """Groups by weight decay, by layer where `layer_decay` is given, and by probe.
+
+    Args:
+        model: the VISSL model, trunk and heads.
+        learning_rate, weight_decay: schedules.
+        layer_decay: factor on the learning rate for each layer below the head.
+        depth: blocks of the trunk.
+
+    Returns:
+        Groups as PyTorch has them, with schedules in place of numbers.
+    """
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    probes = probe_rates(model)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        scale = probes.get(parameter, 1.0)
+        if layer_decay is not None:
+            scale *= layer_decay ** (depth + 1 - layer_of(name, depth))
+        groups.setdefault((scale, decays(name, parameter)), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": learning_rate.scaled(scale),
+            "weight_decay": weight_decay if decayed else 0.0,
+        }
+        for (scale, decayed), parameters in groups.items()
+    ]
+
+
+def probe_rates(model: nn.Module) -> dict[nn.Parameter, float]:
+    """The learning rate of each probe's parameters."""
+    return {
+        parameter: rate
+        for module in model.modules()
+        if isinstance(module, Probes)
+        for classifier, rate in zip(module.classifiers, module.learning_rates, strict=True)
+        for parameter in classifier.parameters()
+    }

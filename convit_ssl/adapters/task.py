@@ -1,0 +1,146 @@
+"""VISSL's self-supervision task, over our data, optimisers and losses."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import torch
+from classy_vision.tasks import register_task
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from vissl.trainer.train_task import SelfSupervisionTask
+
+from convit_ssl.adapters.inputs import TaskInputs, open_inputs
+from convit_ssl.adapters.losses import MethodLoss
+from convit_ssl.adapters.optimizers import parameter_groups
+from convit_ssl.adapters.weights import initialise
+from convit_ssl.errors import UserError
+from convit_ssl.methods import clip_each, clip_global
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@register_task("convit_ssl_task")
+class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
+    """Holds model, data, loss and optimiser for VISSL's trainer.
+
+    Options of ours come in ``CONVIT_SSL`` of VISSL's configuration. What differs from VISSL's
+    own task: data sets and loaders (kept between epochs), parameter groups, precision, and a
+    loss that may hold a teacher.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.options = config.CONVIT_SSL
+        self.inputs: TaskInputs
+        self.accumulate: int = self.options.optim.accumulate
+        self.skipped_steps = 0
+        self.grad_norm: Tensor | None = None
+        self.model_ema: Any = None
+        dtype = PRECISIONS[self.options.run.precision]
+        self.autocast_dtype = dtype
+        scaling = dtype is torch.float16
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaling)
+
+    def set_amp_args(self) -> None:
+        """Precision is ours: VISSL's AMP knows fp16 on CUDA alone."""
+        self.amp_args, self.amp_type = None, None
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The precision of forward passes."""
+        if self.autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimiser steps in one epoch."""
+        return len(self.dataloaders["train"])
+
+    def build_datasets(self, current_train_phase_idx: int = 0) -> tuple[dict[str, Any], Any]:
+        """Our image folders with the method's augmentation."""
+        self.inputs = open_inputs(self.options, self.device)
+        keys = {"input": ["data"], "target": ["label"]}
+        return {split.lower(): self.inputs.datasets[split] for split in self.available_splits}, keys
+
+    def build_dataloaders(
+        self, pin_memory: bool, current_train_phase_idx: int = 0
+    ) -> dict[str, DataLoader[Any]]:
+        """One loader per split, whose workers live as long as the run."""
+        return {s.lower(): self.inputs.loader(s, pin_memory) for s in self.available_splits}
+
+    def set_epoch(
+        self, phase_type: str, epoch: int, start_iter: int, train_phase_idx: int
+    ) -> None:
+        """Choose what the next iterator yields: the images of an epoch from a position on."""
+        if phase_type == "train":
+            self.inputs.set_position(train_phase_idx, start_iter)
+
+    def on_device(self, views: Any, target: Tensor) -> tuple[Any, Tensor]:
+        """Move a batch to the device, finish its augmentation there, and mix it if asked to."""
+        return self.inputs.on_device(views, target, training=self.train)
+
+    def _build_model(self) -> nn.Module:
+        # The same start on every process, since a teacher is copied before DDP could align them.
+        torch.manual_seed(self.config.SEED_VALUE)
+        model: nn.Module = super()._build_model()
+        initialise(model, self.options)
+        if self.options.run.compile:
+            model.trunk.compile()  # type: ignore[union-attr,operator]
+        if (decay := getattr(self.options.method, "ema", None)) is not None:
+            from timm.utils import ModelEmaV3
+
+            self.model_ema = ModelEmaV3(model, decay=float(decay))
+        return model
+
+    def prepare_optimizer(self) -> None:
+        """Parameter groups with our exemptions from weight decay, and layer decay."""
+        schedulers = self.optimizer_schedulers
+        trunk = getattr(self.base_model.trunk, "base_model", self.base_model.trunk)
+        depth = trunk.config.depth if hasattr(trunk, "config") else 0
+        groups = parameter_groups(
+            self.base_model,
+            schedulers["lr"],
+            schedulers["weight_decay"],
+            self.options.optim.layer_decay,
+            depth,
+        )
+        self.optimizer.set_param_groups(groups)
+
+    def _build_loss(self) -> MethodLoss:
+        loss: MethodLoss = super()._build_loss()
+        loss.attach(self.base_model)
+        return loss
+
+    def clip_gradients(self) -> None:
+        """Clip as the experiment says, and keep the norm for the log."""
+        limit = self.options.optim.clip_grad
+        if limit is None:
+            return
+        clip = clip_each if self.options.optim.clip_mode == "parameter" else clip_global
+        self.grad_norm = clip(self.base_model.parameters(), float(limit))
+
+    def may_step(self, loss: Tensor) -> bool:
+        """Whether the step counts. Only `skip_nan_steps` makes it wait for the loss.
+
+        Raises:
+            UserError: more steps than allowed had a loss that is not finite.
+        """
+        allowed = self.options.optim.skip_nan_steps
+        if allowed == 0:
+            return True
+        finite = torch.isfinite(loss).to(torch.int32)
+        if torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+            torch.distributed.all_reduce(finite, torch.distributed.ReduceOp.MIN)
+        if bool(finite):
+            return True
+        self.skipped_steps += 1
+        self.last_batch.skipped = True
+        if self.skipped_steps > allowed:
+            raise UserError(
+                f"{self.skipped_steps} steps had a loss that is not finite, and "
+                f"optim.skip_nan_steps={allowed} are tolerated; lower optim.lr or use "
+                "run.precision=fp32"
+            )
+        return False

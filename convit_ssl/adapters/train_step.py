@@ -1,0 +1,112 @@
+"""One optimiser step, as VISSL's trainer calls it.
+
+It differs from VISSL's ``standard_train_step`` in what docs/DEVIATIONS.md lists: bf16 autocast on
+any device, gradient accumulation, losses with a teacher, and no wait for the device except every
+`task.log_every` steps, where the loss is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from vissl.hooks import SSLClassyHookFunctions as Hooks
+from vissl.trainer.train_steps import register_train_step
+
+from convit_ssl.adapters.losses import MethodLoss, Progress
+
+
+@register_train_step("convit_ssl_train_step")
+def train_step(task: Any) -> Any:
+    """Read a batch, and learn from it in a train phase or measure it in a test phase."""
+    views, target, index = next(task.data_iterator)
+    views, target = task.on_device(views, target)
+    sample = {"input": views, "target": target, "data_idx": index}
+    task.last_batch = SimpleNamespace(sample=sample, target=target, loss=None, skipped=False)
+    if task.train:
+        _learn(task, views, target)
+    else:
+        _measure(task, views, target)
+    return task
+
+
+def _measure(task: Any, views: Any, target: Tensor) -> None:
+    with torch.no_grad(), task.autocast():
+        output = _single(task.model(views))
+        loss = task.loss(output, target)
+    task.last_batch.model_output = output
+    task.last_batch.loss = loss.detach().float()
+    task.run_hooks(Hooks.on_forward.name)
+    for meter in task.meters:
+        meter.update(output.float().cpu(), target.detach().cpu())
+    task.run_hooks(Hooks.on_loss_and_meter.name)
+
+
+def _learn(task: Any, views: Any, target: Tensor) -> None:
+    loss_module: MethodLoss = task.base_loss
+    progress = Progress(task.iteration, task.steps_per_epoch)
+    task.optimizer.optimizer.zero_grad(set_to_none=True)
+    parts = _parts(views, target, task.accumulate)
+    total = torch.zeros((), device=target.device)
+    for number, (part, part_target) in enumerate(parts):
+        last = number == len(parts) - 1
+        # Gradients are summed over processes once, with the last part.
+        sync = contextlib.nullcontext() if last else _no_sync(task.model)
+        with sync:
+            with task.autocast():
+                output = _single(task.model(part))
+                task.last_batch.model_output = output
+                loss_module.observe(part, progress)
+                task.run_hooks(Hooks.on_forward.name)
+                loss = task.loss(output, part_target) / len(parts)
+            task.scaler.scale(loss).backward()
+        total += loss.detach().float()
+    task.last_batch.loss = total
+    task.run_hooks(Hooks.on_loss_and_meter.name)
+    task.scaler.unscale_(task.optimizer.optimizer)
+    task.clip_gradients()
+    loss_module.on_gradients(task.base_model, progress)
+    task.run_hooks(Hooks.on_backward.name)
+    if task.may_step(total):
+        _optimizer_step(task)
+        loss_module.on_update(task.base_model, progress)
+        if task.model_ema is not None:
+            task.model_ema.update(task.base_model)
+        task.run_hooks(Hooks.on_update.name)
+    task.num_updates += task.get_global_batchsize()
+
+
+def _optimizer_step(task: Any) -> None:
+    """Step with the schedules at this point of the run, through the loss scaler of fp16."""
+    optimizer = task.optimizer
+    where = task.iteration / task.max_iteration
+    from classy_vision.optim.param_scheduler import UpdateInterval
+
+    optimizer._update_schedule(optimizer._run_schedulers(where, UpdateInterval.STEP))
+    task.scaler.step(optimizer.optimizer)
+    task.scaler.update()
+
+
+def _single(output: Any) -> Any:
+    """VISSL's models give lists; one entry is the output itself."""
+    return output[0] if isinstance(output, list) and len(output) == 1 else output
+
+
+def _parts(views: Any, target: Tensor, count: int) -> list[tuple[Any, Tensor]]:
+    """The batch in `count` parts of images, each with all its views."""
+    if count == 1:
+        return [(views, target)]
+    targets = target.chunk(count)
+    if isinstance(views, Tensor):
+        return list(zip(views.chunk(count), targets, strict=True))
+    chunks = [view.chunk(count) for view in views]
+    return [(list(part), targets[i]) for i, part in enumerate(zip(*chunks, strict=True))]
+
+
+def _no_sync(model: Any) -> contextlib.AbstractContextManager[Any]:
+    no_sync = getattr(model, "no_sync", contextlib.nullcontext)
+    manager: contextlib.AbstractContextManager[Any] = no_sync()
+    return manager

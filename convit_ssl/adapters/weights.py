@@ -1,0 +1,47 @@
+"""Start a run from weights that are already there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from convit_ssl.errors import UserError
+from convit_ssl.export import load_trunk
+from convit_ssl.models import ConViT
+
+
+def initialise(model: nn.Module, options: Any) -> None:
+    """Load ``weights=PATH`` into the trunk of a VISSL model, every tensor of it.
+
+    Position embeddings are resampled to the trunk's own image size. The head stays new.
+
+    Raises:
+        UserError: a file that cannot be read, or a trunk of another shape.
+    """
+    if not options.weights:
+        return
+    trunk = getattr(model.trunk, "base_model", model.trunk)
+    if not isinstance(trunk, ConViT):
+        raise UserError(
+            f"weights={options.weights} needs the trunk convit_ssl; this experiment has "
+            f"{type(trunk).__name__}"
+        )
+    loaded = load_trunk(
+        options.weights, weights=options.weights_from, img_size=trunk.config.img_size
+    )
+    ours, theirs = trunk.state_dict(), loaded.state_dict()
+    wrong = [
+        f"{key} {tuple(theirs[key].shape)} instead of {tuple(value.shape)}"
+        if key in theirs
+        else f"{key} missing"
+        for key, value in ours.items()
+        if key not in theirs or theirs[key].shape != value.shape
+    ]
+    if wrong:
+        raise UserError(
+            f"{options.weights} holds another network than trunk.variant={options.trunk.variant}: "
+            f"{'; '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}. "
+            "Choose the trunk it was made with, for example trunk=convit_nano"
+        )
+    trunk.load_state_dict({key: theirs[key] for key in ours}, strict=True)

@@ -1,0 +1,243 @@
+"""Compose an experiment from files and command line, and refuse what does not exist.
+
+Hydra finds the files and resolves the groups, over VISSL's own defaults; nothing heavier than
+Hydra is imported. Values on the command line are then laid over the schema one by one, so that
+an unknown key is met with the nearest valid one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from convit_ssl.compat import require_vissl
+from convit_ssl.engines.keys import dotted_keys, hint
+from convit_ssl.engines.schema import METHODS, Experiment
+from convit_ssl.errors import UserError
+
+GROUPS = ("config", "data", "trunk", "method", "optim", "run")
+# Parts of VISSL's tree that hold free keys: options of whatever is named beside them.
+FREE_PARTS = (
+    "config.LOSS.",
+    "config.METERS.",
+    "config.MODEL.TRUNK.",
+    "config.OPTIMIZER.param_schedulers.",
+    "config.DATA.TRAIN.COLLATE_FUNCTION_PARAMS",
+    "config.SLURM.ADDITIONAL_PARAMETERS",
+)
+
+
+@dataclass
+class Composed:
+    """An experiment as written, before the data and the machine are looked at.
+
+    Attributes:
+        tree: everything, interpolations unresolved; `tree.config` is VISSL's part.
+        explicit: dotted keys that the user gave and that nothing may change.
+        is_ours: False for VISSL's own configurations, which have no options of ours.
+    """
+
+    tree: DictConfig
+    explicit: frozenset[str]
+    is_ours: bool
+
+
+def experiments_dir() -> Path:
+    """Where the experiments lie: configs/ beside the package, or inside an installed wheel."""
+    package = Path(__file__).resolve().parents[1]
+    checkout = package.parent / "configs"
+    if (checkout / "config" / "convit_dino.yaml").is_file():
+        return checkout
+    return package / "experiments"
+
+
+def vissl_dir() -> Path:
+    """The folder of the installed VISSL package, found without importing it."""
+    require_vissl()
+    spec = importlib.util.find_spec("vissl")
+    assert spec is not None and spec.submodule_search_locations is not None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def compose_experiment(arguments: Sequence[str]) -> Composed:
+    """Compose an experiment from command-line arguments such as ``config=convit_dino data=digits``.
+
+    Raises:
+        UserError: an experiment, group choice, key or value that does not exist or fit.
+    """
+    choices, values = _split(arguments)
+    tree = _compose_groups(choices)
+    if "experiment" not in tree:
+        return _compose_vissl(arguments)
+    _check_experiment_keys(tree)
+    tree = _with_schema(tree)
+    valid = dotted_keys(tree)
+    for key, value in values.items():
+        _apply(tree, key, value, valid)
+    return Composed(tree, frozenset(values) | _own_keys(tree), is_ours=True)
+
+
+def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+    """Group choices as written, and the values of all other options."""
+    choices: list[str] = []
+    values: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals or not key.strip():
+            raise UserError(
+                f"cannot read {argument!r}: options are written key=value, "
+                "for example optim.epochs=20"
+            )
+        if key in GROUPS or key[0] in "+~" or "/" in key:
+            choices.append(argument)
+        else:
+            values[key] = _value(argument, text)
+    if not any(choice.startswith("config=") for choice in choices):
+        raise UserError(
+            "no experiment given; write config=NAME, for example config=convit_dino "
+            f"(there are: {', '.join(_names('config'))})"
+        )
+    return choices, values
+
+
+def _value(argument: str, text: str) -> Any:
+    """A value by Hydra's grammar; what that cannot read, such as a path or a list of subsets
+    with commas, is taken as it is written."""
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return text
+    return text if override.is_sweep_override() else override.value()
+
+
+def _names(group: str) -> list[str]:
+    return sorted(path.stem for path in (experiments_dir() / group).glob("*.yaml"))
+
+
+def _compose_groups(overrides: Sequence[str]) -> DictConfig:
+    search = f"hydra.searchpath=[file://{experiments_dir()}]"
+    try:
+        with initialize_config_dir(str(vissl_dir() / "config"), version_base="1.3"):
+            return compose("defaults", overrides=[search, *overrides])
+    except MissingConfigException as error:
+        _refuse_choice(overrides, error)
+    except (ConfigCompositionException, HydraException, ValueError) as error:
+        _refuse_choice(overrides, error)
+    raise AssertionError("unreachable")
+
+
+def _refuse_choice(overrides: Sequence[str], error: Exception) -> None:
+    """Name the group whose choice is missing, and what there is to choose."""
+    for override in overrides:
+        group, _, name = override.lstrip("+").partition("=")
+        if group in GROUPS and name not in (names := _names(group)) and "/" not in name:
+            what = "experiment" if group == "config" else group
+            raise UserError(
+                f"unknown {what} {name!r}{hint(name, names)} (there are: {', '.join(names)})"
+            ) from None
+    raise UserError(_first_lines(error)) from None
+
+
+def _compose_vissl(arguments: Sequence[str]) -> Composed:
+    """One of VISSL's own configurations: its rules, with our words for a wrong key."""
+    tree = _compose_groups([a for a in arguments if a.lstrip("+").startswith("config")])
+    return Composed(tree, frozenset(), is_ours=False)
+
+
+def _with_schema(tree: DictConfig) -> DictConfig:
+    """Lay the composed files over the typed schema."""
+    method = str(OmegaConf.select(tree, "method.name"))
+    schema = OmegaConf.structured(Experiment)
+    schema.method = OmegaConf.structured(METHODS[method])
+    names = {field.name for field in fields(Experiment)}
+    own = {str(key): tree._get_node(key) for key in tree if key in names}
+    try:
+        merged = OmegaConf.merge(schema, OmegaConf.create(own))
+    except OmegaConfBaseException as error:
+        raise UserError(f"in the experiment's files: {_first_lines(error)}") from None
+    assert isinstance(merged, DictConfig)
+    result = OmegaConf.create({str(key): merged._get_node(key) for key in merged})
+    OmegaConf.set_struct(result, False)
+    result.config = tree.config
+    return result
+
+
+def _check_experiment_keys(tree: DictConfig) -> None:
+    """Refuse keys in YAML files that neither the schema nor VISSL knows."""
+    schema = OmegaConf.structured(Experiment)
+    method = OmegaConf.select(tree, "method.name")
+    if method not in METHODS:
+        raise UserError(
+            f"unknown method.name {method!r}{hint(str(method), METHODS)} "
+            f"(there are: {', '.join(METHODS)})"
+        )
+    schema.method = OmegaConf.structured(METHODS[method])
+    vissl = OmegaConf.load(vissl_dir() / "config" / "defaults.yaml")
+    assert isinstance(vissl, DictConfig)
+    valid = {*dotted_keys(schema), *dotted_keys(vissl), "config"}
+    for key in dotted_keys(tree):
+        if key not in valid and not key.startswith(FREE_PARTS):
+            raise UserError(
+                f"unknown key {key!r} in the files of experiment "
+                f"{tree.experiment!r}{hint(key, valid)}"
+            )
+
+
+def _apply(tree: DictConfig, key: str, value: Any, valid: list[str]) -> None:
+    if key not in valid and not key.startswith(FREE_PARTS):
+        raise UserError(f"unknown option {key!r}{hint(key, valid)}")
+    parent, leaf = _parent(tree, key)
+    current = parent._get_node(leaf) if leaf in parent else None
+    if key.startswith("config.") and current is not None and current._is_interpolation():
+        source = str(current._value()).removeprefix("${").removesuffix("}")
+        if not source.startswith("derived."):
+            raise UserError(f"{key} is filled from {source}; set {source}=... instead")
+        raise UserError(f"{key} is computed from the experiment's options and cannot be set")
+    if isinstance(current, DictConfig) and not isinstance(value, dict):
+        raise UserError(
+            f"{key} is a section, not a value; set one of its keys: "
+            f"{', '.join(f'{key}.{child}' for child in current)}"
+        )
+    try:
+        OmegaConf.update(tree, key, value, force_add=key.startswith(FREE_PARTS))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key}={value!r}: {_first_lines(error)}") from None
+
+
+def _parent(tree: DictConfig, key: str) -> tuple[DictConfig, str]:
+    *path, leaf = key.split(".")
+    node: Any = tree
+    for name in path:
+        child = node._get_node(name) if name in node else None
+        if not isinstance(child, DictConfig):
+            return OmegaConf.create({}), leaf
+        node = child
+    return node, leaf
+
+
+def _own_keys(tree: DictConfig) -> frozenset[str]:
+    """Keys set by an experiment file of the user's own, outside this project."""
+    name = str(tree.experiment)
+    candidates = [Path("configs") / "config" / f"{name}.yaml"]
+    shipped = experiments_dir() / "config"
+    keys: set[str] = set()
+    for path in candidates:
+        if path.is_file() and path.resolve().parent != shipped.resolve():
+            own = OmegaConf.load(path)
+            assert isinstance(own, DictConfig)
+            keys.update(key for key in dotted_keys(own) if not key.startswith("defaults"))
+    return frozenset(keys)
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(lines[:2]) if lines else type(error).__name__
