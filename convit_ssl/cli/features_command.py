@@ -1,0 +1,58 @@
+"""``convit-ssl features``: extract features once, for every probe to reuse."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.cli import probe_sources
+from convit_ssl.evaluation.processes import run_in_processes
+from convit_ssl.evaluation.tokens import PixelFeatures, TokenFeatures
+
+SUMMARY = "write features of train and val as memory-mapped .npy files, for every probe to reuse"
+EXAMPLE = "convit-ssl features random:convit_nano --data digits --out features/digits"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    probe_sources.add_arguments(parser)
+    parser.add_argument("--out", required=True, help="folder for train/ and val/")
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        help="class_last1, class_last2, patch_mean_last1, ... (n counts blocks from the end)",
+    )
+    parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=("train", "val"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Extract, and say what was written."""
+    summaries = run_in_processes(extract, args.processes, args)
+    for split, manifest in (summaries or {}).items():
+        width = max(last for _, last in manifest["columns"].values())
+        print(
+            f"{Path(args.out) / split}: {manifest['images']:,} images x {width} "
+            f"({', '.join(manifest['columns'])}), {manifest['labelled']:,} labelled, "
+            + (
+                "reused"
+                if manifest.get("reused")
+                else f"{manifest['seconds']:.1f} s, {manifest['images_per_s']:,.0f} images/s"
+            )
+        )
+    if summaries:
+        print(f"next: convit-ssl linear {args.out}")
+    return 0
+
+
+def extract(args: argparse.Namespace) -> dict[str, Any]:
+    """The manifest of each split; runs in every process."""
+    source = probe_sources.open_source(args)
+    if args.columns and not isinstance(source.extractor, PixelFeatures):
+        tokens = source.extractor
+        assert isinstance(tokens, TokenFeatures)
+        extractor = TokenFeatures(tokens.model, args.columns)
+        source = probe_sources.Source(source.name, extractor, source.transform, source.provenance)
+    return {
+        split: probe_sources.read_features(source, args, split).manifest for split in args.splits
+    }

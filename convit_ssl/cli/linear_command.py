@@ -1,0 +1,86 @@
+"""``convit-ssl linear``: linear-probe accuracy of a checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+from convit_ssl.cli import probe_report, probe_sources
+from convit_ssl.evaluation.linear import LinearConfig, LinearResult, evaluate_linear
+from convit_ssl.evaluation.processes import rank, run_in_processes
+from convit_ssl.evaluation.progress import progress_bar
+
+SUMMARY = (
+    "linear-probe accuracy: 13 learning rates x 4 choices of tokens trained in one pass, chosen "
+    "on held-out images of train, one figure on val; and logistic regression"
+)
+EXAMPLE = "convit-ssl linear random:convit_nano --data digits --references"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    probe_sources.add_arguments(parser)
+    probe_report.add_arguments(parser)
+    add = parser.add_argument
+    add("--epochs", type=int, default=LinearConfig.epochs, help="within 1,000 to 12,500 steps")
+    add("--hold-out", type=float, default=LinearConfig.hold_out, help="share of train to choose by")
+    add("--no-refit", action="store_true", help="measure the head that was fitted without it")
+    add("--no-standardise", action="store_true", help="leave features as the trunk gives them")
+    add("--no-logistic", action="store_true", help="no logistic regression")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    rows = run_in_processes(measure, args.processes, args)
+    if rows is None:
+        return 0
+    images = rows[-1]["images"]
+    title = (
+        f"linear probe on {images['val']:,} images of val, fitted to {images['train']:,} of train"
+    )
+    probe_report.show(rows, title, args)
+    return 0
+
+
+def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """A result row for each source; runs in every process."""
+    if probe_sources.is_features_folder(args.checkpoint):
+        return [_measure_one(None, args)]
+    return [_measure_one(source, args) for source in probe_report.sources(args)]
+
+
+def _measure_one(source: probe_sources.Source | None, args: argparse.Namespace) -> dict[str, Any]:
+    started = time.perf_counter()
+    sets = {name: probe_sources.read_features(source, args, name) for name in ("train", "val")}
+    config = LinearConfig(
+        epochs=args.epochs,
+        hold_out=args.hold_out,
+        seed=args.seed,
+        refit=not args.no_refit,
+        standardise=not args.no_standardise,
+        logistic=not args.no_logistic,
+    )
+    with progress_bar("linear heads" if rank() == 0 else "", "steps") as progress:
+        found = evaluate_linear(
+            sets["train"],
+            sets["val"],
+            config,
+            device=args.device,
+            progress=None if progress is None else lambda _, done, total: progress(done, total),
+        )
+    figure = {**found.as_dict(), "details": _details(found)}
+    settings = figure.pop("config")
+    return probe_report.row("linear", source, sets, figure, started, args, settings)
+
+
+def _details(found: LinearResult) -> dict[str, str]:
+    details = {}
+    if found.logistic is not None:
+        details["logistic"] = f"{100 * found.logistic.value:.1f}"
+    class_tokens = sum(name.startswith("class") for name in found.head.columns)
+    mean = any(name.startswith("patch_mean") for name in found.head.columns)
+    read = [f"{class_tokens} cls"] * bool(class_tokens) + ["mean"] * mean
+    details["tokens"] = " + ".join(read) or "all"
+    details["lr"] = f"{found.head.learning_rate:g}"
+    return details

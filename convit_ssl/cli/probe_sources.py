@@ -1,0 +1,177 @@
+"""What `knn`, `linear` and `features` share: which trunk, which images, extracted once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from convit_ssl.data import evaluation_transform, open_dataset
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.features import (
+    FeatureSet,
+    extract_features,
+    fingerprint_parts,
+    load_features,
+)
+from convit_ssl.evaluation.masking import MASKS, mask_model
+from convit_ssl.evaluation.processes import rank
+from convit_ssl.evaluation.progress import progress_bar
+from convit_ssl.evaluation.tokens import PixelFeatures, TokenFeatures, pixel_transform
+from convit_ssl.export import load_trunk
+from convit_ssl.models import ConViT, create_model
+
+CHECKPOINT = (
+    "checkpoint, run folder, random:convit_nano (untrained), pixels, or a folder that "
+    "`convit-ssl features` wrote"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A trunk (or the bare pixels) and how its images are made."""
+
+    name: str
+    extractor: nn.Module
+    transform: Any
+    provenance: dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of every command that reads features."""
+    add = parser.add_argument
+    add("checkpoint", metavar="CKPT", help=CHECKPOINT)
+    add("--data", help="digits, mnist5k, fashion_mnist, imagenet or folder")
+    add("--data-dir", help="folder with train/<class>/ and val/<class>/")
+    add("--subset", help="labelled images of train to use, such as fraction=0.1,seed=0")
+    add("--weights", default="teacher", choices=("teacher", "student", "ema"))
+    add("--img-size", type=int, help="pixels; the model's own by default")
+    add("--mask", choices=MASKS, help="take away what attention sees, at test time")
+    add("--seed", type=int, default=0, help="of untrained weights and of the probe")
+    add("--processes", type=int, default=1, help="that share the images; one per GPU is usual")
+    add("--batch-size", type=int, default=256)
+    add("--workers", type=int, help="loader processes each; by the number of images and cores")
+    add("--device", help="cpu, cuda, ...; a GPU where there is one by default")
+    add("--precision", default="fp32", choices=("fp32", "bf16"))
+    add("--cache", help="where features are kept for the next probe (~/.cache/convit_ssl)")
+
+
+def is_features_folder(checkpoint: str) -> bool:
+    """Whether `convit-ssl features` wrote this folder."""
+    return (Path(checkpoint) / "train" / "manifest.json").is_file()
+
+
+def open_source(args: argparse.Namespace, checkpoint: str | None = None) -> Source:
+    """The trunk that a CKPT argument names.
+
+    Raises:
+        UserError: it cannot be loaded, or the images cannot be opened.
+    """
+    checkpoint = checkpoint or args.checkpoint
+    if checkpoint == "pixels":
+        images = open_dataset(_data(args), args.data_dir, "train")
+        pixels = pixel_transform(images.paths)
+        return Source("raw pixels", PixelFeatures(pixels), pixels, {"pixels": repr(pixels)})
+    if checkpoint.startswith("random:"):
+        model = _untrained(checkpoint.removeprefix("random:"), args)
+        name, provenance = checkpoint, {"variant": checkpoint, "seed": args.seed}
+    else:
+        model = load_trunk(checkpoint, weights=args.weights, img_size=args.img_size)
+        provenance = model.provenance  # type: ignore[assignment]
+        name = _name(provenance, checkpoint)
+    return source_of(model, name, provenance, args)
+
+
+def source_of(
+    model: ConViT, name: str, provenance: dict[str, Any], args: argparse.Namespace
+) -> Source:
+    """A model in memory as a source of features."""
+    if args.mask:
+        model = mask_model(model, args.mask)
+        name = f"{name}, {args.mask} masked"
+    settings = (provenance.get("entry") or {}).get("data") or {}
+    settings = settings if isinstance(settings, dict) else {}
+    known = ("mean", "std", "interpolation", "crop_ratio")
+    transform = evaluation_transform(
+        model.config.img_size, **{key: settings[key] for key in known if key in settings}
+    )
+    return Source(name, TokenFeatures(model), transform, provenance)
+
+
+def untrained_like(model: ConViT, args: argparse.Namespace) -> Source:
+    """The same network at random init, the honest reference."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(args.seed)
+        fresh = ConViT(model.config)
+    return source_of(fresh, "untrained network", {"seed": args.seed}, args)
+
+
+def read_features(source: Source | None, args: argparse.Namespace, split: str) -> FeatureSet:
+    """Features of one split: from the cache, a features folder, or newly extracted."""
+    if source is None:
+        return load_features(Path(args.checkpoint) / split)
+    dataset = open_dataset(_data(args), args.data_dir, split, source.transform, args.subset)
+    parts = fingerprint_parts(source.extractor, dataset, args.precision)
+    out = getattr(args, "out", None)
+    folder = Path(out) / split if out else _cache(args) / f"{split}-{parts['all'][:24]}"
+    label = f"{source.name}: {split}" if rank() == 0 else ""
+    with progress_bar(label, "images") as progress:
+        return extract_features(
+            source.extractor,
+            dataset,
+            folder,
+            batch_size=args.batch_size,
+            workers=_workers(args, len(dataset)),
+            device=args.device,
+            precision=args.precision,
+            parts=parts,
+            progress=progress,
+        )
+
+
+def _name(provenance: dict[str, Any], checkpoint: str) -> str:
+    """For a reader: what it is, where the checkpoint says so."""
+    if provenance.get("method") is None:
+        return Path(checkpoint).name
+    parts = [provenance["variant"] or "ConViT", provenance["method"]]
+    if provenance.get("epoch") is not None:
+        parts.append(f"epoch {provenance['epoch']}")
+    return f"{' '.join(parts)}, {provenance['weights']}"
+
+
+def _data(args: argparse.Namespace) -> str:
+    if args.data:
+        return str(args.data)
+    if args.data_dir:
+        return "folder"
+    raise UserError("say which images: --data digits, or --data folder --data-dir /images")
+
+
+def _cache(args: argparse.Namespace) -> Path:
+    if args.cache:
+        return Path(args.cache)
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "convit_ssl" / "features"
+
+
+def _workers(args: argparse.Namespace, images: int) -> int:
+    if args.workers is not None:
+        return int(args.workers)
+    # Starting workers costs more than a few thousand small images do.
+    cores = (os.cpu_count() or 1) // max(1, args.processes)
+    return 0 if images < 5000 or cores < 2 else min(8, cores)
+
+
+def _untrained(variant: str, args: argparse.Namespace) -> ConViT:
+    size = {} if args.img_size is None else {"img_size": args.img_size}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(args.seed)
+        try:
+            return create_model(variant, num_classes=0, **size)
+        except ValueError as error:
+            raise UserError(str(error)) from error

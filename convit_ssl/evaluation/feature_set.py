@@ -1,0 +1,97 @@
+"""Features of a data set: rows of memory-mapped columns with their labels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convit_ssl.errors import UserError
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features of a data set, one row per image.
+
+    Attributes:
+        features: (N, D), memory-mapped or in memory.
+        targets: (N,), -1 for images without a label or that could not be read; a tensor is
+            converted.
+        paths: of the images.
+        columns: name -> (first, last + 1) channel of each kind of feature.
+        classes: names of the targets.
+        manifest: where the features come from: fingerprints, seconds, images per second.
+    """
+
+    features: np.ndarray[Any, Any] | Tensor
+    targets: np.ndarray[Any, Any]
+    paths: Sequence[str] = ()
+    columns: dict[str, tuple[int, int]] = field(default_factory=dict)
+    classes: Sequence[str] = ()
+    manifest: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.features) != len(self.targets):
+            raise ValueError(f"{len(self.features)} features for {len(self.targets)} targets")
+        targets = torch.as_tensor(self.targets).cpu().numpy().astype(np.int64)
+        object.__setattr__(self, "targets", targets)
+        if not self.columns:
+            object.__setattr__(self, "columns", {"features": (0, self.features.shape[1])})
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes, whether or not each has an image."""
+        return max(len(self.classes), int(self.targets.max(initial=-1)) + 1)
+
+    def column(self, name: str | None = None) -> np.ndarray[Any, Any] | Tensor:
+        """(N, width) view of one kind of feature; the first by default.
+
+        Raises:
+            UserError: there is no column of that name.
+        """
+        name = next(iter(self.columns)) if name is None else name
+        if name not in self.columns:
+            raise UserError(f"no feature {name!r} here; there are {', '.join(self.columns)}")
+        first, last = self.columns[name]
+        return self.features[:, first:last]
+
+    def labelled(self) -> np.ndarray[Any, Any]:
+        """Indices of the rows that have a label.
+
+        Raises:
+            UserError: there is none.
+        """
+        rows = np.flatnonzero(self.targets >= 0)
+        if len(rows) == 0:
+            raise UserError(
+                f"none of {len(self)} images has a label, and a probe needs labels; "
+                "arrange them in one folder per class"
+            )
+        return rows
+
+
+def load_features(folder: str | Path) -> FeatureSet:
+    """Open what `extract_features` wrote; the features stay on disk.
+
+    Raises:
+        UserError: the folder holds no complete features.
+    """
+    folder = Path(folder)
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        images = json.loads((folder / "images.json").read_text())
+        features = np.load(folder / "features.npy", mmap_mode="r")
+        targets = np.load(folder / "targets.npy")
+    except (OSError, ValueError) as error:
+        raise UserError(f"no features in {folder}: {error}") from error
+    columns = {name: (first, last) for name, (first, last) in manifest["columns"].items()}
+    return FeatureSet(features, targets, images["paths"], columns, images["classes"], manifest)

@@ -1,0 +1,244 @@
+"""Extract features once, memory-mapped, for every probe to reuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation import fingerprint, processes
+from convit_ssl.evaluation.feature_set import FeatureSet, load_features
+
+__all__ = ["FeatureSet", "Progress", "extract_features", "fingerprint_parts", "load_features"]
+
+Progress = Callable[[int, int], None]
+FORMAT = 1
+
+
+def extract_features(
+    extractor: nn.Module,
+    dataset: fingerprint.LabelledImages,
+    folder: str | Path,
+    *,
+    batch_size: int = 256,
+    workers: int = 0,
+    device: torch.device | str | None = None,
+    precision: str = "fp32",
+    parts: dict[str, str] | None = None,
+    progress: Progress | None = None,
+) -> FeatureSet:
+    """Write the features of a data set into `folder`, or reuse those that are there.
+
+    All processes of a torch.distributed group work on one memory-mapped file. Batches are
+    cut the same way whatever the number of processes, so the features are equal bit by bit.
+
+    Args:
+        extractor: `TokenFeatures(model)` or `PixelFeatures(transform)`: images to (B, D), with
+            `layout`, the columns.
+        dataset: gives (image, target, index); its transform must not be random.
+        folder: replaced when it holds features of other weights, data or transforms.
+        batch_size: images at a time in one process.
+        workers: loader processes per process.
+        device: this process's; a GPU where there is one by default.
+        precision: "fp32", or "bf16" for autocast.
+        parts: `fingerprint_parts` of the same arguments, where they are known already.
+        progress: called with (images done, images in all), in rank 0.
+
+    Raises:
+        UserError: no images, a random transform, features that are not finite, or a folder
+            that holds something else.
+    """
+    folder = Path(folder)
+    if len(dataset) == 0:
+        raise UserError("the data set has no images, so there are no features to extract")
+    parts = parts or fingerprint_parts(extractor, dataset, precision)
+    found = _reusable(folder, parts)
+    if processes.broadcast(found is not None):
+        return found if found is not None else load_features(folder)
+    device = torch.device(device) if device is not None else processes.default_device()
+    partial = Path(processes.broadcast(_new_partial(folder) if processes.rank() == 0 else ""))
+    try:
+        started = time.perf_counter()
+        layout = layout_of(extractor)
+        _create(partial, dataset, max(last for _, last in layout.values()))
+        batches = _batches(len(dataset), batch_size)
+        loader = _loader(dataset, batches, workers, device)
+        _fill(extractor, loader, partial, device, precision, progress)
+        broken = {path for paths in processes.gather(_unreadable(dataset)) for path in paths}
+        if processes.rank() == 0:
+            _drop_labels(partial, dataset, broken)
+            seconds = time.perf_counter() - started
+            _finish(partial, folder, parts, layout, seconds)
+        processes.barrier()
+    except BaseException:
+        if processes.rank() == 0:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return load_features(folder)
+
+
+def fingerprint_parts(
+    extractor: nn.Module, dataset: fingerprint.LabelledImages, precision: str = "fp32"
+) -> dict[str, str]:
+    """What the features depend on, each part hashed by itself, and `all` over the parts.
+
+    `data` says which images and labels, alike on every machine; `files` also says when they
+    were changed last, and keeps a cache from outliving them.
+    """
+    data, files = fingerprint.data_fingerprints(dataset)
+    parts = {
+        "weights": fingerprint.weights_fingerprint(getattr(extractor, "model", extractor)),
+        "data": data,
+        "files": files,
+        "transform": fingerprint.transform_fingerprint(dataset.transform),
+        "columns": fingerprint.hash_json(layout_of(extractor)),
+        "precision": precision,
+    }
+    return {**parts, "all": fingerprint.combine({**parts, "format": FORMAT})}
+
+
+def layout_of(extractor: nn.Module) -> dict[str, tuple[int, int]]:
+    """Name -> (first, last + 1) channel of each column that an extractor makes."""
+    layout: Any = extractor.layout
+    return dict(layout)
+
+
+def _reusable(folder: Path, parts: dict[str, str]) -> FeatureSet | None:
+    manifest = folder / "manifest.json"
+    if not manifest.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(
+                f"{folder} holds something other than features; give another folder, or empty it"
+            )
+        return None
+    try:
+        if json.loads(manifest.read_text())["fingerprint"]["all"] != parts["all"]:
+            return None
+        found = load_features(folder)
+    except (UserError, ValueError, KeyError):
+        return None
+    return replace(found, manifest={**found.manifest, "reused": True})
+
+
+def _new_partial(folder: Path) -> str:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent)
+
+
+def _create(partial: Path, dataset: fingerprint.LabelledImages, width: int) -> None:
+    if processes.rank() == 0:
+        shape = (len(dataset), width)
+        _map(partial / "features.npy", np.float32, shape).flush()
+        unread = _map(partial / "targets.npy", np.int64, shape[:1])
+        unread[:] = -1
+        unread.flush()
+        images = {
+            "paths": [str(path) for path in dataset.paths],
+            "classes": [str(name) for name in dataset.classes],
+        }
+        (partial / "images.json").write_text(json.dumps(images))
+    processes.barrier()
+
+
+def _map(path: Path, dtype: Any, shape: tuple[int, ...]) -> Any:
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+
+def _batches(images: int, batch_size: int) -> list[list[int]]:
+    """This process's share of the batches: every world_size-th."""
+    starts = range(0, images, batch_size)[processes.rank() :: processes.world_size()]
+    return [list(range(start, min(start + batch_size, images))) for start in starts]
+
+
+def _loader(
+    dataset: fingerprint.LabelledImages,
+    batches: list[list[int]],
+    workers: int,
+    device: torch.device,
+) -> Iterator[tuple[list[int], Any]]:
+    loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
+        dataset,  # type: ignore[arg-type]
+        batch_sampler=batches,
+        num_workers=min(workers, len(batches)),
+        pin_memory=device.type == "cuda",
+    )
+    return zip(batches, loader, strict=True)
+
+
+def _fill(
+    extractor: nn.Module,
+    batches: Iterator[tuple[list[int], Any]],
+    partial: Path,
+    device: torch.device,
+    precision: str,
+    progress: Progress | None,
+) -> None:
+    features = np.load(partial / "features.npy", mmap_mode="r+")
+    targets = np.load(partial / "targets.npy", mmap_mode="r+")
+    extractor = extractor.to(device).eval()
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+    for rows, (images, labels, _) in batches:
+        with torch.inference_mode(), autocast:
+            made = extractor(images.to(device, non_blocking=True)).float().cpu().numpy()
+        if not np.isfinite(made).all():
+            raise UserError("the features are not finite; are the weights of a diverged run?")
+        span = slice(rows[0], rows[-1] + 1)
+        features[span] = made
+        targets[span] = np.asarray(labels)
+        if progress is not None and processes.rank() == 0:
+            done = min(span.stop + (processes.world_size() - 1) * len(rows), len(features))
+            progress(done, len(features))
+    features.flush()
+    targets.flush()
+
+
+def _unreadable(dataset: Any) -> list[str]:
+    """Paths of images that this process replaced by others."""
+    fault_log = getattr(getattr(dataset, "reader", None), "fault_log", None)
+    return [] if fault_log is None else list(fault_log.read())
+
+
+def _drop_labels(partial: Path, dataset: fingerprint.LabelledImages, broken: set[str]) -> None:
+    """A row of a replaced image must not count as the image it is not."""
+    if broken:
+        targets = np.load(partial / "targets.npy", mmap_mode="r+")
+        targets[[str(path) in broken for path in dataset.paths]] = -1
+        targets.flush()
+
+
+def _finish(
+    partial: Path,
+    folder: Path,
+    parts: dict[str, str],
+    layout: dict[str, tuple[int, int]],
+    seconds: float,
+) -> None:
+    targets = np.load(partial / "targets.npy")
+    manifest = {
+        "format": FORMAT,
+        "fingerprint": parts,
+        "columns": layout,
+        "images": len(targets),
+        "labelled": int((targets >= 0).sum()),
+        "seconds": round(seconds, 3),
+        "images_per_s": round(len(targets) / seconds, 1),
+        "processes": processes.world_size(),
+    }
+    (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    if folder.exists():
+        stale = Path(tempfile.mkdtemp(prefix=f".{folder.name}.stale-", dir=folder.parent))
+        os.replace(folder, stale)
+        shutil.rmtree(stale)
+    os.chmod(partial, 0o755)
+    os.replace(partial, folder)

@@ -1,0 +1,144 @@
+"""Hashes that say whether two results come from the same weights, images and transforms."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convit_ssl.errors import UserError
+
+
+class LabelledImages(Protocol):
+    """What evaluation asks of a data set; `convit_ssl.data.open_dataset` gives it."""
+
+    @property
+    def paths(self) -> Sequence[str | Path]:
+        """Of all images."""
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """Class of each image, -1 without a label."""
+
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names of the classes."""
+
+    @property
+    def transform(self) -> Callable[..., Any] | None:
+        """From a PIL image to what the extractor reads."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Any, int, int]: ...
+
+
+def hash_json(value: Any) -> str:
+    """sha256 of a value's canonical JSON form."""
+    text = json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def weights_fingerprint(model: nn.Module) -> str:
+    """sha256 of all parameters and buffers by name, with the model's config where it has one."""
+    digest = hashlib.sha256()
+    config = getattr(model, "config", None)
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        digest.update(hash_json(dataclasses.asdict(config)).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
+        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+        digest.update(raw.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def data_fingerprints(dataset: LabelledImages) -> tuple[str, str]:
+    """Two sha256 of a data set: of its content, and of its files as they are here.
+
+    The first covers the images' names, sizes in bytes and labels. Names are relative to the
+    folder that all images share, so that a copy of the data on another machine has the same
+    fingerprint. Bytes are not read: an ImageNet would take an hour. The second adds the time
+    of the last change of each file, and is what a cache goes by.
+    """
+    content, files = hashlib.sha256(), hashlib.sha256()
+    paths = [str(path) for path in dataset.paths]
+    root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    if all(os.path.dirname(path) == root for path in paths):
+        root = os.path.dirname(root)  # one class alone: keep its name
+    for path, target in zip(paths, dataset.targets, strict=True):
+        size, changed = _size_and_time(path)
+        line = f"{os.path.relpath(path, root)}|{size}|{int(target)}\n"
+        content.update(line.encode(errors="surrogateescape"))
+        files.update(f"{changed}|{line}".encode(errors="surrogateescape"))
+    classes = hash_json(list(map(str, dataset.classes))).encode()
+    content.update(classes)
+    files.update(classes)
+    return content.hexdigest(), files.hexdigest()
+
+
+def transform_fingerprint(transform: Callable[..., Any] | None) -> str:
+    """sha256 of what the transform makes of two fixed images.
+
+    What it does is hashed, not how it is written: a changed default or a new version of the
+    resampling counts, a renamed class does not.
+
+    Raises:
+        UserError: there is none, or two calls on one image differ. Features of random crops
+            cannot be cached.
+    """
+    if transform is None:
+        raise UserError(
+            "images need a transform: open_dataset(..., transform=evaluation_transform(img_size))"
+        )
+    from PIL import Image
+
+    digest = hashlib.sha256()
+    for height, width in ((53, 37), (240, 320)):
+        ramp = np.arange(height * width * 3, dtype=np.int64)
+        pixels = ((ramp * 7919) % 251).astype(np.uint8).reshape(height, width, 3)
+        first, second = (_as_array(transform(Image.fromarray(pixels))) for _ in range(2))
+        if first.shape != second.shape or not np.array_equal(first, second):
+            raise UserError(
+                "features are extracted once, but this transform gives a different result for "
+                "the same image each time; use convit_ssl.data.evaluation_transform(img_size)"
+            )
+        digest.update(f"{first.dtype}:{first.shape};".encode())
+        digest.update(np.ascontiguousarray(first).tobytes())
+    return digest.hexdigest()
+
+
+def file_fingerprint(path: str | Path) -> str:
+    """sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def combine(parts: Mapping[str, Any]) -> str:
+    """One sha256 for several named parts."""
+    return hash_json(dict(parts))
+
+
+def _size_and_time(path: str) -> tuple[int, int]:
+    """Bytes and nanoseconds; a missing file is the data set's to report."""
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return -1, -1
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _as_array(value: Any) -> np.ndarray[Any, Any]:
+    if isinstance(value, Tensor):
+        return value.detach().cpu().numpy()
+    return np.asarray(value)

@@ -1,0 +1,254 @@
+"""The linear probe: a sweep of heads chosen on held-out images of train, one figure on val."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation import processes
+from convit_ssl.evaluation.accuracy import Accuracy, align_targets, measure
+from convit_ssl.evaluation.feature_set import FeatureSet
+from convit_ssl.evaluation.heads import Choice, Head, LinearHeads, train_heads
+from convit_ssl.evaluation.logistic import LogisticModel, fit_logistic
+from convit_ssl.evaluation.splits import ProbeData, Rows, hold_out
+
+# DINOv2's grid (dinov2/eval/linear.py), per batch of 256.
+LEARNING_RATES = (
+    1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1,
+)  # fmt: skip
+INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+Stage = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class LinearConfig:
+    """How the probe is trained and chosen.
+
+    Attributes:
+        learning_rates: of the sweep, per batch of 256.
+        batch_size: images in a step.
+        epochs: passes over train, within the next two bounds.
+        min_iterations: steps at least, for a handful of images.
+        max_iterations: steps at most; DINOv2's number.
+        momentum: of SGD; there is no weight decay.
+        hold_out: share of each class of train that chooses the head.
+        seed: of the held-out part and the order of images.
+        standardise: shift and scale each channel by its mean and spread over train (the
+            BatchNorm without parameters of MAE's probe). The learning rates then mean the same
+            for every trunk, and for raw pixels.
+        refit: train the chosen head again on all of train, the held-out part included.
+        logistic: also fit logistic regression.
+        inverse_penalties: C of logistic regression, chosen on the same held-out part.
+    """
+
+    learning_rates: tuple[float, ...] = LEARNING_RATES
+    batch_size: int = 256
+    epochs: int = 100
+    min_iterations: int = 1000
+    max_iterations: int = 12500
+    momentum: float = 0.9
+    hold_out: float = 0.2
+    seed: int = 0
+    standardise: bool = True
+    refit: bool = True
+    logistic: bool = True
+    inverse_penalties: tuple[float, ...] = INVERSE_PENALTIES
+
+    def iterations(self, images: int) -> int:
+        """Steps for a number of images."""
+        steps = self.epochs * max(1, images // self.batch_size)
+        return min(max(steps, self.min_iterations), self.max_iterations)
+
+
+@dataclass(frozen=True)
+class LinearResult:
+    """The figure on val, and how it came to be.
+
+    Attributes:
+        accuracy: of the chosen head on val.
+        head: what was chosen.
+        held_out: the chosen head's accuracy on the held-out part of train, before the refit.
+        sweep: each head's accuracy on the held-out part.
+        logistic: accuracy of logistic regression on val, None where it was not fitted.
+        inverse_penalty: its C, chosen on the held-out part.
+        images: labelled images of train, of these held out, and of val.
+        config: settings.
+    """
+
+    accuracy: Accuracy
+    head: Head
+    held_out: float
+    sweep: dict[Head, float]
+    logistic: Accuracy | None
+    inverse_penalty: float | None
+    images: dict[str, int]
+    config: LinearConfig
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        logistic = None
+        if self.logistic is not None:
+            logistic = {**self.logistic.as_dict(), "inverse_penalty": self.inverse_penalty}
+        return {
+            **self.accuracy.as_dict(),
+            "head": asdict(self.head),
+            "held_out_accuracy": self.held_out,
+            "sweep": [{**asdict(head), "held_out": score} for head, score in self.sweep.items()],
+            "logistic": logistic,
+            "images": self.images,
+            "config": asdict(self.config),
+        }
+
+
+def feature_choices(columns: Sequence[str]) -> tuple[Choice, ...]:
+    """{last class token, last two} x {without, with the mean patch token}, as far as they exist.
+
+    Features without class tokens (raw pixels) are one choice, all columns.
+    """
+    tokens = [name for name in ("class_last1", "class_last2") if name in columns]
+    mean = tuple(name for name in ("patch_mean_last1",) if name in columns)
+    if not tokens:
+        return (tuple(columns),)
+    depths = [tuple(tokens[: n + 1]) for n in range(len(tokens))]
+    return tuple(dict.fromkeys(d + extra for d, extra in itertools.product(depths, ((), mean))))
+
+
+def evaluate_linear(
+    train: FeatureSet,
+    val: FeatureSet,
+    config: LinearConfig | None = None,
+    choices: Sequence[Choice] | None = None,
+    device: torch.device | str | None = None,
+    progress: Stage | None = None,
+) -> LinearResult:
+    """Train a sweep of linear heads on train's features and measure the best on val.
+
+    Val is read once, by the head that was chosen without it. In a torch.distributed group
+    rank 0 does the work and all get the result.
+
+    Args:
+        train: features to fit and choose by.
+        val: features to measure on, of the same model.
+        config: settings.
+        choices: sets of columns to try; `feature_choices` by default.
+        device: where heads are trained.
+        progress: called with (stage, done, all).
+
+    Raises:
+        UserError: no labels, one class only, nothing to hold out, or classes in val that
+            train does not have.
+    """
+    result = None
+    if processes.rank() == 0:
+        device = torch.device(device) if device is not None else processes.default_device()
+        result = _Probe(train, val, config or LinearConfig(), choices, device, progress).run()
+    result = processes.broadcast(result)
+    assert result is not None
+    return result
+
+
+class _Probe:
+    def __init__(
+        self,
+        train: FeatureSet,
+        val: FeatureSet,
+        config: LinearConfig,
+        choices: Sequence[Choice] | None,
+        device: torch.device,
+        progress: Stage | None,
+    ) -> None:
+        self.train, self.val, self.config = train, val, config
+        self.device, self.progress = device, progress
+        self.val_targets = align_targets(train, val)
+        self.rows, self.val_rows = train.labelled(), val.labelled()
+        if len(np.unique(train.targets[self.rows])) < 2:
+            raise UserError("train has labelled images of one class only; a probe needs two")
+        self.choices = tuple(choices or feature_choices(tuple(train.columns)))
+        self.fit_rows, self.held_rows = hold_out(train.targets, config.hold_out, config.seed)
+
+    def run(self) -> LinearResult:
+        """Sweep, choose, refit, measure."""
+        sweep, chosen_heads = self._sweep()
+        accuracies, losses = sweep
+        best = min(range(len(losses)), key=lambda i: (-accuracies[i], losses[i], i))
+        head = chosen_heads[best]
+        logistic, penalty = self._logistic() if self.config.logistic else (None, None)
+        return LinearResult(
+            self._measure(head),
+            head,
+            accuracies[best],
+            dict(zip(chosen_heads, accuracies, strict=True)),
+            logistic,
+            penalty,
+            {
+                "train": len(self.rows),
+                "held_out": len(self.held_rows),
+                "val": len(self.val_rows),
+            },
+            self.config,
+        )
+
+    def _sweep(self) -> tuple[tuple[list[float], list[float]], list[Head]]:
+        # Few features and small steps first, so that ties go to the simpler head.
+        heads = [Head(c, rate) for c in self.choices for rate in self.config.learning_rates]
+        columns = tuple(dict.fromkeys(name for choice in self.choices for name in choice))
+        data = self._data(columns, self.fit_rows)
+        trained = self._train(heads, data, self.fit_rows, "sweep")
+        accuracies, losses = trained.score(data, self.held_rows, self.train.targets)
+        return (accuracies.tolist(), losses.nan_to_num(nan=torch.inf).tolist()), heads
+
+    def _measure(self, head: Head) -> Accuracy:
+        rows = self.rows if self.config.refit else self.fit_rows
+        data = self._data(head.columns, rows)
+        trained = self._train([head], data, rows, "refit")
+        predictions = trained.predict(data.of(self.val), self.val_rows)
+        return measure(predictions, self.val_targets[self.val_rows])
+
+    def _train(self, heads: list[Head], data: ProbeData, rows: Rows, stage: str) -> LinearHeads:
+        config = self.config
+        widths, classes = dict(data.widths()), self.train.num_classes
+        linear = LinearHeads(heads, widths, classes, self.device)
+        progress = self.progress
+        train_heads(
+            linear,
+            data,
+            rows,
+            self.train.targets,
+            iterations=config.iterations(len(rows)),
+            batch_size=config.batch_size,
+            momentum=config.momentum,
+            seed=config.seed,
+            progress=None if progress is None else lambda done, all_: progress(stage, done, all_),
+        )
+        return linear
+
+    def _logistic(self) -> tuple[Accuracy, float]:
+        columns = tuple(dict.fromkeys(name for choice in self.choices for name in choice))
+        data = self._data(columns, self.fit_rows)
+        targets, classes = self.train.targets, self.train.num_classes
+        model: LogisticModel | None = None
+        scores: dict[float, float] = {}
+        penalties = sorted(self.config.inverse_penalties)
+        for done, penalty in enumerate(penalties):
+            model = fit_logistic(data, self.fit_rows, targets, classes, penalty, start=model)
+            predicted = model.predict(data, self.held_rows)
+            scores[penalty] = float((predicted == targets[self.held_rows]).mean())
+            if self.progress is not None:
+                self.progress("logistic", done + 1, len(penalties))
+        best = max(penalties, key=lambda penalty: (scores[penalty], -penalty))
+        if self.config.refit:
+            data = self._data(columns, self.rows)
+        rows = self.rows if self.config.refit else self.fit_rows
+        model = fit_logistic(data, rows, targets, classes, best, start=model)
+        predicted = model.predict(data.of(self.val), self.val_rows)
+        return measure(predicted, self.val_targets[self.val_rows]), best
+
+    def _data(self, columns: Sequence[str], fit_rows: Rows) -> ProbeData:
+        return ProbeData(self.train, columns, fit_rows, self.config.standardise, device=self.device)

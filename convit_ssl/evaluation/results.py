@@ -1,0 +1,202 @@
+"""Result rows: a figure with everything it depends on, as JSON and as a table."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from convit_ssl import __version__
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.fingerprint import hash_json
+
+PACKAGES = ("torch", "torchvision", "timm", "vissl", "numpy", "scikit-learn", "pillow")
+FORMAT = 1
+
+
+def versions() -> dict[str, str]:
+    """Of this package, Python, and whatever a figure may depend on."""
+    found = {"convit_ssl": __version__, "python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit(folder: str | Path | None = None) -> str | None:
+    """The git commit of the source, with "-dirty" after local changes; None outside of git."""
+    folder = folder or Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def hardware() -> dict[str, Any]:
+    """The machine, in words and numbers; nothing that names it."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "gpus": gpus,
+        "system": platform.system(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def result_row(
+    kind: str,
+    name: str,
+    figure: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    fingerprint: Mapping[str, str],
+    **about: Any,
+) -> dict[str, Any]:
+    """One result with what it depends on.
+
+    Args:
+        kind: "knn", "linear", "finetune", ...
+        name: what was measured, for a reader.
+        figure: has `accuracy` 0..1, and `interval_95` where it is known.
+        settings: of the measurement, resolved.
+        fingerprint: hashes of what must be equal in rows that are averaged: data, transforms.
+        about: seed, seconds, images_per_s, provenance of the weights.
+    """
+    return {
+        "format": FORMAT,
+        "kind": kind,
+        "name": name,
+        **figure,
+        **about,
+        "settings": dict(settings),
+        "settings_hash": hash_json(settings),
+        "fingerprint": dict(fingerprint),
+        "commit": commit(),
+        "versions": versions(),
+        "hardware": hardware(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def write_json(value: Any, path: str | Path) -> None:
+    """Write JSON whole or not at all."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+        partial.write_text(json.dumps(value, indent=1, default=_plain) + "\n")
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def read_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
+    """The result rows of some JSON files, each a row or a list of rows.
+
+    Raises:
+        UserError: a file is missing or holds no results.
+    """
+    rows: list[dict[str, Any]] = []
+    for path in paths:
+        try:
+            value = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read results from {path}: {error}") from error
+        value = value if isinstance(value, list) else value.get("results", [value])
+        if not all(isinstance(row, dict) and "accuracy" in row for row in value):
+            raise UserError(f"{path} holds no results: a row without 'accuracy'")
+        rows.extend(value)
+    return rows
+
+
+def average(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Mean and spread of the accuracy over rows that differ in nothing but the seed.
+
+    Returns:
+        `mean`, `spread` (sample standard deviation, None for one row), `count`, `seeds`.
+
+    Raises:
+        UserError: the rows measure different things: the differing key is named.
+    """
+    if not rows:
+        raise UserError("there are no results to average")
+    first = rows[0]
+    for row in rows[1:]:
+        for key in ("kind", "fingerprint", "settings"):
+            one, other = first.get(key), row.get(key)
+            if one != other:
+                raise UserError(
+                    f"results of {first.get('name')!r} and {row.get('name')!r} are not averaged: "
+                    f"their {_difference(key, one, other)} differ"
+                )
+    values = [float(row["accuracy"]) for row in rows]
+    return {
+        "mean": statistics.fmean(values),
+        "spread": statistics.stdev(values) if len(values) > 1 else None,
+        "count": len(values),
+        "seeds": [row.get("seed") for row in rows],
+    }
+
+
+def results_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
+    """One line per result: name, accuracy with its 95 % interval, and its `details`.
+
+    `details` of a row are further figures by the name of their column.
+    """
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=None)
+    table.add_column("", overflow="fold")
+    table.add_column("accuracy", justify="right", style="bold", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    columns = list(dict.fromkeys(name for row in rows for name in row.get("details", {})))
+    for name in columns:
+        table.add_column(name, justify="right", style="dim")
+    for row in rows:
+        low, high = row.get("interval_95", (math.nan, math.nan))
+        interval = "" if math.isnan(low) else f"{100 * low:.1f} - {100 * high:.1f}"
+        details = row.get("details", {})
+        cells = (str(details.get(name, "")) for name in columns)
+        table.add_row(str(row["name"]), f"{100 * row['accuracy']:.1f} %", interval, *cells)
+    return table
+
+
+def _difference(key: str, one: Any, other: Any) -> str:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        names = sorted({*one, *other})
+        return f"{key} ({', '.join(n for n in names if one.get(n) != other.get(n))})"
+    return f"{key} ({one!r} and {other!r})"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if hasattr(value, "item"):
+        return value.item()
+    return str(value)

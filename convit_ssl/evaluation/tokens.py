@@ -1,0 +1,152 @@
+"""From images to feature columns: class tokens, mean patch tokens, or the pixels themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from convit_ssl.errors import UserError
+
+CLASS_TOKEN = re.compile(r"class_last(\d+)")
+PATCH_MEAN = re.compile(r"patch_mean_last(\d+)")
+
+
+def available_columns(model: nn.Module) -> tuple[str, ...]:
+    """The columns a model has: `class_last<n>` and `patch_mean_last<n>`, n counted from the end.
+
+    ConViT's class token exists from block `num_gpsa_layers` on, so the published sizes have
+    `class_last1` and `class_last2`.
+    """
+    config: Any = getattr(model, "config", None)
+    if config is None:
+        raise UserError(f"{type(model).__name__} has no config; features need a ConViT")
+    class_tokens = range(1, config.depth - config.num_gpsa_layers + 1)
+    return tuple(f"class_last{n}" for n in class_tokens) + tuple(
+        f"patch_mean_last{n}" for n in range(1, config.depth + 1)
+    )
+
+
+def default_columns(model: nn.Module) -> tuple[str, ...]:
+    """Class tokens of the last two blocks and the mean patch token, as far as they exist."""
+    wanted = ("class_last1", "class_last2", "patch_mean_last1")
+    available = available_columns(model)
+    return tuple(name for name in wanted if name in available)
+
+
+class TokenFeatures(nn.Module):
+    """Chosen tokens of a ConViT side by side, each after the model's final LayerNorm.
+
+    Args:
+        model: a ConViT, or anything with its `forward_intermediates`, `norm` and `config`.
+        columns: names out of `available_columns(model)`; `default_columns(model)` by default.
+
+    Raises:
+        UserError: a column that this model does not have.
+    """
+
+    def __init__(self, model: nn.Module, columns: Sequence[str] | None = None) -> None:
+        super().__init__()
+        self.model = model
+        names = tuple(columns) if columns else default_columns(model)
+        available = available_columns(model)
+        unknown = [name for name in names if name not in available]
+        if unknown:
+            raise UserError(
+                f"this model has no feature {unknown[0]!r}; it has {', '.join(available)}"
+            )
+        dim = int(model.config.embed_dim)  # type: ignore[union-attr,arg-type]
+        self.layout = {name: (i * dim, (i + 1) * dim) for i, name in enumerate(names)}
+
+    def forward(
+        self, images: Float[Tensor, "batch chans height width"]
+    ) -> Float[Tensor, "batch dim"]:
+        """One row of features per image."""
+        model: Any = self.model
+        last, inside = model.forward_intermediates(images)
+        patches = inside.tokens[0].shape[1] - (model.config.num_gpsa_layers == 0)
+        columns = []
+        for name in self.layout:
+            match = CLASS_TOKEN.fullmatch(name) or PATCH_MEAN.fullmatch(name)
+            assert match is not None
+            block = int(match.group(1))
+            tokens = last if block == 1 else model.norm(inside.tokens[-block])
+            if CLASS_TOKEN.fullmatch(name):
+                columns.append(tokens[:, 0])
+            else:
+                columns.append(tokens[:, -patches:].mean(dim=1))
+        return torch.cat(columns, dim=1)
+
+
+class PixelFeatures(nn.Module):
+    """The pixels as features: the reference any trunk has to beat.
+
+    Args:
+        transform: says how many numbers an image becomes.
+    """
+
+    def __init__(self, transform: PixelTransform) -> None:
+        super().__init__()
+        self.layout = {"pixels": (0, transform.side**2 * (1 if transform.grey else 3))}
+
+    def forward(
+        self, images: Float[Tensor, "batch chans height width"]
+    ) -> Float[Tensor, "batch dim"]:
+        """One row of pixels per image."""
+        return images.flatten(1)
+
+
+class PixelTransform:
+    """A PIL image to a small square tensor (C, side, side) in 0..1.
+
+    Args:
+        side: pixels; no larger than the images, so that nothing is invented.
+        grey: one channel instead of three.
+    """
+
+    def __init__(self, side: int = 32, grey: bool = False) -> None:
+        self.side = side
+        self.grey = grey
+
+    def __call__(self, image: Any) -> Tensor:
+        """Resize (bicubic, the whole image) and scale to 0..1."""
+        import numpy as np
+        from PIL import Image
+
+        image = image.convert("L" if self.grey else "RGB")
+        if image.size != (self.side, self.side):
+            image = image.resize((self.side, self.side), Image.Resampling.BICUBIC)
+        array = np.asarray(image, dtype=np.float32) / 255
+        array = array[None] if self.grey else array.transpose(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+    def __repr__(self) -> str:
+        return f"PixelTransform(side={self.side}, grey={self.grey})"
+
+
+def pixel_transform(paths: Sequence[str | Path], largest: int = 32) -> PixelTransform:
+    """Pixels at the images' own size up to `largest`, grey where a sample of them is grey.
+
+    Raises:
+        UserError: no readable image among those looked at.
+    """
+    from PIL import Image
+
+    side, grey, seen = largest, True, 0
+    for path in paths[:: max(1, len(paths) // 32)][:32]:
+        try:
+            with Image.open(path) as image:
+                side = min(side, *image.size)
+                red, green, blue = (band.tobytes() for band in image.convert("RGB").split())
+        except OSError:
+            continue
+        seen += 1
+        grey = grey and red == green == blue
+    if not seen:
+        raise UserError(f"none of {len(paths)} images could be read for the raw-pixel reference")
+    return PixelTransform(side, grey)
