@@ -58,7 +58,7 @@ def find_trunks(content: Any, path: str) -> list[FoundTrunk]:
     """
     found: list[FoundTrunk] = []
     beside: list[str] = []
-    for place, tensors in _state_dicts(content, ()):
+    for place, tensors in _state_dicts(content, (), set()):
         cleaned = {_without_wrappers(key): value for key, value in tensors.items()}
         trunks, others = _trunks_of(place, cleaned)
         found += trunks
@@ -98,18 +98,20 @@ def choose(found: list[FoundTrunk], weights: str, path: str) -> FoundTrunk:
 
 
 def _state_dicts(
-    content: Any, place: tuple[str, ...]
+    content: Any, place: tuple[str, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
     """Every dictionary of tensors inside nested dictionaries, with the names on the way."""
-    if not isinstance(content, Mapping) or len(place) > 8:
+    # A pickle can hold a dictionary that holds itself.
+    if not isinstance(content, Mapping) or id(content) in seen or len(place) > 20:
         return
+    seen.add(id(content))
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     if tensors and all(isinstance(key, str) for key in tensors):
         yield place, tensors
     for key, value in content.items():
         # Optimizers hold tensors under integer keys, never a trunk.
         if isinstance(key, str) and key not in ("optim", "optimizer"):
-            yield from _state_dicts(value, (*place, key))
+            yield from _state_dicts(value, (*place, key), seen)
 
 
 def _trunks_of(

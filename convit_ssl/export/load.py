@@ -153,15 +153,21 @@ def resized(model: ConViT, img_size: int | tuple[int, int]) -> ConViT:
     own = model.grid_size(*model.config.image_shape)
     grid = config.grid_size(*config.image_shape)
     tensors = dict(model.state_dict())
-    if grid != own:
-        as_map = tensors["pos_embed"].float().transpose(1, 2).unflatten(2, own)
-        as_map = F.interpolate(as_map, size=grid, mode="bicubic", align_corners=False)
-        tensors["pos_embed"] = as_map.flatten(2).transpose(1, 2)
+    tensors["pos_embed"] = resample_positions(tensors["pos_embed"], own, grid)
     other, _ = build(config, tensors, f"the model at {img_size} pixels")
     set_layer_norm_eps(other, layer_norm_eps(model))
     if hasattr(model, "provenance"):
         other.provenance = model.provenance
     return other
+
+
+def resample_positions(pos_embed: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
+    """Position embeddings (1, N, D) for another grid, as the model does it in its forward."""
+    if grid == own:
+        return pos_embed
+    as_map = pos_embed.float().transpose(1, 2).reshape(1, -1, *own)  # (1, D, height, width)
+    as_map = F.interpolate(as_map, size=grid, mode="bicubic", align_corners=False)
+    return as_map.flatten(2).transpose(1, 2).to(pos_embed.dtype)
 
 
 def weights_fingerprint(model: ConViT) -> str:
