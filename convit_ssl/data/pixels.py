@@ -126,7 +126,7 @@ def decode_array(data: bytes, min_side: int | None = None, max_pixels: int = MAX
             raise
         except ValueError:
             pass  # CMYK, arithmetic coding, stray bytes: Pillow decides whether it is damaged.
-    return np.asarray(decode_image(data, max_pixels))
+    return np.array(decode_image(data, max_pixels))  # a copy: torch wants writable memory
 
 
 def image_header(path: str) -> tuple[int, int, str]:

@@ -51,7 +51,8 @@ class SubsetSpec:
             raise UserError("a subset has either fraction or per_class, not both")
         if self.fraction is not None and not 0.0 < self.fraction <= 1.0:
             raise UserError(
-                f"subset fraction is {self.fraction:g}; it lies above 0 and is at most 1 (5 % is 0.05)"
+                f"subset fraction is {self.fraction:g}; it lies above 0 and is at most 1 "
+                "(5 % is 0.05)"
             )
         if self.per_class is not None and self.per_class < 1:
             raise UserError(f"subset per_class is {self.per_class}; it is at least 1")
@@ -99,12 +100,12 @@ def choose(listing: Listing, subset: str | SubsetSpec, split: str = "train") -> 
             labels needed and absent.
     """
     spec = parse_subset(subset) if isinstance(subset, str) else subset
+    if spec.list is not None and split == "train":
+        listing = take(listing, find_listed(listing, spec.list))
     if spec.classes is not None:
         listing = _keep_classes(listing, class_names(listing.classes, spec.classes, listing.root))
     if split != "train":
         return listing
-    if spec.list is not None:
-        listing = take(listing, find_listed(listing, spec.list))
     if spec.fraction is not None or spec.per_class is not None:
         listing = take(listing, _draw(listing, spec))
     return listing
@@ -124,8 +125,8 @@ def _draw(listing: Listing, spec: SubsetSpec) -> list[int]:
         ]
         if poor:
             raise UserError(
-                f"per_class={spec.per_class}, but these classes of {listing.root} have fewer images: "
-                + _some(poor)
+                f"per_class={spec.per_class}, but these classes of {listing.root} have fewer "
+                f"images: {_some(poor)}"
             )
     chosen: list[int] = []
     for indices in members.values():
@@ -152,7 +153,8 @@ def class_names(available: list[str], text: str, root: str | os.PathLike[str]) -
     if kind == "first":
         if not rest.isdecimal() or not 1 <= int(rest) <= len(available):
             raise UserError(
-                f"classes={text}: first: takes a number from 1 to {len(available)}, the classes of {root}"
+                f"classes={text}: first: takes a number from 1 to {len(available)}, "
+                f"the classes of {root}"
             )
         return available[: int(rest)]
     # A class list may have columns or comments, as those of ImageNet-100 do.
