@@ -68,7 +68,7 @@ def diagnose(
         teacher_entropy: in nats, of DINO's teacher.
         epoch: epochs completed; the loss and the teacher's entropy start near
             ln(out_dim), so they are judged after ``grace_epochs`` only.
-        grace_epochs: see ``epoch``.
+        grace_epochs: see ``epoch``; take at least the learning rate's warm-up.
     """
     if not math.isfinite(loss):
         return (

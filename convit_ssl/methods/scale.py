@@ -47,17 +47,47 @@ COLLECTION_RULES = (
     CollectionRule(float("inf"), 100, 512, 65536, 0.04, 0.996, 3000, "the published recipe"),
 )
 
+
+@dataclass(frozen=True)
+class PublishedRun:
+    """Length and batch of a method from 200,000 images up, in place of its row above."""
+
+    epochs: int
+    batch_size: int
+    warmup_epochs: int
+    why: str
+
+
+# Batches are those of all processes together.
+PUBLISHED_RUNS: dict[Method, PublishedRun] = {
+    "dino": PublishedRun(100, 512, 10, "as published for ViT-S/16"),
+    "simclr": PublishedRun(300, 1024, 40, "MoCo v3's protocol, its batch of 4096 cut to 1024"),
+    "moco_v3": PublishedRun(300, 1024, 40, "as published, the batch of 4096 cut to 1024"),
+    "swav": PublishedRun(100, 1024, 10, "as published, the batch of 4096 cut to 1024"),
+    "barlow_twins": PublishedRun(300, 1024, 10, "as published, the batch of 2048 cut to 1024"),
+}
+
 # (shorter side at least, patch): 7 to 14 patches a side from 7 up to 224 pixels.
 PATCH_RULES = ((112, 16), (56, 8), (28, 4), (14, 2), (1, 1))
 
 # (shorter side at least, local crops)
 LOCAL_CROP_RULES = ((96, 8), (48, 6), (24, 4), (1, 2))
 
+# Smallest share of the area in a global crop, where local crops end; DINO's and SwAV's
+# published ones, and 0.2 for two views as in MoCo v1 and v2.
+SMALLEST_GLOBAL_SHARE: dict[Method, float] = {
+    "dino": 0.4,
+    "simclr": 0.2,
+    "moco_v3": 0.2,
+    "swav": 0.14,
+    "barlow_twins": 0.2,
+}
+
 _LARGEST_GLOBAL_CROP = 224
 _LOCAL_SHARE = 96 / 224  # of the global crop's side, as published
 _FEWEST_LOCAL_PATCHES = 3
 _SMALLEST_LOCAL_SIDE = 12  # pixels of the original image that a local crop should show
-_WARMUP_SHARE = 0.1  # of the epochs; 10 of 100 as published
+_WARMUP_SHARE = 0.1  # of the epochs, up to what is published
 _STEPS_PER_EPOCH = 16  # at least, or the batch is halved
 
 _MULTI_CROP = frozenset({"dino", "swav"})
@@ -118,7 +148,7 @@ def scale_to_data(
         )
     chooser = _Chooser(overrides or {})
     rule = next(row for row in COLLECTION_RULES if num_images < row.below)
-    _choose_length(chooser, rule, num_images)
+    _choose_length(chooser, rule, num_images, method)
     _choose_crops(chooser, side, method)
     _choose_method(chooser, rule, method)
     _refuse_unknown(chooser)
@@ -136,17 +166,25 @@ def describe(choices: Mapping[str, Choice]) -> str:
     )
 
 
-def _choose_length(chooser: _Chooser, rule: CollectionRule, num_images: int) -> None:
-    why = f"{num_images:,} images: {rule.why}"
-    epochs = chooser.whole("epochs", rule.epochs, why)
-    warmup = max(round(epochs * _WARMUP_SHARE), 1) if epochs else 0
-    chooser.whole("warmup_epochs", min(warmup, 10), f"a tenth of {epochs} epochs, at most 10")
-    batch = rule.batch_size
+def _choose_length(
+    chooser: _Chooser, rule: CollectionRule, num_images: int, method: Method
+) -> None:
+    published = PUBLISHED_RUNS[method]
+    large = rule is COLLECTION_RULES[-1]
+    row = published if large else rule
+    why = f"{num_images:,} images: {row.why}"
+    epochs = chooser.whole("epochs", row.epochs, why)
+    if epochs == published.epochs and large:
+        chooser.whole("warmup_epochs", published.warmup_epochs, published.why)
+    else:
+        warmup = min(round(epochs * _WARMUP_SHARE), 10)
+        chooser.whole("warmup_epochs", warmup, f"a tenth of {epochs} epochs, at most 10")
+    batch = row.batch_size
     while batch > 2 and num_images // batch < _STEPS_PER_EPOCH:
         batch //= 2
     reason = why
-    if batch != rule.batch_size:
-        reason += f", halved until an epoch has {_STEPS_PER_EPOCH} steps"
+    if batch != row.batch_size:
+        reason += f"; halved until an epoch has {_STEPS_PER_EPOCH} steps"
     chooser.whole("batch_size", min(batch, num_images), reason)
 
 
@@ -159,8 +197,8 @@ def _choose_crops(chooser: _Chooser, side: int, method: Method) -> None:
     crop = chooser.whole(
         "global_crop_size", crop, f"the image's {side} pixels in whole patches, at most 224"
     )
-    smallest = 0.4 if method in _MULTI_CROP else 0.2
-    chooser.pick("global_crop_scale", (smallest, 1.0), "share of the image's area, as published")
+    smallest = SMALLEST_GLOBAL_SHARE[method]
+    chooser.pick("global_crop_scale", (smallest, 1.0), f"share of the image's area for {method}")
     if method not in _MULTI_CROP:
         return
     count = _row(LOCAL_CROP_RULES, side)
@@ -171,10 +209,10 @@ def _choose_crops(chooser: _Chooser, side: int, method: Method) -> None:
         min(local, crop),
         f"3/7 of the global crop, in whole patches, at least {_FEWEST_LOCAL_PATCHES}",
     )
-    least = round(min(max(0.05, (_SMALLEST_LOCAL_SIDE / side) ** 2), 0.25), 3)
+    least = round(min(max(0.05, (_SMALLEST_LOCAL_SIDE / side) ** 2), smallest / 2), 3)
     chooser.pick(
         "local_crop_scale",
-        (least, 0.4),
+        (least, smallest),
         f"0.05 as published, more where that is under {_SMALLEST_LOCAL_SIDE} pixels a side",
     )
 
@@ -204,4 +242,4 @@ def _row(rules: tuple[tuple[int, int], ...], side: int) -> int:
 
 
 def _text(value: Value) -> str:
-    return f"{value[0]}-{value[1]}" if isinstance(value, tuple) else f"{value}"
+    return f"{value[0]} to {value[1]}" if isinstance(value, tuple) else f"{value}"

@@ -81,6 +81,13 @@ def test_overrides_win_and_what_follows_follows() -> None:
     assert scale_to_data(4_900, 64, overrides={"epochs": 7})["warmup_epochs"].value == 1
 
 
+def test_large_collections_take_each_methods_own_length() -> None:
+    simclr = values(scale_to_data(1_281_167, 224, "simclr"))
+    assert (simclr["epochs"], simclr["warmup_epochs"], simclr["batch_size"]) == (300, 40, 1024)
+    shorter = scale_to_data(1_281_167, 224, "simclr", {"epochs": 20})
+    assert shorter["warmup_epochs"].value == 2
+
+
 def test_every_method_gets_its_own_settings() -> None:
     names = {method: set(scale_to_data(4_900, 64, method)) for method in METHODS}
     assert names["simclr"] == names["barlow_twins"]
