@@ -64,9 +64,11 @@ def cross_view_entropy(
     split_crops(students, num_crops, "student")
     constants = tuple(target.detach() for target in targets)
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    loss = _CrossViewEntropy.apply(  # type: ignore[no-untyped-call]
-        wanted, temperature, num_crops, constants, *tensors
-    )
+    # Autocast would take the dot products to half precision.
+    with torch.autocast(tensors[0].device.type, enabled=False):
+        loss = _CrossViewEntropy.apply(  # type: ignore[no-untyped-call]
+            wanted, temperature, num_crops, constants, *tensors
+        )
     return cast(Tensor, loss)
 
 

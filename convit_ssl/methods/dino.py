@@ -92,7 +92,8 @@ class DINOLoss(nn.Module):
         crops = split_crops(teacher, self.num_global_crops, "teacher")
         targets, entropies = [], []
         for crop in crops:
-            probabilities, entropy = self._sharpen(crop.detach(), teacher_temperature)
+            with torch.autocast(crop.device.type, enabled=False):
+                probabilities, entropy = self._sharpen(crop.detach(), teacher_temperature)
             targets.append(probabilities)
             entropies.append(entropy)
         loss = cross_view_entropy(student, targets, self.student_temperature, self.num_crops)

@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from convit_ssl.methods.gather import full_precision
+
 
 class WeightNormLinear(nn.Module):
     """Linear map without bias whose rows are ``weight_g * weight_v / |weight_v|``.
@@ -33,7 +35,7 @@ class WeightNormLinear(nn.Module):
     def forward(self, x: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch out_dim"]:
         """The linear map."""
         norm = torch.linalg.vector_norm(self.weight_v, dim=1, keepdim=True)
-        return F.linear(x, self.weight_v * (self.weight_g / norm))
+        return F.linear(x.to(norm.dtype), self.weight_v * (self.weight_g / norm))
 
 
 class DINOHead(nn.Module):
@@ -78,7 +80,7 @@ class DINOHead(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch out_dim"]:
         """Logits over the prototypes, not yet divided by a temperature."""
-        logits: Tensor = self.last_layer(F.normalize(self.mlp(x), dim=-1))
+        logits: Tensor = self.last_layer(F.normalize(full_precision(self.mlp(x)), dim=-1))
         return logits
 
 
@@ -189,7 +191,8 @@ class SwAVHead(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch prototypes"]:
         """Cosine of each embedding with each prototype."""
-        scores: Tensor = self.prototypes(F.normalize(self.projection_head(x), dim=1))
+        unit = F.normalize(full_precision(self.projection_head(x)), dim=1)
+        scores: Tensor = self.prototypes(unit.to(self.prototypes.weight.dtype))
         return scores
 
 

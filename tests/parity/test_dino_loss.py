@@ -100,6 +100,31 @@ def test_published_width() -> None:
     assert (gradient - expected_gradient).abs().max() <= 1e-5 * expected_gradient.abs().max()
 
 
+def test_autocast_computes_in_full_precision() -> None:
+    """Autocast takes dot products to bf16 unless it is told not to."""
+    student = torch.randn(6, 501, requires_grad=True)
+    teacher = torch.randn(4, 501)
+    expected = DINOLoss(501, 3)(student, teacher, 0.04)
+    (expected_gradient,) = torch.autograd.grad(expected.loss, student)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = DINOLoss(501, 3)(student, teacher, 0.04)
+    (gradient,) = torch.autograd.grad(output.loss, student)
+    assert torch.equal(gradient, expected_gradient)
+    for value, wanted in zip(output, expected, strict=True):
+        assert torch.equal(value, wanted)
+
+
+def test_fp16_keeps_small_gradients_for_the_loss_scale() -> None:
+    student = (torch.randn(20, 4099) * 0.1).half().requires_grad_()
+    teacher = (torch.randn(4, 4099) * 0.1).half()
+    loss = DINOLoss(4099, 10)(student, teacher, 0.04).loss
+    (gradient,) = torch.autograd.grad(loss * 2**14, student)
+    reference = student.detach().double().requires_grad_()
+    expected = published_loss(reference, teacher.double(), torch.zeros(1), 10, 2, 0.1, 0.04)
+    (expected_gradient,) = torch.autograd.grad(expected, reference)
+    torch.testing.assert_close(gradient.double() / 2**14, expected_gradient, rtol=2e-3, atol=1e-9)
+
+
 def test_one_optimizer_step() -> None:
     weights = []
     for fused in (True, False):

@@ -106,6 +106,11 @@ def test_half_precision_is_computed_in_full(dtype: torch.dtype) -> None:
     assert torch.equal(MoCoV3Loss()(*views), MoCoV3Loss()(*wide))
     assert torch.equal(BarlowTwinsLoss()(*views[:2]), BarlowTwinsLoss()(*wide[:2]))
     assert torch.equal(SwAVLoss(2)(views[0]), SwAVLoss(2)(wide[0]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(MoCoV3Loss()(*wide), MoCoV3Loss()(*views).float())
+        narrow = BarlowTwinsLoss()(*wide[:2]), SwAVLoss(2)(wide[0])
+    assert torch.equal(narrow[0], BarlowTwinsLoss()(*wide[:2]))
+    assert torch.equal(narrow[1], SwAVLoss(2)(wide[0]))
 
 
 def test_bad_arguments() -> None:

@@ -60,6 +60,8 @@ def test_dino_head_copies_and_runs_in_bfloat16() -> None:
     twin = copy.deepcopy(head)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert twin(torch.randn(4, 5)).dtype == torch.bfloat16
+    assert twin.bfloat16()(torch.randn(4, 5).bfloat16()).dtype == torch.bfloat16
+    assert SwAVHead(5, 19, 13, 7).bfloat16()(torch.randn(4, 5).bfloat16()).shape == (4, 19)
 
 
 @pytest.mark.parametrize(
