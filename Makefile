@@ -33,7 +33,7 @@ install: $(STAMP)
 
 # Two steps, because what torch needs depends on which build of it is to be had. The index's
 # Linux build brings about 3 GB of CUDA libraries, pinned by requirements-cuda.lock; a CPU build
-# that your pip configuration offers (say, PIP_EXTRA_INDEX_URL of download.pytorch.org/whl/cpu)
+# that your pip configuration offers (PIP_EXTRA_INDEX_URL, PIP_FIND_LINKS) is taken instead and
 # brings none. The rest is installed without resolving: requirements.lock is complete, and the
 # versions that vissl 0.1.6 declares build on no Python of today.
 $(VENV)/.requirements: requirements.lock requirements-cuda.lock

@@ -77,6 +77,12 @@ def test_nothing_is_installed_beside_the_package(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+def test_every_module_is_in_the_wheel(wheel: Path) -> None:
+    """A folder without __init__.py would be left out."""
+    modules = {path.relative_to(ROOT).as_posix() for path in ROOT.glob("convit_ssl/**/*.py")}
+    assert modules <= set(zipfile.ZipFile(wheel).namelist())
+
+
 def test_every_experiment_is_in_the_wheel(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     configs = [path.relative_to(ROOT / "configs") for path in ROOT.glob("configs/**/*.yaml")]
