@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 CATEGORICAL = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#B59F00")
 
 # Nine stops of viridis (matplotlib, CC0): monotonic in lightness.
-_VIRIDIS = np.array(
+VIRIDIS = np.array(
     [
         (68, 1, 84),
         (71, 44, 122),
@@ -28,10 +28,10 @@ _VIRIDIS = np.array(
 
 def colour(values: np.ndarray) -> UInt8[np.ndarray, "... 3"]:
     """Viridis for values in 0..1, clipped outside."""
-    place = np.clip(values, 0, 1) * (len(_VIRIDIS) - 1)
-    low = np.minimum(place.astype(int), len(_VIRIDIS) - 2)
+    place = np.clip(values, 0, 1) * (len(VIRIDIS) - 1)
+    low = np.minimum(place.astype(int), len(VIRIDIS) - 2)
     part = (place - low)[..., None]
-    mixed = _VIRIDIS[low] * (1 - part) + _VIRIDIS[low + 1] * part
+    mixed = VIRIDIS[low] * (1 - part) + VIRIDIS[low + 1] * part
     return np.asarray(np.rint(mixed), dtype=np.uint8)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +13,9 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -79,8 +76,6 @@ def prepare_image(
     model: ConViT,
     name: str = "image",
     most_patches: int = 784,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
     display_side: int = 384,
 ) -> PreparedImage:
     """Resize without cropping, so that a picture of any shape is seen whole.
@@ -90,14 +85,14 @@ def prepare_image(
         model: gives patch size, training size and channels.
         name: title.
         most_patches: see `input_size`.
-        mean: of the training data, per RGB channel in 0..1.
-        std: the same.
         display_side: longest side of the displayed picture in pixels.
     """
     rgb = image.convert("RGB")
     height, width = input_size((rgb.height, rgb.width), model, most_patches)
     resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255
-    normalised = (resized - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    normalised = (resized - np.asarray(IMAGENET_MEAN, np.float32)) / np.asarray(
+        IMAGENET_STD, np.float32
+    )
     pixels = torch.from_numpy(normalised.transpose(2, 0, 1).copy())
     if model.config.in_chans == 1:
         pixels = pixels.mean(dim=0, keepdim=True)

@@ -153,7 +153,8 @@ def _collect(rows: Sequence[Mapping[str, Any]], metrics: Metrics) -> None:
         target = by_epoch
         if row.get("kind") == "step":
             seen[epoch] = seen.get(epoch, 0) + 1
-            epoch = epoch - 1 + seen[epoch] / steps_in_epoch.get(epoch, seen[epoch])
+            if epoch.is_integer():  # epochs count from 1; the last step of the first ends at 1
+                epoch = epoch - 1 + seen[epoch] / steps_in_epoch.get(epoch, seen[epoch])
             target = by_step
         if math.isfinite(epoch):
             for key, value in row.items():

@@ -70,7 +70,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         )
     planned = _planned_epochs(config)
     last = metrics.last_epoch
-    if planned is not None and last is not None and last + 1 < planned:
+    if planned is not None and last is not None and last < planned:
         problems.append(f"Unfinished: the last measurement is of epoch {last:g} of {planned:g}.")
     return Run(
         name or folder.resolve().name, folder, config, metrics, checkpoints, planned, problems
@@ -145,5 +145,8 @@ def _find_checkpoints(folder: Path) -> list[Checkpoint]:
 
 
 def _planned_epochs(config: Mapping[str, Any]) -> float | None:
-    value = find_value(config, "num_epochs", "epochs")
+    optim = config.get("optim")
+    value = optim.get("epochs") if isinstance(optim, Mapping) else None
+    if value is None:
+        value = find_value(config, "num_epochs", "epochs")
     return float(value) if isinstance(value, (int, float)) else None

@@ -149,7 +149,7 @@ def _facts(summary: RunSummary) -> dict[str, Any]:
             f"{variant}: {config.depth} layers, {config.num_gpsa_layers} GPSA, "
             f"{config.num_heads} heads, width {config.embed_dim}"
         )
-        facts["Input"] = f"{config.image_shape[1]} × {config.image_shape[0]} px"
+        facts["Input"] = f"{config.image_shape[1]} x {config.image_shape[0]} px"
     for key, title in (("loss", "Last loss"), ("knn", "Last kNN"), ("accuracy", "Last accuracy")):
         if key in series:
             facts[title] = f"{series[key].values[-1]:.4g}"

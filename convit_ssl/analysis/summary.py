@@ -49,16 +49,12 @@ class Sample:
         pictures: attention maps are drawn of these, at any shape.
         labelled: features are described on these.
         classes: names of the classes.
-        mean: of the normalisation that the model was trained with, per channel in 0..1.
-        std: the same.
         source: where they come from, in words.
     """
 
     pictures: Sequence[tuple[str, Image.Image]]
     labelled: Sequence[LabelledImage]
     classes: Sequence[str]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
     source: str
 
 
@@ -123,9 +119,9 @@ def summarise_run(
     return summary
 
 
-def prepared_batch(model: ConViT, images: Sequence[Image.Image], sample: Sample) -> torch.Tensor:
+def prepared_batch(model: ConViT, images: Sequence[Image.Image]) -> torch.Tensor:
     """Images as evaluation sees them: resized, centre crop, normalised."""
-    transform = evaluation_transform(model.config.image_shape, mean=sample.mean, std=sample.std)
+    transform = evaluation_transform(model.config.image_shape)
     batch = torch.stack([transform(image.convert("RGB")) for image in images])
     return batch.mean(dim=1, keepdim=True) if model.config.in_chans == 1 else batch
 
@@ -145,17 +141,14 @@ def _load_newest(summary: RunSummary, load: LoadModel) -> None:
 def _measure(
     summary: RunSummary, model: ConViT, sample: Sample, attribution: str, layout: str
 ) -> None:
-    prepared = [
-        prepare_image(image, model, name, mean=sample.mean, std=sample.std)
-        for name, image in sample.pictures
-    ]
+    prepared = [prepare_image(image, model, name) for name, image in sample.pictures]
     summary.attention = [image_attention(model, item) for item in prepared]
     labelled = sample.labelled
     chosen = [item.image for item in labelled[:8]] or [image for _, image in sample.pictures[:8]]
     if chosen:
-        summary.nonlocality = measure_nonlocality(model, prepared_batch(model, chosen, sample))
+        summary.nonlocality = measure_nonlocality(model, prepared_batch(model, chosen))
     if len(labelled) > 2:
-        pixels = prepared_batch(model, [item.image for item in labelled], sample)
+        pixels = prepared_batch(model, [item.image for item in labelled])
         features, logits = pooled_features(model, pixels)
         summary.features = describe_features(
             features,
@@ -194,7 +187,7 @@ def _history(summary: RunSummary, load: LoadModel, sample: Sample | None, most: 
         if want_distance and sample is not None:
             images = [item.image for item in sample.labelled[:4]]
             images = images or [image for _, image in sample.pictures[:4]]
-            batch = prepared_batch(earlier, images, sample)
+            batch = prepared_batch(earlier, images)
             distances.append(measure_nonlocality(earlier, batch).mixed)
     if len(epochs) < 2:
         return

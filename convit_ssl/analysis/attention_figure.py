@@ -1,0 +1,138 @@
+"""The attention maps of one image as a figure for a paper or a slide."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from convit_ssl.analysis.attention import ImageAttention, LayerAttention
+from convit_ssl.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+PARTS = ("content", "positional", "mixed")
+
+
+def default_layers(maps: ImageAttention, most: int = 4) -> tuple[int, ...]:
+    """Evenly spaced layers, the first and the last among them."""
+    chosen = np.unique(np.linspace(0, len(maps.layers) - 1, most).round().astype(int))
+    return tuple(int(layer) for layer in chosen)
+
+
+def attention_figure(
+    maps: ImageAttention,
+    layers: Sequence[int] | None = None,
+    head: int | None = None,
+    query: tuple[int, int] | None = None,
+) -> Figure:
+    """One row per layer: content, positional and mixed attention of a query patch.
+
+    A last column shows the class token's attention in layers that it has joined.
+
+    Args:
+        maps: from `image_attention`.
+        layers: rows; four over the depth by default.
+        head: one head; the mean of the heads by default.
+        query: row and column of the query patch; the middle of the image by default.
+
+    Raises:
+        UserError: a layer, head or patch that is not there.
+    """
+    from convit_ssl.analysis.figures import new_figure
+
+    rows, columns = maps.image.grid
+    chosen = tuple(layers) if layers else default_layers(maps)
+    place = query if query is not None else (rows // 2, columns // 2)
+    _check(maps, chosen, head, place)
+    shows_class = any(maps.layers[layer].class_token is not None for layer in chosen)
+    panels = [*PARTS, *(["class token"] if shows_class else [])]
+    across = 1.9 * (min(2.0, max(0.6, columns / rows)))
+    down = across * rows / columns
+    figure = new_figure(across * (len(panels) + 1) + 1.0, (down + 0.42) * len(chosen) + 0.5)
+    grid = figure.subplots(len(chosen), len(panels) + 1, squeeze=False)
+    for line, layer in enumerate(chosen):
+        _show_picture(grid[line, 0], maps, place)
+        grid[line, 0].set_title(_row_title(maps.layers[layer], layer, head), fontsize=8, loc="left")
+        for axis, part in zip(grid[line, 1:], panels, strict=True):
+            values = _values(maps.layers[layer], part, head, place[0] * columns + place[1])
+            axis.set_axis_off()
+            if values is None:
+                continue
+            picture = _show_map(axis, values.reshape(rows, columns))
+            if part != "class token":
+                _mark(axis, place, 1, 1)
+            axis.set_title(part, fontsize=8)
+            bar = figure.colorbar(picture, ax=axis, shrink=0.75, aspect=16, pad=0.02)
+            bar.ax.tick_params(labelsize=6)
+            peak = float(picture.get_clim()[1])
+            bar.set_ticks([0.0, peak], labels=["0", f"{peak:.2g}"])
+    heads = "mean of the heads" if head is None else f"head {head}"
+    figure.suptitle(
+        f"{maps.image.name}: {heads}, query at row {place[0]}, column {place[1]} "
+        f"of {rows} x {columns} patches",
+        fontsize=9,
+    )
+    return figure
+
+
+def _check(
+    maps: ImageAttention, layers: Sequence[int], head: int | None, place: tuple[int, int]
+) -> None:
+    depth, heads = len(maps.layers), len(maps.layers[0].content)
+    for layer in layers:
+        if not 0 <= layer < depth:
+            raise UserError(f"layer {layer} is not there: the model has layers 0 to {depth - 1}")
+    if head is not None and not 0 <= head < heads:
+        raise UserError(f"head {head} is not there: the model has heads 0 to {heads - 1}")
+    rows, columns = maps.image.grid
+    if not (0 <= place[0] < rows and 0 <= place[1] < columns):
+        raise UserError(
+            f"query {place[0]},{place[1]} is outside the image's {rows} x {columns} patches "
+            "(row,column, counted from 0)"
+        )
+
+
+def _values(layer: LayerAttention, part: str, head: int | None, query: int) -> np.ndarray | None:
+    heads = slice(None) if head is None else slice(head, head + 1)
+    if part == "class token":
+        return None if layer.class_token is None else layer.class_token[heads].mean(axis=0)
+    dense = {"content": layer.content, "positional": layer.position, "mixed": layer.mixed}[part]
+    if dense is None or (part == "mixed" and layer.position is None):
+        return None
+    return np.asarray(dense[heads, query].mean(axis=0))
+
+
+def _row_title(layer: LayerAttention, index: int, head: int | None) -> str:
+    if layer.gate is None:
+        return f"layer {index}"
+    gate = layer.gate.mean() if head is None else layer.gate[head]
+    return f"layer {index}, gate {gate:.2f}"
+
+
+def _show_picture(axis: Axes, maps: ImageAttention, place: tuple[int, int]) -> None:
+    rows, columns = maps.image.grid
+    # Coordinates in patches, whatever the picture's own resolution.
+    axis.imshow(maps.image.picture, extent=(-0.5, columns - 0.5, rows - 0.5, -0.5), aspect="equal")
+    _mark(axis, place, 1, 1)
+    axis.set_axis_off()
+
+
+def _show_map(axis: Axes, values: np.ndarray) -> AxesImage:
+    from matplotlib.colors import PowerNorm
+
+    peak = max(float(values.max()), 1e-12)
+    norm = PowerNorm(0.5, vmin=0, vmax=peak)
+    return axis.imshow(values, cmap="viridis", norm=norm, interpolation="nearest")
+
+
+def _mark(axis: Axes, place: tuple[int, int], width: float, height: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    corner = (place[1] - 0.5, place[0] - 0.5)
+    for colour, line in (("black", 2.4), ("white", 1.0)):
+        axis.add_patch(Rectangle(corner, width, height, fill=False, ec=colour, lw=line))

@@ -1,0 +1,71 @@
+"""One HTML file from plain data: style, script and pictures inside, nothing fetched."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.analysis.colours import CATEGORICAL, VIRIDIS
+
+_REPORT = ("core", "charts", "locality", "gallery", "attention", "features", "report")
+_COMPARISON = ("core", "charts", "comparison")
+SCRIPTS: Mapping[str, Sequence[str]] = {"report": _REPORT, "comparison": _COMPARISON}
+
+
+def build_page(kind: str, title: str, subtitle: str, data: Mapping[str, Any]) -> str:
+    """The page as text.
+
+    Args:
+        kind: "report" or "comparison".
+        title: shown at the top and in the browser's tab.
+        subtitle: one line below it.
+        data: plain data without NaN; see `serialise.plain`.
+    """
+    folder = resources.files("convit_ssl.analysis") / "page"
+    parts = {
+        "title": html.escape(title),
+        "subtitle": html.escape(subtitle),
+        "style": (folder / "page.css").read_text(encoding="utf-8"),
+        "script": "\n".join(
+            (folder / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS[kind]
+        ),
+        "data": _embedded({**data, "palette": CATEGORICAL, "viridis": VIRIDIS.tolist()}),
+    }
+    template = (folder / "page.html").read_text(encoding="utf-8")
+    pieces = template.split("{{")
+    filled = [pieces[0]]
+    for piece in pieces[1:]:
+        name, rest = piece.split("}}", 1)
+        filled.append(parts[name] + rest)
+    return "".join(filled)
+
+
+def _embedded(data: Mapping[str, Any]) -> str:
+    """JSON that cannot end the script element that holds it, whatever names it carries."""
+    text = json.dumps(data, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+        # mkstemp makes private files; a report is as public as the user's umask says.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,186 @@
+// Feature map, neighbours, per-class accuracy, confusion, attribution, provenance.
+function drawThumb(canvas, sheet, columns, index, side) {
+  const size = sheet.width / columns;
+  canvas.width = canvas.height = side;
+  const context = canvas.getContext("2d");
+  context.imageSmoothingEnabled = false;
+  context.drawImage(sheet, (index % columns) * size, Math.floor(index / columns) * size, size, size, 0, 0, side, side);
+}
+
+const MARKS = [
+  (c, x, y, r) => c.arc(x, y, r, 0, 7),
+  (c, x, y, r) => c.rect(x - r * 0.9, y - r * 0.9, r * 1.8, r * 1.8),
+  (c, x, y, r) => { c.moveTo(x, y - r * 1.2); c.lineTo(x + r * 1.1, y + r * 0.8); c.lineTo(x - r * 1.1, y + r * 0.8); },
+  (c, x, y, r) => { c.moveTo(x, y - r * 1.3); c.lineTo(x + r * 1.3, y); c.lineTo(x, y + r * 1.3); c.lineTo(x - r * 1.3, y); },
+];
+const markOf = (target) => MARKS[Math.floor(target / PALETTE.length) % MARKS.length];
+
+function scatter(panel, choose) {
+  const holder = el("div");
+  const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label":
+    `${panel.method} map of ${panel.points.length} images. Arrow keys step through the images; their neighbours are listed beside.`, style: "cursor:pointer" });
+  holder.append(canvas);
+  let places = [];
+  let chosen = 0;
+  const xs = extent(panel.points.map((p) => p[0]), [0, 1]);
+  const ys = extent(panel.points.map((p) => p[1]), [0, 1]);
+  function draw(width) {
+    const side = Math.min(width, 520);
+    const height = Math.round(side * 0.8);
+    const dense = Math.min(devicePixelRatio || 1, 2);
+    canvas.width = side * dense;
+    canvas.height = height * dense;
+    canvas.style.width = `${side}px`;
+    const context = canvas.getContext("2d");
+    context.scale(dense, dense);
+    context.fillStyle = getComputedStyle(document.documentElement).getPropertyValue("--shade");
+    context.fillRect(0, 0, side, height);
+    places = panel.points.map(([x, y]) => [14 + ((x - xs[0]) / (xs[1] - xs[0])) * (side - 28), height - 14 - ((y - ys[0]) / (ys[1] - ys[0])) * (height - 28)]);
+    places.forEach(([x, y], i) => {
+      const target = panel.targets[i];
+      context.beginPath();
+      (target < 0 ? MARKS[0] : markOf(target))(context, x, y, 4.5);
+      context.closePath();
+      context.fillStyle = target < 0 ? "#888888" : seriesColour(target);
+      context.globalAlpha = 0.8;
+      context.fill();
+      context.globalAlpha = 1;
+    });
+    const [x, y] = places[chosen];
+    context.beginPath();
+    context.arc(x, y, 9, 0, 7);
+    context.lineWidth = 2.5;
+    context.strokeStyle = getComputedStyle(document.documentElement).getPropertyValue("--ink");
+    context.stroke();
+  }
+  const nearest = (event) => {
+    const box = canvas.getBoundingClientRect();
+    const [x, y] = [event.clientX - box.left, event.clientY - box.top];
+    return places.reduce((best, place, i) => (Math.hypot(place[0] - x, place[1] - y) < Math.hypot(places[best][0] - x, places[best][1] - y) ? i : best), 0);
+  };
+  const pick = (index) => { chosen = index; draw(holder.clientWidth); choose(index); };
+  canvas.addEventListener("pointermove", (event) => {
+    const index = nearest(event);
+    const thumb = el("canvas", { class: "pixels" });
+    drawThumb(thumb, panel.image, panel.sheet_columns, index, 80);
+    showTip(event.clientX, event.clientY, thumb, el("div", {}, panel.names[index]), el("div", {}, className(panel, panel.targets[index])));
+  });
+  canvas.addEventListener("pointerleave", hideTip);
+  canvas.addEventListener("click", (event) => pick(nearest(event)));
+  canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    pick((chosen + step + panel.points.length) % panel.points.length);
+  });
+  responsive(holder, draw);
+  return holder;
+}
+
+const className = (panel, target) => (target < 0 ? "no label" : panel.classes[target] ?? `class ${target}`);
+
+function neighbourRows(panel, queries) {
+  const cell = (index, text, mark) => {
+    const canvas = el("canvas", { class: mark, role: "img", "aria-label": `${panel.names[index]}, ${className(panel, panel.targets[index])}` });
+    drawThumb(canvas, panel.image, panel.sheet_columns, index, 104);
+    return el("td", {}, canvas, text);
+  };
+  return el("div", { class: "scroll" }, el("table", { class: "neighbours" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "image"), el("th", { scope: "col", colspan: panel.neighbours[0].length }, "nearest first, with cosine similarity"))),
+    el("tbody", {}, queries.map((query) => el("tr", {}, cell(query, className(panel, panel.targets[query]), ""),
+      panel.neighbours[query].map((other, i) => {
+        const known = panel.targets[query] >= 0 && panel.targets[other] >= 0;
+        const same = panel.targets[query] === panel.targets[other];
+        return cell(other, `${known ? (same ? "✓ " : "✗ ") : ""}${panel.similarities[query][i].toFixed(2)}`, known ? (same ? "hit" : "miss") : "");
+      }))))));
+}
+
+function features() {
+  const node = section("features", "Features", "What the pooled features of the newest checkpoint know about a sample of images.");
+  eachRun(node, (run, body) => {
+    const panel = run.features;
+    if (!panel) { body.append(missing("No features: they need a checkpoint and a few images.")); return; }
+    panel.image = new Image();
+    panel.image.src = panel.sheet;
+    panel.image.decode().then(() => featurePanel(panel, body)).catch(() => body.append(missing("The thumbnails could not be read.")));
+  });
+}
+
+function featurePanel(panel, body) {
+  const seen = new Set();
+  const examples = panel.targets.map((target, i) => [target, i]).filter(([target]) => target < 0 || (!seen.has(target) && seen.add(target))).map((pair) => pair[1]).slice(0, 5);
+  const picked = el("div");
+  const choose = (index) => picked.replaceChildren(el("h3", {}, `Neighbours of ${panel.names[index]}`), neighbourRows(panel, [index]));
+  const shares = panel.explained ? `the axes hold ${(100 * panel.explained[0]).toFixed(0)} % and ${(100 * panel.explained[1]).toFixed(0)} % of the variance` : "";
+  const marks = panel.classes.slice(0, 28).map((name, target) => {
+    const canvas = el("canvas", { width: 14, height: 14, "aria-hidden": true });
+    const context = canvas.getContext("2d");
+    context.beginPath();
+    markOf(target)(context, 7, 7, 5);
+    context.closePath();
+    context.fillStyle = seriesColour(target);
+    context.fill();
+    return el("span", {}, canvas, name);
+  });
+  body.append(el("div", { class: "split" },
+    el("div", {}, figure(`${panel.method} map`, shares, scatter(panel, choose)), el("div", { class: "legend" }, panel.targets.some((t) => t >= 0) ? marks : [])),
+    el("div", {}, picked, el("h3", {}, "Examples"), neighbourRows(panel, examples))));
+  choose(0);
+  if (panel.classified) classPanel(panel, body);
+  else body.append(missing("No labels, so there is no accuracy per class."));
+}
+
+function classPanel(panel, body) {
+  const { confusion, per_class: right, accuracy, method } = panel.classified;
+  const order = panel.classes.map((_, i) => i).filter((i) => right[i] !== null);
+  const few = order.length <= 20;
+  const shown = few ? order : [...order].sort((a, b) => right[a] - right[b]).slice(0, 20);
+  const counts = confusion.map((row) => row.reduce((a, b) => a + b, 0));
+  const bars = el("table", { class: "data" }, el("thead", {}, el("tr", {}, ["class", "right", "", "images"].map((name) => el("th", { scope: "col" }, name)))),
+    el("tbody", {}, shown.map((i) => el("tr", {}, el("td", {}, panel.classes[i]), el("td", { class: "n" }, `${(100 * right[i]).toFixed(0)} %`),
+      el("td", { style: "width:45%" }, el("div", { style: `height:12px;border-radius:3px;background:${PALETTE[0]};width:${100 * right[i]}%` })), el("td", { class: "n" }, String(counts[i]))))));
+  const right_side = el("div");
+  if (few) {
+    right_side.append(heatTable({ left: 92, columns: order.map((i) => panel.classes[i].slice(0, 6)), columnName: "taken for", xLabel: "taken for", text: (value) => (value ? String(value) : "·"),
+      colour: (value, row) => value / Math.max(counts[order[row]], 1), rows: order.map((i) => ({ name: panel.classes[i].slice(0, 12), values: order.map((j) => confusion[i][j]) })),
+      alt: `Confusion matrix; ${(100 * accuracy).toFixed(1)} % on the diagonal` }));
+  } else {
+    const pairs = order.flatMap((i) => order.filter((j) => j !== i && confusion[i][j]).map((j) => [confusion[i][j], i, j])).sort((a, b) => b[0] - a[0]).slice(0, 20);
+    right_side.append(el("table", { class: "data" }, el("thead", {}, el("tr", {}, ["class", "taken for", "images"].map((name) => el("th", { scope: "col" }, name)))),
+      el("tbody", {}, pairs.map(([count, i, j]) => el("tr", {}, el("td", {}, panel.classes[i]), el("td", {}, panel.classes[j]), el("td", { class: "n" }, String(count)))))));
+  }
+  body.append(el("h3", {}, `Accuracy per class: ${(100 * accuracy).toFixed(1)} % of all`), el("p", { class: "muted" }, `By ${method}. A look at a sample, not a benchmark: the knn and linear commands measure.`),
+    el("div", { class: "split" }, el("div", {}, few ? null : el("p", { class: "muted" }, "The 20 classes with most errors."), bars), figure(few ? "Confusion" : "Most frequent confusions", few ? "row: true class" : "", right_side)));
+}
+
+function attribution() {
+  if (!RUNS.some((run) => run.attribution.length)) return;
+  const node = section("attribution", "Attribution", "What a classifier's answer rests on. Orange speaks for the class, blue against it.");
+  eachRun(node, (run, body) => {
+    if (!run.attribution.length) { body.append(missing("This run has no classifier to explain.")); return; }
+    const grid = el("div", { class: "cells", style: "--cell:210px" });
+    body.append(grid);
+    for (const item of run.attribution) {
+      const canvas = el("canvas", { role: "img", "aria-label": `${item.method} of ${item.name} for ${item.target}` });
+      const holder = el("div", {}, canvas);
+      const sum = item.residual === null ? "" : `; shares add up to the score within ${(100 * item.residual).toFixed(1)} %`;
+      grid.append(figure(item.target, `${(100 * item.probability).toFixed(0)} %, ${item.method}${sum}`, holder));
+      const picture = new Image();
+      picture.src = item.picture;
+      picture.decode().then(() => responsive(holder, () => paint(canvas, picture, item, item.values.flat(), { signed: true, top: 1 }))).catch(() => {});
+    }
+  });
+}
+
+function provenance() {
+  const node = section("provenance", "Provenance");
+  eachRun(node, (run, body) => {
+    const short = Object.entries(run.provenance).filter((pair) => pair[1] === null || typeof pair[1] !== "object");
+    const long = Object.entries(run.provenance).filter((pair) => pair[1] !== null && typeof pair[1] === "object" && Object.keys(pair[1]).length);
+    body.append(el("table", { class: "data" }, el("tbody", {}, short.filter((pair) => pair[1] !== null && pair[1] !== "").map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, String(value)))))));
+    for (const [name, value] of [...long, ["configuration", run.config]]) {
+      if (Object.keys(value).length) body.append(el("details", {}, el("summary", {}, name), el("pre", { tabindex: 0 }, JSON.stringify(value, null, 2))));
+    }
+    if (!Object.keys(run.config).length) body.append(missing("No configuration was found in the run folder."));
+  });
+  node.append(el("p", { class: "muted" }, DATA.footer));
+}

@@ -1,0 +1,76 @@
+"""Choose the images that a report looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from convit_ssl.analysis.images import open_image
+from convit_ssl.analysis.runs import Run, find_value
+from convit_ssl.analysis.summary import LabelledImage, Sample
+from convit_ssl.data import open_dataset
+from convit_ssl.errors import UserError
+
+
+def recorded_data(run: Run) -> tuple[str | None, str | None]:
+    """Name and folder of the data set a run was trained on, as its configuration says."""
+    data = run.config.get("data")
+    name = data.get("name") if isinstance(data, dict) else data
+    name = name if isinstance(name, str) else None
+    folder = run.config.get("data_dir") or find_value(run.config, "data_dir")
+    return name, folder if isinstance(folder, str) and folder else None
+
+
+def open_sample(
+    data: str | None,
+    data_dir: str | None,
+    split: str | None = None,
+    images: int = 300,
+    pictures: Sequence[Path] = (),
+    shown: int = 4,
+) -> tuple[Sample | None, str | None]:
+    """A sample spread evenly over a data set, and what went wrong with it, in one sentence.
+
+    Args:
+        data: name of a data set; None leaves features out.
+        data_dir: its folder, for data sets that need one.
+        split: val where there is one by default.
+        images: how many to describe features on.
+        pictures: files to draw attention maps of; `shown` of the sample by default.
+        shown: see `pictures`.
+
+    Raises:
+        UserError: a file of `pictures` cannot be opened.
+    """
+    chosen = [(path.name, open_image(path)) for path in pictures]
+    labelled, classes, source, problem = _labelled(data, data_dir, split, images)
+    if not chosen:
+        places = np.unique(np.linspace(0, len(labelled) - 1, shown).round().astype(int))
+        chosen = [(labelled[i].name, labelled[i].image) for i in places] if labelled else []
+    if not chosen:
+        return None, problem or "No images: give --data or --image."
+    return Sample(chosen, labelled, classes, source), problem
+
+
+def _labelled(
+    data: str | None, data_dir: str | None, split: str | None, images: int
+) -> tuple[list[LabelledImage], list[str], str, str | None]:
+    if data is None:
+        return [], [], "pictures given", "No data set is known, so features are left out (--data)."
+    problem = None
+    for name in [split] if split else ["val", "train"]:
+        try:
+            dataset = open_dataset(data, data_dir, name)
+        except UserError as error:
+            problem = str(error)
+            continue
+        places = np.unique(np.linspace(0, len(dataset) - 1, images).round().astype(int))
+        labelled = []
+        for place in places:
+            image, target, _ = dataset[int(place)]
+            file = dataset.files[int(place)]
+            labelled.append(LabelledImage(image, target, file.rsplit("/", 1)[-1]))
+        return labelled, list(dataset.classes), f"{data}, {name}", None
+    return [], [], "pictures given", f"No images of data={data}: {problem}"

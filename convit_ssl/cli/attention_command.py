@@ -1,0 +1,56 @@
+"""``convit-ssl attention``: the attention maps of one image, as a figure."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from convit_ssl.errors import UserError
+
+SUMMARY = "the attention maps of one image, as PNG, SVG or PDF"
+EXAMPLE = "convit-ssl attention photo.jpg --weights runs/convit_dino_digits --out attention.pdf"
+ENDINGS = (".png", ".svg", ".pdf")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add = parser.add_argument
+    add("image", type=Path, metavar="IMAGE", help="picture of any shape")
+    add("--weights", required=True, metavar="CKPT", help="checkpoint, run folder or weights file")
+    add("--which", default="teacher", choices=("teacher", "student", "ema"))
+    add("--out", type=Path, default=Path("attention.png"), help=f"file ({', '.join(ENDINGS)})")
+    add("--layers", type=_numbers, help="rows, such as 0,4,9; four over the depth by default")
+    add("--head", type=int, help="one head; the mean of the heads by default")
+    add("--query", type=_numbers, help="row,column of the query patch; the middle by default")
+    add("--img-size", type=int, help="pixels of the shorter side; the model's own by default")
+    add("--dpi", type=int, default=300, help="of a PNG")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Draw one figure."""
+    if args.out.suffix.lower() not in ENDINGS:
+        raise UserError(f"--out {args.out}: the name must end in {', '.join(ENDINGS)}")
+    if args.query is not None and len(args.query) != 2:
+        raise UserError("--query takes a row and a column, such as --query 3,5")
+    from convit_ssl.analysis.attention import image_attention
+    from convit_ssl.analysis.attention_figure import attention_figure
+    from convit_ssl.analysis.figures import save_figure
+    from convit_ssl.analysis.images import open_image, prepare_image
+    from convit_ssl.export import load_trunk
+
+    image = open_image(args.image)
+    model = load_trunk(args.weights, weights=args.which, img_size=args.img_size)
+    maps = image_attention(model, prepare_image(image, model, args.image.name))
+    query = None if args.query is None else (args.query[0], args.query[1])
+    figure = attention_figure(maps, args.layers, args.head, query)
+    save_figure(figure, args.out, args.dpi)
+    rows, columns = maps.image.grid
+    print(f"written: {args.out} ({rows} x {columns} patches, {len(maps.layers)} layers)")
+    return 0
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 0,4,9") from None

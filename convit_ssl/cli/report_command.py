@@ -1,0 +1,100 @@
+"""``convit-ssl report``: the locality report of runs, or the comparison page of a study."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from pathlib import Path
+
+from convit_ssl.analysis.attribution import METHODS
+from convit_ssl.analysis.report import write_report
+from convit_ssl.analysis.runs import read_runs
+from convit_ssl.analysis.sampling import open_sample, recorded_data
+from convit_ssl.analysis.summary import summarise_run
+from convit_ssl.errors import UserError
+from convit_ssl.export import load_trunk
+from convit_ssl.models import ConViT
+
+SUMMARY = "the locality report of one or more runs (or a study's results.json), as one HTML page"
+EXAMPLE = "convit-ssl report runs/convit_dino_digits runs/deit_dino_digits --out reports/digits"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add = parser.add_argument
+    add("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or results.json of a study")
+    add("--out", type=Path, help="folder to write to; report/ in the first run by default")
+    add("--data", help="data set to look at; the one of the first run by default")
+    add("--data-dir", help="folder of the data set")
+    add("--split", choices=("train", "val"), help="val where there is one by default")
+    add("--images", type=int, default=300, help="how many images to describe features on")
+    add("--image", type=Path, action="append", default=[], help="draw attention of this file")
+    add("--weights", default="teacher", choices=("teacher", "student", "ema"))
+    add("--attribution", default=METHODS[0], choices=METHODS, help="for models with a classifier")
+    add("--layout", default="auto", choices=("auto", "pca", "umap"), help="of the feature map")
+    add("--no-figures", action="store_true", help="leave out the PNG files")
+    add("--watch", action="store_true", help="write the page again whenever the run goes on")
+    add("--every", type=float, default=20.0, help="seconds between two looks of --watch")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the page; with --watch until interrupted."""
+    if args.images < 3:
+        raise UserError(f"--images {args.images}: a feature map needs at least 3")
+    studies = [path for path in args.runs if path.suffix == ".json"]
+    if studies:
+        return _compare(args, studies)
+    folder = args.out or args.runs[0] / "report"
+    seen = _write(args, folder, first=True)
+    try:
+        while args.watch:
+            time.sleep(max(args.every, 1.0))
+            if (now := _stamp(args.runs)) != seen:
+                seen = now
+                _write(args, folder, first=False)
+    except KeyboardInterrupt:
+        print()
+    return 0
+
+
+def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
+    stamp = _stamp(args.runs)
+    runs = read_runs(args.runs)
+    name, data_dir = recorded_data(runs[0])
+    data = (args.data, args.data_dir) if args.data else (name, args.data_dir or data_dir)
+    sample, problem = open_sample(*data, args.split, args.images, args.image)
+
+    def load(path: Path) -> ConViT:
+        return load_trunk(path, weights=args.weights)
+
+    summaries = [summarise_run(r, load, sample, args.attribution, layout=args.layout) for r in runs]
+    if problem:
+        summaries[0].problems.append(problem)
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    refresh = round(args.every) if args.watch else None
+    figures = not args.no_figures and not args.watch
+    page = write_report(summaries, folder, command, figures, refresh)
+    print(f"{'written' if first else 'refreshed'}: {page} ({page.stat().st_size / 1e6:.1f} MB)")
+    for summary in summaries if first else []:
+        for text in summary.problems:
+            print(f"  {summary.run.name}: {text}")
+    return stamp
+
+
+def _stamp(folders: list[Path]) -> list[float]:
+    """Changes whenever a run has written a measurement or a checkpoint."""
+    names = ("metrics.jsonl", "checkpoints", "config.yaml")
+    paths = [folder / name for folder in folders for name in names]
+    return [path.stat().st_mtime if path.exists() else 0.0 for path in paths]
+
+
+def _compare(args: argparse.Namespace, studies: list[Path]) -> int:
+    from convit_ssl.analysis.comparison import write_comparison
+
+    if len(studies) != len(args.runs):
+        raise UserError("give either run folders or results.json files, not both")
+    page = write_comparison(studies, args.out or studies[0].parent / "comparison")
+    print(f"written: {page} ({page.stat().st_size / 1e6:.1f} MB)")
+    return 0
