@@ -45,17 +45,21 @@ def clip_global(parameters: Iterable[nn.Parameter], max_norm: int | float) -> Fl
 
 
 def cancel_last_layer_gradients(
-    head: nn.Module, epoch: int | float, freeze_epochs: int | float
+    head: nn.Module,
+    epoch: int | float,
+    freeze_epochs: int | float,
+    layer: str = "last_layer",
 ) -> bool:
-    """Drops the gradients of every ``last_layer`` during the first epochs.
+    """Drops the gradients of every ``layer`` during the first epochs.
 
     Call it after clipping and before the optimiser's step; an optimiser skips
     parameters without a gradient, weight decay included.
 
     Args:
-        head: a module with parameters named ``last_layer`` (the student).
+        head: a module with a submodule of that name somewhere in it (the student).
         epoch: epochs completed, so 0 in the first one; fractions are fine.
         freeze_epochs: how long the layer is frozen, in epochs.
+        layer: ``last_layer`` for DINO, ``prototypes`` for SwAV.
 
     Returns:
         Whether gradients were dropped.
@@ -65,9 +69,9 @@ def cancel_last_layer_gradients(
     """
     if epoch >= freeze_epochs:
         return False
-    last = [p for name, p in head.named_parameters() if "last_layer" in name.split(".")]
+    last = [p for name, p in head.named_parameters() if layer in name.split(".")]
     if not last:
-        raise ValueError("no parameter of a `last_layer` found to freeze; pass the DINO student")
+        raise ValueError(f"no parameter of a `{layer}` found to freeze; pass the whole student")
     for parameter in last:
         parameter.grad = None
     return True

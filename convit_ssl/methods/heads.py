@@ -164,8 +164,8 @@ class SwAVHead(nn.Module):
 
     Args:
         in_dim: width of the trunk.
-        num_prototypes: 3000 for ImageNet; fewer than the images seen at once is
-            not needed, but ten per expected cluster are plenty.
+        num_prototypes: 3000 for ImageNet's 1000 classes; fewer for small batches,
+            which cannot fill them (the loss keeps no queue).
         hidden_dim: of the projection MLP.
         out_dim: width of the embedding.
 
@@ -201,8 +201,9 @@ class BarlowTwinsHead(nn.Module):
 
     Args:
         in_dim: width of the trunk.
-        hidden_dim: 8192 as published for ResNet-50; 2048 keeps the head below
-            the size of a small ViT at a small loss (arXiv:2103.03230, figure 4).
+        hidden_dim: 8192 is published for ResNet-50, where accuracy grows with the
+            width (arXiv:2103.03230, figure 4); 2048 keeps the head smaller than a
+            small ViT.
         out_dim: width of the embedding.
         num_layers: linear layers.
     """

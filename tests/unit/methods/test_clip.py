@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from convit_ssl.methods import DINOHead, cancel_last_layer_gradients, clip_each, clip_global
+from convit_ssl.methods import (
+    DINOHead,
+    SwAVHead,
+    cancel_last_layer_gradients,
+    clip_each,
+    clip_global,
+)
 
 SHAPES = [(3, 5), (7,), (), (2, 3, 4)]
 
@@ -74,5 +80,9 @@ def test_last_layer_rests_while_frozen() -> None:
         assert frozen is (epoch < 1)
         assert torch.equal(head.last_layer.weight_v, before) is frozen
     assert head.mlp[0].weight.grad is not None
+    swav = SwAVHead(3, 5, 7, 4)
+    swav(torch.randn(6, 3)).sum().backward()
+    assert cancel_last_layer_gradients(nn.Sequential(swav), 0, 1, layer="prototypes")
+    assert swav.prototypes.weight.grad is None
     with pytest.raises(ValueError, match="last_layer"):
         cancel_last_layer_gradients(nn.Linear(2, 2), 0, 1)
