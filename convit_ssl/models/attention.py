@@ -7,31 +7,51 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# The CPU's fused kernel is slow in bfloat16, above all its backward pass for few tokens (ten
+# times at 36). Up to so many tokens explicit products are faster; more would cost memory.
+EXPLICIT_TOKENS = 256
+
 
 def content_attention(
     query: Float[Tensor, "batch heads queries head_dim"],
     key: Float[Tensor, "batch heads keys head_dim"],
-    value: Float[Tensor, "batch heads keys value_dim"],
+    value: Float[Tensor, "batch heads keys head_dim"],
     dropout: float = 0.0,
-    scale: float | None = None,
-) -> Float[Tensor, "batch heads queries value_dim"]:
-    """Softmax attention by the fused kernel of PyTorch.
+) -> Float[Tensor, "batch heads queries head_dim"]:
+    """softmax(Q K^T / sqrt(head_dim)) V, by PyTorch's fused kernel wherever that is faster.
 
     Args:
-        query, key, value: one row per token and head.
+        query: one row per token and head.
+        key: the same.
+        value: the same.
         dropout: probability of dropping an entry of the attention map.
-        scale: factor on the logits; head_dim ** -0.5 by default.
     """
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
+    if dropout == 0.0 and _explicit_is_faster(query, key):
+        with torch.autocast("cpu", enabled=False):
+            return content_map(query, key) @ value
+    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+
+
+def _explicit_is_faster(query: Tensor, key: Tensor) -> bool:
+    on_cpu_in_bf16 = query.device.type == "cpu" and query.dtype == torch.bfloat16
+    return on_cpu_in_bf16 and key.shape[-2] <= EXPLICIT_TOKENS
+
+
+def content_logits(
+    query: Float[Tensor, "batch heads queries head_dim"],
+    key: Float[Tensor, "batch heads keys head_dim"],
+) -> Float[Tensor, "batch heads queries keys"]:
+    """Q K^T / sqrt(head_dim)."""
+    scaled: Tensor = query * query.shape[-1] ** -0.5
+    return scaled @ key.mT
 
 
 def content_map(
     query: Float[Tensor, "batch heads queries head_dim"],
     key: Float[Tensor, "batch heads keys head_dim"],
 ) -> Float[Tensor, "batch heads queries keys"]:
-    """The attention map that `content_attention` never builds: softmax(Q K^T / sqrt(head_dim))."""
-    scores: Tensor = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
-    return scores.softmax(dim=-1)
+    """The attention map that the fused kernel never builds."""
+    return content_logits(query, key).softmax(dim=-1)
 
 
 class SelfAttention(nn.Module):
@@ -57,7 +77,8 @@ class SelfAttention(nn.Module):
         query, key, value = self._query_key_value(x)
         dropout = self.attn_drop if self.training else 0.0
         out = content_attention(query, key, value, dropout)
-        return self.proj_drop(self.proj(merge_heads(out)))
+        projected: Tensor = self.proj_drop(self.proj(merge_heads(out)))
+        return projected
 
     def attention_map(
         self, x: Float[Tensor, "batch tokens dim"]
@@ -67,9 +88,8 @@ class SelfAttention(nn.Module):
         return content_map(query, key)
 
     def _query_key_value(self, x: Tensor) -> tuple[Tensor, ...]:
-        batch, tokens, dim = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, dim // self.num_heads)
-        return qkv.permute(2, 0, 3, 1, 4).unbind(0)  # three of (B, H, N, d)
+        parts = self.qkv(x).chunk(3, dim=-1)
+        return tuple(split_heads(part, self.num_heads) for part in parts)
 
 
 def merge_heads(
@@ -83,7 +103,7 @@ def split_heads(
     x: Float[Tensor, "batch tokens dim"], num_heads: int
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
     """The inverse of `merge_heads`."""
-    return x.unflatten(-1, (num_heads, -1)).transpose(1, 2)
+    return x.view(*x.shape[:2], num_heads, -1).transpose(1, 2)
 
 
 class Mlp(nn.Module):
@@ -98,7 +118,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Float[Tensor, "... dim"]) -> Float[Tensor, "... dim"]:
         """Apply to each token on its own."""
-        return self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        out: Tensor = self.drop(self.fc2(self.drop(self.act(self.fc1(x)))))
+        return out
 
 
 class DropPath(nn.Module):
@@ -108,7 +129,7 @@ class DropPath(nn.Module):
         super().__init__()
         self.drop_prob = drop_prob
 
-    def forward(self, x: Float[Tensor, batch *rest]) -> Float[Tensor, batch *rest]:
+    def forward(self, x: Float[Tensor, batch * rest]) -> Float[Tensor, batch * rest]:
         """Zero the branch of some images, and scale the others so that the mean is kept."""
         if not self.training or self.drop_prob == 0.0:
             return x

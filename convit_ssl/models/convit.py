@@ -5,7 +5,9 @@ State-dict keys are those of the official release and of timm.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -15,7 +17,9 @@ from torch.utils.checkpoint import checkpoint
 
 from convit_ssl.models.attention import DropPath, Mlp, SelfAttention
 from convit_ssl.models.config import ConViTConfig
-from convit_ssl.models.gpsa import GPSA, AttentionMaps, at_least_single, grid_positions
+from convit_ssl.models.folding import Folded, FoldedCache, fold
+from convit_ssl.models.gpsa import GPSA, AttentionMaps
+from convit_ssl.models.position import at_least_single, grid_positions
 
 __all__ = ["Block", "ConViT", "ConViTConfig", "Intermediates", "PatchEmbed"]
 
@@ -47,7 +51,8 @@ class PatchEmbed(nn.Module):
         self, x: Float[Tensor, "batch chans height width"]
     ) -> Float[Tensor, "batch tokens dim"]:
         """Tokens in row-major order."""
-        return self.proj(x).flatten(2).transpose(1, 2)
+        tokens: Tensor = self.proj(x).flatten(2).transpose(1, 2)
+        return tokens
 
 
 class Block(nn.Module):
@@ -82,12 +87,16 @@ class Block(nn.Module):
         x: Float[Tensor, "batch tokens dim"],
         grid: tuple[int, int],
         positions: Tensor | None = None,
+        folded: Folded | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
-        """One layer. `grid` and `positions` as in `GPSA.forward`."""
+        """One layer. `grid`, `positions` and `folded` as in `GPSA.forward`."""
         normed = self.norm1(x)
-        attended = self.attn(normed, grid, positions) if self.use_gpsa else self.attn(normed)
-        x = x + self.drop_path(attended)
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        if self.use_gpsa:
+            x = x + self.drop_path(self.attn(normed, grid, positions, folded))
+        else:
+            x = x + self.drop_path(self.attn(normed))
+        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+        return out
 
     def attention_maps(
         self,
@@ -133,6 +142,7 @@ class ConViT(nn.Module):
         self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
         self.head_drop = nn.Dropout(config.drop_rate)
         self.head = self._classifier(config.num_classes)
+        self._folded_cache = FoldedCache()
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -171,16 +181,20 @@ class ConViT(nn.Module):
             ValueError: a side of the images is no multiple of the patch.
         """
         tokens, grid, positions = self._embed(x, keep)
+        folded = self._fold(grid, len(x), positions)
         for index, block in enumerate(self.blocks):
             if index == self.config.num_gpsa_layers:
                 tokens = self._prepend_class_token(tokens)
             if self.grad_checkpointing and self.training and torch.is_grad_enabled():
-                tokens = checkpoint(block, tokens, grid, positions, use_reentrant=False)
+                tokens = checkpoint(
+                    block, tokens, grid, positions, folded[index], use_reentrant=False
+                )
             else:
-                tokens = block(tokens, grid, positions)
+                tokens = block(tokens, grid, positions, folded[index])
         if self.config.num_gpsa_layers == self.config.depth:
             tokens = self._prepend_class_token(tokens)
-        return self.norm(tokens)
+        normed: Tensor = self.norm(tokens)
+        return normed
 
     def forward_head(
         self, tokens: Float[Tensor, "batch tokens dim"], pre_logits: bool = False
@@ -189,13 +203,15 @@ class ConViT(nn.Module):
         pool_mean = self.config.global_pool == "avg"
         pooled = tokens[:, 1:].mean(dim=1) if pool_mean else tokens[:, 0]
         pooled = self.head_drop(pooled)
-        return pooled if pre_logits else self.head(pooled)
+        out: Tensor = pooled if pre_logits else self.head(pooled)
+        return out
 
     def forward_intermediates(
         self, x: Float[Tensor, "batch chans height width"], return_attention: bool = False
     ) -> tuple[Float[Tensor, "batch tokens dim"], Intermediates]:
         """As `forward_features`, with what each block made; dense attention when asked for."""
         tokens, grid, positions = self._embed(x, None)
+        folded = self._fold(grid, len(x), positions)
         inside = Intermediates()
         for index, block in enumerate(self.blocks):
             if index == self.config.num_gpsa_layers:
@@ -203,7 +219,7 @@ class ConViT(nn.Module):
             assert isinstance(block, Block)
             maps = block.attention_maps(tokens, grid, positions) if return_attention else None
             gated = isinstance(block.attn, GPSA) and block.attn.use_gating
-            tokens = block(tokens, grid, positions)
+            tokens = block(tokens, grid, positions, folded[index])
             inside.tokens.append(tokens)
             inside.gates.append(block.attn.gate if gated else None)  # type: ignore[arg-type]
             inside.attention.append(maps)
@@ -244,7 +260,7 @@ class ConViT(nn.Module):
             )
         _, inside = self.forward_intermediates(x)
         grid = self.grid_size(*x.shape[-2:])
-        layers = []
+        layers: list[Any] = []
         for tokens in inside.tokens[first:]:
             tokens = self.norm(tokens) if norm else tokens
             has_class_token = tokens.shape[1] > grid[0] * grid[1]
@@ -278,6 +294,40 @@ class ConViT(nn.Module):
         if num_classes == 0:
             return nn.Identity()
         return nn.Linear(self.config.embed_dim, num_classes)
+
+    def train(self, mode: bool = True) -> ConViT:
+        """Set the mode; empties the cache of folded weights either way."""
+        self._folded_cache.clear()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> ConViT:
+        self._folded_cache.clear()
+        moved: ConViT = super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return moved
+
+    def _fold(
+        self, grid: tuple[int, int], batch: int, positions: Tensor | None
+    ) -> list[Folded | None]:
+        """What `fold` makes for each block on the separable path, None for the others."""
+        folded: list[Folded | None] = [None] * len(self.blocks)
+        layers = {
+            index: block.attn
+            for index, block in enumerate(self.blocks)
+            if isinstance(block.attn, GPSA) and block.attn.path(positions) == "separable"
+        }
+        if layers:
+            may_cache = (
+                not self.training
+                and not torch.compiler.is_compiling()
+                and torch.is_inference_mode_enabled()
+            )
+            cache = self._folded_cache if may_cache else None
+            gpsa = list(layers.values())
+            for index, made in zip(
+                layers, fold(gpsa, grid, batch, gpsa[0].compute_dtype(), cache), strict=True
+            ):
+                folded[index] = made
+        return folded
 
     def _embed(
         self, x: Tensor, keep: Tensor | None

@@ -13,13 +13,36 @@ over a full grid its softmax is the Kronecker product of a row factor and a colu
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from convit_ssl.models.attention import content_attention, content_map, merge_heads, split_heads
+from convit_ssl.models.attention import (
+    content_attention,
+    content_logits,
+    content_map,
+    merge_heads,
+    split_heads,
+)
+from convit_ssl.models.folding import Folded, fold
+from convit_ssl.models.position import (
+    AddSeparableAttention,
+    PositionFactors,
+    add_separable_attention,
+    at_least_single,
+    grid_positions,
+    padded_attention,
+    position_factors,
+    position_query_key,
+)
+
+__all__ = ["GPSA", "AttentionMaps", "PositionFactors"]
+
+Path = Literal["separable", "subset", "ungated", "dense"]
 
 
 class AttentionMaps(NamedTuple):
@@ -29,13 +52,6 @@ class AttentionMaps(NamedTuple):
     position: Float[Tensor, "heads tokens tokens"] | None
     mixed: Float[Tensor, "batch heads tokens tokens"]
     gate: Float[Tensor, " heads"] | None
-
-
-class PositionFactors(NamedTuple):
-    """The positional attention of each head as row and column softmaxes (rows sum to one)."""
-
-    row: Float[Tensor, "heads height height"]
-    column: Float[Tensor, "heads width width"]
 
 
 class GPSA(nn.Module):
@@ -68,6 +84,7 @@ class GPSA(nn.Module):
         self.num_heads = num_heads
         self.locality_strength = locality_strength
         self.use_gating = use_gating
+        self.qkv_bias = qkv_bias
         self.qk = nn.Linear(dim, 2 * dim, bias=qkv_bias)
         self.v = nn.Linear(dim, dim, bias=qkv_bias)
         self.attn_drop = nn.Dropout(attn_drop)
@@ -107,11 +124,24 @@ class GPSA(nn.Module):
         """sigmoid(gating_param): the share of positional attention in each head."""
         return torch.sigmoid(self.gating_param)
 
+    def path(self, positions: Tensor | None = None) -> Path:
+        """The way that `forward` computes the attention; the only place where it is chosen.
+
+        All are exact. "separable" is the fast one; the others are for attention dropout, which
+        acts on the mixed map, for layers without gates, and for incomplete grids.
+        """
+        if self.training and self.attn_drop.p > 0:
+            return "dense"
+        if not self.use_gating:
+            return "ungated"
+        return "separable" if positions is None else "subset"
+
     def forward(
         self,
         x: Float[Tensor, "batch tokens dim"],
         grid: tuple[int, int],
         positions: Num[Tensor, "#batch tokens 2"] | None = None,
+        folded: Folded | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
         """Attend over the patches of a grid, or over a subset of them.
 
@@ -119,6 +149,7 @@ class GPSA(nn.Module):
             x: tokens; all of the grid in row-major order, unless `positions` is given.
             grid: height and width in patches.
             positions: (x, y) of each token in patches, where the grid is incomplete.
+            folded: what `fold` made for this layer along with its neighbours.
 
         Raises:
             ValueError: the number of tokens is not height x width and no positions are given.
@@ -129,37 +160,50 @@ class GPSA(nn.Module):
                 f"{x.shape[1]} tokens do not fill a grid of {height} x {width} patches; "
                 "pass positions=(x, y) per token for a subset"
             )
-        if self.training and self.attn_drop.p > 0:
+        path = self.path(positions)
+        if path == "separable":
+            out = self._separable(x, folded or fold([self], grid, len(x), self.compute_dtype())[0])
+        elif path == "dense":
             out = self._dense(x, grid, positions)
         else:
-            query, key, value = self._query_key_value(x)
-            if not self.use_gating:
-                out = self._ungated(query, key, value, grid, positions)
-            else:
-                gate = self.gate.to(value.dtype).view(-1, 1, 1)
-                content = content_attention(query, key, value)
-                if positions is None:
-                    position = separable_attention(self.position_factors(grid), value)
-                else:
-                    position = self._subset_attention(value, positions)
-                out = torch.lerp(content, position.to(content.dtype), gate)
-        return self.proj_drop(self.proj(merge_heads(out)))
+            if positions is None:
+                positions = grid_positions(grid, x.device)
+            out = self._subset(x, positions) if path == "subset" else self._ungated(x, positions)
+        projected: Tensor = self.proj_drop(self.proj(merge_heads(out)))
+        return projected
+
+    def compute_dtype(self) -> torch.dtype:
+        """The dtype of the products: that of autocast where it acts, else the weights'."""
+        device, dtype = self.v.weight.device.type, self.v.weight.dtype
+        if torch.is_autocast_enabled(device) and dtype != torch.float64:
+            return torch.get_autocast_dtype(device)
+        return dtype
+
+    def folded_parameters(self) -> Iterator[Tensor]:
+        """Every parameter that `fold` reads."""
+        yield from (self.qk.weight, self.v.weight, self.pos_proj.weight, self.gating_param)
+        if self.qkv_bias:
+            yield from (self.qk.bias, self.v.bias)
+
+    def _separable(self, x: Tensor, folded: Folded) -> Tensor:
+        """softmax(Q K^T) V' + (exp(lambda) P_row kron P_column) V'; see `folding`."""
+        (weight, bias, content_gate), (row, column) = folded
+        query, key, value = (
+            split_heads(part, self.num_heads) for part in F.linear(x, weight, bias).chunk(3, dim=-1)
+        )
+        content = content_attention(query, key, value)
+        if content_gate is not None:
+            content = content * content_gate
+        if torch.is_grad_enabled() and (value.requires_grad or row.requires_grad):
+            out: Tensor = AddSeparableAttention.apply(  # type: ignore[no-untyped-call]
+                content, value, row, column
+            )
+            return out
+        return add_separable_attention(content, value, row, column)
 
     def position_factors(self, grid: tuple[int, int]) -> PositionFactors:
-        """Row and column softmaxes whose Kronecker product is the positional attention.
-
-        Computed in float32 whatever the autocast state: the logits grow with the square of the
-        grid, beyond the resolution of half precision.
-        """
-        height, width = grid
-        with torch.autocast(self.pos_proj.weight.device.type, enabled=False):
-            weight = at_least_single(self.pos_proj.weight)
-            # The bias cancels in the softmax; its zero stays in the graph, since a parameter
-            # without a gradient stops DistributedDataParallel.
-            row = axis_logits(weight[:, 1], weight[:, 2], height)
-            row = row + 0.0 * self.pos_proj.bias.view(-1, 1, 1)
-            column = axis_logits(weight[:, 0], weight[:, 2], width)
-            return PositionFactors(row.softmax(dim=-1), column.softmax(dim=-1))
+        """Row and column softmaxes whose Kronecker product is the positional attention."""
+        return position_factors(self._position_weight(), grid)
 
     def position_map(self, grid: tuple[int, int]) -> Float[Tensor, "heads tokens tokens"]:
         """The dense positional attention, for analysis. Rows are queries."""
@@ -176,18 +220,19 @@ class GPSA(nn.Module):
         """The dense maps that `forward` never builds. Rows are queries, columns keys."""
         query, key, _ = self._query_key_value(x)
         content = content_map(query, key)
-        if positions is None:
+        if positions is None and self.use_gating:
             position = self.position_map(grid)
         else:
-            pos_query, pos_key = self._position_query_key(positions)
-            position = (pos_query @ pos_key.transpose(-2, -1)).softmax(dim=-1)
+            positions = grid_positions(grid, x.device) if positions is None else positions
+            pos_query, pos_key = position_query_key(self._position_weight(), positions)
+            logits = pos_query @ pos_key.mT
+            position = logits.softmax(dim=-1)
         if self.use_gating:
             gate = self.gate
             mixed = torch.lerp(content, position.to(content.dtype), gate.view(-1, 1, 1))
             return AttentionMaps(content, position, mixed, gate)
-        # softmax(a + b) from softmax(a) and softmax(b): their normalised product.
-        log_mixed = content.clamp_min(1e-38).log() + position.clamp_min(1e-38).log()
-        return AttentionMaps(content, position, log_mixed.softmax(dim=-1), None)
+        mixed = (content_logits(query, key) + logits).softmax(dim=-1)
+        return AttentionMaps(content, position, mixed, None)
 
     def _query_key_value(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key = self.qk(x).chunk(2, dim=-1)
@@ -197,90 +242,36 @@ class GPSA(nn.Module):
     def _dense(self, x: Tensor, grid: tuple[int, int], positions: Tensor | None) -> Tensor:
         value = split_heads(self.v(x), self.num_heads)
         mixed = self.attention_maps(x, grid, positions).mixed
-        return self.attn_drop(mixed.to(value.dtype)) @ value
+        dropped: Tensor = self.attn_drop(mixed.to(value.dtype))
+        return dropped @ value
 
-    def _position_query_key(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Three channels per token whose dot product is the positional logit.
+    def _subset(self, x: Tensor, positions: Tensor) -> Tensor:
+        """Two softmaxes over the tokens that are there, the positional one of rank three."""
+        query, key, value = self._query_key_value(x)
+        content = content_attention(query, key, value)
+        with torch.autocast(x.device.type, enabled=False):
+            pos_query, pos_key = self._position_query_key(positions, len(x))
+            position = padded_attention(pos_query, pos_key, at_least_single(value))
+        gate = self.gate.to(content.dtype).view(-1, 1, 1)
+        return torch.lerp(content, position.to(content.dtype), gate)
 
-        Terms that depend on the query alone cancel in the softmax, which leaves
-        (a - 2 c x_q) x_k + (b - 2 c y_q) y_k + c (x_k^2 + y_k^2).
-        """
-        weight = at_least_single(self.pos_proj.weight)
-        bias = 0.0 * self.pos_proj.bias
-        a, b, c = (column.view(-1, 1) for column in (weight + bias.view(-1, 1)).unbind(1))
-        # Centred coordinates keep the squares small; the softmax does not see the shift.
-        positions = positions.to(weight.dtype)
-        centred = positions - positions.mean(dim=1, keepdim=True)
-        x, y = centred.unsqueeze(1).unbind(-1)  # (B, 1, N)
-        query = torch.stack([a - 2 * c * x, b - 2 * c * y, c.expand_as(a - x)], dim=-1)
-        key = torch.stack([x, y, x**2 + y**2], dim=-1).expand(-1, self.num_heads, -1, -1)
-        return query, key  # (B, H, N, 3)
-
-    def _subset_attention(self, value: Tensor, positions: Tensor) -> Tensor:
-        with torch.autocast(value.device.type, enabled=False):
-            query, key = self._position_query_key(positions)
-            batch = value.shape[0]
-            query, key = query.expand(batch, -1, -1, -1), key.expand(batch, -1, -1, -1)
-            return content_attention(query, key, at_least_single(value), scale=1.0)
-
-    def _ungated(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        grid: tuple[int, int],
-        positions: Tensor | None,
-    ) -> Tensor:
-        """Softmax over the summed logits: three more channels in query and key."""
-        if positions is None:
-            positions = grid_positions(grid, value.device)
-        with torch.autocast(value.device.type, enabled=False):
-            pos_query, pos_key = self._position_query_key(positions)
-            batch = value.shape[0]
+    def _ungated(self, x: Tensor, positions: Tensor) -> Tensor:
+        """One softmax over the summed logits: three more channels in query and key."""
+        query, key, value = self._query_key_value(x)
+        with torch.autocast(x.device.type, enabled=False):
+            pos_query, pos_key = self._position_query_key(positions, len(x))
             scaled = at_least_single(query) * query.shape[-1] ** -0.5
-            query = torch.cat([scaled, pos_query.expand(batch, -1, -1, -1)], dim=-1)
-            key = torch.cat([at_least_single(key), pos_key.expand(batch, -1, -1, -1)], dim=-1)
-            out = content_attention(query, key, at_least_single(value), scale=1.0)
+            out = padded_attention(
+                torch.cat([scaled, pos_query], dim=-1),
+                torch.cat([at_least_single(key), pos_key], dim=-1),
+                at_least_single(value),
+            )
         return out.to(value.dtype)
 
+    def _position_query_key(self, positions: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        query, key = position_query_key(self._position_weight(), positions)
+        return query.expand(batch, -1, -1, -1), key.expand(batch, -1, -1, -1)
 
-def at_least_single(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Half precision as float32; float32 and float64 as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-def axis_logits(
-    linear: Float[Tensor, " heads"], square: Float[Tensor, " heads"], size: int
-) -> Float[Tensor, "heads size size"]:
-    """Linear * delta + square * delta^2 for each pair of positions along one axis.
-
-    delta = key - query, in patches.
-    """
-    index = torch.arange(size, device=linear.device, dtype=linear.dtype)
-    delta = index - index.view(-1, 1)
-    return linear.view(-1, 1, 1) * delta + square.view(-1, 1, 1) * delta.square()
-
-
-def separable_attention(
-    factors: PositionFactors, value: Float[Tensor, "batch heads tokens head_dim"]
-) -> Float[Tensor, "batch heads tokens head_dim"]:
-    """(P_row kron P_column) @ value, by one contraction per axis of the grid."""
-    row, column = (factor.to(value.dtype) for factor in factors)
-    batch, heads, tokens, head_dim = value.shape
-    height, width = row.shape[-1], column.shape[-1]
-    rows = row @ value.reshape(batch, heads, height, width * head_dim)
-    out = column.unsqueeze(1) @ rows.view(batch, heads, height, width, head_dim)
-    return out.view(batch, heads, tokens, head_dim)
-
-
-def grid_positions(
-    grid: tuple[int, int], device: torch.device | None = None
-) -> Float[Tensor, "1 tokens 2"]:
-    """(x, y) of each patch of a grid in row-major order."""
-    height, width = grid
-    y, x = torch.meshgrid(
-        torch.arange(height, device=device, dtype=torch.float32),
-        torch.arange(width, device=device, dtype=torch.float32),
-        indexing="ij",
-    )
-    return torch.stack([x.flatten(), y.flatten()], dim=-1).unsqueeze(0)
+    def _position_weight(self) -> Tensor:
+        # The bias cancels in the softmax; see `folding`.
+        return self.pos_proj.weight + 0.0 * self.pos_proj.bias.unsqueeze(-1)

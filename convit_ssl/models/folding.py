@@ -1,0 +1,173 @@
+"""Gates folded into weights and position factors, for all GPSA layers of a network at once.
+
+With s = sigmoid(-lambda) = 1 - g and exp(lambda) = g / (1 - g) per head,
+
+    (1 - g) softmax(Q K^T) V + g (P_row kron P_column) V
+      = softmax(Q K^T) V' + (exp(lambda) P_row kron P_column) V'    with V' = s V,
+
+so s goes into the rows of the value weight and exp(lambda) into P_row, and mixing is a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from convit_ssl.models.position import PositionFactors, at_least_single, position_factors
+
+if TYPE_CHECKING:
+    from convit_ssl.models.gpsa import GPSA
+
+Made = TypeVar("Made")
+
+# Beyond this a gate is 0 or 1 to thirteen digits; exp(lambda) stays far from overflow.
+LARGEST_GATE_LOGIT = 30.0
+
+
+class Projection(NamedTuple):
+    """Query, key and value projections of one layer as a single matrix."""
+
+    weight: Tensor  # (3 D, D)
+    bias: Tensor | None  # (3 D)
+    content_gate: Tensor | None  # (H, 1, 1): 1 - g, where it is not in the weight
+
+
+class Folded(NamedTuple):
+    """What one GPSA layer needs for a batch of full grids; the gate is already inside."""
+
+    projection: Projection
+    factors: PositionFactors  # (B, H, size, size), the same for each image
+
+
+def fold(
+    layers: Sequence[GPSA],
+    grid: tuple[int, int],
+    batch: int,
+    dtype: torch.dtype,
+    cache: FoldedCache | None = None,
+) -> list[Folded]:
+    """Fold gated layers together, so that small operations do not grow with their number.
+
+    Args:
+        layers: gated GPSA layers of one network, all of the same width and heads.
+        grid: height and width in patches.
+        batch: images.
+        dtype: of the products; that of autocast where it is on.
+        cache: where to look first, and to keep what was made.
+    """
+
+    def kept(key: object, make: Callable[[], list[Made]]) -> list[Made]:
+        return make() if cache is None else cache.get(layers, key, make)
+
+    projections = kept(("projections", dtype), lambda: _projections(layers, dtype))
+    factors = kept(
+        ("factors", dtype, grid, batch), lambda: _gated_factors(layers, grid, batch, dtype)
+    )
+    return [Folded(*parts) for parts in zip(projections, factors, strict=True)]
+
+
+def _gate_logits(layers: Sequence[GPSA]) -> Tensor:
+    logits = torch.stack([layer.gating_param for layer in layers])  # (L, H)
+    return at_least_single(logits).clamp(-LARGEST_GATE_LOGIT, LARGEST_GATE_LOGIT)
+
+
+def _gates_fit(dtype: torch.dtype) -> bool:
+    # exp(lambda) overflows float16 from 11 on: there P_row is scaled by g, and 1 - g is applied
+    # to the content.
+    return dtype != torch.float16
+
+
+def _projections(layers: Sequence[GPSA], dtype: torch.dtype) -> list[Projection]:
+    with torch.autocast(layers[0].v.weight.device.type, enabled=False):
+        content_gates = torch.sigmoid(-_gate_logits(layers)).unsqueeze(-1)  # (L, H, 1)
+        return [
+            _pack(layer, gate, dtype)
+            for layer, gate in zip(layers, content_gates.unbind(0), strict=True)
+        ]
+
+
+def _pack(layer: GPSA, content_gate: Tensor, dtype: torch.dtype) -> Projection:
+    def scaled(values: Tensor) -> Tensor:  # (D, ...), heads along the rows
+        if not _gates_fit(dtype):
+            return values
+        by_head = values.view(layer.num_heads, -1) * content_gate.to(values.dtype)
+        return by_head.view(values.shape)
+
+    weight = torch.cat([layer.qk.weight, scaled(layer.v.weight)]).to(dtype)
+    bias = None
+    if layer.qkv_bias:
+        bias = torch.cat([layer.qk.bias, scaled(layer.v.bias)]).to(dtype)
+    outside = None if _gates_fit(dtype) else content_gate.unsqueeze(-1).to(dtype)
+    return Projection(weight, bias, outside)
+
+
+def _gated_factors(
+    layers: Sequence[GPSA], grid: tuple[int, int], batch: int, dtype: torch.dtype
+) -> list[PositionFactors]:
+    weight = torch.stack([layer.pos_proj.weight for layer in layers])  # (L, H, 3)
+    # The bias cancels in the softmax. Its zero stays in the graph, because a parameter without
+    # a gradient stops DistributedDataParallel.
+    bias = torch.stack([layer.pos_proj.bias for layer in layers])
+    row, column = position_factors(weight + 0.0 * bias.unsqueeze(-1), grid)
+    with torch.autocast(weight.device.type, enabled=False):
+        logits = _gate_logits(layers)
+        gate = logits.exp() if _gates_fit(dtype) else logits.sigmoid()
+        row = row * gate[..., None, None]
+
+        def for_each_image(factor: Tensor) -> tuple[Tensor, ...]:
+            factor = factor.to(dtype).unsqueeze(1).expand(-1, batch, -1, -1, -1)
+            return factor.contiguous().unbind(0)
+
+        pairs = zip(for_each_image(row), for_each_image(column), strict=True)
+        return [PositionFactors(*pair) for pair in pairs]
+
+
+class FoldedCache:
+    """Folded weights of a network that does not change, for inference.
+
+    A weight counts as changed when it is another tensor, lies elsewhere, or was written to by
+    PyTorch (its version counter): optimiser steps, `load_state_dict`, in-place and `_foreach`
+    updates, moves to another device or dtype. Writing through ``parameter.data`` goes past that
+    counter; call ``model.eval()`` afterwards, which empties the cache. Copies and pickles of
+    the network start with an empty one.
+    """
+
+    capacity = 16
+
+    def __init__(self) -> None:
+        self._seen: list[tuple[Tensor, Tensor, int]] = []
+        self._made: dict[object, list[object]] = {}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._seen, self._made = [], {}
+
+    def get(
+        self, layers: Sequence[GPSA], key: object, make: Callable[[], list[Made]]
+    ) -> list[Made]:
+        """What was made for `key` from the layers' present weights, or what `make` makes now."""
+        weights = [weight for layer in layers for weight in layer.folded_parameters()]
+        if any(weight.is_inference() for weight in weights):  # these have no version counter
+            return make()
+        if not self._current(weights):
+            # The alias keeps the old memory from being handed to a new weight.
+            self.clear()
+            self._seen = [(weight, weight.detach(), weight._version) for weight in weights]
+        made = self._made.get(key)
+        if made is None:
+            while len(self._made) >= self.capacity:
+                self._made.pop(next(iter(self._made)))
+            self._made[key] = made = list(make())
+        return made  # type: ignore[return-value]
+
+    def _current(self, weights: list[Tensor]) -> bool:
+        return len(weights) == len(self._seen) and all(
+            weight is seen and weight._version == version and weight.data_ptr() == alias.data_ptr()
+            for weight, (seen, alias, version) in zip(weights, self._seen, strict=True)
+        )
+
+    def __reduce__(self) -> tuple[type[FoldedCache], tuple[()]]:
+        return FoldedCache, ()

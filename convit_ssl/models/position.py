@@ -1,0 +1,187 @@
+"""The positional half of GPSA: its two factors, and their product with the values.
+
+The logit of key k for query q is ``a dx + b dy + c (dx^2 + dy^2) + bias`` with (dx, dy) = k - q
+in patches (ConViT, arXiv:2103.10697, section 3): a term in dx plus a term in dy. Over a full
+grid the softmax P of such a sum is the Kronecker product of a softmax along rows and one along
+columns, and ``P @ V`` is two small contractions, O(N (height + width)) per channel, not O(N^2).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class PositionFactors(NamedTuple):
+    """The positional attention of each head as row and column softmaxes (rows sum to one)."""
+
+    row: Float[Tensor, "*layers heads height height"]
+    column: Float[Tensor, "*layers heads width width"]
+
+
+def at_least_single(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Half precision as float32; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def axis_logits(
+    linear: Float[Tensor, "*heads"], square: Float[Tensor, "*heads"], size: int
+) -> Float[Tensor, "*heads size size"]:
+    """Logits linear * delta + square * delta^2 for each pair of positions along one axis.
+
+    delta = key - query, in patches.
+    """
+    index = torch.arange(size, device=linear.device, dtype=linear.dtype)
+    delta = index - index.unsqueeze(-1)
+    return linear[..., None, None] * delta + square[..., None, None] * delta.square()
+
+
+def position_factors(
+    weight: Float[Tensor, "*layers heads 3"], grid: tuple[int, int]
+) -> PositionFactors:
+    """Row and column softmaxes whose Kronecker product is the positional attention.
+
+    Computed in float32 at least: the logits grow with the square of the grid, beyond the
+    resolution of half precision.
+
+    Args:
+        weight: (a, b, c) of each head, of any number of layers.
+        grid: height and width in patches.
+    """
+    height, width = grid
+    with torch.autocast(weight.device.type, enabled=False):
+        a, b, c = at_least_single(weight).unbind(-1)
+        if height == width:
+            both = torch.stack([b, a])
+            row, column = axis_logits(both, c.expand_as(both), height).softmax(dim=-1).unbind(0)
+            return PositionFactors(row, column)
+        row, column = axis_logits(b, c, height), axis_logits(a, c, width)
+        return PositionFactors(row.softmax(dim=-1), column.softmax(dim=-1))
+
+
+def separable_attention(
+    factors: PositionFactors, value: Float[Tensor, "batch heads tokens head_dim"]
+) -> Float[Tensor, "batch heads tokens head_dim"]:
+    """(P_row kron P_column) @ value, by one contraction per axis of the grid."""
+    return _contract(*factors, value).flatten(2, 3)
+
+
+def _contract(row: Tensor, column: Tensor, value: Tensor) -> Tensor:
+    mixed = row @ _rows_first(value, row.shape[-1])
+    out = column @ _swap_axes(mixed, column.shape[-1])  # (B, H, width, height * d)
+    return _split(out, row.shape[-1]).transpose(2, 3)  # (B, H, height, width, d)
+
+
+class AddSeparableAttention(torch.autograd.Function):
+    """``content + separable_attention((row, column), value)``, which saves only its inputs.
+
+    Autograd would keep two rearranged copies of the values; the backward pass makes them again.
+    The factors come expanded, (B, H, size, size), so that no layer expands them for itself.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(content: Tensor, value: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """Shapes (B, H, N, d) twice, (B, H, height, height), (B, H, width, width)."""
+        return add_separable_attention(content, value, row, column)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Keep the values and the factors; the content half needs nothing."""
+        ctx.save_for_backward(*inputs[1:])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        """Three contractions give the values' gradient, two more those of the factors."""
+        value, row, column = ctx.saved_tensors
+        height, width = row.shape[-1], column.shape[-1]
+        values = _rows_first(value, height)
+        mixed = _swap_axes(row @ values, width)
+        grad_out = _columns_first(grad, width)
+        grad_column = grad_out @ mixed.mT
+        grad_mixed = _swap_axes(column.mT @ grad_out, height)
+        grad_row = grad_mixed @ values.mT
+        grad_value = (row.mT @ grad_mixed).view(value.shape)
+        return grad, grad_value, grad_row, grad_column
+
+
+def add_separable_attention(
+    content: Float[Tensor, "batch heads tokens head_dim"],
+    value: Float[Tensor, "batch heads tokens head_dim"],
+    row: Float[Tensor, "*batch heads height height"],
+    column: Float[Tensor, "*batch heads width width"],
+) -> Float[Tensor, "batch heads tokens head_dim"]:
+    """The same by ordinary operations, for where no gradient is asked for."""
+    position = _contract(row, column, value)
+    # Laid out as the content is, (B, N, H, d) after a fused kernel, merging heads is free.
+    return (content.view(position.shape) + position).flatten(2, 3)
+
+
+def grid_positions(
+    grid: tuple[int, int], device: torch.device | None = None
+) -> Float[Tensor, "1 tokens 2"]:
+    """(x, y) of each patch of a grid in row-major order."""
+    height, width = grid
+    y, x = torch.meshgrid(
+        torch.arange(height, device=device, dtype=torch.float32),
+        torch.arange(width, device=device, dtype=torch.float32),
+        indexing="ij",
+    )
+    return torch.stack([x.flatten(), y.flatten()], dim=-1).unsqueeze(0)
+
+
+def position_query_key(
+    weight: Float[Tensor, "heads 3"], positions: Num[Tensor, "#batch tokens 2"]
+) -> tuple[Float[Tensor, "#batch heads tokens 3"], Float[Tensor, "#batch heads tokens 3"]]:
+    """Three channels per token whose dot product is the positional logit, for any tokens.
+
+    Terms that depend on the query alone cancel in the softmax, which leaves
+    (a - 2 c x_q) x_k + (b - 2 c y_q) y_k + c (x_k^2 + y_k^2).
+    """
+    a, b, c = (column.unsqueeze(-1) for column in at_least_single(weight).unbind(-1))
+    positions = positions.to(a.dtype)
+    # Centred coordinates keep the squares small; the softmax does not see the shift.
+    centred = positions - positions.mean(dim=1, keepdim=True)
+    x, y = centred.unsqueeze(1).unbind(-1)  # (B, 1, N)
+    query = torch.stack([a - 2 * c * x, b - 2 * c * y, c.expand_as(a - x)], dim=-1)
+    key = torch.stack([x, y, x**2 + y**2], dim=-1).expand(-1, weight.shape[0], -1, -1)
+    return query, key
+
+
+def padded_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(Q K^T) V where queries and values differ in channels.
+
+    The fused kernels want one number of channels, a multiple of eight; zeros change nothing.
+    """
+    channels = max(query.shape[-1], value.shape[-1])
+    channels += -channels % 8
+    query, key, padded = (F.pad(x, (0, channels - x.shape[-1])) for x in (query, key, value))
+    out = F.scaled_dot_product_attention(query, key, padded, scale=1.0)
+    return out[..., : value.shape[-1]]
+
+
+def _split(x: Tensor, size: int) -> Tensor:
+    """(B, H, n, size * d) to (B, H, n, size, d)."""
+    return x.view(*x.shape[:3], size, -1)
+
+
+def _rows_first(value: Tensor, height: int) -> Tensor:
+    """(B, H, N, d) to (B, H, height, width * d), one copy."""
+    return value.reshape(*value.shape[:2], height, -1)
+
+
+def _columns_first(value: Tensor, width: int) -> Tensor:
+    """(B, H, N, d) to (B, H, width, height * d), one copy."""
+    batch, heads, tokens, channels = value.shape
+    grid = value.view(batch, heads, tokens // width, width, channels)
+    return grid.transpose(2, 3).reshape(batch, heads, width, -1)
+
+
+def _swap_axes(mixed: Tensor, other: int) -> Tensor:
+    """(B, H, size, other * d) to (B, H, other, size * d), one copy."""
+    return _split(mixed, other).transpose(2, 3).reshape(*mixed.shape[:2], other, -1)
