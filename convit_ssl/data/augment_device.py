@@ -108,8 +108,8 @@ class DeviceAugmentation(nn.Module):
         self.mean: Tensor
         self.std: Tensor
         for name, values in (("mean", config.mean), ("std", config.std)):
-            values = torch.tensor(values).view(1, -1, 1, 1)
-            self.register_buffer(name, values, persistent=False)
+            statistics = torch.tensor(values).view(1, -1, 1, 1)
+            self.register_buffer(name, statistics, persistent=False)
         self._groups = [crop for crop in config.crops for _ in range(crop.count)]
 
     @torch.no_grad()
@@ -151,8 +151,9 @@ class DeviceAugmentation(nn.Module):
             out[chosen] = batched_colour.grey(out[chosen]).round_().expand(-1, 3, -1, -1)
         chosen = _chosen(drawn[:, SIGMA] > 0, device)
         if chosen is not None:
-            sigma = drawn[:, SIGMA][drawn[:, SIGMA] > 0].to(device)
-            out[chosen] = blur(out[chosen], sigma).round_()
+            sigma = drawn[:, SIGMA][drawn[:, SIGMA] > 0]
+            radius = math.ceil(3.0 * float(sigma.max()))
+            out[chosen] = blur(out[chosen], sigma.to(device), radius).round_()
         chosen = _chosen(drawn[:, SOLARIZE] > 0, device)
         if chosen is not None:
             values = out[chosen]
@@ -196,19 +197,27 @@ def resize_matrix(
 
 
 def blur(
-    images: Float[Tensor, "batch 3 height width"], sigma: Float[Tensor, " batch"]
+    images: Float[Tensor, "batch 3 height width"], sigma: Float[Tensor, " batch"], radius: int
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Gaussian blur, sigma in pixels for each image; the border is extended."""
-    rows = blur_matrix(sigma, images.shape[-2])
-    columns = rows if images.shape[-1] == images.shape[-2] else blur_matrix(sigma, images.shape[-1])
+    """Gaussian blur, sigma in pixels for each image, cut at ``radius``; the border is extended."""
+    height, width = images.shape[-2:]
+    rows = blur_matrix(sigma, height, radius)
+    columns = rows if height == width else blur_matrix(sigma, width, radius)
     return rows[:, None] @ images @ columns[:, None].transpose(-1, -2)
 
 
-def blur_matrix(sigma: Float[Tensor, " batch"], size: int) -> Float[Tensor, "batch size size"]:
+def blur_matrix(
+    sigma: Float[Tensor, " batch"], size: int, radius: int
+) -> Float[Tensor, "batch size size"]:
     """Row i holds the weights of the pixels that make pixel i."""
-    steps = torch.arange(size, device=sigma.device, dtype=torch.float32)
-    # The integral of the Gaussian beyond an end belongs to the end's pixel.
-    edges = torch.cat([steps - 0.5, steps[-1:] + 0.5])[None, None]
-    edges = (edges - steps[None, :, None]) / (sigma.view(-1, 1, 1) * math.sqrt(2.0))
-    edges[..., 0], edges[..., -1] = -math.inf, math.inf
-    return 0.5 * torch.erf(edges).diff(dim=-1)
+    pixels = torch.arange(size, device=sigma.device, dtype=torch.float32)
+    around = torch.arange(-radius, size + radius, device=sigma.device, dtype=torch.float32)
+    distance = around[None, :] - pixels[:, None]
+    weights = torch.exp(-0.5 * (distance / sigma.view(-1, 1, 1)).square())
+    weights = weights * (distance.abs() <= radius)
+    weights = weights / weights.sum(-1, keepdim=True)
+    # What lies beyond an end has the value of the end.
+    inside = weights[..., radius : radius + size].clone()
+    inside[..., 0] += weights[..., :radius].sum(-1)
+    inside[..., -1] += weights[..., radius + size :].sum(-1)
+    return inside

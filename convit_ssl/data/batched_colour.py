@@ -1,6 +1,6 @@
 """Colour of a batch of images whose every image has its own parameters.
 
-Values are 0..255 throughout and are rounded after each step, as uint8 images are.
+Values are whole numbers from 0 to 255 after each step, as those of uint8 images are.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ def jitter(
         images: 0..255.
         drawn: on the CPU: four pairs of operation (-1: none) and factor.
     """
-    for operation, factor in drawn.view(len(drawn), -1, 2).unbind(1):
+    for pair in drawn.reshape(len(drawn), -1, 2).unbind(1):
+        operation, factor = pair.unbind(1)
         images = _affine(images, operation, factor)
         turned = (operation == HUE).nonzero()[:, 0]
         if len(turned):
@@ -58,7 +59,8 @@ def _affine(images: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
     matrix, mean_grey = matrix.to(device), mean_grey.to(device)
     middle = grey(images).mean((1, 2, 3)).round() * mean_grey
     mixed = torch.baddbmm(middle.view(-1, 1, 1), matrix, images.flatten(2))
-    return mixed.clamp_(0.0, 255.0).round_().view_as(images)
+    # Cut off, as Pillow does; the small term is for what float32 leaves below a whole number.
+    return mixed.clamp_(0.0, 255.0).add_(1e-3).floor_().view_as(images)
 
 
 def turn_hue(

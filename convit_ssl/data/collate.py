@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from convit_ssl.data.augment_device import Canvas
-
 
 def fast_collate(samples: Sequence[tuple[Any, int, int]]) -> tuple[Any, Tensor, Tensor]:
     """``(crops, targets, indices)`` of samples ``(crop or crops, target, index)``.
@@ -22,13 +20,17 @@ def fast_collate(samples: Sequence[tuple[Any, int, int]]) -> tuple[Any, Tensor, 
     images, targets, indices = zip(*samples, strict=True)
     first = images[0]
     batch: Any
-    if isinstance(first, Canvas):
-        batch = Canvas(*(_stack(parts) for parts in zip(*images, strict=True)))
+    if isinstance(first, tuple):
+        batch = type(first)(*(_stack(parts) for parts in zip(*images, strict=True)))
     elif isinstance(first, list):
         batch = [_stack(crops) for crops in zip(*images, strict=True)]
     else:
         batch = _stack(images)
     return batch, torch.tensor(targets), torch.tensor(indices)
+
+
+def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return torch.empty(shape, device="meta").stride()
 
 
 def _stack(tensors: Sequence[Tensor]) -> Tensor:
@@ -42,9 +44,7 @@ def _stack(tensors: Sequence[Tensor]) -> Tensor:
     if get_worker_info() is None:
         out = torch.empty(shape, dtype=first.dtype)
     else:
-        count = first.numel() * len(tensors)
-        storage = first.untyped_storage()._new_shared(
-            count * first.element_size(), device=first.device
-        )
-        out = torch.empty(0, dtype=first.dtype).set_(storage, 0, shape)
+        size = first.numel() * first.element_size() * len(tensors)
+        storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
+        out = torch.empty(0, dtype=first.dtype).set_(storage, 0, shape, _strides(shape))
     return torch.stack(list(tensors), out=out)
