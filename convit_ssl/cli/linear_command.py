@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     probe_sources.add_arguments(parser)
     probe_report.add_arguments(parser)
     add = parser.add_argument
-    add("--epochs", type=int, default=LinearConfig.epochs, help="within 1,000 to 12,500 steps")
+    add("--epochs", type=int, default=LinearConfig.epochs, help="within 2,000 to 12,500 steps")
     add("--hold-out", type=float, default=LinearConfig.hold_out, help="share of train to choose by")
     add("--no-refit", action="store_true", help="measure the head that was fitted without it")
     add("--no-standardise", action="store_true", help="leave features as the trunk gives them")

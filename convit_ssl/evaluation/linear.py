@@ -51,7 +51,7 @@ class LinearConfig:
     learning_rates: tuple[float, ...] = LEARNING_RATES
     batch_size: int = 256
     epochs: int = 100
-    min_iterations: int = 1000
+    min_iterations: int = 2000
     max_iterations: int = 12500
     momentum: float = 0.9
     hold_out: float = 0.2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,14 +83,20 @@ def fit_logistic(
     )
     images = len(rows)
 
+    def chunks() -> Iterator[tuple[Tensor, Tensor]]:
+        for chunk, batch in data.batches(rows, 16384):
+            features = torch.cat([batch[name] for name in columns], dim=1).double()
+            yield features, torch.from_numpy(targets[chunk]).to(features.device)
+
+    # L-BFGS reads everything a few hundred times: keep it while it is under 1 GB.
+    kept = list(chunks()) if 8 * images * width < 1 << 30 else None
+
     def closure() -> Tensor:
         weight = parameters.detach()[:-1]
         total: Tensor = 0.5 / (inverse_penalty * images) * weight.square().sum()
         gradient = torch.zeros_like(parameters)
         gradient[:-1] = weight / (inverse_penalty * images)
-        for chunk, batch in data.batches(rows, 16384):
-            features = torch.cat([batch[name] for name in columns], dim=1).double()
-            truth = torch.from_numpy(targets[chunk]).to(features.device)
+        for features, truth in kept or chunks():
             logits = features @ weight + parameters.detach()[-1]
             total = total + F.cross_entropy(logits, truth, reduction="sum") / images
             error = (logits.softmax(dim=1) - F.one_hot(truth, num_classes)) / images

@@ -1,0 +1,184 @@
+"""`convit-ssl knn`, `linear` and `features` as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from convit_ssl.cli.main import main
+from convit_ssl.models import ConViT, ConViTConfig
+
+CONFIG = ConViTConfig(
+    img_size=16, patch_size=4, embed_dim=12, depth=4, num_heads=4, num_gpsa_layers=2, num_classes=0
+)
+QUICK = ["--device", "cpu", "--workers", "0"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 5)):
+        for label, name in enumerate(("ant", "bee", "cat")):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = generator.integers(0, 120, (16, 16, 3))
+                pixels[..., label] += 120
+                path = tmp_path / "images" / split / name / f"{number}.png"
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """What a training run leaves: a student, and a teacher that differs from it."""
+    weights = {}
+    for seed, role in enumerate(("student", "teacher")):
+        torch.manual_seed(seed)
+        weights[role] = ConViT(CONFIG).state_dict()
+    state = {
+        "classy_state_dict": {
+            "base_model": {"model": {"trunk": weights["student"], "heads": {}}},
+            "loss": {f"teacher.trunk.{key}": value for key, value in weights["teacher"].items()},
+        },
+        "convit_ssl": {"format": 1, "model": asdict(CONFIG), "method": "dino", "epoch": 3},
+    }
+    checkpoints = tmp_path / "run" / "checkpoints"
+    checkpoints.mkdir(parents=True)
+    torch.save(state, checkpoints / "checkpoint_e0003.torch")
+    (checkpoints / "last.torch").symlink_to("checkpoint_e0003.torch")
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def options(folder: Path, tmp_path: Path) -> list[str]:
+    where = ["--data", "folder", "--data-dir", str(folder), "--cache", str(tmp_path / "cache")]
+    return [*where, *QUICK]
+
+
+def results(path: Path) -> list[dict[str, Any]]:
+    rows = json.loads(path.read_text())["results"]
+    assert isinstance(rows, list)
+    return rows
+
+
+def test_knn_of_a_run_with_references(
+    run_folder: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, picture = tmp_path / "knn.json", tmp_path / "confusion.png"
+    extra = ["--references", "--json", str(out), "--confusion", str(picture)]
+    assert main(["knn", str(run_folder), *options, *extra]) == 0
+    rows = results(out)
+    assert [row["name"] for row in rows] == [
+        "raw pixels", "untrained network", "ConViT dino epoch 3, teacher",
+    ]  # fmt: skip
+    assert rows[0]["accuracy"] == 1.0
+    assert len({row["weights"] for row in rows}) == 3
+    assert rows[2]["fingerprint"]["val_data"] == rows[0]["fingerprint"]["val_data"]
+    assert rows[2]["images"] == {"train": 24, "val": 15}
+    shown = capsys.readouterr().out
+    assert "train has 24 labelled images: k = 100, 200 became 24" in shown
+    assert "per class" in shown
+    with Image.open(picture) as image:
+        assert min(image.size) > 300
+
+
+def test_linear_of_teacher_and_student_by_any_number_of_processes(
+    run_folder: Path, options: list[str], tmp_path: Path
+) -> None:
+    rows = {}
+    for processes, weights in ((1, "teacher"), (2, "teacher"), (1, "student")):
+        out = tmp_path / f"{processes}{weights}.json"
+        cache = ["--cache", str(tmp_path / f"cache{processes}"), "--batch-size", "5"]
+        probe = ["--epochs", "1", "--processes", str(processes), "--weights", weights]
+        arguments = [str(run_folder), *options, *cache, *probe, "--json", str(out)]
+        assert main(["linear", *arguments]) == 0
+        [rows[processes, weights]] = results(out)
+    one, two = rows[1, "teacher"], rows[2, "teacher"]
+    for key in ("accuracy", "head", "sweep", "logistic", "weights", "fingerprint", "settings"):
+        assert one[key] == two[key], key
+    assert rows[1, "student"]["weights"] != one["weights"]
+    assert len(one["sweep"]) == 4 * 13
+
+
+def test_features_are_reused(
+    run_folder: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "features"
+    arguments = ["features", str(run_folder), *options, "--out", str(out)]
+    assert main(arguments) == 0
+    assert "24 images x 36 (class_last1, class_last2, patch_mean_last1)" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert "reused" in capsys.readouterr().out
+    assert main(["knn", str(out), "--token", "patch_mean_last1", "-k", "3"]) == 0
+    assert "15 images of val, 24 of train (k = 3)" in capsys.readouterr().out
+
+
+def test_mask_and_subset_change_what_is_measured(
+    run_folder: Path, options: list[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "r.json"
+    asked = ["--mask", "content", "--subset", "per_class=4,seed=1", "--json", str(out)]
+    assert main(["knn", str(run_folder), *options, *asked]) == 0
+    [row] = results(out)
+    assert row["images"] == {"train": 12, "val": 15}
+    assert row["name"].endswith("content masked")
+    assert row["settings"]["mask"] == "content"
+
+
+@pytest.mark.parametrize("command", ["knn", "linear"])
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("no data", "say which images: --data digits"),
+        ("no val", "has no val/ folder"),
+        ("unknown classes", "only in val/: dog"),
+        ("no labels", "has a label"),
+        ("other width", "nothing was loaded"),
+        ("no checkpoint", "absent.torch"),
+        ("unknown variant", "unknown model 'convit_nan'; did you mean 'convit_nano'"),
+        ("pixels have no reference", "CKPT is 'pixels' itself"),
+    ],
+)
+def test_bad_input_is_one_message(
+    command: str, case: str, message: str, run_folder: Path, options: list[str],
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    checkpoint = str(run_folder)
+    if case == "no data":
+        options = QUICK
+    elif case == "no val":
+        (folder / "val").rename(tmp_path / "elsewhere")
+    elif case == "unknown classes":
+        (folder / "val" / "bee").rename(folder / "val" / "dog")
+    elif case == "no labels":
+        for split in ("train", "val"):
+            for path in list((folder / split).glob("*/*.png")):
+                path.rename(folder / split / f"{path.parent.name}{path.name}")
+            for name in ("ant", "bee", "cat"):
+                (folder / split / name).rmdir()
+    elif case == "other width":
+        path = run_folder / "checkpoints" / "last.torch"
+        state = torch.load(path, weights_only=True)
+        state["convit_ssl"]["model"]["embed_dim"] = 16
+        torch.save(state, path)
+    elif case == "no checkpoint":
+        checkpoint = "absent.torch"
+    elif case == "unknown variant":
+        checkpoint = "random:convit_nan"
+    else:
+        checkpoint, options = "pixels", [*options, "--references"]
+    out = tmp_path / "never.json"
+    assert main([command, checkpoint, *options, "--json", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith(f"convit-ssl {command}: ")
+    assert "Traceback" not in captured.err
+    assert not out.exists()
+    assert not list(tmp_path.glob("cache/.*"))

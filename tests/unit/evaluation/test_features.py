@@ -1,0 +1,199 @@
+"""Features are extracted once, are the model's own tokens, and never outlive what they are of."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.features import FeatureSet, extract_features, load_features
+from convit_ssl.evaluation.processes import run_in_processes
+from convit_ssl.evaluation.tokens import (
+    PixelFeatures,
+    PixelTransform,
+    TokenFeatures,
+    available_columns,
+    default_columns,
+    pixel_transform,
+)
+from convit_ssl.models import ConViT, ConViTConfig
+
+
+def batch_of(images: ImageFiles) -> torch.Tensor:
+    return torch.stack([images[i][0] for i in range(len(images))])
+
+
+def test_columns_are_the_normalised_tokens(
+    model: ConViT, images: ImageFiles, tmp_path: Path
+) -> None:
+    names = ["patch_mean_last3", "class_last2", "class_last1", "patch_mean_last1"]
+    found = extract_features(TokenFeatures(model, names), images, tmp_path / "f", device="cpu")
+    with torch.no_grad():
+        layers = model.get_intermediate_layers(batch_of(images), n=2, return_class_token=True)
+        gpsa = model.get_intermediate_layers(batch_of(images), n=3)[0]
+        last = model.forward_features(batch_of(images))
+    expected = {
+        "patch_mean_last3": gpsa.mean(dim=1),
+        "class_last2": layers[0][1],
+        "class_last1": last[:, 0],
+        "patch_mean_last1": layers[1][0].mean(dim=1),
+    }
+    for name in names:
+        np.testing.assert_allclose(found.column(name), expected[name], atol=1e-5)
+    assert found.targets.tolist() == list(images.targets)
+    assert list(found.paths) == images.paths
+    assert list(found.classes) == ["a", "b", "c"]
+
+
+def test_class_tokens_exist_only_after_the_gpsa_layers(model: ConViT) -> None:
+    assert default_columns(model) == ("class_last1", "class_last2", "patch_mean_last1")
+    assert "class_last3" not in available_columns(model)
+    with pytest.raises(UserError, match="no feature 'class_last3'; it has class_last1"):
+        TokenFeatures(model, ["class_last3"])
+
+
+def test_patch_mean_leaves_the_class_token_out_of_a_plain_vit() -> None:
+    vit = ConViT(
+        ConViTConfig(img_size=8, patch_size=4, embed_dim=8, depth=2, num_heads=4, num_gpsa_layers=0)
+    ).eval()
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        got = TokenFeatures(vit, ["patch_mean_last1", "patch_mean_last2"])(x)
+        first, last = vit.get_intermediate_layers(x, n=2, return_class_token=True)
+    expected = torch.cat([last[0].mean(dim=1), first[0].mean(dim=1)], dim=1)
+    torch.testing.assert_close(got, expected)
+
+
+def test_second_extraction_reuses_and_a_change_does_not(
+    model: ConViT, folder: Path, tmp_path: Path
+) -> None:
+    def extract() -> FeatureSet:
+        images = open_dataset("folder", folder, "train", transform)
+        return extract_features(TokenFeatures(model), images, tmp_path / "f", device="cpu")
+
+    transform = evaluation_transform(16)
+    first = extract()
+    assert "reused" not in first.manifest
+    assert extract().manifest["reused"] is True
+
+    transform = evaluation_transform(16, interpolation="bilinear", crop_ratio=0.7)
+    assert "reused" not in extract().manifest
+    with torch.no_grad():
+        model.blocks[0].attn.gating_param[1] += 1e-4
+    assert "reused" not in extract().manifest
+    changed = folder / "train" / "b" / "03.png"
+    Image.new("RGB", (16, 16)).save(changed)
+    assert "reused" not in extract().manifest
+    changed.unlink()
+    assert len(extract()) == len(first) - 1
+
+
+def test_touched_files_are_read_again(model: ConViT, folder: Path, tmp_path: Path) -> None:
+    def extract() -> FeatureSet:
+        images = open_dataset("folder", folder, "train", evaluation_transform(16))
+        return extract_features(TokenFeatures(model), images, tmp_path / "f", device="cpu")
+
+    first = extract().manifest
+    os.utime(folder / "train" / "a" / "00.png", ns=(1, 1))
+    second = extract().manifest
+    assert "reused" not in second
+    assert first["fingerprint"]["data"] == second["fingerprint"]["data"]
+
+
+def test_two_processes_write_the_same_bits(
+    model: ConViT, images: ImageFiles, tmp_path: Path
+) -> None:
+    extract = partial(extract_features, TokenFeatures(model), images, device="cpu", batch_size=4)
+    one = extract(tmp_path / "one")
+    two = run_in_processes(extract, 2, tmp_path / "two")
+    assert two is not None
+    assert two.manifest["processes"] == 2
+    np.testing.assert_array_equal(one.features, two.features)
+    np.testing.assert_array_equal(one.targets, two.targets)
+
+
+def test_workers_change_nothing(model: ConViT, images: ImageFiles, tmp_path: Path) -> None:
+    one = extract_features(TokenFeatures(model), images, tmp_path / "one", batch_size=4)
+    two = extract_features(TokenFeatures(model), images, tmp_path / "two", batch_size=4, workers=2)
+    np.testing.assert_array_equal(one.features, two.features)
+
+
+def test_a_failure_leaves_nothing(model: ConViT, images: ImageFiles, tmp_path: Path) -> None:
+    with torch.no_grad():
+        model.norm.weight[0] = torch.nan
+    with pytest.raises(UserError, match="not finite"):
+        extract_features(TokenFeatures(model), images, tmp_path / "out" / "f", device="cpu")
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_folder_with_other_things_is_left_alone(
+    model: ConViT, images: ImageFiles, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="something other than features"):
+        extract_features(TokenFeatures(model), images, tmp_path, device="cpu")
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_an_unreadable_image_has_no_label(model: ConViT, folder: Path, tmp_path: Path) -> None:
+    (folder / "train" / "b" / "03.png").write_bytes(b"not a picture")
+    images = open_dataset("folder", folder, "train", evaluation_transform(16))
+    found = extract_features(TokenFeatures(model), images, tmp_path / "f", device="cpu")
+    broken = [path.endswith("b/03.png") for path in found.paths]
+    assert found.targets[broken].tolist() == [-1]
+    assert len(found.labelled()) == len(images) - 1
+    assert found.manifest["labelled"] == len(images) - 1
+
+
+def test_a_random_transform_is_refused(model: ConViT, folder: Path, tmp_path: Path) -> None:
+    images = open_dataset("folder", folder, "train", lambda image: torch.rand(3, 16, 16))
+    with pytest.raises(UserError, match="different result for the same image"):
+        extract_features(TokenFeatures(model), images, tmp_path / "f", device="cpu")
+
+
+def test_progress_ends_at_the_last_image(model: ConViT, images: ImageFiles, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    extract_features(
+        TokenFeatures(model), images, tmp_path / "f", batch_size=8,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
+    assert seen == [(8, 21), (16, 21), (21, 21)]
+
+
+def test_raw_pixels_are_the_pixels(folder: Path, tmp_path: Path) -> None:
+    images = open_dataset("folder", folder, "train")
+    transform = pixel_transform(images.paths)
+    assert (transform.side, transform.grey) == (16, False)
+    images = open_dataset("folder", folder, "train", transform)
+    found = extract_features(PixelFeatures(transform), images, tmp_path / "f", device="cpu")
+    with Image.open(images.paths[5]) as image:
+        expected = np.asarray(image, dtype=np.float32).transpose(2, 0, 1).ravel() / 255
+    np.testing.assert_allclose(found.column("pixels")[5], expected)
+
+
+def test_grey_images_are_one_channel(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for i, path in enumerate(paths):
+        Image.new("L", (40, 9), color=10 * i).save(path)
+    transform = pixel_transform(paths)
+    assert (transform.side, transform.grey) == (9, True)
+    with Image.open(paths[2]) as image:
+        assert PixelTransform(4, True)(image.convert("RGB")).shape == (1, 4, 4)
+
+
+def test_feature_sets_check_themselves(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="3 features for 2 targets"):
+        FeatureSet(torch.zeros(3, 2), np.zeros(2))
+    with pytest.raises(UserError, match="none of 3 images has a label"):
+        FeatureSet(torch.zeros(3, 2), np.full(3, -1)).labelled()
+    with pytest.raises(UserError, match="no feature 'x' here; there are features"):
+        FeatureSet(torch.zeros(3, 2), np.zeros(3)).column("x")
+    with pytest.raises(UserError, match="no features in"):
+        load_features(tmp_path)

@@ -1,0 +1,153 @@
+"""kNN against the formula written out, whatever the chunks, ties and missing labels."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.feature_set import FeatureSet
+from convit_ssl.evaluation.knn import (
+    decode_keys,
+    evaluate_knn,
+    nearest_neighbours,
+    rank_keys,
+    weighted_vote,
+)
+from convit_ssl.evaluation.processes import run_in_processes
+
+
+def naive(
+    train: np.ndarray, targets: np.ndarray, query: np.ndarray, k: int, temperature: float
+) -> int:
+    """DINO's vote for one query, from the formula."""
+    unit = train / np.linalg.norm(train, axis=1, keepdims=True)
+    similarity = unit @ (query / np.linalg.norm(query))
+    votes: dict[int, float] = {}
+    for i in np.argsort(-similarity, kind="stable")[:k]:
+        weight = np.exp(similarity[i] / temperature)
+        votes[targets[i]] = votes.get(targets[i], 0.0) + weight
+    return max(votes, key=lambda label: votes[label])
+
+
+def sets(seed: int, train: int = 41, val: int = 13, classes: int = 3) -> tuple[FeatureSet, ...]:
+    generator = np.random.default_rng(seed)
+    return tuple(
+        FeatureSet(
+            generator.standard_normal((n, 5)).astype(np.float32),
+            generator.integers(0, classes, n),
+            classes=[f"c{i}" for i in range(classes)],
+        )
+        for n in (train, val)
+    )
+
+
+@given(seed=st.integers(0, 1000), k=st.integers(1, 41))
+@settings(max_examples=30, deadline=None)
+def test_vote_is_the_formula(seed: int, k: int) -> None:
+    train, val = sets(seed)
+    found = evaluate_knn(train, val, ks=[k], device="cpu")
+    expected = [naive(train.features, train.targets, q, k, 0.07) for q in val.features]
+    assert found.accuracy[k].correct == int((np.array(expected) == val.targets).sum())
+
+
+@given(train_chunk=st.integers(1, 50), query_chunk=st.integers(1, 20))
+@settings(max_examples=20, deadline=None)
+def test_chunks_do_not_matter(train_chunk: int, query_chunk: int) -> None:
+    # Small integers, so that similarities tie exactly and the order of equals is at stake.
+    generator = np.random.default_rng(3)
+    train = np.sign(generator.standard_normal((37, 4))).astype(np.float32)
+    queries = np.sign(generator.standard_normal((11, 4))).astype(np.float32)
+    rows, similarity = nearest_neighbours(
+        train, queries, 9, device="cpu", train_chunk=train_chunk, query_chunk=query_chunk
+    )
+    exact = (queries @ train.T) / 4
+    expected = np.argsort(-exact, axis=1, kind="stable")[:, :9]
+    np.testing.assert_array_equal(rows.numpy(), expected)
+    np.testing.assert_allclose(similarity.numpy(), np.take_along_axis(exact, expected, 1))
+
+
+@given(st.lists(st.floats(-1, 1, width=32), min_size=2, max_size=30))
+def test_keys_sort_as_the_similarities_and_then_by_row(values: list[float]) -> None:
+    similarity = torch.tensor([values])
+    rows = torch.arange(len(values))
+    ranked = rank_keys(similarity, rows).topk(len(values)).values
+    found, decoded = decode_keys(ranked)
+    order = sorted(range(len(values)), key=lambda i: (-values[i], np.signbit(values[i]), i))
+    assert found[0].tolist() == order
+    assert decoded[0].tolist() == [values[i] for i in order]
+
+
+def test_rows_without_labels_take_no_part() -> None:
+    train, val = sets(5)
+    train.targets[::3] = -1
+    val.targets[1] = -1
+    kept, asked = train.targets >= 0, val.targets >= 0
+    found = evaluate_knn(train, val, ks=[7], device="cpu")
+    alone = evaluate_knn(
+        FeatureSet(train.features[kept], train.targets[kept], classes=train.classes),
+        FeatureSet(val.features[asked], val.targets[asked], classes=val.classes),
+        ks=[7],
+        device="cpu",
+    )
+    assert found.as_dict() == alone.as_dict()
+    assert found.accuracy[7].total == 12
+
+
+def test_more_neighbours_than_images_are_cut_with_a_note() -> None:
+    train, val = sets(0, train=12)
+    found = evaluate_knn(train, val, device="cpu")
+    assert list(found.accuracy) == [10, 12]
+    assert found.headline == 12
+    assert found.notes == ["train has 12 labelled images: k = 20, 100, 200 became 12"]
+    with pytest.raises(UserError, match="1 or more"):
+        evaluate_knn(train, val, ks=[0])
+
+
+def test_the_quoted_k_is_fixed_beforehand() -> None:
+    train, val = sets(0, train=300)
+    assert evaluate_knn(train, val, device="cpu").headline == 20
+
+
+def test_confusion_and_classes() -> None:
+    train, val = sets(2)
+    found = evaluate_knn(train, val, ks=[5], device="cpu")
+    assert found.confusion.sum() == 13
+    assert found.confusion.sum(axis=1).tolist() == np.bincount(val.targets, minlength=3).tolist()
+    assert found.accuracy[5].correct == found.confusion.trace()
+    row = found.confusion[1]
+    assert found.per_class[1] == row[1] / row.sum()
+
+
+def test_val_is_read_by_the_names_of_its_classes() -> None:
+    train, val = sets(4)
+    part = FeatureSet(val.features, np.where(val.targets == 2, 0, -1), classes=["c2"])
+    found = evaluate_knn(train, part, ks=[5], device="cpu")
+    whole = evaluate_knn(train, val, ks=[5], device="cpu")
+    assert found.per_class[2] == whole.per_class[2]
+    assert found.per_class[:2] == [None, None]
+    other = FeatureSet(val.features, val.targets, classes=["c0", "x", "y"])
+    with pytest.raises(UserError, match="2 classes that train does not have: 'x', 'y'"):
+        evaluate_knn(train, other)
+
+
+def test_first_class_wins_a_tie() -> None:
+    labels = torch.tensor([[2, 1, 1, 2]])
+    assert weighted_vote(labels, torch.ones(1, 4), 3).tolist() == [1]
+
+
+def test_two_processes_give_the_same_answer() -> None:
+    generator = np.random.default_rng(0)
+    train = generator.standard_normal((300, 6)).astype(np.float32)
+    queries = generator.standard_normal((53, 6)).astype(np.float32)
+    search = partial(nearest_neighbours, k=20, device="cpu", query_chunk=8, train_chunk=64)
+    one = search(train, queries)
+    two = run_in_processes(search, 2, train, queries)
+    assert two is not None
+    assert torch.equal(one[0], two[0])
+    assert torch.equal(one[1], two[1])

@@ -1,0 +1,114 @@
+"""Intervals, rows that are averaged or refused, and pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+from scipy.stats import binomtest
+
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.accuracy import Accuracy, confusion_matrix, per_class_accuracy
+from convit_ssl.evaluation.pictures import draw_confusion
+from convit_ssl.evaluation.results import (
+    average,
+    commit,
+    hardware,
+    read_rows,
+    result_row,
+    results_table,
+    write_json,
+)
+
+
+@given(st.integers(1, 2000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_interval_is_wilsons(counts: tuple[int, int]) -> None:
+    expected = binomtest(*counts).proportion_ci(0.95, "wilson")
+    low, high = Accuracy(*counts).interval
+    assert low == pytest.approx(expected.low, abs=1e-9)
+    assert high == pytest.approx(expected.high, abs=1e-9)
+
+
+def test_accuracy_reads_well() -> None:
+    assert str(Accuracy(797, 797)) == "100.0 % [99.5, 100.0]"
+
+
+def test_confusion_counts_true_rows_and_predicted_columns() -> None:
+    found = confusion_matrix(np.array([0, 1, 1]), np.array([0, 0, 1]), 3)
+    assert found.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert per_class_accuracy(found) == [0.5, 1.0, None]
+
+
+def row(accuracy: float, seed: int, **changes: object) -> dict[str, object]:
+    settings = {"data": "digits", "subset": "fraction=0.1"}
+    marks = {"val_data": "ab", "transform": "cd"}
+    made = result_row("knn", f"run {seed}", {"accuracy": accuracy}, settings, marks, seed=seed)
+    return {**made, **changes}
+
+
+def test_rows_that_differ_in_the_seed_are_averaged() -> None:
+    found = average([row(0.5, 0), row(0.7, 1), row(0.6, 2)])
+    assert found["mean"] == pytest.approx(0.6)
+    assert found["spread"] == pytest.approx(0.1)
+    assert found["seeds"] == [0, 1, 2]
+    assert average([row(0.5, 0)])["spread"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"fingerprint": {"val_data": "xx", "transform": "cd"}}, r"fingerprint \(val_data\)"),
+        ({"settings": {"data": "digits"}}, r"settings \(subset\)"),
+        ({"kind": "linear"}, "kind"),
+    ],
+)
+def test_rows_of_different_things_are_not_averaged(changes: dict, named: str) -> None:
+    with pytest.raises(UserError, match=f"'run 0' and 'run 1' are not averaged: their {named}"):
+        average([row(0.5, 0), row(0.6, 1, **changes)])
+
+
+def test_rows_say_what_they_depend_on(tmp_path: Path) -> None:
+    write_json({"results": [row(0.5, 0), row(0.6, 1)]}, tmp_path / "deep" / "r.json")
+    write_json([row(0.7, 2)], tmp_path / "list.json")
+    rows = read_rows([tmp_path / "deep" / "r.json", tmp_path / "list.json"])
+    assert [r["accuracy"] for r in rows] == [0.5, 0.6, 0.7]
+    assert {"commit", "versions", "hardware", "time", "settings_hash", "command"} <= set(rows[0])
+    assert "torch" in rows[0]["versions"]
+    assert rows[0]["hardware"]["cores"] >= 1
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["r.json"]
+    (tmp_path / "bad.json").write_text(json.dumps({"loss": 3}))
+    with pytest.raises(UserError, match="holds no results"):
+        read_rows([tmp_path / "bad.json"])
+    with pytest.raises(UserError, match="cannot read results"):
+        read_rows([tmp_path / "absent.json"])
+
+
+def test_commit_is_none_outside_of_git(tmp_path: Path) -> None:
+    assert commit(tmp_path) is None
+    assert "cpu" in hardware()
+
+
+def test_table_has_a_line_per_result() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    made = [row(0.5, 0, interval_95=[0.4, 0.6], details={"k=10": "49.0"}), row(0.6, 1)]
+    console.print(results_table(made, "kNN"))
+    text = console.export_text()
+    assert "50.0 %" in text
+    assert "40.0 - 60.0" in text
+    assert "49.0" in text
+
+
+@pytest.mark.parametrize("classes", [3, 25, 70])
+def test_confusion_picture(classes: int, tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).integers(0, 9, (classes, classes))
+    draw_confusion(counts, [f"class {i}" for i in range(classes)], tmp_path / "c.png", "title")
+    with Image.open(tmp_path / "c.png") as image:
+        assert min(image.size) > 300
+    assert [p.name for p in tmp_path.iterdir()] == ["c.png"]
