@@ -134,9 +134,14 @@ class AugmentConfig:
 
     @property
     def min_side(self) -> int:
-        """Pixels a side that an image needs so that no crop is enlarged more for having fewer."""
+        """Pixels a side that an image needs for the smallest crops to be as sharp as they can.
+
+        Half as much again as their number of pixels: a larger image may be made smaller
+        before it is cropped, and that is resampling it twice.
+        """
         return max(
-            math.ceil(max(crop.height_width) / math.sqrt(crop.scale[0])) for crop in self.crops
+            math.ceil(1.5 * max(crop.height_width) / math.sqrt(crop.scale[0]))
+            for crop in self.crops
         )
 
     def adapt(
