@@ -1,0 +1,74 @@
+"""``convit-ssl export``: write a trunk for other libraries, each checked by that library."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import convit_ssl.adapters  # noqa: F401  lets timm be imported beside a CPU build of torch
+from convit_ssl.export import load_trunk
+from convit_ssl.export.figures import figures_from_results, figures_from_run
+from convit_ssl.export.trunk import TARGETS, export_trunk
+from convit_ssl.models import ConViT
+
+SUMMARY = "write a trunk for safetensors, timm, ONNX and others, and compare the outputs"
+EXAMPLE = "convit-ssl export runs/demo --to timm safetensors onnx"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add = parser.add_argument
+    add("checkpoint", metavar="CKPT", help="checkpoint, run folder, or any file that import reads")
+    add("--to", nargs="+", action="extend", required=True, metavar="FORM", help=", ".join(TARGETS))
+    add("--output", type=Path, metavar="DIR", help="folder to write; CKPT's name by default")
+    add("--weights", default="teacher", choices=("teacher", "student", "ema"))
+    add("--img-size", type=int, metavar="PX", help="resample position embeddings to this size")
+    add("--no-classifier", action="store_true", help="leave a classifier out: features only")
+    add("--name", help="of the files; variant and method by default")
+    add("--license", default="unknown", help="of the weights, for the model card (apache-2.0)")
+    add("--results", nargs="+", default=[], metavar="JSON", help="figures for the model card")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, write, compare, print."""
+    model = load_trunk(
+        args.checkpoint,
+        weights=args.weights,
+        img_size=args.img_size,
+        num_classes=0 if args.no_classifier else None,
+    )
+    provenance: dict[str, object] = model.provenance  # type: ignore[assignment]
+    output = args.output or _default_output(str(provenance["path"]))
+    targets = [target for group in args.to for target in group.split(",") if target]
+    figures = [*figures_from_run(str(provenance["path"])), *figures_from_results(args.results)]
+    written = export_trunk(
+        model,
+        targets,
+        output,
+        name=args.name or _default_name(model),
+        license_name=args.license,
+        figures=figures,
+    )
+    print(f"{provenance['weights']} weights of {provenance['path']}")
+    print(f"written in {output}, largest difference of outputs on random images:")
+    width = max(len(item.target) for item in written)
+    for item in written:
+        differences = ", ".join(map(str, item.differences)) or "values compared, equal"
+        print(f"  {item.target:<{width}}  {differences}  ({', '.join(item.files)})")
+        if item.note:
+            print(f"  {'':<{width}}  {item.note}")
+    print(f"  {'model card':<{width}}  README.md")
+    return 0
+
+
+def _default_output(path: str) -> Path:
+    file = Path(path)
+    if file.parent.name == "checkpoints":  # runs/<name>/checkpoints/last.torch
+        return file.parent.parent / "export"
+    return file.parent / f"{file.stem}_export"
+
+
+def _default_name(model: ConViT) -> str:
+    provenance: dict[str, str | None] = model.provenance  # type: ignore[assignment]
+    words = [provenance["variant"] or "convit", provenance["method"]]
+    return "_".join(word for word in words if word)

@@ -1,0 +1,186 @@
+"""The model card: what the weights are, how they were made, what they reach, how to load them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convit_ssl import __version__
+from convit_ssl.export.check import Difference
+from convit_ssl.export.figures import Figure
+from convit_ssl.export.infer import variant_of
+from convit_ssl.export.load import weights_fingerprint
+from convit_ssl.models import ConViT
+
+_USES = {
+    "timm": """import timm
+model = timm.create_model("local-dir:timm", pretrained=True).eval()
+features = model(images)""",
+    "hf": """from convit_ssl.export.hub import HubConViT
+model = HubConViT.from_pretrained("hf").eval()
+features = model(images)""",
+    "safetensors": """from convit_ssl.export import load_trunk
+model = load_trunk("{name}.safetensors")
+features = model(images)""",
+    "official": """import timm
+model = timm.create_model({timm_arguments}, checkpoint_path="{name}.pth").eval()
+features = model(images)""",
+    "onnx": """import onnxruntime
+session = onnxruntime.InferenceSession("{name}.onnx")
+features = session.run(["features"], {{"images": images.numpy()}})[0]""",
+    "torch-export": """import torch
+model = torch.export.load("{name}.pt2").module()
+features = model(images)""",
+    "vissl": """# in a VISSL 0.1.6 configuration, trunk `convit`
+MODEL.WEIGHTS_INIT.PARAMS_FILE: {name}_vissl.torch
+MODEL.WEIGHTS_INIT.STATE_DICT_KEY_NAME: classy_state_dict""",
+}
+_TITLES = {
+    "timm": "timm", "hf": "huggingface_hub", "safetensors": "convit_ssl",
+    "official": "official weights, in timm", "onnx": "onnxruntime",
+    "torch-export": "torch.export, without this package", "vissl": "VISSL 0.1.6",
+}  # fmt: skip
+
+
+def model_card(
+    model: ConViT,
+    differences: Mapping[str, Sequence[Difference]],
+    name: str,
+    license_name: str,
+    figures: Sequence[Figure] = (),
+) -> str:
+    """A README.md with the hub's front matter.
+
+    Args:
+        model: with the `provenance` that `load_trunk` leaves.
+        differences: what was written, and how far each target's outputs are from ours.
+        name: of the files.
+        license_name: of the weights.
+        figures: measured with these weights.
+    """
+    provenance = getattr(model, "provenance", {})
+    # A folder of its own is loaded from where its card lies.
+    alone = len(differences) == 1 and next(iter(differences)) in ("timm", "hf")
+    parts = [
+        _front_matter(provenance, license_name, "timm" if "timm" in differences else "convit_ssl"),
+        f"# {name}\n",
+        _description(model, provenance),
+        _table(model, provenance, license_name),
+        _figures(figures),
+        _loading(model, differences, name, alone),
+        _images(model, provenance),
+        _checked(differences),
+        f"Written by convit_ssl {__version__}.\n",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _front_matter(provenance: Mapping[str, Any], license_name: str, library: str) -> str:
+    tags = ["convit", "self-supervised-learning", provenance.get("method"), "vision-transformer"]
+    lines = [f"license: {license_name}", f"library_name: {library}"]
+    lines += ["pipeline_tag: image-feature-extraction", "tags:"]
+    lines += [f"- {tag}" for tag in tags if tag]
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _description(model: ConViT, provenance: Mapping[str, Any]) -> str:
+    config = model.config
+    method = provenance.get("method")
+    gpsa = config.num_gpsa_layers
+    kind = (
+        f"A ConViT ([arXiv:2103.10697](https://arxiv.org/abs/2103.10697)): {gpsa} layers of gated "
+        f"positional self-attention, then {config.depth - gpsa} of plain self-attention."
+        if gpsa
+        else f"A plain vision transformer of {config.depth} layers, ConViT's baseline."
+    )
+    how = f" Pretrained with {method}." if method else ""
+    output = (
+        f"It gives {config.num_classes} logits."
+        if config.num_classes
+        else f"It has no classifier and gives features of width {config.embed_dim}."
+    )
+    return f"{kind}{how} {output}\n"
+
+
+def _table(model: ConViT, provenance: Mapping[str, Any], license_name: str) -> str:
+    config = model.config
+    data = provenance.get("data")
+    if isinstance(data, dict):
+        data = data.get("name") or data.get("dataset") or data.get("data") or None
+    parameters = sum(p.numel() for p in model.parameters())
+    rows = {
+        "variant": variant_of(config) or "of its own",
+        "parameters": f"{parameters / 1e6:.2f} M",
+        "image size": f"{config.image_shape[0]} x {config.image_shape[1]} px, "
+        f"patch {config.patch_size}, {config.in_chans} channels",
+        "method": provenance.get("method") or "not recorded",
+        "weights": provenance.get("weights") or "not recorded",
+        "data": data or "not recorded",
+        "epochs": _epochs(provenance),
+        "source commit": provenance.get("commit") or "not recorded",
+        "license": license_name,
+        "fingerprint of the weights": f"`{weights_fingerprint(model)}`",
+    }
+    lines = ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _epochs(provenance: Mapping[str, Any]) -> str:
+    epoch = provenance.get("epoch")
+    return "not recorded" if epoch is None else str(epoch)
+
+
+def _figures(figures: Sequence[Figure]) -> str:
+    if not figures:
+        return "## Figures\n\nNone were recorded with these weights.\n"
+    lines = ["## Figures\n", "| measured | result | on | fingerprint |", "|---|---|---|---|"]
+    for figure in figures:
+        mark = f"`{figure.fingerprint}`" if figure.fingerprint else "none recorded"
+        lines.append(f"| {figure.what} | {figure.value} | {figure.where} | {mark} |")
+    return "\n".join(lines) + "\n"
+
+
+def _loading(model: ConViT, targets: Mapping[str, Any], name: str, alone: bool) -> str:
+    lines = ["## Load it\n"]
+    for target in targets:
+        code = _USES[target].format(name=name, timm_arguments=timm_arguments(model))
+        if alone:
+            code = code.replace('"local-dir:timm"', '"local-dir:."').replace('"hf"', '"."')
+        language = "yaml" if target == "vissl" else "python"
+        lines.append(f"{_TITLES[target]}:\n\n```{language}\n{code}\n```\n")
+    return "\n".join(lines)
+
+
+def timm_arguments(model: ConViT) -> str:
+    """Arguments of ``timm.create_model`` that build this network, as source."""
+    from convit_ssl.export.timm_target import architecture, model_args
+    from convit_ssl.models import VARIANTS
+
+    config = model.config
+    name = architecture(config)
+    given = {**model_args(config), "in_chans": config.in_chans, "num_classes": config.num_classes}
+    usual = {**model_args(VARIANTS[name]), "in_chans": 3, "num_classes": 1000}
+    if config.global_pool != "token":
+        given["global_pool"] = config.global_pool
+    differing = [f"{key}={value!r}" for key, value in given.items() if usual.get(key) != value]
+    return ", ".join([f'"{name}"', *differing])
+
+
+def _images(model: ConViT, provenance: Mapping[str, Any]) -> str:
+    data = (provenance.get("entry") or {}).get("data")
+    data = data if isinstance(data, dict) else {}
+    if "mean" not in data:
+        known = "ImageNet's mean and standard deviation unless you know better"
+    else:
+        mean, std = (", ".join(f"{v:.4g}" for v in data[key]) for key in ("mean", "std"))
+        known = f"mean ({mean}), standard deviation ({std})"
+    return f"`images` are float32 tensors (batch, channels, height, width), normalised: {known}.\n"
+
+
+def _checked(differences: Mapping[str, Sequence[Difference]]) -> str:
+    lines = ["## Checked\n", "Largest difference to convit_ssl's outputs on random images:\n"]
+    lines += ["| form | difference |", "|---|---|"]
+    for target, values in differences.items():
+        text = ", ".join(str(value) for value in values) or "keys and values compared"
+        lines.append(f"| {_TITLES[target]} | {text} |")
+    return "\n".join(lines) + "\n"
