@@ -107,12 +107,13 @@ def resize(box: Pixels, size: tuple[int, int], interpolation: str) -> Pixels:
     """Resize with antialiasing, as Pillow does; (H, W, 3) or (H, W)."""
     if box.shape[:2] == size:
         return box.copy()
-    tensor = torch.from_numpy(box)
-    batch = tensor[None, None] if box.ndim == 2 else tensor.permute(2, 0, 1)[None]
+    tensor = torch.from_numpy(box)[None]
+    # The batch dimension first: torch then sees channels last, its fast path for uint8.
+    batch = tensor[None] if box.ndim == 2 else tensor.permute(0, 3, 1, 2)
     resized = nn.functional.interpolate(
         batch, size=size, mode=interpolation, align_corners=False, antialias=True
-    )[0]
-    out: Pixels = (resized[0] if box.ndim == 2 else resized.permute(1, 2, 0)).numpy()
+    )
+    out: Pixels = (resized[0, 0] if box.ndim == 2 else resized[0].permute(1, 2, 0)).numpy()
     return out if out.flags.c_contiguous else np.ascontiguousarray(out)
 
 

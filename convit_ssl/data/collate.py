@@ -45,6 +45,6 @@ def _stack(tensors: Sequence[Tensor]) -> Tensor:
         out = torch.empty(shape, dtype=first.dtype)
     else:
         size = first.numel() * first.element_size() * len(tensors)
-        storage = torch.UntypedStorage._new_shared(size)  # type: ignore[no-untyped-call]
+        storage = torch.UntypedStorage._new_shared(size)
         out = torch.empty(0, dtype=first.dtype).set_(storage, 0, shape, _strides(shape))
     return torch.stack(list(tensors), out=out)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from convit_ssl.data.cache import PixelCache, make_cache
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.pixels import Pixels, image_header
 from convit_ssl.data.randomness import RepeatedIndex, sample_seed
@@ -43,6 +44,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         max_corrupt: tolerated share of unreadable images.
         fault_log: where unreadable images are listed; shared by all processes of a run.
         subset: how the files were chosen from their folder, for the records.
+        cache_bytes: memory for decoded images, used where all of them fit; 0 keeps none.
 
     Attributes:
         files: paths relative to ``root``, with ``/``.
@@ -59,6 +61,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         max_corrupt: float = 0.01,
         fault_log: FaultLog | None = None,
         subset: str | None = None,
+        cache_bytes: int = 0,
     ) -> None:
         if not listing.files:
             raise UserError(f"no images are left of {listing.root}")
@@ -71,7 +74,11 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         self.subset = subset
         self.reader = SampleReader(len(self.files), max_corrupt, fault_log)
         # Shared memory, so that persistent loader workers see a new epoch too.
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._cache: PixelCache | None = None
+        if cache_bytes > 0:
+            sizes = [header[:2] for header in self.probe()]
+            self._cache = make_cache(sizes, len(self.files), cache_bytes)
         self._by_class: dict[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
 
     def __len__(self) -> int:
@@ -119,7 +126,14 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
 
     def _read(self, position: int) -> Image.Image | Pixels:
         path = self.path(position)
-        if getattr(self.transform, "reads_arrays", False):
+        arrays = getattr(self.transform, "reads_arrays", False)
+        if self._cache is not None:
+            pixels = self._cache.get(position)
+            if pixels is None:
+                pixels = self.reader.array(path)
+                self._cache.put(position, pixels)
+            return pixels if arrays else Image.fromarray(pixels)
+        if arrays:
             return self.reader.array(path, getattr(self.transform, "min_side", None))
         return self.reader.image(path)
 

@@ -32,6 +32,7 @@ def open_dataset(
     seed: int = 0,
     max_corrupt: float = 0.01,
     fault_log: FaultLog | None = None,
+    cache_bytes: int = 0,
 ) -> ImageFiles:
     """Open a data set.
 
@@ -45,6 +46,8 @@ def open_dataset(
         seed: of augmentation.
         max_corrupt: tolerated share of unreadable images.
         fault_log: where unreadable images are listed.
+        cache_bytes: memory for decoded images, used where all of them fit (training reads
+            every image once an epoch; evaluation only once, and has no use for it).
 
     Raises:
         UserError: unknown name, missing, empty or inconsistent folder, impossible subset.
@@ -60,5 +63,6 @@ def open_dataset(
         seed=seed,
         max_corrupt=max_corrupt,
         fault_log=fault_log,
+        cache_bytes=cache_bytes,
         subset=subset or None,
     )
