@@ -65,7 +65,7 @@ def attention_figure(
                 continue
             picture = _show_map(axis, values.reshape(rows, columns))
             if part != "class token":
-                _mark(axis, place, 1, 1)
+                _mark(axis, place)
             axis.set_title(part, fontsize=8)
             bar = figure.colorbar(picture, ax=axis, shrink=0.75, aspect=16, pad=0.02)
             bar.ax.tick_params(labelsize=6)
@@ -118,7 +118,7 @@ def _show_picture(axis: Axes, maps: ImageAttention, place: tuple[int, int]) -> N
     rows, columns = maps.image.grid
     # Coordinates in patches, whatever the picture's own resolution.
     axis.imshow(maps.image.picture, extent=(-0.5, columns - 0.5, rows - 0.5, -0.5), aspect="equal")
-    _mark(axis, place, 1, 1)
+    _mark(axis, place)
     axis.set_axis_off()
 
 
@@ -130,9 +130,9 @@ def _show_map(axis: Axes, values: np.ndarray) -> AxesImage:
     return axis.imshow(values, cmap="viridis", norm=norm, interpolation="nearest")
 
 
-def _mark(axis: Axes, place: tuple[int, int], width: float, height: float) -> None:
+def _mark(axis: Axes, place: tuple[int, int]) -> None:
     from matplotlib.patches import Rectangle
 
     corner = (place[1] - 0.5, place[0] - 0.5)
     for colour, line in (("black", 2.4), ("white", 1.0)):
-        axis.add_patch(Rectangle(corner, width, height, fill=False, ec=colour, lw=line))
+        axis.add_patch(Rectangle(corner, 1, 1, fill=False, ec=colour, lw=line))

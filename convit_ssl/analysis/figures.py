@@ -72,7 +72,7 @@ def training_figure(summaries: Sequence[RunSummary]) -> Figure | None:
         return None
     columns = min(3, len(keys))
     rows = -(-len(keys) // columns)
-    figure = new_figure(4 * columns, 2.6 * rows)
+    figure = new_figure(4.0 * columns, 2.6 * rows)
     axes = np.atleast_1d(figure.subplots(rows, columns)).ravel()
     for axis, key in zip(axes, keys, strict=False):
         for index, summary in enumerate(summaries):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -27,6 +27,7 @@ _TITLES = {
 }
 
 
+@runtime_checkable
 class Writer(Protocol):
     """The part of TensorBoard's SummaryWriter that is used."""
 

@@ -128,7 +128,7 @@ function explorer(packed, body) {
   const captions = names.map(() => el("div", { class: "scale" }));
   const main = el("canvas", { tabindex: 0, role: "application", "aria-label": "Query patch. Arrow keys move it.", style: "cursor:crosshair" });
   const gallery = el("canvas", { tabindex: 0, role: "application", class: "gallery", "aria-label": "All layers and heads. Arrow keys choose one.", style: "cursor:pointer;max-width:none" });
-  const says = el("p", { class: "muted", "aria-live": "polite" });
+  const says = el("p", { class: "muted says", "aria-live": "polite" });
   const tokens = el("div");
   const layerSelect = el("select", { "aria-label": "Layer" }, [...Array(packed.layers).keys()].map((layer) =>
     el("option", { value: layer }, `Layer ${layer}${packed.gpsa.includes(layer) ? " · GPSA" : ""}`)));
@@ -139,7 +139,9 @@ function explorer(packed, body) {
   const shell = el("div", { class: "attention" }, el("figure", {}, el("figcaption", {}, el("b", {}, "Query")), el("div", {}, main)),
     names.map((name, i) => el("figure", {}, el("figcaption", {}, el("b", {}, name)), el("div", {}, canvases[i]), captions[i])));
   body.append(el("div", { class: "row" }, thumbs), el("div", { class: "row", style: "margin-top:10px" }, layerSelect, headSelect, over), shell, says,
-    el("h3", {}, "All layers and heads, mixed"), el("div", { class: "scroll" }, gallery), tokens);
+    el("div", { class: "scale", style: "max-width:320px" }, "0", el("div", { class: "bar" }), "each map's largest value"),
+    el("div", { class: packed.heads > 6 ? null : "split" }, el("div", {}, el("h3", {}, "All layers and heads, mixed"), el("div", { class: "scroll" }, gallery),
+      packed.gpsa.length && packed.gated ? el("p", { class: "muted" }, "The line below a map is its gate.") : null), tokens));
   if (packed.stride > 1 || packed.levels < 16) {
     body.append(el("p", { class: "muted" }, `To keep this page small, maps are stored in ${packed.levels < 16 ? "16" : "256"} steps${packed.stride > 1 ? ` and for every ${packed.stride}th query patch in each direction; a click takes the nearest` : ""}.`));
   }

@@ -40,7 +40,8 @@ function frame(width, height, xDomain, yDomain, options) {
       el("text", { x: box.left - 6, y: y(value) + 4, "text-anchor": "end" }, tickText(value, yDomain[1] - yDomain[0])));
   }
   const texts = options.xNames || null;
-  for (const value of texts ? texts.keys() : ticks(...xDomain, Math.max(2, Math.floor(width / 75)))) {
+  const marks = ticks(...xDomain, Math.max(2, Math.floor(width / 75))).filter((value) => !options.whole || Number.isInteger(value));
+  for (const value of texts ? texts.keys() : marks) {
     svg.append(el("text", { x: x(value), y: box.bottom + 16, "text-anchor": "middle" }, texts ? texts[value] : tickText(value, 1)));
   }
   svg.append(el("line", { class: "grid", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom }));

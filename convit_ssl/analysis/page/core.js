@@ -27,9 +27,12 @@ function viridis(value) {
 }
 const css = (rgb) => `rgb(${rgb[0]},${rgb[1]},${rgb[2]})`;
 const inkOn = (rgb) => (0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 140 ? "#111" : "#fff");
-const layerColour = (layer, layers) => css(viridis((0.88 * layer) / Math.max(layers - 1, 1)));
+// Lifted towards white on dark ground, where the low end of viridis would be lost.
+const layerColour = (layer, layers) => `color-mix(in srgb, ${css(viridis((0.85 * layer) / Math.max(layers - 1, 1)))}, white var(--lift))`;
 const seriesColour = (index) => PALETTE[index % PALETTE.length];
 const seriesDash = (index) => DASHES[Math.floor(index / PALETTE.length) % DASHES.length];
+// Runs often lie on top of each other, so each has a dash of its own from the first.
+const runDash = (index) => DASHES[index % DASHES.length];
 const mean = (values) => {
   const known = values.filter((value) => value !== null && Number.isFinite(value));
   return known.length ? known.reduce((a, b) => a + b, 0) / known.length : null;
@@ -106,7 +109,7 @@ function eachRun(node, draw) {
   const body = el("div");
   if (RUNS.length > 1) {
     const buttons = RUNS.map((run, index) => el("button", { type: "button", onclick: () => chooseRun(index) }, run.name));
-    node.append(el("div", { class: "row", role: "group", "aria-label": "Run" }, el("span", { class: "muted" }, "Run"), buttons));
+    node.append(el("div", { class: "row runs", role: "group", "aria-label": "Run" }, el("span", { class: "muted" }, "Run"), buttons));
     runListeners.push((index) => buttons.forEach((button, i) => button.setAttribute("aria-pressed", i === index)));
   }
   node.append(body);

@@ -135,7 +135,7 @@ function classPanel(panel, body) {
   const few = order.length <= 20;
   const shown = few ? order : [...order].sort((a, b) => right[a] - right[b]).slice(0, 20);
   const counts = confusion.map((row) => row.reduce((a, b) => a + b, 0));
-  const bars = el("table", { class: "data" }, el("thead", {}, el("tr", {}, ["class", "right", "", "images"].map((name) => el("th", { scope: "col" }, name)))),
+  const bars = el("table", { class: "data" }, el("thead", {}, el("tr", {}, ["class", "right", "", "images"].map((name, i) => el("th", { scope: "col", class: i % 2 ? "n" : null }, name || el("span", { "aria-hidden": true }, "\u00a0"))))),
     el("tbody", {}, shown.map((i) => el("tr", {}, el("td", {}, panel.classes[i]), el("td", { class: "n" }, `${(100 * right[i]).toFixed(0)} %`),
       el("td", { style: "width:45%" }, el("div", { style: `height:12px;border-radius:3px;background:${PALETTE[0]};width:${100 * right[i]}%` })), el("td", { class: "n" }, String(counts[i]))))));
   const right_side = el("div");

@@ -1,6 +1,6 @@
 // The table of small maps over all layers and heads, and the class token's maps.
 function galleryCell(packed, image) {
-  const wide = innerWidth < 760 ? 34 : Math.min(64, 760 / packed.heads);
+  const wide = innerWidth < 760 ? Math.max(34, Math.min(60, (innerWidth - 130) / packed.heads - 6)) : Math.min(96, 760 / packed.heads);
   return { left: 62, top: 18, width: Math.round(wide), height: Math.round((wide * image.rows) / image.columns), gap: 8 };
 }
 

@@ -1,5 +1,5 @@
 // Training curves, gates, heads on the grid, non-locality.
-const runLegend = () => legend(RUNS.map((run, index) => ({ name: run.name, colour: seriesColour(index), dash: seriesDash(index) })));
+const runLegend = () => legend(RUNS.map((run, index) => ({ name: run.name, colour: seriesColour(index), dash: runDash(index) })));
 const headLegend = (heads) => legend([...Array(heads).keys()].map((head) => ({ name: `head ${head}`, colour: seriesColour(head), dash: seriesDash(head) })));
 
 function overview() {
@@ -23,7 +23,7 @@ function training() {
   const first = keys.filter((key) => DATA.main_curves.includes(key));
   const others = keys.filter((key) => !DATA.main_curves.includes(key));
   const chart = (key) => figure(titles[key], "", lineChart({ title: `${titles[key]} over epochs`, height: 190, series: RUNS.map((run, index) => ({
-    name: run.name, colour: seriesColour(index), dash: seriesDash(index), points: run.curves[key] ? run.curves[key].x.map((x, i) => [x, run.curves[key].y[i]]) : [] })) }));
+    name: run.name, colour: seriesColour(index), dash: runDash(index), points: run.curves[key] ? run.curves[key].x.map((x, i) => [x, run.curves[key].y[i]]) : [] })) }));
   node.append(el("div", { class: "cells" }, first.map(chart)));
   if (others.length) node.append(el("details", { open: !first.length }, el("summary", {}, `${others.length} further measurements`), el("div", { class: "cells" }, others.map(chart))));
 }
@@ -34,8 +34,8 @@ const layerSeries = (history, layer) => history.y[0][layer].map((_, head) => ({
 function gates() {
   const node = section("gates", "Gates", "The gate σ(λ) is the share of positional attention in a head: 1 is a convolution that looks at a fixed offset, 0 looks at content alone. In the paper early layers stay local and late ones let go.");
   if (RUNS.length > 1 && RUNS.some((run) => run.heads)) {
-    node.append(runLegend(), figure("Mean gate of each layer", "at the newest checkpoint", lineChart({ title: "Mean gate of each layer", xLabel: "layer", yDomain: [0, 1], height: 200,
-      series: RUNS.map((run, index) => ({ name: run.name, colour: seriesColour(index), dots: true,
+    node.append(runLegend(), figure("Mean gate of each layer", "at the newest checkpoint", lineChart({ title: "Mean gate of each layer", xLabel: "layer", whole: true, yDomain: [0, 1], height: 200,
+      series: RUNS.map((run, index) => ({ name: run.name, colour: seriesColour(index), dash: runDash(index), dots: true,
         points: run.heads ? run.heads.layers.map((layer, i) => [layer, mean(run.heads.gates[i])]).filter((point) => point[1] !== null) : [],
         cloud: run.heads ? run.heads.layers.flatMap((layer, i) => run.heads.gates[i].map((gate) => [layer, gate])) : [] })) })));
   }
@@ -111,9 +111,10 @@ function nonlocality() {
   if (measured.length) {
     if (RUNS.length > 1) node.append(runLegend());
     const grids = [...new Map(measured.map((run) => [run.nonlocality.grid.join("×"), run.nonlocality.uniform])).entries()];
-    node.append(figure("By layer", "line: mean of the heads; dots: heads", lineChart({ title: "Non-locality by layer", xLabel: "layer", height: 250, fromZero: true,
+    node.append(figure("By layer", "line: mean of the heads; dots: heads", lineChart({ title: "Non-locality by layer", xLabel: "layer", whole: true, height: 250, fromZero: true,
+      xDomain: [-0.2, Math.max(...measured.map((run) => run.nonlocality.mixed.length)) - 0.8],
       lines: grids.map(([grid, value]) => ({ name: `uniform on ${grid}`, value })),
-      series: RUNS.map((run, index) => ({ name: run.name, colour: seriesColour(index), dots: true, r: 4,
+      series: RUNS.map((run, index) => ({ name: run.name, colour: seriesColour(index), dash: runDash(index), dots: true, r: 4,
         points: run.nonlocality ? run.nonlocality.mixed.map((values, layer) => [layer, mean(values)]) : [],
         cloud: run.nonlocality ? run.nonlocality.mixed.flatMap((values, layer) => values.map((value) => [layer, value])) : [] })) })));
   } else node.append(missing("No run has a checkpoint and images to measure it on."));

@@ -142,8 +142,9 @@ class Browser:
     def screenshot(self, path, selector=None):
         """The whole page, or one element, as PNG or JPEG."""
         box = self.script(
-            "const e = arguments[0] ? document.querySelector(arguments[0]) : document.documentElement;"
-            "const b = e.getBoundingClientRect(); return [b.left + scrollX, b.top + scrollY, b.width, b.height]",
+            "const e = document.querySelector(arguments[0] || 'html');"
+            "const b = e.getBoundingClientRect();"
+            "return [b.left + scrollX, b.top + scrollY, b.width, b.height]",
             selector,
         )
         clip = dict(zip(("x", "y", "width", "height"), box, strict=True), scale=1)

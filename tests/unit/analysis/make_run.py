@@ -32,20 +32,22 @@ def make_run(
     (folder / "checkpoints").mkdir(parents=True)
     planned = planned or epochs
     config = {
-        "config": {
-            "OPTIMIZER": {"num_epochs": planned},
-            "SEED_VALUE": seed,
-            "MODEL": {"TRUNK": {"NAME": "convit_ssl"}},
-        }
+        "experiment": "convit_dino",
+        "data": {"name": "digits"},
+        "data_dir": None,
+        "optim": {"epochs": planned, "warmup_epochs": 4, "lr": 5e-4},
+        "seed": seed,
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     rows = []
-    saved = {round(i * (epochs - 1) / max(checkpoints - 1, 1)) for i in range(checkpoints)}
-    for epoch in range(epochs):
-        model = drifted(variant, (epoch + 1) / planned, seed, **overrides)
+    saved = {1 + round(i * (epochs - 1) / max(checkpoints - 1, 1)) for i in range(checkpoints)}
+    if checkpoints == 1:
+        saved = {epochs}
+    for epoch in range(1, epochs + 1):
+        model = drifted(variant, epoch / planned, seed, **overrides)
         rows.append(metrics_row(model, epoch, planned, write_gates, seed))
-        if epoch % 5 == 4:
-            share = (epoch + 1) / planned
+        if epoch % 5 == 0:
+            share = epoch / planned
             rows.append(
                 {
                     "kind": "eval",
@@ -90,9 +92,9 @@ def metrics_row(model, epoch, planned, write_gates, seed):
     row = {
         "kind": "epoch",
         "epoch": epoch,
-        "step": (epoch + 1) * 56,
+        "step": epoch * 56,
         "loss": 2.4 + 4.5 * math.exp(-4 * share) + wobble,
-        "lr": 5e-4 * min(1.0, (epoch + 1) / 4) * (0.5 + 0.5 * math.cos(math.pi * share)),
+        "lr": 5e-4 * min(1.0, epoch / 4) * (0.5 + 0.5 * math.cos(math.pi * share)),
         "weight_decay": 0.4 - 0.36 * (0.5 + 0.5 * math.cos(math.pi * share)),
         "momentum": 1 - 0.004 * (0.5 + 0.5 * math.cos(math.pi * share)),
         "images_per_s": 612 + 40 * wobble,
