@@ -98,18 +98,23 @@ format: $(STAMP)
 	@$(BIN)/ruff format .
 
 # One resolution for Python 3.10-3.13 and all platforms: names, versions and markers, no host.
-# Versions already there are kept unless UPGRADE is set.
+# Versions already there are kept unless UPGRADE is set; a file that stays the same is not
+# touched, so that .venv is made again only for a reason.
 CUDA := ^(nvidia-|cuda-|triton==)
 
-lock: $(STAMP)
-	@set -e; whole=$$(mktemp); trap 'rm -f "$$whole"' EXIT; \
-	$(if $(UPGRADE),,cat requirements.lock requirements-cuda.lock > "$$whole";) \
+lock:
+	@test -x $(BIN)/uv || $(MAKE) --no-print-directory install
+	@set -e; new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; \
+	$(if $(UPGRADE),,cat requirements.lock requirements-cuda.lock > "$$new/whole";) \
 	$(BIN)/uv pip compile -q --no-python-downloads --universal --python-version 3.10 \
 	  --no-annotate --no-header --all-extras --group dev --group vissl -c constraints.in \
-	  pyproject.toml -o "$$whole" $(if $(UPGRADE),--upgrade) > /dev/null; \
-	grep -v -E '$(CUDA)' "$$whole" > requirements.lock; \
-	grep -E '$(CUDA)' "$$whole" > requirements-cuda.lock; \
-	git --no-pager diff --stat -- requirements.lock requirements-cuda.lock || true
+	  pyproject.toml -o "$$new/whole" > /dev/null; \
+	grep -v -E '$(CUDA)' "$$new/whole" > "$$new/requirements.lock"; \
+	grep -E '$(CUDA)' "$$new/whole" > "$$new/requirements-cuda.lock"; \
+	for lock in requirements.lock requirements-cuda.lock; do \
+	  if cmp -s "$$new/$$lock" $$lock; then echo "$$lock: unchanged"; \
+	  else cp "$$new/$$lock" $$lock; echo "$$lock: remade"; fi; \
+	done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
