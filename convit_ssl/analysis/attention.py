@@ -65,7 +65,7 @@ def image_attention(model: ConViT, image: PreparedImage) -> ImageAttention:
         layers.append(
             LayerAttention(
                 among(maps.content[0]),
-                None if maps.position is None else among(maps.position),
+                None if maps.position is None else among(maps.position.flatten(0, -3)),
                 among(maps.mixed[0]),
                 None if maps.gate is None else maps.gate.float().cpu().numpy(),
                 maps.mixed[0, :, 0, 1:].float().cpu().numpy() if first else None,

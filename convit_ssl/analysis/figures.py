@@ -47,7 +47,7 @@ def save_figure(figure: Figure, path: Path, dpi: int = 150) -> Path:
     try:
         # Text stays text in vector files, so that it can be searched and edited.
         with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
-            figure.savefig(temporary, dpi=dpi, bbox_inches="tight", facecolor="white")
+            figure.savefig(temporary, dpi=dpi, facecolor="white")
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
@@ -58,11 +58,11 @@ def save_figure(figure: Figure, path: Path, dpi: int = 150) -> Path:
     return path
 
 
-def new_figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float, constrained: bool = True) -> Figure:
     """A figure without global state; inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout="constrained" if constrained else None)
 
 
 def training_figure(summaries: Sequence[RunSummary]) -> Figure | None:

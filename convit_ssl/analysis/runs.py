@@ -80,10 +80,11 @@ def read_run(folder: Path, name: str | None = None) -> Run:
 def read_runs(folders: list[Path]) -> list[Run]:
     """Read several runs, with names that tell them apart."""
     resolved = [folder.resolve() for folder in folders]
-    names = [folder.name for folder in resolved]
-    for index, folder in enumerate(resolved):
-        if names.count(folder.name) > 1:
-            names[index] = f"{folder.parent.name}/{folder.name}"
+    plain = [folder.name for folder in resolved]
+    names = [
+        f"{folder.parent.name}/{folder.name}" if plain.count(folder.name) > 1 else folder.name
+        for folder in resolved
+    ]
     unique = [
         f"{name} ({names[:index].count(name) + 1})" if names.count(name) > 1 else name
         for index, name in enumerate(names)
