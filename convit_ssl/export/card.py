@@ -41,6 +41,12 @@ _TITLES = {
     "torch-export": "torch.export, without this package", "vissl": "VISSL 0.1.6",
 }  # fmt: skip
 
+_CHECKED_BY = {
+    "timm": "timm's own ConViT", "hf": "huggingface_hub's mixin",
+    "safetensors": "timm's own ConViT", "official": "timm's own ConViT", "onnx": "onnxruntime",
+    "torch-export": "PyTorch", "vissl": "ours, folded back",
+}  # fmt: skip
+
 
 def model_card(
     model: ConViT,
@@ -179,8 +185,8 @@ def _images(model: ConViT, provenance: Mapping[str, Any]) -> str:
 
 def _checked(differences: Mapping[str, Sequence[Difference]]) -> str:
     lines = ["## Checked\n", "Largest difference to convit_ssl's outputs on random images:\n"]
-    lines += ["| form | difference |", "|---|---|"]
+    lines += ["| form | run by | difference |", "|---|---|---|"]
     for target, values in differences.items():
         text = ", ".join(str(value) for value in values) or "keys and values compared"
-        lines.append(f"| {_TITLES[target]} | {text} |")
+        lines.append(f"| {target} | {_CHECKED_BY[target]} | {text} |")
     return "\n".join(lines) + "\n"

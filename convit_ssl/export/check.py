@@ -56,15 +56,26 @@ def second_size(model: ConViT) -> tuple[int, int]:
     return height + more, width + more
 
 
-def compare(model: ConViT, theirs: Callable[[Tensor], Tensor], size: tuple[int, int]) -> Difference:
+def compare(
+    model: ConViT,
+    theirs: Callable[[Tensor], Tensor],
+    size: tuple[int, int],
+    ours: Callable[[Tensor], Tensor] | None = None,
+) -> Difference:
     """Run both on the same images.
+
+    Args:
+        model: our side, called as it is unless `ours` is given.
+        theirs: the target.
+        size: of the images, (height, width).
+        ours: what to compare of the model.
 
     Raises:
         UserError: outputs of another shape, or not finite.
     """
     images = random_images(model, size)
     with torch.inference_mode():
-        expected, actual = model(images), theirs(images)
+        expected, actual = (ours or model)(images), theirs(images)
     if expected.shape != actual.shape:
         raise UserError(
             f"ours gives {tuple(expected.shape)} and the target {tuple(actual.shape)} at "

@@ -90,14 +90,39 @@ def load_trunk(
         UserError: nothing was loaded, and why.
     """
     file, content, entry = _read(path)
-    found = find_trunks(content, str(file))
-    trunk = choose(found, weights, str(file))
+    return _from_content(
+        content, entry, str(file), weights, img_size, num_classes, variant, num_heads
+    )
+
+
+def from_tensors(tensors: dict[str, Tensor], name: str) -> ConViT:
+    """A model from a state dict in memory, with the checks of `load_trunk`.
+
+    Args:
+        tensors: with official or VISSL names.
+        name: for messages, and for `provenance`.
+    """
+    return _from_content(tensors, {}, name)
+
+
+def _from_content(
+    content: Any,
+    entry: dict[str, Any],
+    file: str,
+    weights: str = "teacher",
+    img_size: int | tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    variant: str | None = None,
+    num_heads: int | None = None,
+) -> ConViT:
+    found = find_trunks(content, file)
+    trunk = choose(found, weights, file)
     tensors = to_official(trunk.tensors)
-    config = _config(tensors, entry, str(file), num_heads)
-    _check_variant(config, variant, str(file))
+    config = _config(tensors, entry, file, num_heads)
+    _check_variant(config, variant, file)
     if num_classes == 0 and config.num_classes:
         config = dataclasses.replace(config, num_classes=0)
-    model, left_out = build(config, tensors, str(file))
+    model, left_out = build(config, tensors, file)
     eps = entry.get("layer_norm_eps", VISSL_LAYER_NORM_EPS if is_vissl(trunk.tensors) else 1e-6)
     set_layer_norm_eps(model, float(eps))
     if img_size is not None:

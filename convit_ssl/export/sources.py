@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ def _download(name: str) -> Downloaded:
     import timm
 
     model_name = name.removeprefix("timm:")
+    # Six attempts without a network are six warnings, before the one message below.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         model = timm.create_model(model_name, pretrained=True)
     # Whatever goes wrong between here and a hub, the user needs the name and the reason.

@@ -27,7 +27,8 @@ from convit_ssl.export.files import (
     write_torch,
 )
 from convit_ssl.export.keys import VISSL_LAYER_NORM_EPS, to_official, to_vissl
-from convit_ssl.export.load import layer_norm_eps, load_trunk, weights_fingerprint
+from convit_ssl.export.load import layer_norm_eps, load_trunk
+from convit_ssl.export.save import describe_weights
 from convit_ssl.models import ConViT
 
 TARGETS = ("safetensors", "official", "timm", "hf", "onnx", "torch-export", "vissl")
@@ -94,7 +95,7 @@ def export_trunk(
     data = data if isinstance(data, dict) else {}
     model.eval()
     with whole_folder(output) as folder:
-        job = _Job(model, folder, name, _entry(model), data, license_name)
+        job = _Job(model, folder, name, describe_weights(model), data, license_name)
         written = [_write_and_check(target, job) for target in dict.fromkeys(targets)]
         _write_cards(model, folder, written, name, license_name, figures)
     return written
@@ -126,21 +127,6 @@ def _write_and_check(target: str, job: _Job) -> Written:
     return written
 
 
-def _entry(model: ConViT) -> dict[str, Any]:
-    """What a file says about itself: enough to build the model and to know where it came from."""
-    provenance = getattr(model, "provenance", {})
-    kept = ("variant", "weights", "method", "epoch", "data", "commit")
-    source = provenance.get("entry") or {}
-    return {
-        "format": 1,
-        "model": dataclasses.asdict(model.config),
-        "layer_norm_eps": layer_norm_eps(model),
-        "fingerprint": weights_fingerprint(model),
-        **{key: provenance.get(key) for key in kept},
-        **({"versions": source["versions"]} if "versions" in source else {}),
-    }
-
-
 def _write_cards(
     model: ConViT,
     folder: Path,
@@ -150,7 +136,7 @@ def _write_cards(
     figures: Sequence[Figure],
 ) -> None:
     done = {item.target: item for item in written}
-    write_json(folder / "config.json", _entry(model))
+    write_json(folder / "config.json", describe_weights(model))
     for place in [p for p in ("timm", "hf") if p in done]:
         card = model_card(model, {place: done[place].differences}, name, license_name, figures)
         write_text(folder / place / "README.md", card)

@@ -1,0 +1,73 @@
+"""``convit-ssl audit``: what a checkpoint is, and whether its convolutional init is there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import convit_ssl.adapters  # noqa: F401  lets timm and VISSL be imported
+from convit_ssl.cli.vissl_trunk import vissl_trunk_by_name
+from convit_ssl.errors import UserError
+from convit_ssl.export import load_trunk
+from convit_ssl.export.audit import audit_trunk, repair_trunk
+from convit_ssl.export.audit_text import audit_text
+from convit_ssl.export.build import trunk_by_name
+from convit_ssl.export.save import save_trunk
+from convit_ssl.models import ConViT
+
+SUMMARY = "say what a checkpoint is, and whether its convolutional init is really there"
+EXAMPLE = "convit-ssl audit --trunk vissl:convit --repair sound.safetensors"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add = parser.add_argument
+    add("checkpoint", metavar="CKPT", nargs="?", help="checkpoint, run folder, or any weights")
+    add(
+        "--trunk",
+        metavar="NAME",
+        help="build a new one instead: convit_small, timm:convit_small, vissl:convit",
+    )
+    add("--weights", default="teacher", choices=("teacher", "student", "ema"))
+    add("--heads", action="store_true", help="a line for each head")
+    add("--json", action="store_true", help="print JSON")
+    add("--repair", type=Path, metavar="OUT", help="write with the init that was never trained")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the audit; 0 when sound or repaired, 1 when there is a problem."""
+    model = _model(args)
+    report = audit_trunk(model)
+    repaired: list[int] = []
+    if args.repair:
+        repaired = _repair(model, args.repair, report.repairable)
+    if args.json:
+        print(json.dumps({**report.as_dict(), "repaired": repaired}, indent=2))
+    else:
+        print(audit_text(report, args.heads))
+        if repaired:
+            print(f"  repaired: {len(repaired)} GPSA blocks re-localised, written to {args.repair}")
+    left = audit_trunk(model).problems if repaired else report.problems
+    return 1 if left else 0
+
+
+def _model(args: argparse.Namespace) -> ConViT:
+    if (args.checkpoint is None) == (args.trunk is None):
+        raise UserError("give a checkpoint, or --trunk NAME")
+    if args.trunk is None:
+        return load_trunk(args.checkpoint, weights=args.weights)
+    if args.trunk.startswith("vissl:"):
+        return vissl_trunk_by_name(args.trunk.removeprefix("vissl:"))
+    return trunk_by_name(args.trunk)
+
+
+def _repair(model: ConViT, path: Path, repairable: list[int]) -> list[int]:
+    if not repairable:
+        raise UserError("there is nothing to repair: no GPSA block is without init and untrained")
+    try:
+        repaired = repair_trunk(model)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    save_trunk(model, path)
+    return repaired
