@@ -144,7 +144,9 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
         raise UserError(f"data_dir {folder} does not exist (the nearest folder is {nearest})")
     if not folder.is_dir():
         raise UserError(f"data_dir {folder} is a file; give the folder that holds the images")
-    if not any(os.scandir(folder)):
+    with os.scandir(folder) as entries:
+        empty = next(entries, None) is None
+    if empty:
         raise UserError(f"data_dir {folder} is empty")
     return folder.absolute()
 

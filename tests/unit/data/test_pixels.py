@@ -1,0 +1,137 @@
+"""Every kind of image file becomes the right 8-bit RGB."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convit_ssl.data.pixels import (
+    ImageTooLargeError,
+    decode_array,
+    decode_image,
+    image_header,
+    scale_to_bytes,
+)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture
+def photo() -> Image.Image:
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    return small.resize((160, 120), Image.Resampling.BICUBIC)
+
+
+def gradient(low: int, high: int, dtype: type) -> np.ndarray:
+    return np.linspace(low, high, 64).astype(dtype).reshape(8, 8)
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_direct_jpeg_decoding_equals_pillow(
+    photo: Image.Image, subsampling: int, progressive: bool
+) -> None:
+    data = encoded(photo, "JPEG", subsampling=subsampling, progressive=progressive)
+    assert np.array_equal(decode_array(data), np.asarray(decode_image(data)))
+
+
+def test_grey_and_cmyk_jpeg_equal_pillow(photo: Image.Image) -> None:
+    for mode in ("L", "CMYK"):
+        data = encoded(photo.convert(mode), "JPEG")
+        array = decode_array(data)
+        assert array.shape == (120, 160, 3)
+        assert np.array_equal(array, np.asarray(decode_image(data)))
+    error = np.abs(array.astype(int) - np.asarray(photo).astype(int)).mean()
+    assert error < 12.0  # CMYK came back as the photo, not as its negative
+
+
+def test_large_jpeg_is_decoded_smaller_but_not_too_small(photo: Image.Image) -> None:
+    data = encoded(photo.resize((1600, 1200)), "JPEG", quality=95)
+    array = decode_array(data, min_side=300)
+    assert array.shape == (300, 400, 3)
+    expected = np.asarray(photo.resize((400, 300), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(array.astype(int) - expected).mean() < 3.0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bits_keep_their_order_and_range(kind: str) -> None:
+    values = gradient(0, 65535, np.uint16)
+    found = np.asarray(decode_image(encoded(Image.fromarray(values), kind)))
+    assert found.min() == 0
+    assert found.max() == 255
+    assert np.abs(found[..., 0].astype(float) - values / 257.0).max() <= 0.5
+
+
+def test_twelve_bits_in_sixteen_are_not_almost_black() -> None:
+    values = gradient(0, 4095, np.uint16)
+    found = np.asarray(decode_image(encoded(Image.fromarray(values), "TIFF")))
+    assert found.max() == 255
+
+
+def test_floating_point() -> None:
+    assert scale_to_bytes(np.array([[0.0, 0.5, 1.0]])).tolist() == [[0, 128, 255]]
+    assert scale_to_bytes(np.array([[-1.0, 0.0, np.nan, 1.0]])).tolist() == [[0, 128, 128, 255]]
+    assert scale_to_bytes(np.full((2, 2), 7.0)).tolist() == [[0, 0], [0, 0]]
+    values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
+    found = np.asarray(decode_image(encoded(Image.fromarray(values), "TIFF")))
+    assert found[0, 0, 0] == 0
+    assert found[-1, -1, 0] == 255
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_transparency_lies_over_white(kind: str) -> None:
+    pixels = np.zeros((4, 4, 4), np.uint8)
+    pixels[:2, :, :3] = (200, 10, 10)
+    pixels[:2, :, 3] = 255
+    options = {"lossless": True} if kind == "WEBP" else {}
+    found = np.asarray(decode_image(encoded(Image.fromarray(pixels), kind, **options)))
+    assert found[0, 0].tolist() == [200, 10, 10]
+    assert found[3, 3].tolist() == [255, 255, 255]
+
+
+def test_palette_with_transparency_and_one_bit() -> None:
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([0, 0, 0, 0, 255, 0] + [0] * 762)
+    palette.putpixel((0, 0), 0)
+    found = np.asarray(decode_image(encoded(palette, "PNG", transparency=0)))
+    assert found[0, 0].tolist() == [255, 255, 255]
+    assert found[1, 1].tolist() == [0, 255, 0]
+    bits = Image.new("1", (4, 4), 1)
+    assert np.asarray(decode_image(encoded(bits, "PNG"))).min() == 255
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_the_first_frame_of_an_animation(kind: str) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
+    options = {"lossless": True} if kind == "WEBP" else {}
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    found = np.asarray(decode_image(data))
+    assert found.shape == (8, 8, 3)
+    assert found[0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(photo: Image.Image) -> None:
+    for kind in ("PNG", "JPEG"):
+        data = encoded(photo, kind)
+        with pytest.raises(ImageTooLargeError, match="160 x 120"):
+            decode_array(data, max_pixels=19_199)
+        assert decode_array(data, max_pixels=19_200).shape == (120, 160, 3)
+
+
+def test_arrays_can_be_written_to(photo: Image.Image) -> None:
+    for kind in ("PNG", "JPEG"):
+        assert decode_array(encoded(photo, kind)).flags.writeable
+
+
+def test_header(tmp_path: Path, photo: Image.Image) -> None:
+    photo.convert("L").save(tmp_path / "a.png")
+    assert image_header(str(tmp_path / "a.png")) == (120, 160, "L")

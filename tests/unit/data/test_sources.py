@@ -1,0 +1,148 @@
+"""Built-in data sets as folders: whole or not at all, the same everywhere."""
+
+from __future__ import annotations
+
+import gzip
+import multiprocessing
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convit_ssl.cli.main import run_command
+from convit_ssl.data import fashion, open_dataset
+from convit_ssl.data.images import files_digest
+from convit_ssl.data.sources import SOURCES, materialise
+from convit_ssl.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVIT_SSL_DATA", str(cache))
+
+
+def test_digits_are_sklearns_and_raw_pixels_give_975() -> None:
+    from sklearn.datasets import load_digits
+    from sklearn.neighbors import KNeighborsClassifier
+
+    pixels = {}
+    for split, count in (("train", 1000), ("val", 797)):
+        dataset = open_dataset("digits", split=split)
+        assert len(dataset) == count
+        assert dataset.native_size() == (8, 8)
+        assert dataset.is_grey()
+        arrays = [np.asarray(image)[..., 0].ravel() for image, _, _ in dataset]
+        pixels[split] = np.stack(arrays), np.array(dataset.targets)
+    both = np.concatenate([values for values, _ in pixels.values()])
+    originals = np.rint(load_digits().data * 255 / 16)
+    assert sorted(map(tuple, both)) == sorted(map(tuple, originals))
+    probe = KNeighborsClassifier(5).fit(*pixels["train"])
+    assert probe.score(*pixels["val"]) == pytest.approx(0.975, abs=0.001)
+
+
+# Of every 50th image: figures of different versions are comparable only on one split.
+DIGESTS = {"train": "7112b380c12db403", "val": "df77990a98de29f6"}
+
+
+def test_the_split_never_changes() -> None:
+    for split, digest in DIGESTS.items():
+        dataset = open_dataset("digits", split=split)
+        content = [np.asarray(dataset[i][0])[..., 0].tobytes() for i in range(0, len(dataset), 50)]
+        assert files_digest([part.hex() for part in content]) == digest
+
+
+def test_mnist5k_is_stratified() -> None:
+    for split, per_class in (("train", 400), ("val", 100)):
+        dataset = open_dataset("mnist5k", split=split)
+        assert np.bincount(dataset.targets).tolist() == [per_class] * 10
+        assert dataset.native_size() == (28, 28)
+
+
+def test_colours_and_modes_are_kept_small(cache: Path) -> None:
+    materialise("digits")
+    with Image.open(next((cache / "digits" / "val" / "3").iterdir())) as image:
+        assert image.mode == "L"
+
+
+def _materialise(folder: str) -> str:
+    return str(materialise("digits", folder))
+
+
+def test_many_processes_at_once_see_one_complete_folder(tmp_path: Path) -> None:
+    target = str(tmp_path / "digits")
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        assert set(pool.map(_materialise, [target] * 4)) == {target}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["digits"]
+    assert len(open_dataset("folder", target)) == 1000
+
+
+def test_a_folder_in_the_way_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    with pytest.raises(UserError, match="does not hold the complete digits"):
+        materialise("digits", tmp_path)
+    assert (tmp_path / "mine.txt").read_text() == "precious"
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is there already"):
+        materialise("digits", tmp_path / "file")
+    with pytest.raises(UserError, match="cannot write to"):
+        materialise("digits", tmp_path / "file" / "below")
+    with pytest.raises(UserError, match="your own folder"):
+        materialise("imagenet", tmp_path / "x")
+
+
+def write_idx(path: Path, array: np.ndarray, zipped: bool) -> None:
+    header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+    data = header + array.astype(np.uint8).tobytes()
+    path.write_bytes(gzip.compress(data) if zipped else data)
+
+
+def fake_fashion(folder: Path, zipped: bool = True) -> None:
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    suffix = ".gz" if zipped else ""
+    for prefix, count in (("train", 40), ("t10k", 20)):
+        images = rng.integers(0, 256, (count, 28, 28))
+        write_idx(folder / f"{prefix}-images-idx3-ubyte{suffix}", images, zipped)
+        write_idx(folder / f"{prefix}-labels-idx1-ubyte{suffix}", np.arange(count) % 10, zipped)
+
+
+@pytest.mark.parametrize("place", ["", "raw", "FashionMNIST/raw"])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_fashion_mnist_is_found_and_read(tmp_path: Path, place: str, zipped: bool) -> None:
+    fake_fashion(tmp_path / place, zipped)
+    splits = fashion.load(tmp_path)
+    assert splits["train"][0].shape == (40, 28, 28)
+    assert splits["val"][1].tolist() == [*range(10)] * 2
+    assert len(SOURCES["fashion_mnist"].classes) == 10
+
+
+def test_fashion_mnist_messages(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="dataset-fashion-mnist"):
+        fashion.load(tmp_path)
+    fake_fashion(tmp_path)
+    images = tmp_path / "train-images-idx3-ubyte.gz"
+    whole = images.read_bytes()
+    for broken in (whole[:500], b"", b"\0\0\x09\x03", gzip.compress(b"\0\0\x08\x03")):
+        images.write_bytes(broken)
+        with pytest.raises(UserError, match="cannot read"):
+            fashion.load(tmp_path)
+    fake_fashion(tmp_path)
+    write_idx(tmp_path / "train-labels-idx1-ubyte.gz", np.arange(39), True)
+    with pytest.raises(UserError, match="belong together"):
+        fashion.load(tmp_path)
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("data", ["digits", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "1,000 images, 10 classes, 8 x 8 pixels" in said
+    assert len(said.splitlines()) == 4
+    assert run_command("data", ["digitz"]) == 2
+    assert "one of digits" in capsys.readouterr().err

@@ -1,0 +1,223 @@
+"""Damaged, empty, vanished and slow files: reported once, replaced, counted, and no more."""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import multiprocessing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from convit_ssl.data import FaultLog, ImageFiles, open_dataset, samples
+from convit_ssl.data.samples import SampleReader, TooManyUnreadableError, UnreadableImageError
+from convit_ssl.errors import UserError
+
+
+def write_folder(folder: Path, per_class: int = 50) -> Path:
+    for label, name in enumerate(("cat", "dog")):
+        (folder / "train" / name).mkdir(parents=True)
+        for number in range(per_class):
+            pixels = np.full((8, 8, 3), 100 * label + number, np.uint8)
+            Image.fromarray(pixels).save(folder / "train" / name / f"{number:03d}.png")
+    return folder
+
+
+def level(sample: tuple[Image.Image, int, int]) -> int:
+    return int(np.asarray(sample[0])[0, 0, 0])
+
+
+def as_array(image: Image.Image) -> np.ndarray:
+    return np.array(image)
+
+
+def png(size: int = 64) -> bytes:
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(file, "PNG")
+    return file.getvalue()
+
+
+def jpeg() -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((64, 64), 50).convert("RGB").save(file, "JPEG")
+    return file.getvalue()
+
+
+DAMAGED = {
+    "zero bytes": b"",
+    "text": b"this is not an image at all",
+    "truncated png": png()[:2000],
+    "truncated jpeg": jpeg()[:700],
+    "png header only": png()[:33],
+    "jpeg header only": jpeg()[:20],
+    "bad checksum": png()[:60] + b"\0\0\0\0" + png()[64:],
+    "html of a failed download": b"<!DOCTYPE html><html><body>404</body></html>",
+    "gif header only": b"GIF89a\x08\x00\x08\x00",
+    "tiff header only": b"II*\x00\x08\x00\x00\x00",
+    "webp header only": b"RIFF\x10\x00\x00\x00WEBPVP8 ",
+    "bmp header only": b"BM\x36\x00\x00\x00",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+@pytest.mark.parametrize("method", ["image", "array"])
+def test_damaged_files_are_named_with_a_reason(tmp_path: Path, kind: str, method: str) -> None:
+    path = tmp_path / "bad.png"
+    path.write_bytes(DAMAGED[kind])
+    reader = SampleReader(100, fault_log=FaultLog(tmp_path / "log"))
+    with pytest.raises(UnreadableImageError) as caught:
+        getattr(reader, method)(str(path))
+    assert str(caught.value)
+    assert reader.fault_log.read() == {str(path): str(caught.value)}
+
+
+def test_a_replacement_has_the_same_class_and_does_not_change(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_folder(tmp_path)
+    bad = tmp_path / "train" / "dog" / "007.png"
+    bad.write_bytes(b"")
+    dataset = open_dataset("folder", tmp_path, seed=3)
+    index = dataset.files.index("dog/007.png")
+    with caplog.at_level(logging.WARNING, "convit_ssl.data"):
+        first, again = dataset[index], dataset[index]
+    assert level(first) == level(again)
+    assert level(first) >= 100
+    assert first[1:] == (1, index)
+    dataset.set_epoch(1)
+    others = {level(dataset[index])}
+    for epoch in range(2, 8):
+        dataset.set_epoch(epoch)
+        others.add(level(dataset[index]))
+    assert len(others) > 3
+    assert caplog.text.count(str(bad)) == 1
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+def test_workers_count_together_and_the_message_survives_them(tmp_path: Path, method: str) -> None:
+    write_folder(tmp_path)
+    for number in range(2):
+        (tmp_path / "train" / "cat" / f"{number:03d}.png").write_bytes(b"broken")
+    dataset = open_dataset("folder", tmp_path, transform=as_array, max_corrupt=0.02)
+    context = multiprocessing.get_context(method)
+    loader = DataLoader(dataset, batch_size=10, num_workers=2, multiprocessing_context=context)
+    assert sum(len(targets) for _, targets, _ in loader) == 100
+    assert len(dataset.reader.fault_log.read()) == 2
+    (tmp_path / "train" / "dog" / "001.png").write_bytes(b"broken")
+    with pytest.raises(TooManyUnreadableError) as caught:
+        list(loader)
+    message = str(caught.value)
+    assert message.startswith("3 of 100 images cannot be read, more than max_corrupt=0.02")
+    assert "Traceback" not in message
+    for name in ("cat/000.png", "cat/001.png", "dog/001.png"):
+        assert name in message
+
+
+def test_one_bad_image_of_a_few_is_tolerated_unless_none_may_be(tmp_path: Path) -> None:
+    write_folder(tmp_path, per_class=5)
+    (tmp_path / "train" / "cat" / "000.png").write_bytes(b"broken")
+    assert len(list(open_dataset("folder", tmp_path))) == 10
+    with pytest.raises(UserError, match="max_corrupt=0 allows"):
+        list(open_dataset("folder", tmp_path, max_corrupt=0.0))
+    with pytest.raises(UserError, match="between 0 and 1"):
+        open_dataset("folder", tmp_path, max_corrupt=5)
+
+
+def test_a_vanished_file_and_a_dangling_link(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    (tmp_path / "train" / "cat" / "link.png").symlink_to(tmp_path / "nowhere.png")
+    dataset = open_dataset("folder", tmp_path, max_corrupt=0.05)
+    (tmp_path / "train" / "cat" / "010.png").unlink()
+    assert len(list(dataset)) == 101
+    assert set(dataset.reader.fault_log.read().values()) == {"No such file or directory"}
+
+
+def test_nothing_readable_ends_in_one_message(tmp_path: Path) -> None:
+    write_folder(tmp_path, per_class=3)
+    for path in tmp_path.rglob("*.png"):
+        path.write_bytes(b"broken")
+    dataset = open_dataset("folder", tmp_path, max_corrupt=1.0)
+    with pytest.raises(UserError, match=r"cannot be read .* tried in its place"):
+        dataset[0]
+    with pytest.raises(UserError, match="can be read"):
+        dataset.native_size()
+
+
+class Flaky:
+    """A file system that fails ``times`` times before it answers."""
+
+    def __init__(self, times: int, number: int) -> None:
+        self.times = times
+        self.number = number
+        self.calls = 0
+
+    def __call__(self, _path: str) -> bytes:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise OSError(self.number, "Input/output error")
+        return png(8)
+
+
+def test_a_failing_file_system_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(samples.time, "sleep", waited.append)
+    flaky = Flaky(3, errno.EIO)
+    monkeypatch.setattr(samples, "_read_bytes", flaky)
+    assert SampleReader(10).image("x.png").size == (8, 8)
+    assert waited == list(samples.RETRY_DELAYS[:3])
+    assert flaky.calls == 4
+
+
+@pytest.mark.parametrize(
+    ("number", "calls"), [(errno.EIO, 6), (errno.ENOENT, 1), (errno.EACCES, 1)]
+)
+def test_errors_that_stay_are_given_up(
+    monkeypatch: pytest.MonkeyPatch, number: int, calls: int
+) -> None:
+    monkeypatch.setattr(samples.time, "sleep", lambda _seconds: None)
+    flaky = Flaky(100, number)
+    monkeypatch.setattr(samples, "_read_bytes", flaky)
+    reader = SampleReader(10)
+    with pytest.raises(UnreadableImageError):
+        reader.image("x.png")
+    with pytest.raises(UnreadableImageError):
+        reader.image("x.png")
+    assert flaky.calls == calls  # known files are not read again
+
+
+def test_the_log_leaves_no_file_behind(tmp_path: Path) -> None:
+    log = FaultLog()
+    assert log.read() == {}
+    assert not log.path.exists()
+    log.add("a.png", "broken")
+    path = log.path
+    assert path.exists()
+    del log
+    assert not path.exists()
+    kept = FaultLog(tmp_path / "unreadable.jsonl")
+    kept.add("a\nb.png", "broken\ttoo")
+    kept.path.write_text(kept.path.read_text() + "half a li")
+    assert FaultLog(kept.path).read() == {"a\nb.png": "broken\ttoo"}
+
+
+def test_a_bomb_counts_as_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "big.png").write_bytes(png(64))
+    reader = SampleReader(10, max_pixels=1000)
+    with pytest.raises(UnreadableImageError, match="64 x 64 pixels is over the limit"):
+        reader.array(str(tmp_path / "big.png"))
+
+
+def test_image_files_refuses_an_empty_listing(tmp_path: Path) -> None:
+    dataset = open_dataset("folder", write_folder(tmp_path))
+    from convit_ssl.data.folders import find_images
+    from convit_ssl.data.images import take
+
+    with pytest.raises(UserError, match="no images are left"):
+        ImageFiles(take(find_images(tmp_path), []))
+    with pytest.raises(IndexError):
+        dataset[100]
