@@ -316,18 +316,20 @@ class ConViT(nn.Module):
             if isinstance(block.attn, GPSA) and block.attn.path(positions) == "separable"
         }
         if layers:
-            may_cache = (
-                not self.training
-                and not torch.compiler.is_compiling()
-                and torch.is_inference_mode_enabled()
-            )
-            cache = self._folded_cache if may_cache else None
             gpsa = list(layers.values())
-            for index, made in zip(
-                layers, fold(gpsa, grid, batch, gpsa[0].compute_dtype(), cache), strict=True
-            ):
-                folded[index] = made
+            made = fold(gpsa, grid, batch, gpsa[0].compute_dtype(), self._cache_if_safe())
+            for index, of_block in zip(layers, made, strict=True):
+                folded[index] = of_block
         return folded
+
+    def _cache_if_safe(self) -> FoldedCache | None:
+        if torch.compiler.is_compiling():
+            return None
+        if torch.is_grad_enabled():  # an optimiser may follow
+            self._folded_cache.clear()
+        return (
+            self._folded_cache if torch.is_inference_mode_enabled() and not self.training else None
+        )
 
     def _embed(
         self, x: Tensor, keep: Tensor | None

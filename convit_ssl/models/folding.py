@@ -16,7 +16,12 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from convit_ssl.models.position import PositionFactors, at_least_single, position_factors
+from convit_ssl.models.position import (
+    PositionFactors,
+    at_least_single,
+    position_factors,
+    without_autocast,
+)
 
 if TYPE_CHECKING:
     from convit_ssl.models.gpsa import GPSA
@@ -81,7 +86,7 @@ def _gates_fit(dtype: torch.dtype) -> bool:
 
 
 def _projections(layers: Sequence[GPSA], dtype: torch.dtype) -> list[Projection]:
-    with torch.autocast(layers[0].v.weight.device.type, enabled=False):
+    with without_autocast(layers[0].v.weight.device):
         content_gates = torch.sigmoid(-_gate_logits(layers)).unsqueeze(-1)  # (L, H, 1)
         return [
             _pack(layer, gate, dtype)
@@ -112,7 +117,7 @@ def _gated_factors(
     # a gradient stops DistributedDataParallel.
     bias = torch.stack([layer.pos_proj.bias for layer in layers])
     row, column = position_factors(weight + 0.0 * bias.unsqueeze(-1), grid)
-    with torch.autocast(weight.device.type, enabled=False):
+    with without_autocast(weight.device):
         logits = _gate_logits(layers)
         gate = logits.exp() if _gates_fit(dtype) else logits.sigmoid()
         row = row * gate[..., None, None]
@@ -128,11 +133,12 @@ def _gated_factors(
 class FoldedCache:
     """Folded weights of a network that does not change, for inference.
 
-    A weight counts as changed when it is another tensor, lies elsewhere, or was written to by
-    PyTorch (its version counter): optimiser steps, `load_state_dict`, in-place and `_foreach`
-    updates, moves to another device or dtype. Writing through ``parameter.data`` goes past that
-    counter; call ``model.eval()`` afterwards, which empties the cache. Copies and pickles of
-    the network start with an empty one.
+    A weight counts as changed when it is another tensor, lies elsewhere, or was written to
+    since, by its version counter: `load_state_dict`, in-place and `_foreach` updates, optimiser
+    steps, moves to another device or dtype. Fused optimisers and writing through
+    ``parameter.data`` go past that counter. For the former, nothing is kept while weights hold
+    gradients; after the latter call ``model.eval()``, which empties the cache. Copies and
+    pickles of the network start with an empty one.
     """
 
     capacity = 16
@@ -150,7 +156,9 @@ class FoldedCache:
     ) -> list[Made]:
         """What was made for `key` from the layers' present weights, or what `make` makes now."""
         weights = [weight for layer in layers for weight in layer.folded_parameters()]
-        if any(weight.is_inference() for weight in weights):  # these have no version counter
+        # Inference tensors have no version counter.
+        if any(weight.is_inference() or weight.grad is not None for weight in weights):
+            self.clear()
             return make()
         if not self._current(weights):
             # The alias keeps the old memory from being handed to a new weight.

@@ -38,6 +38,7 @@ from convit_ssl.models.position import (
     padded_attention,
     position_factors,
     position_query_key,
+    without_autocast,
 )
 
 __all__ = ["GPSA", "AttentionMaps", "PositionFactors"]
@@ -175,7 +176,8 @@ class GPSA(nn.Module):
     def compute_dtype(self) -> torch.dtype:
         """The dtype of the products: that of autocast where it acts, else the weights'."""
         device, dtype = self.v.weight.device.type, self.v.weight.dtype
-        if torch.is_autocast_enabled(device) and dtype != torch.float64:
+        available = torch.amp.is_autocast_available(device)
+        if available and torch.is_autocast_enabled(device) and dtype != torch.float64:
             return torch.get_autocast_dtype(device)
         return dtype
 
@@ -249,7 +251,7 @@ class GPSA(nn.Module):
         """Two softmaxes over the tokens that are there, the positional one of rank three."""
         query, key, value = self._query_key_value(x)
         content = content_attention(query, key, value)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             pos_query, pos_key = self._position_query_key(positions, len(x))
             position = padded_attention(pos_query, pos_key, at_least_single(value))
         gate = self.gate.to(content.dtype).view(-1, 1, 1)
@@ -258,7 +260,7 @@ class GPSA(nn.Module):
     def _ungated(self, x: Tensor, positions: Tensor) -> Tensor:
         """One softmax over the summed logits: three more channels in query and key."""
         query, key, value = self._query_key_value(x)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             pos_query, pos_key = self._position_query_key(positions, len(x))
             scaled = at_least_single(query) * query.shape[-1] ** -0.5
             out = padded_attention(

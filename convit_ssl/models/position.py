@@ -8,6 +8,7 @@ columns, and ``P @ V`` is two small contractions, O(N (height + width)) per chan
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,13 @@ class PositionFactors(NamedTuple):
 def at_least_single(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Half precision as float32; float32 and float64 as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """The block runs in the dtypes of its tensors."""
+    if not torch.amp.is_autocast_available(device.type):  # the meta device has none
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def axis_logits(
@@ -53,7 +61,7 @@ def position_factors(
         grid: height and width in patches.
     """
     height, width = grid
-    with torch.autocast(weight.device.type, enabled=False):
+    with without_autocast(weight.device):
         a, b, c = at_least_single(weight).unbind(-1)
         if height == width:
             both = torch.stack([b, a])
