@@ -105,7 +105,7 @@ def fit_logistic(
         parameters.grad = gradient
         return total
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimiser.step(closure)
     solution = parameters.detach()
     steps = int(optimiser.state[parameters]["n_iter"])
     return LogisticModel(columns, solution[:-1], solution[-1], steps)

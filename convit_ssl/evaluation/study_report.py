@@ -1,0 +1,206 @@
+"""What a study found: results.json, a table with mean and spread, figures beside the paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from convit_ssl.evaluation.pictures import save_figure
+from convit_ssl.evaluation.results import average, commit, hardware, versions, write_json
+from convit_ssl.evaluation.study import PAPER_SAMPLE_EFFICIENCY, Study, describe
+from convit_ssl.evaluation.study_runner import State
+
+COLOURS = {"convit": "#1f5fa8", "deit": "#d9742b", "resnet": "#4a8f4f"}
+
+
+def study_rows(states: Sequence[State]) -> list[dict[str, Any]]:
+    """A result row for each run that is done."""
+    return [
+        {
+            "kind": "study",
+            "name": state.run.arm.name,
+            "accuracy": state.result["accuracy"],
+            "fraction": state.run.fraction,
+            "seed": state.run.seed,
+            "epochs": state.run.epochs,
+            "seconds": state.result.get("seconds"),
+            "data": state.result.get("data"),
+            "fingerprint": {"settings": state.run.settings_hash()},
+            "settings": {},
+            "overrides": state.run.overrides(),
+            "folder": state.folder.name,
+        }
+        for state in states
+        if state.status == "done"
+    ]
+
+
+def summarise(study: Study, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and spread over seeds for each arm and fraction, beside the paper's figure."""
+    summary = []
+    for arm in study.arms:
+        for fraction in study.fractions:
+            own = [r for r in rows if r["name"] == arm.name and r["fraction"] == fraction]
+            if own:
+                paper = arm.paper.get(fraction)
+                found = {"name": arm.name, "trunk": arm.trunk, "fraction": fraction, "paper": paper}
+                summary.append({**found, **average(own)})
+    return summary
+
+
+def write_study(study: Study, states: Sequence[State], out: str | Path) -> list[dict[str, Any]]:
+    """Write results.json, results.md and the figure of what is done; returns the summary."""
+    out = Path(out)
+    rows = study_rows(states)
+    summary = summarise(study, rows)
+    failed = {s.run.name: s.message for s in states if s.status == "failed"}
+    found = {
+        "study": study.kind,
+        "title": study.title,
+        "settings": describe(study.runs[0].settings),
+        "summary": summary,
+        "results": rows,
+        "failed": failed,
+        "commit": commit(),
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+    write_json(found, out / "results.json")
+    (out / "results.md").write_text(markdown(study, summary))
+    if summary:
+        draw = draw_curves if study.kind == "sample-efficiency" else draw_ablation
+        draw(study, summary, out / f"{study.kind.replace('-', '_')}.png")
+    return summary
+
+
+def markdown(study: Study, summary: Sequence[dict[str, Any]]) -> str:
+    """The table for a page: accuracy in %, mean and standard deviation over seeds."""
+    heads = [f"{100 * fraction:g} %" for fraction in study.fractions]
+    lines = [f"# {study.title}", "", f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    for arm in study.arms:
+        cells = [_cell(summary, arm.name, fraction) for fraction in study.fractions]
+        lines.append(f"| {arm.name} | {' | '.join(cells)} |")
+    settings = study.runs[0].settings
+    seeds = len({run.seed for run in study.runs})
+    scaled = "scaled by 1/fraction" if settings.scale_epochs else "the same at every fraction"
+    lines += [
+        "",
+        f"Top-1 on val in %, mean ± standard deviation over seeds ({seeds} planned). "
+        f"{settings.epochs} epochs at 100 %, {scaled}; batch {settings.batch_size}.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def progress_table(study: Study, states: Sequence[State]) -> Table:
+    """Arms by fractions: figures of what is done, and how far the rest is."""
+    table = Table(title=study.title, title_justify="left", title_style="bold", box=None)
+    table.add_column("", no_wrap=True)
+    for fraction in study.fractions:
+        table.add_column(f"{100 * fraction:g} %", justify="right")
+    summary = summarise(study, study_rows(states))
+    for arm in study.arms:
+        cells = []
+        for fraction in study.fractions:
+            own = [s for s in states if s.run.arm == arm and s.run.fraction == fraction]
+            cells.append(_status(own, _cell(summary, arm.name, fraction)))
+        table.add_row(arm.name, *cells)
+    return table
+
+
+def _cell(summary: Sequence[dict[str, Any]], name: str, fraction: float) -> str:
+    for row in summary:
+        if row["name"] == name and row["fraction"] == fraction:
+            spread = "" if row["spread"] is None else f" ± {100 * row['spread']:.1f}"
+            return f"{100 * row['mean']:.1f}{spread}"
+    return ""
+
+
+def _status(states: Sequence[State], figure: str) -> str:
+    counts = {status: [s for s in states if s.status == status] for status in
+              ("done", "running", "submitted", "failed")}  # fmt: skip
+    parts = [figure] if figure else []
+    if len(counts["done"]) < len(states):
+        parts.append(f"[dim]{len(counts['done'])}/{len(states)}[/]")
+    parts += [f"[cyan]{100 * s.progress:.0f} %[/]" for s in counts["running"]]
+    if counts["submitted"]:
+        parts.append(f"[cyan]{len(counts['submitted'])} queued[/]")
+    if counts["failed"]:
+        parts.append(f"[red]{len(counts['failed'])} failed[/]")
+    return " ".join(parts)
+
+
+def draw_curves(study: Study, summary: Sequence[dict[str, Any]], path: Path) -> None:
+    """Accuracy against the share of labelled images, ours and the paper's side by side."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.5, 4.0), layout="constrained")
+    ours, paper = figure.subplots(1, 2)
+    seeds = len({run.seed for run in study.runs})
+    for name in dict.fromkeys(row["name"] for row in summary):
+        rows = [row for row in summary if row["name"] == name]
+        x = [100 * row["fraction"] for row in rows]
+        y = [100 * row["mean"] for row in rows]
+        error = [100 * (row["spread"] or 0.0) for row in rows]
+        style = _style(rows[0]["trunk"], pretrained="pretrained" in name)
+        ours.errorbar(x, y, error, label=name, capsize=3, **style)
+    ours.set_title(f"{study.runs[0].settings.data}, here ({seeds} seeds)", loc="left")
+    for name, curve in PAPER_SAMPLE_EFFICIENCY.items():
+        x, y = [100 * f for f in curve], [100 * v for v in curve.values()]
+        paper.plot(x, y, label=name, **_style(name.lower(), pretrained=False))
+    paper.set_title("ImageNet, the paper (Table 2)", loc="left")
+    for axes in (ours, paper):
+        shares = sorted(100 * f for f in (study.fractions if axes is ours else _paper_fractions()))
+        axes.set(xscale="log", xlabel="share of the labelled images (%)", ylabel="top-1 (%)")
+        axes.set_xticks(shares, [f"{share:g}" for share in shares])
+        axes.minorticks_off()
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, loc="lower right")
+    save_figure(figure, path)
+
+
+def draw_ablation(study: Study, summary: Sequence[dict[str, Any]], path: Path) -> None:
+    """One dot per variant with its spread; the paper's beside ours where it has the variant."""
+    from matplotlib.figure import Figure
+
+    fraction = min(study.fractions)
+    rows = [row for row in summary if row["fraction"] == fraction]
+    with_paper = any(row["paper"] is not None for row in rows)
+    figure = Figure(figsize=(9.5, 1.3 + 0.42 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, 1 + with_paper, sharey=True, squeeze=False)[0]
+    places = list(range(len(rows)))
+    means = [100 * row["mean"] for row in rows]
+    spreads = [100 * (row["spread"] or 0.0) for row in rows]
+    colours = [_style(row["trunk"], False)["color"] for row in rows]
+    panels[0].errorbar(means, places, xerr=spreads, fmt="none", ecolor="#888888", capsize=3)
+    panels[0].scatter(means, places, c=colours, zorder=3)
+    panels[0].set_yticks(places, [row["name"] for row in rows])
+    panels[0].invert_yaxis()
+    share = f"{100 * fraction:g} %"
+    panels[0].set_title(f"{share} of {study.runs[0].settings.data}, here", loc="left")
+    if with_paper:
+        known = [(100 * row["paper"], i) for i, row in enumerate(rows) if row["paper"] is not None]
+        panels[1].scatter(*zip(*known, strict=True), c=[colours[i] for _, i in known])
+        panels[1].set_title(f"{share} of ImageNet, the paper (Table 3)", loc="left")
+    for axes in panels:
+        axes.set_xlabel("top-1 (%)")
+        axes.grid(axis="x", alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    save_figure(figure, path)
+
+
+def _style(trunk: str, pretrained: bool) -> dict[str, Any]:
+    family = next((name for name in COLOURS if trunk.startswith(name)), "")
+    return {
+        "color": COLOURS.get(family, "#666666"),
+        "marker": "s" if pretrained else "o",
+        "linestyle": "--" if pretrained else "-",
+    }
+
+
+def _paper_fractions() -> list[float]:
+    return list(next(iter(PAPER_SAMPLE_EFFICIENCY.values())))

@@ -1,0 +1,267 @@
+"""Run the training runs of a study: several at once, resumable, with one table."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.results import write_json
+from convit_ssl.evaluation.study import Run, Study
+
+RECORD = "study_run.json"
+RESULT = "result.json"
+
+
+@dataclass
+class State:
+    """Where a run stands.
+
+    Attributes:
+        run: what it is.
+        folder: its run folder.
+        status: waiting, running, submitted, done or failed.
+        process: while it runs here.
+        slot: which of the places at once it has.
+        started: seconds of `time.monotonic`.
+        result: what it measured, once done.
+        message: why it failed.
+    """
+
+    run: Run
+    folder: Path
+    status: str = "waiting"
+    process: subprocess.Popen[bytes] | None = None
+    slot: int = 0
+    started: float = 0.0
+    result: dict[str, Any] = field(default_factory=dict)
+    message: str = ""
+
+    @property
+    def progress(self) -> float:
+        """Share of the epochs that is done, from the run's own record."""
+        if self.status == "done":
+            return 1.0
+        last = last_metrics(self.folder)
+        return min(1.0, float(last.get("epoch", 0)) / self.run.epochs) if last else 0.0
+
+
+Watch = Callable[[Sequence[State]], None]
+Command = Callable[[Run, Path], list[str]]
+
+
+def run_study(
+    study: Study,
+    out: str | Path,
+    jobs: int = 1,
+    watch: Watch | None = None,
+    command: Command | None = None,
+    interval: float = 1.0,
+) -> list[State]:
+    """Run what is not done yet; a study that was stopped goes on where it was.
+
+    Args:
+        study: the runs.
+        out: folder; each run has its own under `runs/`.
+        jobs: runs at once on this machine. SLURM jobs are all submitted.
+        watch: called with all states about once in `interval`.
+        command: of a run in a folder; `Run.command` by default.
+        interval: seconds between two looks.
+
+    Returns:
+        All runs, done or failed.
+
+    Raises:
+        UserError: a folder holds a run of other settings.
+        KeyboardInterrupt: passed on, after the runs were told to stop.
+    """
+    states = [State(run, Path(out).absolute() / "runs" / run.name) for run in study.runs]
+    for state in states:
+        _look_back(state)
+    command = command or (lambda run, folder: run.command(folder))
+    try:
+        with _terminated_as_exit():
+            while any(state.status in ("waiting", "running", "submitted") for state in states):
+                _advance(states, command, jobs)
+                if watch is not None:
+                    watch(states)
+                if any(state.status in ("running", "submitted") for state in states):
+                    time.sleep(interval)
+    except BaseException:
+        _stop(states)
+        raise
+    if watch is not None:
+        watch(states)
+    return states
+
+
+def _advance(states: Sequence[State], command: Command, jobs: int) -> None:
+    """Take note of what ended, and start what has a place."""
+    for state in states:
+        _look(state)
+    taken = {state.slot for state in states if state.status == "running"}
+    free = [slot for slot in range(jobs) if slot not in taken]
+    waiting = [state for state in states if state.status == "waiting"]
+    for state, slot in zip(waiting, free, strict=False):
+        _start(state, command, slot, jobs)
+
+
+def last_metrics(folder: Path) -> dict[str, Any]:
+    """The last whole line of a run's metrics.jsonl; empty without one."""
+    try:
+        with open(folder / "metrics.jsonl", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            return value
+    return {}
+
+
+def _look_back(state: State) -> None:
+    """Find out what an earlier start of the study left."""
+    record = _record(state)
+    if record:
+        before = record["overrides"]
+        if before != state.run.overrides():
+            changed = sorted(set(before) ^ set(state.run.overrides()))
+            raise UserError(
+                f"{state.folder} holds a run of other settings ({', '.join(changed[:4])}); "
+                "give the study another --out"
+            )
+    elif (state.folder / RESULT).exists():
+        raise UserError(f"{state.folder} holds a run of no study; give the study another --out")
+    if not _collect(state) and record.get("submitted"):
+        state.status = "submitted"
+
+
+def _record(state: State) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads((state.folder / RECORD).read_text())
+    except (OSError, ValueError):
+        return {}
+    return record
+
+
+def _collect(state: State) -> bool:
+    try:
+        result = json.loads((state.folder / RESULT).read_text())
+        accuracy = result["accuracy"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if not isinstance(accuracy, (int, float)):
+        state.status, state.message = "failed", f"{RESULT} has no accuracy"
+        return True
+    state.status, state.result = "done", {**result, "seconds": _record(state).get("seconds")}
+    return True
+
+
+def _start(state: State, command: Command, slot: int, jobs: int) -> None:
+    state.folder.mkdir(parents=True, exist_ok=True)
+    record = {"overrides": state.run.overrides(), "seconds": _record(state).get("seconds", 0.0)}
+    write_json(record, state.folder / RECORD)
+    environment = {**os.environ, **_share(slot, jobs)}
+    with open(state.folder / "study.log", "ab") as log:
+        # A process group of its own: the terminal's Ctrl-C is ours to pass on, once.
+        state.process = subprocess.Popen(
+            command(state.run, state.folder),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+    state.status, state.slot, state.started = "running", slot, time.monotonic()
+
+
+def _share(slot: int, jobs: int) -> dict[str, str]:
+    """This run's part of the machine: threads, and one of several GPUs."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    share = {"OMP_NUM_THREADS": str(max(1, (cores or 1) // jobs))} if jobs > 1 else {}
+    gpus = torch.cuda.device_count()
+    if gpus > 1 and jobs > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        share["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)
+    return share
+
+
+def _look(state: State) -> None:
+    if state.status == "submitted":
+        _collect(state)
+    if state.status != "running" or state.process is None:
+        return
+    code = state.process.poll()
+    if code is None:
+        return
+    state.process = None
+    record = _record(state)
+    record["seconds"] = round(record.get("seconds", 0.0) + time.monotonic() - state.started, 1)
+    record["submitted"] = code == 0 and state.run.settings.run.startswith("slurm")
+    write_json(record, state.folder / RECORD)
+    if _collect(state):
+        return
+    if record["submitted"]:
+        state.status = "submitted"
+        return
+    state.status = "failed"
+    state.message = f"exit code {code}: {_last_words(state.folder / 'study.log')}"
+
+
+def _last_words(log: Path) -> str:
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
+    return lines[-1][:300] if lines else "no output"
+
+
+@contextlib.contextmanager
+def _terminated_as_exit() -> Iterator[None]:
+    """SIGTERM ends Python at once; as an exception it lets the runs be stopped first."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not the main thread, whose signals are its own
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _stop(states: Sequence[State], patience: float = 30.0) -> None:
+    """Ask the runs to save and leave; insist after a while."""
+    running = [state.process for state in states if state.process is not None]
+    for process in running:
+        _signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + patience
+    for process in running:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            _signal(process, signal.SIGKILL)
+            process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

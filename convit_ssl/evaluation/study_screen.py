@@ -1,0 +1,43 @@
+"""The one table of a running study, or a line per run where there is no terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from convit_ssl.evaluation.study import Study
+from convit_ssl.evaluation.study_report import progress_table
+from convit_ssl.evaluation.study_runner import State, Watch
+
+
+@contextmanager
+def watching(study: Study) -> Iterator[Watch]:
+    """A callback for `run_study` that shows where all runs stand."""
+    if not sys.stderr.isatty():
+        yield _lines()
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    with Live(console=Console(stderr=True), auto_refresh=False) as live:
+        yield lambda states: live.update(progress_table(study, states), refresh=True)
+
+
+def _lines() -> Watch:
+    seen: dict[str, str] = {}
+
+    def watch(states: Sequence[State]) -> None:
+        for number, state in enumerate(states, 1):
+            if state.status == "waiting" or seen.get(state.run.name) == state.status:
+                continue
+            seen[state.run.name] = state.status
+            figure = f" {100 * state.result['accuracy']:.1f} %" if state.status == "done" else ""
+            print(
+                f"[{number}/{len(states)}] {state.run.name}: {state.status}{figure}"
+                f"{': ' + state.message if state.message else ''}",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    return watch

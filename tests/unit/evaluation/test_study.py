@@ -1,0 +1,276 @@
+"""A study is the right list of runs; it survives stops and failures; its report adds up."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.study import (
+    Run,
+    Settings,
+    Study,
+    ablation,
+    check_batch,
+    sample_efficiency,
+)
+from convit_ssl.evaluation.study_report import (
+    markdown,
+    progress_table,
+    study_rows,
+    summarise,
+    write_study,
+)
+from convit_ssl.evaluation.study_runner import State, last_metrics, run_study
+
+SETTINGS = Settings("digits", epochs=20, batch_size=32)
+
+# Stands for a training run: says when it ran, and leaves what a run leaves.
+TRAIN = """
+import json, os, sys, time
+from pathlib import Path
+folder, accuracy, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+with open(folder.parent / "trace.txt", "a") as trace:
+    trace.write(f"start {folder.name} {time.time()}\\n")
+time.sleep(seconds)
+if accuracy == "fail":
+    sys.exit("the lights went out")
+(folder / "result.json").write_text(json.dumps({"accuracy": float(accuracy), "epochs": 1}))
+with open(folder.parent / "trace.txt", "a") as trace:
+    trace.write(f"end {folder.name} {time.time()}\\n")
+"""
+
+
+def fake(accuracy: object = 0.5, seconds: float = 0.0):  # type: ignore[no-untyped-def]
+    def command(run: Run, folder: Path) -> list[str]:
+        value = accuracy(run) if callable(accuracy) else accuracy
+        return [sys.executable, "-c", TRAIN, str(folder), str(value), str(seconds)]
+
+    return command
+
+
+def small_study() -> Study:
+    settings = Settings("digits", epochs=2, batch_size=16)
+    return sample_efficiency(
+        ["convit_nano", "deit_nano"], settings, fractions=[0.5, 1.0], seeds=[0, 1]
+    )
+
+
+def test_every_run_takes_the_same_number_of_steps() -> None:
+    study = sample_efficiency(["convit_nano", "deit_nano"], SETTINGS, seeds=[0, 1])
+    assert len(study.runs) == 2 * 5 * 2
+    assert len({run.name for run in study.runs}) == len(study.runs)
+    assert {run.fraction: run.epochs for run in study.runs} == {
+        0.05: 400, 0.1: 200, 0.3: 67, 0.5: 40, 1.0: 20,
+    }  # fmt: skip
+    unscaled = Settings("digits", epochs=20, scale_epochs=False)
+    assert {r.epochs for r in sample_efficiency(["deit_nano"], unscaled).runs} == {20}
+
+
+def test_seeds_come_one_after_the_other() -> None:
+    seeds = [run.seed for run in sample_efficiency(["deit_nano"], SETTINGS).runs]
+    assert seeds == sorted(seeds)
+
+
+def test_command_of_a_run() -> None:
+    study = sample_efficiency(
+        ["convit_nano"], SETTINGS, [0.05, 1.0], [3], {"convit_nano": "runs/dino"}
+    )
+    words = {run.name: run.overrides() for run in study.runs}
+    scratch = words["convit_nano-5pct-seed3"]
+    assert scratch[0] == "config=convit_supervised"
+    assert "data.subset='fraction=0.05,seed=3'" in scratch
+    assert "optim.epochs=400" in scratch
+    assert "seed=3" in scratch
+    tuned = words["convit_nano_pretrained-100pct-seed3"]
+    assert tuned[0] == "config=convit_finetune"
+    assert "weights='runs/dino'" in tuned
+    assert not any("subset" in word for word in tuned)
+
+
+def test_only_seeds_may_differ_in_an_average() -> None:
+    runs = sample_efficiency(["convit_nano", "deit_nano"], SETTINGS, [0.1, 1.0], [0, 1]).runs
+    groups = {(run.arm.name, run.fraction): set() for run in runs}
+    for run in runs:
+        groups[run.arm.name, run.fraction].add(run.settings_hash())
+    hashes = [h for group in groups.values() for h in group]
+    assert len(hashes) == len(set(hashes)) == 4
+
+
+def test_ablation_presets() -> None:
+    study = ablation("nano", SETTINGS, ["table3", "gpsa-layers", "locality"], depth=6)
+    by_name = {arm.name: arm for arm in study.arms}
+    assert by_name["no gating, no conv init"].overrides == (
+        "trunk.use_gating=false", "trunk.local_init=false",
+    )  # fmt: skip
+    assert by_name["DeiT"].trunk == "deit_nano"
+    assert by_name["frozen position, no conv init"].paper == {1.0: 0.737, 0.1: 0.448}
+    assert [n for n in by_name if "GPSA" in n] == [f"{n} GPSA layers" for n in range(6)]
+    assert sum("locality" in name for name in by_name) == 5
+    with pytest.raises(UserError, match="unknown ablation 'table4'"):
+        ablation("nano", SETTINGS, ["table4"])
+
+
+def test_impossible_studies() -> None:
+    with pytest.raises(UserError, match="'deit_base', which is not among the trunks"):
+        sample_efficiency(["convit_nano"], SETTINGS, weights={"deit_base": "x"})
+    with pytest.raises(UserError, match=r"at most 1, found 5"):
+        sample_efficiency(["convit_nano"], SETTINGS, fractions=[5])
+    with pytest.raises(UserError, match="has no runs"):
+        sample_efficiency(["convit_nano"], SETTINGS, seeds=[])
+    with pytest.raises(UserError, match="50 images of 5 % of digits; use --batch-size 50"):
+        check_batch(Settings("digits", batch_size=64), 1000, [0.05, 1])
+
+
+def test_runs_at_once_never_exceed_the_jobs(tmp_path: Path) -> None:
+    states = run_study(small_study(), tmp_path, jobs=3, command=fake(0.5, 0.3), interval=0.02)
+    assert [state.status for state in states] == ["done"] * 8
+    events = [line.split() for line in (tmp_path / "runs" / "trace.txt").read_text().splitlines()]
+    events.sort(key=lambda event: float(event[2]))
+    running = peak = 0
+    for event in events:
+        running += 1 if event[0] == "start" else -1
+        peak = max(peak, running)
+    assert peak == 3
+
+
+def test_what_is_done_is_not_run_again(tmp_path: Path) -> None:
+    failing = fake(lambda run: "fail" if run.seed == 1 else 0.5)
+    first = run_study(small_study(), tmp_path, jobs=4, command=failing, interval=0.02)
+    assert [s.status for s in first] == ["done"] * 4 + ["failed"] * 4
+    assert first[-1].message == "exit code 1: the lights went out"
+    second = run_study(small_study(), tmp_path, jobs=4, command=fake(0.7), interval=0.02)
+    assert [s.result["accuracy"] for s in second] == [0.5] * 4 + [0.7] * 4
+    assert second[0].result["seconds"] > 0
+
+
+def test_other_settings_in_a_folder_are_refused(tmp_path: Path) -> None:
+    run_study(small_study(), tmp_path, jobs=4, command=fake(), interval=0.02)
+    longer = sample_efficiency(["convit_nano"], Settings("digits", epochs=3), [1.0], [0])
+    with pytest.raises(UserError, match=r"other settings \(.*optim.epochs=2.*another --out"):
+        run_study(longer, tmp_path, command=fake())
+
+
+def test_a_stop_stops_the_runs(tmp_path: Path) -> None:
+    def interrupt(states: list[State]) -> None:
+        if (tmp_path / "runs" / "trace.txt").exists():
+            raise KeyboardInterrupt
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_study(small_study(), tmp_path, 2, interrupt, fake(0.5, 60.0), interval=0.02)
+    assert time.monotonic() - started < 30
+    done = run_study(small_study(), tmp_path, 4, command=fake(0.6), interval=0.02)
+    assert {state.result["accuracy"] for state in done} == {0.6}
+
+
+def test_slurm_jobs_are_waited_for(tmp_path: Path) -> None:
+    settings = Settings("digits", epochs=1, run="slurm")
+    study = sample_efficiency(["convit_nano"], settings, [1.0], [0, 1])
+    submit = [sys.executable, "-c", "pass"]
+    seen: list[list[str]] = []
+
+    def watch(states: list[State]) -> None:
+        seen.append([state.status for state in states])
+        if seen[-1] == ["submitted", "submitted"]:
+            for state in states:
+                (state.folder / "result.json").write_text('{"accuracy": 0.5}')
+
+    states = run_study(study, tmp_path, 1, watch, lambda run, folder: submit, interval=0.02)
+    assert ["submitted", "submitted"] in seen
+    assert [state.status for state in states] == ["done", "done"]
+
+
+def test_progress_is_read_from_the_run(tmp_path: Path) -> None:
+    run = small_study().runs[0]
+    state = State(run, tmp_path, "running")
+    assert state.progress == 0
+    (tmp_path / "metrics.jsonl").write_text('{"kind":"epoch","epoch":1}\n{"kind":"step","epoch":2')
+    assert last_metrics(tmp_path) == {"kind": "epoch", "epoch": 1}
+    assert state.progress == 1 / run.epochs
+
+
+def finished(tmp_path: Path, study: Study) -> list[State]:
+    states = [State(run, tmp_path / run.name) for run in study.runs]
+    for state in states:
+        state.status = "done"
+        state.result = {"accuracy": 0.5 + 0.1 * state.run.seed + 0.1 * state.run.fraction}
+    return states
+
+
+def test_report_of_a_study(tmp_path: Path) -> None:
+    study = small_study()
+    states = finished(tmp_path, study)
+    summary = write_study(study, states, tmp_path)
+    found = {(row["name"], row["fraction"]): row for row in summary}
+    row = found["convit_nano", 0.5]
+    assert row["mean"] == pytest.approx(0.6)
+    assert row["spread"] == pytest.approx(0.1 / 2**0.5)
+    assert row["paper"] == 0.782
+    content = json.loads((tmp_path / "results.json").read_text())
+    assert len(content["results"]) == 8
+    assert {"commit", "versions", "hardware", "settings"} <= set(content)
+    text = (tmp_path / "results.md").read_text()
+    assert "| convit_nano | 60.0 ± 7.1 | 65.0 ± 7.1 |" in text
+    with Image.open(tmp_path / "sample_efficiency.png") as image:
+        assert image.width > image.height
+
+
+def test_report_of_an_ablation(tmp_path: Path) -> None:
+    study = ablation("nano", SETTINGS, ["table3"], depth=6)
+    write_study(study, finished(tmp_path, study), tmp_path)
+    with Image.open(tmp_path / "ablation.png") as image:
+        assert min(image.size) > 300
+    study = ablation("nano", SETTINGS, ["locality"], depth=6)
+    write_study(study, finished(tmp_path, study), tmp_path)
+
+
+def test_table_of_an_unfinished_study(tmp_path: Path) -> None:
+    study = small_study()
+    states = finished(tmp_path, study)
+    states[-1].status, states[-1].message = "failed", "no power"
+    states[-2].status = "running"
+    assert len(study_rows(states)) == 6
+    assert summarise(study, study_rows(states))[-1]["count"] == 1
+    console = Console(width=90, record=True, file=io.StringIO())
+    console.print(progress_table(study, states))
+    text = console.export_text()
+    assert "60.0 ± 7.1" in text
+    assert "1/2 0 %" in text
+    assert "1 failed" in text
+    assert "| deit_nano | 60.0 ± 7.1 | 60.0 |" in markdown(
+        study, summarise(study, study_rows(states))
+    )
+
+
+def test_terminate_of_the_study_reaches_the_runs(tmp_path: Path) -> None:
+    """A study that is told to end passes it on, and leaves no run behind."""
+    pid_file = tmp_path / "pid"
+    child = "import os,sys,time; open(sys.argv[1],'w').write(str(os.getpid())); time.sleep(60)"
+    main = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from convit_ssl.evaluation.study import Settings, sample_efficiency\n"
+        "from convit_ssl.evaluation.study_runner import run_study\n"
+        "study = sample_efficiency(['deit_nano'], Settings('digits'), [1.0], [0])\n"
+        f"command = [sys.executable, '-c', {child!r}, {str(pid_file)!r}]\n"
+        f"run_study(study, {str(tmp_path)!r}, command=lambda run, folder: command)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", main], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    process.wait(40)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
