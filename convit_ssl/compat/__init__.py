@@ -40,6 +40,15 @@ AFTER: dict[str, tuple[str, ...]] = {
     "checkpoint_atomic": ("classy_vision.generic.util",),
     "checkpoint_types": ("vissl.config.attr_dict", "classy_vision.generic.util"),
     "environment_dump": ("vissl.utils.env",),
+    "resize_larger_side": ("vissl.data.ssl_transforms.img_pil_resize_larger_side",),
+    "svm_average_precision": (
+        "vissl.utils.svm_utils.svm_trainer",
+        "vissl.utils.svm_utils.svm_low_shot_trainer",
+    ),
+    "profiler_restart": ("vissl.utils.profiler",),
+    "amp_on_cpu": ("vissl.trainer.train_task",),
+    "sync_bn_on_cpu": ("vissl.hooks.swav_momentum_hooks", "vissl.hooks.dino_hooks"),
+    "deepcluster_on_cpu": ("vissl.losses.deepclusterv2_loss",),
     "apex_amp": ("vissl.trainer.train_task",),
     "apex_larc": ("classy_vision.optim.sgd", "vissl.trainer.train_task"),
 }

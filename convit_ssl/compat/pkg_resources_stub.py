@@ -9,8 +9,9 @@ Goes when: VISSL uses ``importlib.resources`` and ``importlib.metadata``.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
+import sys
 from types import ModuleType
 
 
@@ -33,11 +34,27 @@ class Distribution:
 
 
 def resource_filename(package: str, resource_name: str) -> str:
-    """Path of a file or folder below the folder of a package or module."""
-    module = importlib.import_module(package)
-    file = getattr(module, "__file__", None)
-    folder = os.path.dirname(file) if file else next(iter(module.__path__))
-    return os.path.join(folder, *resource_name.split("/"))
+    """Path of a file or folder below the folder of a package or module.
+
+    Unlike the real one it finds the package without importing it: VISSL asks for ``configs``
+    in the middle of its own import, and a user's folder may hold a ``configs.py``.
+
+    Raises:
+        ModuleNotFoundError: There is no such package.
+    """
+    return os.path.join(_folder(package), *resource_name.split("/"))
+
+
+def _folder(package: str) -> str:
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if file:
+        return os.path.dirname(file)
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        raise ModuleNotFoundError(f"No module named {package!r}", name=package)
+    if spec.submodule_search_locations:
+        return next(iter(spec.submodule_search_locations))
+    return os.path.dirname(spec.origin or "")
 
 
 def resource_exists(package: str, resource_name: str) -> bool:
