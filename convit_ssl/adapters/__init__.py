@@ -19,6 +19,15 @@ def register() -> None:
         UserError: VISSL is not installed; says how to install it.
     """
     compat.require_vissl()
-    from convit_ssl.adapters import heads, losses, optimizers, schedulers, task, train_step, trunk
+    from convit_ssl.adapters import (
+        heads,
+        losses,
+        meters,
+        optimizers,
+        schedulers,
+        task,
+        train_step,
+        trunk,
+    )
 
-    _ = heads, losses, optimizers, schedulers, task, train_step, trunk
+    _ = heads, losses, meters, optimizers, schedulers, task, train_step, trunk

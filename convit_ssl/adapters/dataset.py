@@ -2,30 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch.utils.data import Dataset
 
-from convit_ssl.data import ImageFiles
-
 
 class VisslImages(Dataset[Any]):
-    """`ImageFiles` with the questions VISSL asks a data set.
+    """A data set with the questions VISSL asks of one.
 
     Args:
-        images: the images with their transform.
+        images: gives (image or views, target, index).
         global_batch: images per step over all processes.
+        set_epoch: called when an epoch begins, so that augmentation is drawn anew.
     """
 
-    def __init__(self, images: ImageFiles, global_batch: int) -> None:
+    def __init__(
+        self,
+        images: Dataset[Any],
+        global_batch: int,
+        set_epoch: Callable[[int], None] | None = None,
+    ) -> None:
         self.images = images
         self.global_batch = global_batch
+        self._set_epoch = set_epoch
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.images)  # type: ignore[arg-type]
 
     def __getitem__(self, index: int) -> tuple[Any, int, int]:
-        return self.images[index]
+        item: tuple[Any, int, int] = self.images[index]
+        return item
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the images which epoch begins."""
+        if self._set_epoch is not None:
+            self._set_epoch(epoch)
 
     def get_global_batchsize(self) -> int:
         """Images per step over all processes."""
@@ -33,7 +45,7 @@ class VisslImages(Dataset[Any]):
 
     def num_samples(self) -> int:
         """Images."""
-        return len(self.images)
+        return len(self)
 
     def rebuild_dataloader(self) -> bool:
         """Never: loader workers are kept between epochs."""
@@ -44,3 +56,17 @@ class VisslImages(Dataset[Any]):
 
     def get_classy_state(self) -> None:
         """Nothing to keep."""
+
+
+class Numbered(Dataset[Any]):
+    """A data set whose index is the position in itself, not in what it was made of."""
+
+    def __init__(self, images: Dataset[Any]) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> tuple[Any, int, int]:
+        image, target, _ = self.images[index]
+        return image, target, index

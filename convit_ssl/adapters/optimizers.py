@@ -40,7 +40,7 @@ class FusedAdamW(TorchOptimizer):
 
 
 @register_optimizer("convit_ssl_sgd")
-class SGD(TorchOptimizer):
+class ForeachSGD(TorchOptimizer):
     """SGD with momentum, over all parameters at once."""
 
     def prepare(self, param_groups: list[dict[str, Any]]) -> None:
@@ -50,7 +50,7 @@ class SGD(TorchOptimizer):
 
 
 @register_optimizer("convit_ssl_lars")
-class LARS(TorchOptimizer):
+class TimmLars(TorchOptimizer):
     """timm's LARS (arXiv:1708.03888)."""
 
     def prepare(self, param_groups: list[dict[str, Any]]) -> None:

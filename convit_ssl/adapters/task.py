@@ -61,6 +61,8 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
     def build_datasets(self, current_train_phase_idx: int = 0) -> tuple[dict[str, Any], Any]:
         """Our image folders with the method's augmentation."""
         self.inputs = open_inputs(self.options, self.device)
+        for meter in self.meters:
+            meter.num_holdout = self.inputs.num_holdout
         keys = {"input": ["data"], "target": ["label"]}
         return {split.lower(): self.inputs.datasets[split] for split in self.available_splits}, keys
 

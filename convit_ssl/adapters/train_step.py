@@ -41,7 +41,7 @@ def _measure(task: Any, views: Any, target: Tensor) -> None:
     task.last_batch.loss = loss.detach().float()
     task.run_hooks(Hooks.on_forward.name)
     for meter in task.meters:
-        meter.update(output.float().cpu(), target.detach().cpu())
+        meter.update(output, target, index=task.last_batch.sample["data_idx"])
     task.run_hooks(Hooks.on_loss_and_meter.name)
 
 

@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+import convit_ssl.adapters  # noqa: F401 installs what VISSL and torchvision need
 from convit_ssl import __version__
 from convit_ssl.errors import UserError
 

@@ -8,6 +8,7 @@ an unknown key is met with the nearest valid one.
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -126,7 +127,11 @@ def _names(group: str) -> list[str]:
 def _compose_groups(overrides: Sequence[str]) -> DictConfig:
     search = f"hydra.searchpath=[file://{experiments_dir()}]"
     try:
-        with initialize_config_dir(str(vissl_dir() / "config"), version_base="1.3"):
+        with warnings.catch_warnings(), initialize_config_dir(
+            str(vissl_dir() / "config"), version_base="1.3"
+        ):
+            # VISSL's search-path plugin names ./configs, which need not be there.
+            warnings.simplefilter("ignore")
             return compose("defaults", overrides=[search, *overrides])
     except MissingConfigException as error:
         _refuse_choice(overrides, error)

@@ -70,6 +70,22 @@ class CropOptions:
 
 
 @dataclass
+class AugmentationOptions:
+    """Changes to the views that a method is published with; None leaves them.
+
+    Attributes:
+        horizontal_flip, vertical_flip: probabilities; 0 for digits and letters.
+        rotate90: turn by quarters, for images without an upper side.
+        blur_sigma: smallest and largest standard deviation in pixels.
+    """
+
+    horizontal_flip: Optional[float] = None
+    vertical_flip: Optional[float] = None
+    rotate90: Optional[bool] = None
+    blur_sigma: Optional[list[float]] = None
+
+
+@dataclass
 class OptimOptions:
     """The optimiser and its schedules. Durations in epochs, learning rate per 256 images.
 
@@ -151,14 +167,15 @@ class RunOptions:
 
 @dataclass
 class WatchOptions:
-    """What is looked at while it trains; every `every` epochs, 0 for never.
+    """What is looked at while it trains.
 
     Attributes:
+        every: epochs between two looks; 0 for never, None for twenty looks in a run.
         knn_k: neighbours of the online kNN accuracy.
         knn_images: training images it is computed from, at most.
     """
 
-    every: int = 1
+    every: Optional[int] = None
     knn_k: int = 20
     knn_images: int = 20000
 
@@ -177,6 +194,7 @@ class Experiment:
     data: DataOptions = field(default_factory=DataOptions)
     trunk: TrunkOptions = field(default_factory=TrunkOptions)
     crops: CropOptions = field(default_factory=CropOptions)
+    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
     method: Any = None
     optim: OptimOptions = field(default_factory=OptimOptions)
     run: RunOptions = field(default_factory=RunOptions)

@@ -1,0 +1,221 @@
+"""The data side of a task: data sets, loaders, and what happens to a batch on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
+
+from convit_ssl.adapters.dataset import Numbered, VisslImages
+from convit_ssl.data import FaultLog, ImageFiles, evaluation_transform, open_dataset
+from convit_ssl.data.augment import AugmentConfig, build_augmentation
+from convit_ssl.data.augment_fast import Normalize
+from convit_ssl.evaluation.splits import hold_out
+
+
+class EpochLoader(DataLoader[Any]):
+    """A loader whose length is that of a whole epoch, also where it starts within one.
+
+    VISSL reads the length of the run from it.
+    """
+
+    def __len__(self) -> int:
+        start = getattr(self.sampler, "start_index", 0)
+        if not start:
+            return super().__len__()
+        world: int = self.sampler.world_size  # type: ignore[union-attr]
+        assert self.batch_size is not None
+        return int(self.sampler.num_images // world // self.batch_size)  # type: ignore[union-attr]
+
+
+class TaskInputs:
+    """Data sets and loaders of one process.
+
+    Args:
+        options: the experiment's options.
+        device: where batches are used.
+        datasets: ``TRAIN`` and, for labelled experiments, ``TEST``.
+        finish: what is left of the augmentation, for batches on the device.
+        num_holdout: images held out of train, first in the test set.
+        train: the images that are learned from.
+    """
+
+    def __init__(
+        self,
+        options: Any,
+        device: torch.device,
+        datasets: dict[str, Dataset[Any]],
+        finish: nn.Module,
+        num_holdout: int,
+        train: ImageFiles,
+    ) -> None:
+        self.train = train
+        self.options = options
+        self.device = device
+        self.datasets = datasets
+        self.finish = finish.to(device)
+        self.num_holdout = num_holdout
+        self.sampler: Any = None
+        self.mixup = build_mixup(options)
+
+    def loader(self, split: str, pin_memory: bool) -> DataLoader[Any]:
+        """The loader of this process's share of a split."""
+        from convit_ssl.data.collate import fast_collate
+        from convit_ssl.data.samplers import EpochSampler
+
+        derived = self.options.derived
+        rank, world = process_rank(), derived.world_size
+        dataset = self.datasets[split]
+        training = split == "TRAIN"
+        if training:
+            sampler: Any = EpochSampler(
+                len(dataset),  # type: ignore[arg-type]
+                seed=self.options.seed,
+                rank=rank,
+                world_size=world,
+                tail="drop",
+                repeats=getattr(self.options.method, "repeats", 1),
+            )
+            self.sampler = sampler
+        else:
+            sampler = range(rank, len(dataset), world)  # type: ignore[arg-type]
+        workers = derived.workers
+        return EpochLoader(
+            dataset,
+            batch_size=derived.batch_per_process,
+            sampler=sampler,
+            drop_last=training,
+            num_workers=workers,
+            collate_fn=fast_collate,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            multiprocessing_context="fork" if workers else None,
+            # A generator of its own: the model's random state must not depend on loaders.
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def set_position(self, epoch: int, start_step: int) -> None:
+        """Let the next iterator begin at a step of an epoch."""
+        train = self.datasets["TRAIN"]
+        assert isinstance(train, VisslImages)
+        train.set_epoch(epoch)
+        self.sampler.set_epoch(epoch, start_step * self.options.optim.batch_size)
+
+    def on_device(self, views: Any, target: Tensor, training: bool) -> tuple[Any, Tensor]:
+        """Move a batch, normalise or augment it there, and mix it in supervised training."""
+        target = target.to(self.device, non_blocking=True)
+        moved = self._finished(views)
+        if training and self.mixup is not None:
+            moved, target = self.mixup(moved, target)
+        return moved, target
+
+    def _finished(self, views: Any) -> Any:
+        if isinstance(views, Tensor):
+            return self.finish(views.to(self.device, non_blocking=True))
+        if isinstance(views, tuple):  # canvases and the draws for them, of augment=device
+            pixels, drawn = views
+            crops = self.finish(pixels.to(self.device, non_blocking=True), drawn)
+            return crops[0] if len(crops) == 1 else crops
+        return [self.finish(view.to(self.device, non_blocking=True)) for view in views]
+
+
+def open_inputs(options: Any, device: torch.device) -> TaskInputs:
+    """Open the data sets of an experiment with its augmentation."""
+    log = FaultLog(f"{options.run.dir}/unreadable.jsonl")
+    augmentation = augment_config(options)
+    pipeline = options.augment
+    train = _open(options, "train", build_augmentation(augmentation, pipeline), log)
+    batch = options.optim.batch_size
+    datasets: dict[str, Dataset[Any]] = {}
+    num_holdout = 0
+    learned: Dataset[Any] = train
+    if options.derived.test_model:
+        transform = evaluation_transform(options.crops.global_size)
+        val: Dataset[Any] = _open(options, "val", transform, log)
+        if options.method.name == "linear":
+            targets = np.asarray(train.targets)
+            fit, held_out = hold_out(targets, options.method.holdout, options.seed)
+            plain = _open(options, "train", transform, log)
+            val = ConcatDataset([Subset(plain, held_out.tolist()), val])
+            num_holdout = len(held_out)
+            learned = Subset(train, fit.tolist())
+        datasets["TEST"] = VisslImages(Numbered(val), batch)
+    datasets["TRAIN"] = VisslImages(learned, batch, train.set_epoch)
+    if pipeline == "device" and not augmentation.timm:
+        from convit_ssl.data.augment_device import DeviceAugmentation
+
+        finish: nn.Module = DeviceAugmentation(augmentation)
+    else:
+        finish = Normalize(augmentation.mean, augmentation.std)
+    return TaskInputs(options, device, datasets, finish, num_holdout, train)
+
+
+def _open(options: Any, split: str, transform: Any, log: FaultLog) -> ImageFiles:
+    return open_dataset(
+        options.data.name,
+        options.data_dir,
+        split,
+        transform,
+        subset=options.data.subset if split == "train" else None,
+        seed=options.seed,
+        max_corrupt=options.data.max_corrupt,
+        fault_log=log,
+    )
+
+
+def augment_config(options: Any) -> AugmentConfig:
+    """The views that an experiment's method wants, at its crop sizes."""
+    crops, method = options.crops, options.method
+    scale = tuple(crops.global_scale)
+    if method.name in ("dino", "swav"):
+        config = AugmentConfig.dino(
+            crops.global_size,
+            crops.local_size,
+            crops.local_count,
+            scale,  # type: ignore[arg-type]
+            tuple(crops.local_scale),  # type: ignore[arg-type]
+        )
+    elif method.name == "moco_v3":
+        config = AugmentConfig.moco_v3(crops.global_size, scale)  # type: ignore[arg-type]
+    elif method.name == "linear":
+        config = AugmentConfig.crop_and_flip(crops.global_size, scale)  # type: ignore[arg-type]
+    elif method.name == "supervised":
+        config = AugmentConfig.supervised(
+            crops.global_size,
+            method.rand_augment,
+            method.color_jitter,
+            method.erasing,
+            scale,  # type: ignore[arg-type]
+        )
+    else:
+        config = AugmentConfig.simclr(crops.global_size, scale)  # type: ignore[arg-type]
+    given = {key: value for key, value in dict(options.augmentation).items() if value is not None}
+    if "blur_sigma" in given:
+        given["blur_sigma"] = tuple(given["blur_sigma"])
+    return config.adapt(grey_images=options.facts.grey, **given)
+
+
+def build_mixup(options: Any) -> Any:
+    """timm's mixup and cutmix of supervised training, or None."""
+    method = options.method
+    if method.name != "supervised" or not (method.mixup or method.cutmix):
+        return None
+    from timm.data import Mixup
+
+    return Mixup(
+        mixup_alpha=method.mixup,
+        cutmix_alpha=method.cutmix,
+        label_smoothing=method.smoothing,
+        num_classes=options.derived.num_classes,
+    )
+
+
+def process_rank() -> int:
+    """This process's number in the group; 0 without one."""
+    distributed = torch.distributed
+    ready = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_rank() if ready else 0
+

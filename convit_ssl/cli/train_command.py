@@ -1,0 +1,27 @@
+"""``convit-ssl train``: the same as tools/run_distributed_engines.py."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+SUMMARY = "Run an experiment of configs/config: pretrain, fine-tune or probe."
+EXAMPLE = "convit-ssl train config=convit_dino data=digits run=cpu trunk=convit_nano"
+STARTED = time.time()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Overrides, as Hydra writes them."""
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="config=NAME and what differs from it, such as data=digits or optim.epochs=20",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compose, check and run."""
+    from convit_ssl.engines.launch import run_experiment
+
+    return run_experiment(args.overrides, STARTED)

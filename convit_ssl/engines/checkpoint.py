@@ -1,0 +1,159 @@
+"""Checkpoints that are whole or absent, and finding the last good one.
+
+A checkpoint is written to a temporary file in its folder, flushed to the disk, and renamed; a
+``.sha256`` beside it says what its bytes are. `last.torch` is a relative link to the newest.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FORMAT = 1
+LAST = "last.torch"
+BEST = "best.torch"
+_NAME = re.compile(r"checkpoint_e(\d+)_s(\d+)\.torch")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint that can be resumed from.
+
+    Attributes:
+        path: the file.
+        skipped: newer files that are damaged, with the reason.
+    """
+
+    path: Path
+    skipped: list[str]
+
+
+def checkpoint_name(epoch: int, step: int) -> str:
+    """File name after `epoch` whole epochs and `step` optimiser steps in all."""
+    return f"checkpoint_e{epoch:04d}_s{step:08d}.torch"
+
+
+def write_checkpoint(folder: Path, name: str, state: dict[str, Any], keep: int) -> Path:
+    """Write a checkpoint whole, point `last.torch` at it, and drop those beyond `keep`.
+
+    Raises:
+        OSError: the disk is full or gone; what was there before is untouched.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    with _whole_file(path) as temporary:
+        torch.save(state, temporary)
+        digest = _digest(temporary)
+    _write_text(path.with_suffix(".sha256"), f"{digest}  {name}\n")
+    point_to(folder / LAST, name)
+    _prune(folder, keep)
+    return path
+
+
+def find_checkpoint(folder: Path) -> Found | None:
+    """The newest checkpoint whose bytes are what they were when it was written."""
+    skipped: list[str] = []
+    for path in sorted_checkpoints(folder, newest_first=True):
+        reason = damage(path)
+        if reason is None:
+            return Found(path, skipped)
+        skipped.append(f"{path.name}: {reason}")
+    if skipped:
+        logging.warning("no checkpoint in %s is whole: %s", folder, "; ".join(skipped))
+    return None
+
+
+def sorted_checkpoints(folder: Path, newest_first: bool = False) -> list[Path]:
+    """The checkpoints of a folder by step."""
+    found = [
+        (int(match[2]), path)
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if (match := _NAME.fullmatch(path.name))
+    ]
+    return [path for _, path in sorted(found, reverse=newest_first)]
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a checkpoint file, or None."""
+    checksum = path.with_suffix(".sha256")
+    try:
+        expected = checksum.read_text().split()[0]
+    except (OSError, IndexError):
+        return "it has no checksum, so writing it was cut off"
+    try:
+        return None if _digest(path) == expected else "its bytes are not those that were written"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete temporary files of a process that was killed while writing."""
+    for path in folder.glob(".*.partial-*") if folder.is_dir() else ():
+        path.unlink(missing_ok=True)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if _FAST else _slow_digest(file)
+
+
+_FAST = hasattr(hashlib, "file_digest")  # Python 3.11 on
+
+
+def _slow_digest(file: Any) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place once it is written and on the disk."""
+    temporary = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _write_text(path: Path, text: str) -> None:
+    with _whole_file(path) as temporary:
+        temporary.write_text(text)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def point_to(link: Path, name: str) -> None:
+    """Make a relative link, whole or not at all."""
+    temporary = link.with_name(f".{link.name}.partial-{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    os.symlink(name, temporary)
+    os.replace(temporary, link)
+
+
+def _prune(folder: Path, keep: int) -> None:
+    linked = {os.readlink(link) for name in (LAST, BEST) if (link := folder / name).is_symlink()}
+    for path in sorted_checkpoints(folder)[: -max(keep, 1)]:
+        if path.name not in linked:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".sha256").unlink(missing_ok=True)

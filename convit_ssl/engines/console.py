@@ -1,0 +1,145 @@
+"""What a person sees: one screen of facts, a progress bar, a line per epoch, the result."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from convit_ssl.engines.plan import Plan
+
+WIDTH = 100
+
+
+class Screen:
+    """The terminal of the first process; plain lines where the output is no terminal."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.console = Console(
+            width=None if sys.stdout.isatty() else WIDTH, highlight=False, quiet=quiet
+        )
+        self.live = self.console.is_terminal
+        self._progress: Progress | None = None
+        self._task: Any = None
+
+    def facts(self, rows: Mapping[str, str], title: str) -> None:
+        """The facts of a run, a row each."""
+        self.console.print(Text(title, style="bold"))
+        table = Table.grid(padding=(0, 2))
+        table.add_column(style="cyan", no_wrap=True)
+        table.add_column()
+        for name, value in rows.items():
+            table.add_row(name, value)
+        self.console.print(table)
+
+    def start(self, total: int, done: int) -> None:
+        """Show the bar of all optimiser steps."""
+        if not self.live:
+            return
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[figures]}"),
+            console=self.console,
+            transient=True,
+            refresh_per_second=4,
+        )
+        self._task = self._progress.add_task("", total=total, completed=done, figures="")
+        self._progress.start()
+
+    def update(self, done: int, epoch: str, figures: str) -> None:
+        """Move the bar."""
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, description=epoch, figures=figures)
+
+    def line(self, text: str, style: str = "") -> None:
+        """A line that stays."""
+        self.console.print(Text(text, style=style), soft_wrap=True)
+
+    def stop(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str, str]:
+    """The screen of facts: data, model, views, schedule, machine, where outputs go."""
+    options, facts, trunk = plan.options, plan.facts, plan.trunk
+    derived, optim, crops = options["derived"], options["optim"], options["crops"]
+    height, width = facts["native_size"]
+    colour = "grey" if facts["grey"] else "colour"
+    subset = f", subset {facts['subset']}" if facts["subset"] else ""
+    grid = trunk.grid_size(*trunk.image_shape)
+    local = (
+        f" + {crops['local_count']} x {crops['local_size']} px" if crops["local_count"] else ""
+    )
+    steps = derived["steps_per_epoch"]
+    decay = f"{optim['weight_decay']:g}"
+    if derived["weight_decay_end"] != optim["weight_decay"]:
+        decay += f" -> {derived['weight_decay_end']:g}"
+    rows = {
+        "data": f"{facts['name']}: {facts['images']:,} images, {facts['classes']} classes, "
+        f"{height} x {width} {colour}{subset}, in {facts['folder']}",
+        "model": f"{options['trunk']['variant']}: {parameters / 1e6:.1f} M parameters, "
+        f"patch {trunk.patch_size}, grid {grid[0]} x {grid[1]}, "
+        f"{trunk.num_gpsa_layers} of {trunk.depth} layers GPSA",
+        "views": f"{crops['global_count']} x {crops['global_size']} px{local}, "
+        f"augment={options['augment']}",
+        "method": _method_facts(options["method"]),
+        "schedule": f"{optim['epochs']} epochs x {steps} steps, batch {optim['batch_size']} "
+        f"({derived['world_size']} x {derived['batch_per_process']}), "
+        f"{optim['name']}, lr {derived['lr']:.3g} after {optim['warmup_epochs']:g} epochs, "
+        f"weight decay {decay}",
+        "machine": f"{plan.placement.device}, {options['run']['precision']}, "
+        f"{plan.placement.threads} threads, {plan.placement.workers} loader workers a process",
+        "output": options["run"]["dir"],
+    }
+    if plan.choices:
+        rows["from data"] = ", ".join(f"{name}={c.value}" for name, c in plan.choices.items())
+        rows[""] = "each with its reason in log.txt; override any, or scale_to_data=false"
+    if options["weights"]:
+        rows["weights"] = f"{options['weights']} ({options['weights_from']})"
+    if resumed_from:
+        rows["resumed"] = resumed_from
+    return rows
+
+
+def _method_facts(method: Mapping[str, Any]) -> str:
+    shown = ("out_dim", "temperature", "teacher_temperature", "momentum", "mixup", "cutmix")
+    parts = [f"{key} {method[key]:g}" for key in shown if method.get(key) is not None]
+    return f"{method['name']}: {', '.join(parts)}" if parts else str(method["name"])
+
+
+def duration(seconds: float) -> str:
+    """1:02:03, or 2:03."""
+    whole = int(seconds + 0.5)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+class Speed:
+    """Images per second and time left, from the steps since the last start."""
+
+    def __init__(self, total_steps: int, done: int, batch: int) -> None:
+        self.total = total_steps
+        self.first = done
+        self.batch = batch
+        self.started = time.perf_counter()
+
+    def images_per_second(self, done: int) -> float:
+        """Mean since the start."""
+        seconds = max(time.perf_counter() - self.started, 1e-9)
+        return (done - self.first) * self.batch / seconds
+
+    def left(self, done: int) -> float:
+        """Seconds to the end at this speed."""
+        steps = max(done - self.first, 1)
+        return (time.perf_counter() - self.started) / steps * (self.total - done)

@@ -1,0 +1,261 @@
+"""What happens around VISSL's training loop: the screen, the record, the watch, the faults."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from classy_vision.hooks.classy_hook import ClassyHook
+from torch import Tensor
+
+from convit_ssl.engines.console import Screen, Speed, duration
+from convit_ssl.engines.record import Recorder
+from convit_ssl.engines.watch import Watch
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation import processes
+from convit_ssl.methods import diagnose
+
+READ_EVERY = 10  # steps between two looks at the loss, each a wait for the device
+
+
+class QuietHook(ClassyHook):  # type: ignore[misc]
+    """A hook that does nothing where it says nothing."""
+
+    on_start = ClassyHook._noop
+    on_phase_start = ClassyHook._noop
+    on_forward = ClassyHook._noop
+    on_loss_and_meter = ClassyHook._noop
+    on_backward = ClassyHook._noop
+    on_update = ClassyHook._noop
+    on_step = ClassyHook._noop
+    on_phase_end = ClassyHook._noop
+    on_end = ClassyHook._noop
+    on_exception = ClassyHook._noop
+
+
+class TrainingHook(QuietHook):
+    """Follows training: losses, speed, figures of the features, collapse and NaN.
+
+    Args:
+        options: the experiment's options.
+        screen: the terminal, or None in processes that show nothing.
+        recorder: the files, or None likewise.
+        started: `time.time()` at the command's start, for the time to the first step.
+    """
+
+    def __init__(
+        self, options: Any, screen: Screen | None, recorder: Recorder | None, started: float
+    ) -> None:
+        super().__init__()
+        self.options = options
+        self.screen = screen
+        self.recorder = recorder
+        self.started = started
+        self.figures: dict[str, Any] = {}
+        self.best: dict[str, Any] = {}
+        self.recent: deque[tuple[int, Tensor, Tensor]] = deque(maxlen=READ_EVERY)
+        self.watch: Watch
+
+    def on_start(self, task: Any) -> None:
+        """Show the bar."""
+        self.watch = Watch(self.options, task.device, task.autocast)
+        self.speed = Speed(task.max_iteration, task.iteration, task.get_global_batchsize())
+        if self.screen is not None:
+            self.screen.start(task.max_iteration, task.iteration)
+
+    def on_phase_start(self, task: Any) -> None:
+        """Begin an epoch, or a test."""
+        task.phase_start_time = time.time()
+        task.batches = 0
+        self.total = torch.zeros((), device=task.device)
+        self.count = 0
+        self.phase_started = time.perf_counter()
+
+    def on_step(self, task: Any) -> None:
+        """Keep the loss; look at it from time to time."""
+        task.batch_time.clear()  # VISSL's list grows for the whole run
+        if not task.train:
+            return
+        if self.started:
+            self.figures["first_step_s"] = round(time.time() - self.started, 2)
+            self.started = 0.0
+        batch = task.last_batch
+        if not batch.skipped:
+            self.total += batch.loss
+            self.count += 1
+            self.recent.append((task.iteration, batch.loss, batch.sample["data_idx"]))
+        if task.iteration % READ_EVERY == 0 or self.count == 1:
+            self._read(task)
+
+    def on_phase_end(self, task: Any) -> None:
+        """Close an epoch: means, figures of the features, a line."""
+        if not task.train:
+            self._tested(task)
+            return
+        self._check_finite(task)
+        mean = self.total / max(self.count, 1)
+        if processes.world_size() > 1:
+            dist.all_reduce(mean)
+            mean /= processes.world_size()
+        epoch = task.train_phase_idx + 1
+        seconds = time.perf_counter() - self.phase_started
+        figures: dict[str, Any] = {
+            "loss": round(float(mean), 6),
+            **self._schedules(task),
+            "images_per_s": round(self.count * task.get_global_batchsize() / seconds, 1),
+            "seconds": round(seconds, 3),
+            "peak_memory_mib": peak_memory_mib(task.device),
+        }
+        if self.watch.due(epoch):
+            figures |= self.watch.look(watched_trunk(task))
+            self._judge(epoch, figures)
+        self.figures |= figures
+        if self.recorder is not None:
+            self.recorder.write("epoch", epoch, task.iteration, figures)
+        if self.screen is not None:
+            self.screen.line(epoch_line(epoch, self.options.optim.epochs, figures))
+
+    def on_end(self, task: Any) -> None:
+        """Take the bar away."""
+        self._close()
+
+    def on_exception(self, task: Any) -> None:
+        """Leave the terminal and the files whole."""
+        self._close()
+
+    def _close(self) -> None:
+        if self.screen is not None:
+            self.screen.stop()
+        if self.recorder is not None:
+            self.recorder.close()
+
+    def _schedules(self, task: Any) -> dict[str, Any]:
+        group = task.optimizer.optimizer.param_groups[0]
+        figures = {"lr": group["lr"], "weight_decay": group["weight_decay"]}
+        stats = {key: float(value) for key, value in task.base_loss.stats.items()}
+        if task.grad_norm is not None:
+            stats["grad_norm"] = float(task.grad_norm)
+        return {key: float(f"{value:.6g}") for key, value in {**figures, **stats}.items()}
+
+    def _read(self, task: Any) -> None:
+        self._check_finite(task)
+        loss = float(task.last_batch.loss)
+        figures = {"loss": round(loss, 6), **self._schedules(task)}
+        done = task.iteration
+        if self.recorder is not None and done % READ_EVERY == 0:
+            epoch = round(done / task.steps_per_epoch, 4)
+            self.recorder.write("step", epoch, done, figures)
+        if self.screen is not None:
+            knn = self.figures.get("knn")
+            text = (
+                f"loss {loss:.3f}  lr {figures['lr']:.2g}  "
+                f"{self.speed.images_per_second(done):,.0f} img/s  "
+                f"{duration(self.speed.left(done))} left"
+            )
+            text += f"  kNN {100 * knn:.1f} %" if knn is not None else ""
+            epoch_text = f"epoch {task.train_phase_idx + 1}/{self.options.optim.epochs}"
+            self.screen.update(done, epoch_text, text)
+
+    def _check_finite(self, task: Any) -> None:
+        """Stop at a loss that is not finite, with the names of the files it came from."""
+        if not self.recent:
+            return
+        losses = torch.stack([loss for _, loss, _ in self.recent])
+        finite = torch.isfinite(losses)
+        everywhere = finite.all().to(torch.int32)
+        if processes.world_size() > 1:
+            dist.all_reduce(everywhere, dist.ReduceOp.MIN)
+        if bool(everywhere):
+            self.recent.clear()
+            return
+        bad = [entry for entry, fine in zip(self.recent, finite.tolist(), strict=True) if not fine]
+        folder = Path(self.options.run.dir)
+        report = folder / f"not_finite_rank{processes.rank()}.json"
+        if bad:
+            step, loss, index = bad[0]
+            files = [task.inputs.train.path(int(i)) for i in index]
+            report.write_text(json.dumps({"step": step, "loss": str(float(loss)), "files": files}))
+        raise UserError(
+            f"the loss is not finite (step {bad[0][0] if bad else task.iteration}). The images of "
+            f"that step are listed in {report}; the last checkpoint is from before. Lower "
+            "optim.lr, set optim.clip_grad=3.0 or run.precision=fp32, then run the same command "
+            "again; optim.skip_nan_steps=N leaves out N such steps"
+        )
+
+    def _judge(self, epoch: int, figures: dict[str, Any]) -> None:
+        """Name a collapse once."""
+        if figures.get("knn", 0.0) > self.best.get("knn", -1.0):
+            self.best = {"epoch": epoch, "knn": figures.get("knn", 0.0)}
+        method = self.options.method
+        message = diagnose(
+            figures["loss"],
+            out_dim=method.out_dim if method.name == "dino" else None,
+            rank=figures.get("rankme"),
+            std=figures.get("feature_std"),
+            teacher_entropy=figures.get("teacher_entropy"),
+            epoch=epoch,
+        )
+        if message and self.figures.get("collapse") != message and self.screen is not None:
+            self.screen.line(f"warning: {message}", style="yellow")
+        if message:
+            figures["collapse"] = message
+
+    def _tested(self, task: Any) -> None:
+        values = task.meters[0].value if task.meters else {}
+        if not values:
+            return
+        epoch = task.train_phase_idx + 1
+        figures = accuracy_figures(values)
+        self.figures |= figures
+        if self.recorder is not None:
+            self.recorder.write("eval", epoch, task.iteration, figures)
+        if self.screen is not None:
+            shown = ", ".join(f"{key} {100 * figures[key]:.2f} %" for key in ("top1", "top5"))
+            self.screen.line(f"epoch {epoch:>3}  val {shown}")
+
+
+def accuracy_figures(values: dict[str, list[float]]) -> dict[str, Any]:
+    """Top-1 and top-5 on val; of several classifiers, the one that is best on the held-out part."""
+    chosen = 0
+    if "holdout" in values:
+        chosen = max(range(len(values["holdout"])), key=values["holdout"].__getitem__)
+    figures = {key: value[chosen] for key, value in values.items()}
+    return {**figures, "classifier": chosen} if len(values["top1"]) > 1 else figures
+
+
+def watched_trunk(task: Any) -> Any:
+    """The trunk that is evaluated: the teacher's where there is one."""
+    teacher = getattr(task.base_loss, "teacher", None)
+    model = teacher if teacher is not None else task.base_model
+    return getattr(model.trunk, "base_model", model.trunk)
+
+
+def peak_memory_mib(device: torch.device) -> int:
+    """Peak memory: of the GPU, or of this process on a CPU, in MiB."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device) / 2**20)
+    import resource
+
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def epoch_line(epoch: int, epochs: int, figures: dict[str, Any]) -> str:
+    """One line of an epoch for the terminal."""
+    parts = [
+        f"epoch {epoch:>{len(str(epochs))}}/{epochs}",
+        f"loss {figures['loss']:.4f}",
+        f"lr {figures['lr']:.2e}",
+        f"{figures['images_per_s']:,.0f} img/s",
+        f"{figures['peak_memory_mib']:,} MiB",
+        duration(figures["seconds"]),
+    ]
+    if "rankme" in figures:
+        parts.append(f"rank {figures['rankme']:.1f}")
+    if "knn" in figures:
+        parts.append(f"kNN {100 * figures['knn']:.2f} %")
+    return "  ".join(parts)

@@ -1,0 +1,103 @@
+"""Where the processes of a run go: devices, nodes, threads and loader workers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from convit_ssl.errors import UserError
+
+MOST_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The processes of a run.
+
+    Attributes:
+        launcher: local, torchrun or slurm.
+        device: cpu or cuda.
+        nodes, processes: machines, and training processes on each.
+        threads: CPU threads of each process.
+        workers: loader processes of each process.
+        backend: nccl or gloo.
+    """
+
+    launcher: str
+    device: str
+    nodes: int
+    processes: int
+    threads: int
+    workers: int
+
+    @property
+    def world_size(self) -> int:
+        """Training processes in all."""
+        return self.nodes * self.processes
+
+    @property
+    def backend(self) -> str:
+        """NCCL between GPUs, gloo between CPUs."""
+        return "nccl" if self.device == "cuda" else "gloo"
+
+
+def place(run: Any) -> Placement:
+    """Find devices and processes from the options and the environment.
+
+    Raises:
+        UserError: a launcher or device that is unknown or absent, more processes than GPUs.
+    """
+    launcher = _launcher(run)
+    device = _device(run, launcher)
+    nodes, processes = int(run.nodes), run.processes
+    if launcher == "torchrun":
+        processes = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // processes
+    if launcher == "slurm":
+        processes = processes or run.gpus_per_node or 1
+    if processes is None:
+        processes = torch.cuda.device_count() if device == "cuda" else 1
+    if device == "cuda" and launcher == "local" and processes > torch.cuda.device_count():
+        raise UserError(
+            f"run.processes={processes}, but this machine has {torch.cuda.device_count()} GPUs; "
+            f"use run.processes={torch.cuda.device_count()}"
+        )
+    if nodes < 1 or processes < 1:
+        raise UserError(f"run.nodes={nodes} and run.processes={processes} must be at least 1")
+    cores = max(len(os.sched_getaffinity(0)) // processes, 1)
+    threads = run.threads or (cores if device == "cpu" else max(cores // 2, 1))
+    return Placement(launcher, device, nodes, processes, threads, min(cores, MOST_WORKERS))
+
+
+def _launcher(run: Any) -> str:
+    name = str(run.launcher)
+    if name not in ("auto", "local", "torchrun", "slurm"):
+        raise UserError(f"run.launcher={name!r}: use auto, local, torchrun or slurm")
+    started_by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    if name == "torchrun" and not started_by_torchrun:
+        raise UserError(
+            "run=torchrun is for processes that torchrun started; write "
+            "torchrun --nproc-per-node=N tools/run_distributed_engines.py ..., or run=gpu8"
+        )
+    if started_by_torchrun:
+        return "torchrun"
+    return "local" if name == "auto" else name
+
+
+def _device(run: Any, launcher: str) -> str:
+    name = str(run.device)
+    if name not in ("auto", "cpu", "cuda"):
+        raise UserError(f"run.device={name!r}: use auto, cpu or cuda")
+    if launcher == "slurm":  # the nodes' devices are not this machine's
+        return "cuda" if name == "auto" else name
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "this machine has no GPU that PyTorch can use; add run=cpu to train on the "
+            "processor, with trunk=convit_nano for a network of its size"
+        )
+    return name

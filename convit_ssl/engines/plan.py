@@ -1,0 +1,224 @@
+"""From an experiment as written to one that can run: the data, the machine, the numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from convit_ssl.data import ImageFiles, open_dataset
+from convit_ssl.engines.config import Composed
+from convit_ssl.engines.placement import Placement, place
+from convit_ssl.engines.scaling import scale
+from convit_ssl.errors import UserError
+from convit_ssl.methods import Choice
+from convit_ssl.models import ConViTConfig, create_config
+
+LABELLED = ("supervised", "linear")
+
+
+@dataclass
+class Plan:
+    """A run that is ready to start.
+
+    Attributes:
+        config: VISSL's whole configuration, resolved; ours is under ``config.CONVIT_SSL``.
+        options: ours, resolved.
+        placement: where the processes go.
+        trunk: the network.
+        choices: what was set from the data, with reasons.
+        facts: the data in numbers, for the screen and the checkpoint.
+    """
+
+    config: dict[str, Any]
+    options: dict[str, Any]
+    placement: Placement
+    trunk: ConViTConfig
+    choices: dict[str, Choice]
+    facts: dict[str, Any]
+
+
+def make_plan(composed: Composed) -> Plan:
+    """Look at the data and the machine, and work out every number.
+
+    Raises:
+        UserError: data that is missing, empty or too little, a device that is absent, sizes that
+            do not fit.
+    """
+    tree = composed.tree
+    placement = place(tree.run)
+    train = _open_train(tree)
+    labelled = tree.method.name in LABELLED
+    if labelled:
+        _check_labels(tree, train)
+    _follow_weights(tree, composed.explicit)
+    choices: dict[str, Choice] = {}
+    if tree.scale_to_data:
+        choices = scale(tree, composed.explicit, len(train), train.native_size())
+    _check_views(tree)
+    facts = {
+        "name": tree.data.name,
+        "folder": str(train.root),
+        "images": len(train),
+        "classes": len(train.classes),
+        "native_size": list(train.native_size()),
+        "grey": train.is_grey(),
+        "digest": train.digest(),
+        "subset": tree.data.subset,
+    }
+    _derive(tree, placement, facts, labelled)
+    trunk = _trunk(tree)
+    try:
+        OmegaConf.resolve(tree)
+    except OmegaConfBaseException as error:
+        raise UserError(f"the configuration does not resolve: {error}") from None
+    options = OmegaConf.to_container(tree)
+    assert isinstance(options, dict)
+    config = options.pop("config")
+    options["facts"] = facts
+    config["CONVIT_SSL"] = options
+    return Plan(config, options, placement, trunk, choices, facts)
+
+
+def _open_train(tree: DictConfig) -> ImageFiles:
+    return open_dataset(
+        tree.data.name,
+        tree.data_dir,
+        "train",
+        subset=tree.data.subset,
+        max_corrupt=tree.data.max_corrupt,
+    )
+
+
+def _check_labels(tree: DictConfig, train: ImageFiles) -> None:
+    """A labelled experiment needs classes, and a val folder with the same ones."""
+    if not train.labelled or len(train.classes) < 2:
+        raise UserError(
+            f"{tree.experiment} needs labels: {train.root} holds {len(train.classes)} class "
+            "folders; put the images of each class into a folder of its own, "
+            "train/<class>/ and val/<class>/, or use config=convit_dino, which needs none"
+        )
+    open_dataset(tree.data.name, tree.data_dir, "val")
+    if tree.method.num_classes not in (None, len(train.classes)):
+        raise UserError(
+            f"method.num_classes={tree.method.num_classes}, but {train.root} has "
+            f"{len(train.classes)} classes; leave it out to take the data's"
+        )
+
+
+def _follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
+    """Take the network's shape from the checkpoint that the run starts from."""
+    if not tree.weights:
+        return
+    from convit_ssl.export import load_trunk
+
+    config = load_trunk(tree.weights, weights=tree.weights_from).config
+    regularisation = ("drop_rate", "attn_drop_rate", "drop_path_rate", "global_pool", "local_init")
+    for name, value in dataclasses.asdict(config).items():
+        key = f"trunk.{name}"
+        if name in regularisation or name not in tree.trunk:
+            continue
+        if key in explicit and tree.trunk[name] not in (None, value):
+            raise UserError(
+                f"{key}={tree.trunk[name]}, but {tree.weights} was made with {name}={value}; "
+                f"leave {key} out, or start without weights"
+            )
+        tree.trunk[name] = value
+
+
+def _check_views(tree: DictConfig) -> None:
+    if tree.augment not in ("fast", "pil", "device"):
+        raise UserError(f"augment={tree.augment!r}: use fast, pil or device")
+    patch = patch_size(tree)
+    for name in ("global_size", "local_size"):
+        side = tree.crops[name]
+        if name == "local_size" and not tree.crops.local_count:
+            continue
+        if side < patch or side % patch:
+            below = max(side // patch, 1) * patch
+            raise UserError(
+                f"crops.{name}={side} is no multiple of the patch of {patch} pixels "
+                f"(trunk.patch_size); use {below} or {below + patch}"
+            )
+
+
+def patch_size(tree: DictConfig) -> int:
+    """The patch of the trunk in pixels, its variant's unless it is given."""
+    return int(tree.trunk.patch_size or create_config(tree.trunk.variant).patch_size)
+
+
+def _derive(
+    tree: DictConfig, placement: Placement, facts: dict[str, Any], labelled: bool
+) -> None:
+    """Absolute numbers for VISSL from epochs, rates per 256 images, and the world size."""
+    optim, world = tree.optim, placement.world_size
+    images = facts["images"] * (tree.method.get("repeats") or 1) // (
+        tree.method.get("repeats") or 1
+    )
+    if world > images:
+        raise UserError(
+            f"{world} processes for {images} images: use at most {images} (run.processes)"
+        )
+    if optim.batch_size > images:
+        raise UserError(
+            f"optim.batch_size={optim.batch_size} is more than the {images} images of "
+            f"{facts['folder']}; use at most {images}"
+        )
+    if optim.batch_size % (world * optim.accumulate):
+        fitting = max(optim.batch_size // (world * optim.accumulate), 1) * world * optim.accumulate
+        raise UserError(
+            f"optim.batch_size={optim.batch_size} does not divide over {world} processes x "
+            f"{optim.accumulate} parts (optim.accumulate); use {fitting}"
+        )
+    batch = optim.batch_size // world
+    decay_end = optim.weight_decay if optim.weight_decay_end is None else optim.weight_decay_end
+    optim.warmup_epochs = min(optim.warmup_epochs, optim.epochs)
+    tree.run.dir = tree.run.dir or os.path.join(
+        tree.run.root, tree.run.name or default_name(tree)
+    )
+    tree.derived = {
+        "world_size": world,
+        "processes": placement.processes,
+        "machine_device": "gpu" if placement.device == "cuda" else "cpu",
+        "backend": placement.backend,
+        "workers": placement.workers,
+        "pin_memory": placement.device == "cuda",
+        "batch_per_process": batch,
+        "steps_per_epoch": images // optim.batch_size,
+        "lr": optim.lr * optim.batch_size / 256,
+        "weight_decay_end": decay_end,
+        "optimizer": f"convit_ssl_{optim.name}",
+        "num_classes": facts["classes"],
+        "test_model": labelled,
+    }
+    if optim.name not in ("adamw", "sgd", "lars"):
+        raise UserError(f"optim.name={optim.name!r}: use adamw, sgd or lars")
+
+
+def default_name(tree: DictConfig) -> str:
+    """Name of the run folder: experiment, data and trunk."""
+    return f"{tree.experiment}_{tree.data.name}_{tree.trunk.variant}"
+
+
+def _trunk(tree: DictConfig) -> ConViTConfig:
+    """Build the network's configuration, so that its refusals come early."""
+    names = {field.name for field in dataclasses.fields(ConViTConfig)}
+    overrides = {
+        key: value for key, value in tree.trunk.items() if key in names and value is not None
+    }
+    try:
+        return create_config(
+            tree.trunk.variant, **overrides, img_size=tree.crops.global_size, num_classes=0
+        )
+    except ValueError as error:
+        raise UserError(f"trunk: {error}") from None
+
+
+def set_device_threads(threads: int) -> None:
+    """CPU threads of this process, for the model's own arithmetic."""
+    torch.set_num_threads(threads)

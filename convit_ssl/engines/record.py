@@ -1,0 +1,82 @@
+"""metrics.jsonl, TensorBoard and, when asked for, Weights & Biases: one record, three readers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.errors import UserError
+
+METRICS = "metrics.jsonl"
+
+
+class Recorder:
+    """Writes figures of a run. Only the first process has one.
+
+    Args:
+        folder: the run folder.
+        options: the experiment's options.
+    """
+
+    def __init__(self, folder: Path, options: Any) -> None:
+        self.file = open(folder / METRICS, "a", encoding="utf-8")  # noqa: SIM115 open for the run
+        self.folder = folder
+        self.options = options
+        self._writer: Any = None
+        self._wandb: Any = _wandb_run(options, folder) if options.run.wandb else None
+
+    def drop_after(self, step: int) -> None:
+        """Forget lines beyond a step, from which a resumed run goes on."""
+        path = self.folder / METRICS
+        kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
+        self.file.close()
+        temporary = path.with_name(f".{path.name}.partial")
+        temporary.write_text("".join(f"{line}\n" for line in kept))
+        temporary.replace(path)
+        self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 open for the run
+
+    def write(self, kind: str, epoch: float, step: int, figures: Mapping[str, Any]) -> None:
+        """One line: kind is step, epoch or eval."""
+        line = {"kind": kind, "epoch": epoch, "step": step, **figures}
+        self.file.write(json.dumps(line, allow_nan=True) + "\n")
+        self.file.flush()
+        scalars = {key: v for key, v in figures.items() if isinstance(v, (int, float))}
+        if self.options.run.tensorboard:
+            for key, value in scalars.items():
+                self.writer.add_scalar(f"{kind}/{key}", value, step)
+        if self._wandb is not None:
+            self._wandb.log({f"{kind}/{key}": value for key, value in scalars.items()}, step=step)
+
+    @property
+    def writer(self) -> Any:
+        """TensorBoard's writer, made at its first use: importing it costs half a second."""
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder / "tensorboard"))  # type: ignore[no-untyped-call]
+        return self._writer
+
+    def close(self) -> None:
+        """Flush everything."""
+        self.file.close()
+        if self._writer is not None:
+            self._writer.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # cut off by a kill
+
+
+def _wandb_run(options: Any, folder: Path) -> Any:
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("run.wandb=true, but wandb is not installed: pip install wandb") from None
+    return wandb.init(project="convit_ssl", name=folder.name, dir=str(folder))

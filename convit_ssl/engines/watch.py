@@ -1,0 +1,121 @@
+"""Look at the features while they are learnt: kNN accuracy, rank, spread, gates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from convit_ssl.analysis.training import training_summary
+from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation import processes
+from convit_ssl.evaluation.feature_set import FeatureSet
+from convit_ssl.evaluation.knn import evaluate_knn
+from convit_ssl.methods import effective_rank, feature_std
+
+RANK_IMAGES = 2000  # enough for the rank of a few hundred channels
+LOOKS = 20
+LONGEST_BATCH = 256
+
+
+class Watch:
+    """Looks at a trunk on a fixed part of train, and on val where there is one.
+
+    Args:
+        options: the experiment's options.
+        device: where features are computed.
+        autocast: makes the precision of forward passes.
+    """
+
+    def __init__(self, options: Any, device: torch.device, autocast: Any) -> None:
+        self.options = options
+        self.device = device
+        self.autocast = autocast
+        self._bank: ImageFiles | None = None
+        self._val: ImageFiles | None = None
+        self._rows: np.ndarray[Any, Any] | None = None
+
+    def due(self, epoch: int) -> bool:
+        """Whether to look after this many epochs: the last one always, unless never."""
+        every, epochs = self.options.watch.every, self.options.optim.epochs
+        if every == 0:
+            return False
+        every = every or max(epochs // LOOKS, 1)
+        return epoch % every == 0 or epoch == epochs
+
+    @torch.no_grad()
+    def look(self, trunk: nn.Module) -> dict[str, Any]:
+        """Figures for the log. Every process takes part; all get the same.
+
+        Returns:
+            ``rankme``, ``feature_std``, ``gates`` and what else `training_summary` gives, and
+            ``knn`` in 0..1 where train and val have labels.
+        """
+        self._open()
+        assert self._bank is not None and self._rows is not None
+        was_training = trunk.training
+        trunk.eval()
+        bank = self._features(trunk, self._bank, self._rows)
+        # On the CPU whatever the device: a few thousand rows, and no wait for a kernel.
+        sample = bank[:RANK_IMAGES]
+        figures: dict[str, Any] = {
+            "rankme": effective_rank(sample),
+            "feature_std": feature_std(sample),
+            **training_summary(trunk),  # type: ignore[arg-type]
+        }
+        if self._val is not None:
+            val = self._features(trunk, self._val, np.arange(len(self._val)))
+            targets = np.asarray(self._bank.targets)[self._rows]
+            result = evaluate_knn(
+                FeatureSet(bank, targets, classes=self._bank.classes),
+                FeatureSet(val, np.asarray(self._val.targets), classes=self._val.classes),
+                ks=(min(self.options.watch.knn_k, len(targets)),),
+                device=self.device,
+            )
+            figures["knn"] = result.accuracy[result.headline].value
+        trunk.train(was_training)
+        return figures
+
+    def _open(self) -> None:
+        if self._bank is not None:
+            return
+        data = self.options.data
+        transform = evaluation_transform(self.options.crops.global_size)
+        source = data.name, self.options.data_dir
+        self._bank = open_dataset(*source, "train", transform, subset=data.subset)
+        most = min(self.options.watch.knn_images, len(self._bank))
+        chosen = np.random.default_rng(0).choice(len(self._bank), most, replace=False)
+        self._rows = np.sort(chosen)
+        if self._bank.labelled:
+            try:
+                self._val = open_dataset(*source, "val", transform)
+            except UserError:  # pretraining needs no val
+                self._val = None
+
+    def _features(
+        self, trunk: nn.Module, images: ImageFiles, rows: np.ndarray[Any, Any]
+    ) -> Tensor:
+        """Class tokens (N, D) of some images, in their order, in every process."""
+        share = rows[processes.rank() :: processes.world_size()]
+        loader: DataLoader[Any] = DataLoader(
+            Subset(images, share.tolist()),
+            batch_size=LONGEST_BATCH,
+            num_workers=self.options.derived.workers,
+            multiprocessing_context="fork" if self.options.derived.workers else None,
+            generator=torch.Generator().manual_seed(0),
+        )
+        features = []
+        for batch, _, _ in loader:
+            with self.autocast():
+                out = trunk(batch.to(self.device))
+            features.append((out[0] if isinstance(out, list) else out).float().cpu())
+        own = torch.cat(features) if features else torch.empty(0)
+        parts = processes.gather(own)
+        merged = torch.empty(len(rows), max(part.shape[-1] for part in parts))
+        for number, part in enumerate(parts):
+            merged[number :: processes.world_size()] = part
+        return merged

@@ -1,0 +1,12 @@
+"""Run an experiment, as VISSL's tool of the same name does.
+
+    python tools/run_distributed_engines.py config=convit_dino data=digits run=cpu trunk=convit_nano
+"""
+
+import sys
+
+import convit_ssl.adapters  # noqa: F401 spawned processes import this file, and need it too
+from convit_ssl.cli.main import run_command
+
+if __name__ == "__main__":
+    sys.exit(run_command("train", sys.argv[1:]))
