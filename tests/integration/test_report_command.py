@@ -272,6 +272,21 @@ def test_comparison_page(tmp_path, capsys):
         "convit": 59.6,
         "deit": 48.0,
     }
+    study = {
+        "study": "ablation",
+        "summary": [{"name": "no gating", "trunk": "convit_nano", "fraction": 0.1, "paper": 0.574}],
+        "results": [
+            {"name": "no gating", "fraction": 0.1, "seed": s, "accuracy": 0.5} for s in (0, 1)
+        ],
+        "failed": {"no conv init, 10 %, seed 0": "killed"},
+    }
+    path.write_text(json.dumps(study))
+    report(path)
+    numbers = json.loads((path.parent / "comparison" / "comparison.json").read_text())
+    (point,) = numbers["points"]
+    assert (point["ablation"], point["published"]) == ("no gating", 0.574)
+    assert 1.1e6 < point["parameters"] < 1.3e6
+    assert "no conv init" in numbers["problems"][0]
     path.write_text("[1, 2")
     report(path, expect=2)
     assert "is no JSON" in capsys.readouterr().err

@@ -13,8 +13,8 @@ function table(heads, rows) {
 function start() {
   const node = section("overview", "Overview", `Means over seeds of this study. The paper's figures (${PAPER.source}) are on ImageNet, so its curves compare in shape, not in height, with those of another data set.`);
   if (DATA.problems.length) node.append(el("div", { class: "note" }, el("b", {}, "What is missing or looks wrong"), el("ul", {}, DATA.problems.map((text) => el("li", {}, text)))));
-  node.append(table(["setting", "share of labels", "accuracy %", "± over seeds", "seeds", "images/s"], POINTS.map((point) => [point.name,
-    point.fraction === null ? "–" : `${format(100 * point.fraction)} %`, percent(point.accuracy), percent(point.spread), String(point.seeds), format(point.images_per_s)])));
+  node.append(table(["setting", "share of labels", "accuracy %", "± over seeds", "the paper's", "seeds", "images/s"], POINTS.map((point) => [point.name,
+    point.fraction === null ? "–" : `${format(100 * point.fraction)} %`, percent(point.accuracy), percent(point.spread), percent(point.published), String(point.seeds), format(point.images_per_s)])));
 }
 
 // Shares are spread evenly on a logarithmic axis: 5, 10, 30, 50, 100 %.
@@ -65,8 +65,8 @@ function ablations() {
   const rows = POINTS.filter((point) => point.ablation);
   const panels = el("div", { class: "split" });
   node.append(panels);
-  if (rows.length) panels.append(figure("This study", "", table(["setting", "share", "accuracy %", "± over seeds"], rows.map((point) =>
-    [setting(point), point.fraction === null ? "–" : `${format(100 * point.fraction)} %`, percent(point.accuracy), percent(point.spread)])),
+  if (rows.length) panels.append(figure("This study", "", table(["setting", "share", "accuracy %", "± over seeds", "the paper's"], rows.map((point) =>
+    [setting(point), point.fraction === null ? "–" : `${format(100 * point.fraction)} %`, percent(point.accuracy), percent(point.spread), percent(point.published)])),
   bars(rows.map((point) => ({ name: `${setting(point)}${point.fraction === null ? "" : ` (${format(100 * point.fraction)} %)`}`, value: point.accuracy, spread: point.spread })))));
   else node.append(missing("This study has no ablations."));
   panels.append(figure("The paper", `${PAPER.source}, Table 3, ConViT-S+, ImageNet`, table(["setting", "all %", "10 % of images"], PAPER.ablations.map((row) =>

@@ -22,7 +22,7 @@ def make_run(
     variant="convit_nano",
     epochs=40,
     planned=None,
-    checkpoints=4,
+    checkpoints=2,
     write_gates=True,
     seed=0,
     **overrides,
