@@ -81,11 +81,13 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         )
     if "TorchScript" in text:
         return f"{path} is a TorchScript program, not weights; save its state_dict() instead"
-    reason = next((line for line in text.splitlines() if line.strip()), type(error).__name__)
+    unpickling = re.search(r"WeightsUnpickler error: (.*)", text)
+    lines = [unpickling[1]] if unpickling else [line for line in text.splitlines() if line.strip()]
+    reason = lines[0].strip() if lines else "empty"
     size = path.stat().st_size
     return (
         f"{path} ({size} bytes) is no readable checkpoint; it may be cut short, "
-        f"so copy or download it again ({type(error).__name__}: {reason[:160]})"
+        f"so copy or download it again ({reason[:160]})"
     )
 
 

@@ -27,12 +27,15 @@ from convit_ssl.export.keys import to_official
 from convit_ssl.export.layouts import choose, find_trunks
 from convit_ssl.export.load import resample_positions
 from convit_ssl.models import GPSA, VARIANTS, ConViT, ConViTConfig
+from convit_ssl.models.attention import SelfAttention
 
 # Models that are made by name alone; register_model adds them.
 __all__ = ["TimmConViT"]
 
 _POOLS = ("", "token", "avg")
+# torch.fx takes these as they are: inside, they unpack tensors and choose by shape.
 register_notrace_module(GPSA)
+register_notrace_module(SelfAttention)
 
 
 class TimmConViT(ConViT):
@@ -190,7 +193,8 @@ def _take_indices(depth: int, indices: int | list[int] | tuple[int, ...] | None)
     if indices is None:
         return list(range(depth))
     wanted = list(range(depth - indices, depth)) if isinstance(indices, int) else list(indices)
-    if not wanted or not all(-depth <= index < depth for index in wanted):
+    too_many = isinstance(indices, int) and indices > depth
+    if not wanted or too_many or not all(-depth <= index < depth for index in wanted):
         raise ValueError(f"indices={indices!r}: there are {depth} blocks, 0 to {depth - 1}")
     return [index % depth for index in wanted]
 

@@ -1,0 +1,74 @@
+"""Model cards say what is known, and the code in them runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from convit_ssl.errors import UserError
+from convit_ssl.export import load_trunk
+from convit_ssl.export.card import model_card, timm_arguments
+from convit_ssl.export.check import Difference
+from convit_ssl.export.figures import Figure, figures_from_results, figures_from_run
+from convit_ssl.models import create_model
+
+
+def test_a_card_says_what_is_known(run_folder: Path) -> None:
+    model = load_trunk(run_folder)
+    differences = {"timm": [Difference((16, 16), 1e-6, 1.0)]}
+    figures = figures_from_run(run_folder / "checkpoints" / "last.torch")
+    card = model_card(model, differences, "trunk", "cc-by-4.0", figures)
+    front = card.split("---")[1]
+    assert "license: cc-by-4.0" in front
+    assert "library_name: timm" in front
+    for word in ("dino", "digits", "90.0 %", "| epochs | 7 |", "1.0e-06 at 16 x 16 px", "abc"):
+        assert word in card, word
+    assert model.provenance["fingerprint"] in card
+    assert "mean (0.1, 0.2, 0.3)" in card
+    assert 'timm.create_model("local-dir:.", pretrained=True)' in card
+
+
+def test_a_card_of_unknown_weights_invents_nothing() -> None:
+    card = model_card(create_model("deit_nano"), {}, "x", "unknown")
+    assert "None were recorded" in card
+    assert card.count("not recorded") == 5
+    assert "ConViT's baseline" in card
+    assert "1000 logits" in card
+
+
+def test_results_keep_their_fingerprints(tmp_path: Path) -> None:
+    row = {
+        "kind": "linear",
+        "name": "trunk",
+        "accuracy": 0.913,
+        "interval_95": [0.9, 0.92],
+        "settings": {"data": "digits"},
+        "fingerprint": {"data": "1" * 64, "weights": "2" * 64},
+    }
+    (tmp_path / "one.json").write_text(json.dumps([row, {**row, "fingerprint": "a" * 64}]))
+    first, second = figures_from_results([tmp_path / "one.json"])
+    assert first.value == "91.3 % (95 % interval 90.0 - 92.0)"
+    assert (first.what, first.where) == ("linear", "digits")
+    assert len(first.fingerprint) == 12
+    assert second == Figure("linear", first.value, "digits", "a" * 12)
+    for content in ("{}", "[1]", "no json"):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(UserError, match=r"bad\.json"):
+            figures_from_results([tmp_path / "bad.json"])
+
+
+def test_source_for_timm_builds_the_same_network() -> None:
+    import timm
+
+    for name, options in (
+        ("convit_nano", {"num_classes": 0}),
+        ("convit_tiny", {}),
+        ("deit_nano", {"in_chans": 1, "num_classes": 5}),
+    ):
+        ours = create_model(name, **options)
+        theirs = eval(f"timm.create_model({timm_arguments(ours)})", {"timm": timm})
+        shapes = {key: value.shape for key, value in theirs.state_dict().items()}
+        assert shapes == {key: value.shape for key, value in ours.state_dict().items()}
+    assert timm_arguments(create_model("convit_small")) == '"convit_small"'
