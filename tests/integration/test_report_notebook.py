@@ -1,0 +1,28 @@
+"""The notebooks of docs/ run from top to bottom."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib as mpl
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "docs" / "notebooks").glob("*.ipynb"))
+
+
+def test_there_is_one():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_runs_and_is_committed_without_outputs(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    mpl.use("Agg")
+    namespace = {"__name__": "__main__"}
+    for number, cell in enumerate(json.loads(path.read_text())["cells"]):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [], f"cell {number} was committed with its output"
+            exec(compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec"), namespace)
+    assert namespace["found"].mixed.shape == (6, 4)
+    assert not list(tmp_path.iterdir())
