@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from convit_ssl.data.cache import PixelCache, make_cache
+from convit_ssl.data.cache import DEFAULT_BYTES, PixelCache, make_cache
 from convit_ssl.data.folders import Listing
+from convit_ssl.data.names import NameTable
 from convit_ssl.data.pixels import Pixels, image_header
 from convit_ssl.data.randomness import RepeatedIndex, sample_seed
 from convit_ssl.data.samples import FaultLog, SampleReader, UnreadableImageError
@@ -44,7 +45,9 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         max_corrupt: tolerated share of unreadable images.
         fault_log: where unreadable images are listed; shared by all processes of a run.
         subset: how the files were chosen from their folder, for the records.
-        cache_bytes: memory for decoded images, used where all of them fit; 0 keeps none.
+        cache_bytes: memory for decoded images, used where all of them fit; 0 keeps none. The
+            default is 1 GiB for a ``seeded`` transform, which will see each image again, and
+            0 for any other.
 
     Attributes:
         files: paths relative to ``root``, with ``/``.
@@ -61,12 +64,12 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         max_corrupt: float = 0.01,
         fault_log: FaultLog | None = None,
         subset: str | None = None,
-        cache_bytes: int = 0,
+        cache_bytes: int | None = None,
     ) -> None:
         if not listing.files:
             raise UserError(f"no images are left of {listing.root}")
         self.root = listing.root
-        self.files = listing.files
+        self.files = NameTable(listing.files)
         self.targets = listing.targets
         self.classes = listing.classes
         self.transform = transform
@@ -76,6 +79,8 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         # Shared memory, so that persistent loader workers see a new epoch too.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._cache: PixelCache | None = None
+        if cache_bytes is None:
+            cache_bytes = DEFAULT_BYTES if getattr(transform, "seeded", False) else 0
         if cache_bytes > 0:
             sizes = [header[:2] for header in self.probe()]
             self._cache = make_cache(sizes, len(self.files), cache_bytes)
@@ -85,9 +90,9 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         return len(self.files)
 
     @property
-    def paths(self) -> list[str]:
-        """Full path of every image."""
-        return [os.path.join(self.root, file) for file in self.files]
+    def paths(self) -> NameTable:
+        """Full path of every image; a sequence of str."""
+        return NameTable(self.files, prefix=os.path.join(self.root, ""))
 
     @property
     def labelled(self) -> bool:

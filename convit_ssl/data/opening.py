@@ -32,7 +32,7 @@ def open_dataset(
     seed: int = 0,
     max_corrupt: float = 0.01,
     fault_log: FaultLog | None = None,
-    cache_bytes: int = 0,
+    cache_bytes: int | None = None,
 ) -> ImageFiles:
     """Open a data set.
 
@@ -46,8 +46,7 @@ def open_dataset(
         seed: of augmentation.
         max_corrupt: tolerated share of unreadable images.
         fault_log: where unreadable images are listed.
-        cache_bytes: memory for decoded images, used where all of them fit (training reads
-            every image once an epoch; evaluation only once, and has no use for it).
+        cache_bytes: memory for decoded images; see :class:`ImageFiles`.
 
     Raises:
         UserError: unknown name, missing, empty or inconsistent folder, impossible subset.

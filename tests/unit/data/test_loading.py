@@ -20,6 +20,7 @@ from convit_ssl.data.augment import AugmentConfig, CropConfig, build_augmentatio
 from convit_ssl.data.augment_fast import Normalize
 from convit_ssl.data.cache import PixelCache, make_cache
 from convit_ssl.data.collate import fast_collate
+from convit_ssl.data.names import NameTable
 from convit_ssl.data.parameters import draw_crops
 from convit_ssl.data.randomness import RepeatedIndex, sample_seed
 from convit_ssl.data.samplers import EpochSampler
@@ -281,3 +282,30 @@ def test_small_supervised_crops_are_shifted_not_cut() -> None:
     transform = build_augmentation(AugmentConfig.supervised(32, rand_augment=None, erase_prob=0.0))
     image = Image.fromarray(np.full((8, 8, 3), 200, np.uint8))
     assert transform(image, seed=0).shape == (3, 32, 32)
+
+
+@given(names=st.lists(st.text(max_size=20), max_size=20))
+def test_a_name_table_is_a_list_of_strings(names: list[str]) -> None:
+    table = NameTable(names, prefix="/x/")
+    plain = [f"/x/{name}" for name in names]
+    assert table == plain
+    assert plain == table
+    assert (list(table), len(table), table[2:5]) == (plain, len(plain), plain[2:5])
+    assert NameTable(table) == names
+    assert pickle.loads(pickle.dumps(table)) == plain
+    if names:
+        assert table[-1] == plain[-1]
+        assert table.index(plain[0]) == 0
+    with pytest.raises(IndexError):
+        table[len(names)]
+
+
+def test_undecodable_file_names_survive() -> None:
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    assert NameTable([name])[0] == name
+
+
+def test_augmentations_keep_small_images_and_evaluation_does_not(folder: Path) -> None:
+    augmented = build_augmentation(AugmentConfig.simclr(16))
+    assert open_dataset("folder", folder, transform=augmented)._cache is not None
+    assert open_dataset("folder", folder)._cache is None
