@@ -74,7 +74,18 @@ class TrainingHook(QuietHook):
         task.batches = 0
         self.total = torch.zeros((), device=task.device)
         self.count = 0
+        self.counted_before = 0
         self.phase_started = time.perf_counter()
+
+    def epoch_losses(self) -> tuple[float, int]:
+        """Sum and number of this process's losses in the epoch that is under way."""
+        return float(self.total), self.count
+
+    def resume_epoch(self, total: float, count: int) -> None:
+        """Go on with the mean of an epoch that was cut off."""
+        self.total += total
+        self.count += count
+        self.counted_before = count
 
     def on_step(self, task: Any) -> None:
         """Keep the loss; look at it from time to time."""
@@ -104,10 +115,11 @@ class TrainingHook(QuietHook):
             mean /= processes.world_size()
         epoch = task.train_phase_idx + 1
         seconds = time.perf_counter() - self.phase_started
+        images = (self.count - self.counted_before) * task.get_global_batchsize()
         figures: dict[str, Any] = {
             "loss": round(float(mean), 6),
             **self._schedules(task),
-            "images_per_s": round(self.count * task.get_global_batchsize() / seconds, 1),
+            "images_per_s": round(images / seconds, 1),
             "seconds": round(seconds, 3),
             "peak_memory_mib": peak_memory_mib(task.device),
         }
@@ -135,8 +147,8 @@ class TrainingHook(QuietHook):
             self.recorder.close()
 
     def _schedules(self, task: Any) -> dict[str, Any]:
-        group = task.optimizer.optimizer.param_groups[0]
-        figures = {"lr": group["lr"], "weight_decay": group["weight_decay"]}
+        groups = task.optimizer.optimizer.param_groups
+        figures = {key: max(group[key] for group in groups) for key in ("lr", "weight_decay")}
         stats = {key: float(value) for key, value in task.base_loss.stats.items()}
         if task.grad_norm is not None:
             stats["grad_norm"] = float(task.grad_norm)

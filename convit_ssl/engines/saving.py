@@ -61,7 +61,7 @@ class CheckpointHook(QuietHook):
         if self.resumed is not None:
             self.training.best = dict(self.resumed["convit_ssl"].get("best", {}))
             self.training.figures.update(self.resumed["convit_ssl"].get("figures", {}))
-            restore(task, self.resumed)
+            self.training.resume_epoch(*restore(task, self.resumed))
             self.resumed = None
 
     def on_step(self, task: Any) -> None:
@@ -110,7 +110,8 @@ class CheckpointHook(QuietHook):
             "figures": dict(self.training.figures),
             "best": dict(self.training.best),
         }
-        state = run_state(task, entry, within_epoch)
+        losses = self.training.epoch_losses() if within_epoch else (0.0, 0)
+        state = run_state(task, entry, within_epoch, losses)
         self.saved_at = time.monotonic()
         if processes.rank() != 0:
             return

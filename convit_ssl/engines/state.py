@@ -15,7 +15,9 @@ from convit_ssl.evaluation import processes
 FORMAT = 1
 
 
-def run_state(task: Any, entry: dict[str, Any], within_epoch: bool) -> dict[str, Any]:
+def run_state(
+    task: Any, entry: dict[str, Any], within_epoch: bool, losses: tuple[float, int]
+) -> dict[str, Any]:
     """Everything that a run needs to go on, in VISSL's layout with an entry of ours.
 
     A collective call: every process gives its random state.
@@ -24,6 +26,7 @@ def run_state(task: Any, entry: dict[str, Any], within_epoch: bool) -> dict[str,
         task: the task.
         entry: the ``convit_ssl`` entry: model, data, configuration, figures.
         within_epoch: the epoch that is under way is not over.
+        losses: sum and number of this process's losses in the epoch that is under way.
     """
     back = 1 if within_epoch else 0
     classy = {
@@ -48,7 +51,7 @@ def run_state(task: Any, entry: dict[str, Any], within_epoch: bool) -> dict[str,
             **entry,
             "scaler": task.scaler.state_dict(),
             "skipped_steps": task.skipped_steps,
-            "random": processes.gather(random_state()),
+            "ranks": processes.gather({"random": random_state(), "losses": list(losses)}),
             "versions": {
                 "convit_ssl": __version__,
                 "torch": str(torch.__version__),
@@ -61,21 +64,28 @@ def run_state(task: Any, entry: dict[str, Any], within_epoch: bool) -> dict[str,
     return state
 
 
-def restore(task: Any, state: dict[str, Any]) -> None:
-    """Put back what VISSL does not: loss scaler, average of the weights, random state."""
+def restore(task: Any, state: dict[str, Any]) -> tuple[float, int]:
+    """Put back what VISSL does not: loss scaler, average of the weights, random state.
+
+    Returns:
+        Sum and number of this process's losses in the epoch that is under way.
+    """
     entry = state["convit_ssl"]
     task.scaler.load_state_dict(entry["scaler"])
     task.skipped_steps = entry["skipped_steps"]
     if task.model_ema is not None and "ema" in state:
         task.model_ema.module.trunk.load_state_dict(state["ema"])
-    states = entry["random"]
-    if len(states) == processes.world_size():
-        set_random_state(states[processes.rank()])
-    else:  # another number of processes: no state to take over, so one that all can compute
-        seed = task.config.SEED_VALUE + task.iteration * 1009 + processes.rank()
-        torch.manual_seed(seed)
-        np.random.seed(seed % 2**32)  # noqa: NPY002 the state that timm's mixup draws from
-        random.seed(seed)
+    ranks = entry["ranks"]
+    if len(ranks) == processes.world_size():
+        own = ranks[processes.rank()]
+        set_random_state(own["random"])
+        return float(own["losses"][0]), int(own["losses"][1])
+    # Another number of processes: no state to take over, so one that each can compute.
+    seed = task.config.SEED_VALUE + task.iteration * 1009 + processes.rank()
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 the state that timm's mixup draws from
+    random.seed(seed)
+    return sum(r["losses"][0] for r in ranks) / len(ranks), int(ranks[0]["losses"][1])
 
 
 def random_state() -> dict[str, Any]:
