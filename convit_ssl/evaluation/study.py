@@ -99,7 +99,7 @@ class Run:
             f"trunk={arm.trunk}",
             f"run={settings.run}",
             f"optim.epochs={self.epochs}",
-            f"optim.warmup_epochs={WARMUP * self.epochs:g}",
+            f"optim.warmup_epochs={round(WARMUP * self.epochs)}",
             f"optim.batch_size={settings.batch_size}",
             f"seed={self.seed}",
         ]
