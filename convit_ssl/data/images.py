@@ -75,7 +75,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         self.transform = transform
         self.seed = seed
         self.subset = subset
-        self.reader = SampleReader(len(self.files), max_corrupt, fault_log)
+        self.reader = SampleReader(self.paths, max_corrupt, fault_log)
         # Shared memory, so that persistent loader workers see a new epoch too.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._cache: PixelCache | None = None

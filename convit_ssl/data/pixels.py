@@ -93,8 +93,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         Exception: whatever Pillow raises for a damaged file; there are many kinds.
     """
     with warnings.catch_warnings():
-        # Pillow warns at half the limit that is enforced here.
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        # Pillow warns of large images at half the limit here, and of odd metadata once per file.
+        warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data)) as image:
             _check_size(*image.size, max_pixels)
             return to_rgb(image)

@@ -17,7 +17,7 @@ import tempfile
 import time
 import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -134,11 +134,24 @@ class FaultLog:
             new = path not in self._seen
             if new:
                 self._seen[path] = reason
-                file.write(json.dumps({"path": path, "reason": reason}) + "\n")
+                file.write(_line(path, reason))
                 file.flush()
         if new:
             logger.warning("unreadable image, replaced by another: %s (%s)", path, reason)
         return self._seen
+
+    def discard(self, paths: Collection[str]) -> None:
+        """Take entries out again, of an earlier run, that no longer hold."""
+        with open(self.path, "r+", encoding="utf-8") as file, _locked(file.fileno()):
+            kept = {p: why for p, why in _parse(file.read()).items() if p not in paths}
+            file.seek(0)
+            file.truncate()
+            file.writelines(_line(path, reason) for path, reason in kept.items())
+        self._seen = kept
+
+
+def _line(path: str, reason: str) -> str:
+    return json.dumps({"path": path, "reason": reason}) + "\n"
 
 
 def _parse(text: str) -> dict[str, str]:
@@ -174,7 +187,8 @@ class SampleReader:
     """Decodes images once each and keeps the account of those it cannot read.
 
     Args:
-        num_images: size of the data set, which ``max_corrupt`` refers to.
+        paths: of all images: ``max_corrupt`` refers to their number, and only they count,
+            whatever else the fault log holds.
         max_corrupt: tolerated share of unreadable images. One image is always
             tolerated, unless this is 0.
         fault_log: the shared account; see :class:`FaultLog`.
@@ -183,14 +197,15 @@ class SampleReader:
 
     def __init__(
         self,
-        num_images: int,
+        paths: Sequence[str],
         max_corrupt: float = 0.01,
         fault_log: FaultLog | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         if not 0.0 <= max_corrupt <= 1.0:
             raise UserError(f"max_corrupt is {max_corrupt}; give a share between 0 and 1")
-        self.num_images = num_images
+        self.paths = paths
+        self.num_images = len(paths)
         self.max_corrupt = max_corrupt
         self.fault_log = fault_log or FaultLog()
         self.max_pixels = max_pixels
@@ -228,9 +243,22 @@ class SampleReader:
         except UnreadableImageError as error:
             raise self._fault(path, str(error)) from error
 
+    def _standing(self, faults: dict[str, str]) -> dict[str, str]:
+        """Those of these images that cannot be read now; the log may be of an earlier run."""
+        ours = {path for path in self.paths if path in faults}
+        mended = {
+            path for path in ours - self._unreadable.keys() if _is_readable(path, self.max_pixels)
+        }
+        gone = {path for path in faults.keys() - ours if not os.path.lexists(path)}
+        if mended or gone:
+            self.fault_log.discard(mended | gone)
+        return {path: why for path, why in faults.items() if path in ours - mended}
+
     def _fault(self, path: str, reason: str) -> Exception:
         self._unreadable[path] = reason
         faults = self.fault_log.add(path, reason)
+        if len(faults) > self.allowance:
+            faults = self._standing(faults)
         if len(faults) <= self.allowance:
             return UnreadableImageError(reason)
         shown = [f"  {name} ({why})" for name, why in list(faults.items())[:_LISTED]]
@@ -241,6 +269,14 @@ class SampleReader:
             f"max_corrupt={self.max_corrupt:g} allows ({self.allowance}). Mend or remove them, "
             "or raise max_corrupt:\n" + "\n".join(shown)
         )
+
+
+def _is_readable(path: str, max_pixels: int) -> bool:
+    try:
+        decode_image(_read_bytes(path), max_pixels)
+    except Exception:
+        return False
+    return True
 
 
 def _reason(error: BaseException) -> str:

@@ -69,7 +69,7 @@ DAMAGED = {
 def test_damaged_files_are_named_with_a_reason(tmp_path: Path, kind: str, method: str) -> None:
     path = tmp_path / "bad.png"
     path.write_bytes(DAMAGED[kind])
-    reader = SampleReader(100, fault_log=FaultLog(tmp_path / "log"))
+    reader = SampleReader([""] * 100, fault_log=FaultLog(tmp_path / "log"))
     with pytest.raises(UnreadableImageError) as caught:
         getattr(reader, method)(str(path))
     assert str(caught.value)
@@ -171,7 +171,7 @@ def test_a_failing_file_system_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(samples.time, "sleep", waited.append)
     flaky = Flaky(3, errno.EIO)
     monkeypatch.setattr(samples, "_read_bytes", flaky)
-    assert SampleReader(10).image("x.png").size == (8, 8)
+    assert SampleReader([""] * 10).image("x.png").size == (8, 8)
     assert waited == list(samples.RETRY_DELAYS[:3])
     assert flaky.calls == 4
 
@@ -185,7 +185,7 @@ def test_errors_that_stay_are_given_up(
     monkeypatch.setattr(samples.time, "sleep", lambda _seconds: None)
     flaky = Flaky(100, number)
     monkeypatch.setattr(samples, "_read_bytes", flaky)
-    reader = SampleReader(10)
+    reader = SampleReader([""] * 10)
     with pytest.raises(UnreadableImageError):
         reader.image("x.png")
     with pytest.raises(UnreadableImageError):
@@ -210,7 +210,7 @@ def test_the_log_leaves_no_file_behind(tmp_path: Path) -> None:
 
 def test_a_bomb_counts_as_unreadable(tmp_path: Path) -> None:
     (tmp_path / "big.png").write_bytes(png(64))
-    reader = SampleReader(10, max_pixels=1000)
+    reader = SampleReader([""] * 10, max_pixels=1000)
     with pytest.raises(UnreadableImageError, match="64 x 64 pixels is over the limit"):
         reader.array(str(tmp_path / "big.png"))
 
@@ -224,3 +224,37 @@ def test_image_files_refuses_an_empty_listing(tmp_path: Path) -> None:
         ImageFiles(take(find_images(tmp_path), []))
     with pytest.raises(IndexError):
         dataset[100]
+
+
+def test_what_was_mended_since_does_not_stop_the_next_run(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data")
+    cats = tmp_path / "data" / "train" / "cat"
+    log = tmp_path / "run" / "unreadable.jsonl"
+    for number in range(3):
+        (cats / f"{number:03d}.png").write_bytes(b"broken")
+    with pytest.raises(TooManyUnreadableError):
+        list(open_dataset("folder", tmp_path / "data", max_corrupt=0.02, fault_log=FaultLog(log)))
+    (cats / "000.png").unlink()
+    (cats / "001.png").write_bytes(png(8))
+    (cats / "020.png").write_bytes(b"broken")
+    again = open_dataset("folder", tmp_path / "data", max_corrupt=0.021, fault_log=FaultLog(log))
+    assert len(list(again)) == 99
+    assert set(again.reader.fault_log.read()) == {str(cats / "002.png"), str(cats / "020.png")}
+
+
+def test_train_and_val_share_a_log_but_not_an_allowance(tmp_path: Path) -> None:
+    write_folder(tmp_path / "data")
+    (tmp_path / "data" / "val").mkdir()
+    for split in ("train", "val"):
+        if split == "val":
+            for name in ("cat", "dog"):
+                folder = tmp_path / "data" / "train" / name
+                (tmp_path / "data" / "val" / name).mkdir()
+                for path in folder.iterdir():
+                    (tmp_path / "data" / "val" / name / path.name).write_bytes(png(8))
+        (tmp_path / "data" / split / "dog" / "003.png").write_bytes(b"broken")
+    log = FaultLog(tmp_path / "unreadable.jsonl")
+    for split in ("train", "val"):
+        dataset = open_dataset("folder", tmp_path / "data", split, fault_log=log)
+        assert len(list(dataset)) == 100
+    assert len(log.read()) == 2
