@@ -166,8 +166,6 @@ def timm_arguments(model: ConViT) -> str:
     name = architecture(config)
     given = {**model_args(config), "in_chans": config.in_chans, "num_classes": config.num_classes}
     usual = {**model_args(VARIANTS[name]), "in_chans": 3, "num_classes": 1000}
-    if config.global_pool != "token":
-        given["global_pool"] = config.global_pool
     differing = [f"{key}={value!r}" for key, value in given.items() if usual.get(key) != value]
     return ", ".join([f'"{name}"', *differing])
 

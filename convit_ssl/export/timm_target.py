@@ -52,6 +52,7 @@ def model_args(config: ConViTConfig) -> dict[str, Any]:
         "local_up_to_layer": config.num_gpsa_layers,
         "mlp_ratio": config.mlp_ratio,
         "qkv_bias": config.qkv_bias,
+        "global_pool": config.global_pool,  # timm does not take the one beside model_args
     }
 
 
@@ -109,7 +110,6 @@ def build_timm(config: ConViTConfig) -> nn.Module:
         architecture(config),
         num_classes=config.num_classes,
         in_chans=config.in_chans,
-        global_pool=config.global_pool,
         **model_args(config),
     )
     return model.eval()
