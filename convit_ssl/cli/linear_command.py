@@ -70,7 +70,8 @@ def _measure_one(source: probe_sources.Source | None, args: argparse.Namespace) 
             progress=None if progress is None else lambda _, done, total: progress(done, total),
         )
     figure = {**found.as_dict(), "details": _details(found)}
-    settings = figure.pop("config")
+    # The seed has a place of its own: rows that differ in it alone may be averaged.
+    settings = {key: value for key, value in figure.pop("config").items() if key != "seed"}
     return probe_report.row("linear", source, sets, figure, started, args, settings)
 
 

@@ -137,7 +137,7 @@ def draw_curves(study: Study, summary: Sequence[dict[str, Any]], path: Path) -> 
     """Accuracy against the share of labelled images, ours and the paper's side by side."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9.5, 4.0), layout="constrained")
+    figure = Figure(figsize=(9.5, 4.6), layout="constrained")
     ours, paper = figure.subplots(1, 2)
     seeds = len({run.seed for run in study.runs})
     for name in dict.fromkeys(row["name"] for row in summary):
@@ -147,7 +147,8 @@ def draw_curves(study: Study, summary: Sequence[dict[str, Any]], path: Path) -> 
         error = [100 * (row["spread"] or 0.0) for row in rows]
         style = _style(rows[0]["trunk"], pretrained="pretrained" in name)
         ours.errorbar(x, y, error, label=name, capsize=3, **style)
-    ours.set_title(f"{study.runs[0].settings.data}, here ({seeds} seeds)", loc="left")
+    spread = f", mean ± s.d. of {seeds} seeds" if seeds > 1 else ""
+    ours.set_title(f"{study.runs[0].settings.data}, here{spread}", loc="left")
     for name, curve in PAPER_SAMPLE_EFFICIENCY.items():
         x, y = [100 * f for f in curve], [100 * v for v in curve.values()]
         paper.plot(x, y, label=name, **_style(name.lower(), pretrained=False))
@@ -159,7 +160,7 @@ def draw_curves(study: Study, summary: Sequence[dict[str, Any]], path: Path) -> 
         axes.minorticks_off()
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     save_figure(figure, path)
 
 
@@ -181,7 +182,9 @@ def draw_ablation(study: Study, summary: Sequence[dict[str, Any]], path: Path) -
     panels[0].set_yticks(places, [row["name"] for row in rows])
     panels[0].invert_yaxis()
     share = f"{100 * fraction:g} %"
-    panels[0].set_title(f"{share} of {study.runs[0].settings.data}, here", loc="left")
+    seeds = len({run.seed for run in study.runs})
+    spread = f", mean ± s.d. of {seeds} seeds" if seeds > 1 else ""
+    panels[0].set_title(f"{share} of {study.runs[0].settings.data}{spread}", loc="left")
     if with_paper:
         known = [(100 * row["paper"], i) for i, row in enumerate(rows) if row["paper"] is not None]
         panels[1].scatter(*zip(*known, strict=True), c=[colours[i] for _, i in known])

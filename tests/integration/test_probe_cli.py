@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from convit_ssl.cli.main import main
+from convit_ssl.cli.main import main, run_command
 from convit_ssl.models import ConViT, ConViTConfig
 
 CONFIG = ConViTConfig(
@@ -182,3 +182,20 @@ def test_bad_input_is_one_message(
     assert "Traceback" not in captured.err
     assert not out.exists()
     assert not list(tmp_path.glob("cache/.*"))
+
+
+def test_results_of_several_seeds(
+    run_folder: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = []
+    for seed, subset in ((0, "per_class=6"), (1, "per_class=6"), (2, "per_class=5")):
+        files.append(str(tmp_path / f"{seed}.json"))
+        asked = ["--subset", subset, "--seed", str(seed), "--json", files[-1], "-k", "3"]
+        assert main(["knn", str(run_folder), *options, *asked]) == 0
+    capsys.readouterr()
+    assert run_command("results", files) == 0
+    assert capsys.readouterr().out.count("ConViT dino epoch 3, teacher") == 3
+    assert run_command("results", [*files[:2], "--average"]) == 0
+    assert "± 0.0" in capsys.readouterr().out
+    assert run_command("results", [*files, "--average"]) == 2
+    assert "are not averaged: their fingerprint (train_data) differ" in capsys.readouterr().err

@@ -1,0 +1,63 @@
+"""`convit-ssl study`: its commands are ones that training understands, and mistakes are refused."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from convit_ssl.cli.main import main
+from convit_ssl.engines.config import compose_experiment
+from convit_ssl.evaluation.study import Settings, ablation, sample_efficiency
+
+
+def test_every_arm_is_an_experiment() -> None:
+    """Composed by the engine itself, so that a renamed setting is found here."""
+    settings = Settings("digits", epochs=2, batch_size=32, overrides=("method.repeats=1",))
+    runs = [
+        *sample_efficiency(["deit_nano"], settings, [0.05], [1], {"deit_nano": "runs/x"}).runs,
+        *ablation("nano", settings, ["table3"], seeds=[3], depth=6).runs[3:6:2],
+        ablation("nano", settings, ["gpsa-layers"], seeds=[3], depth=6).runs[1],
+    ]
+    trees = [compose_experiment(run.overrides()).tree for run in runs]
+    scratch, tuned, no_gating, frozen, layers = trees
+    assert scratch.experiment == "convit_supervised"
+    assert scratch.data.subset == "fraction=0.05,seed=1"
+    assert (scratch.optim.epochs, scratch.optim.warmup_epochs, scratch.seed) == (40, 2, 1)
+    assert (tuned.experiment, tuned.weights) == ("convit_finetune", "runs/x")
+    assert (no_gating.trunk.use_gating, no_gating.trunk.local_init) == (False, False)
+    assert (frozen.trunk.freeze_position, frozen.trunk.local_init) == (True, False)
+    assert layers.trunk.num_gpsa_layers == 1
+
+
+def test_dry_run_prints_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = "study ablation --data digits --seeds 2 --epochs 3 --batch-size 50 --dry-run"
+    assert main(arguments.split()) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 14
+    words = shlex.split(lines[0])
+    assert words[1:4] == ["-m", "convit_ssl.cli.main", "train"]
+    assert "optim.epochs=30" in words
+    assert "run.dir='studies/ablation_digits/runs/convit-10pct-seed0'" in words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("sample-efficiency --data digits --batch-size 64", "use --batch-size 50 or less"),
+        ("sample-efficiency --data digitz", "digitz"),
+        ("sample-efficiency --data digits --weights convit_nano=absent", "found 'convit_nano=abs"),
+        ("ablation --data digits --size giant", "use nano, tiny, small or base"),
+        ("ablation --data digits --presets table9", "table3, gpsa-layers and locality"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_runs(
+    arguments: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "study"
+    assert main(["study", *arguments.split(), "--out", str(out)]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert "Traceback" not in captured.err
+    assert not out.exists()
