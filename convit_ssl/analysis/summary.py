@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from convit_ssl.analysis.locality import (
     positional_attention,
 )
 from convit_ssl.analysis.metrics import HeadSeries
+from convit_ssl.analysis.provenance import provenance
 from convit_ssl.analysis.runs import Checkpoint, Run
 from convit_ssl.data.evaluation_transform import evaluation_transform
 from convit_ssl.errors import UserError
@@ -115,7 +115,7 @@ def summarise_run(
         else:
             _measure(summary, model, sample, attribution, layout)
         _history(summary, load, sample, history)
-    _provenance(summary)
+    summary.provenance = provenance(run, model, summary.checkpoint)
     return summary
 
 
@@ -195,21 +195,3 @@ def _history(summary: RunSummary, load: LoadModel, sample: Sample | None, most: 
         summary.gates = HeadSeries(np.array(epochs), np.stack(gates))
     if want_distance:
         summary.nonlocality_history = HeadSeries(np.array(epochs), np.stack(distances))
-
-
-def _provenance(summary: RunSummary) -> None:
-    found: dict[str, Any] = {"run folder": summary.run.folder.name}
-    stored = getattr(summary.model, "provenance", None)
-    if isinstance(stored, Mapping):
-        found.update({str(key): value for key, value in stored.items() if key != "config"})
-    if summary.checkpoint is not None:
-        path = summary.checkpoint.path.resolve()
-        found["checkpoint"] = path.name
-        digest = hashlib.sha256()
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
-        found["checkpoint sha256"] = digest.hexdigest()
-    if summary.model is not None:
-        found["parameters"] = sum(p.numel() for p in summary.model.parameters())
-    summary.provenance = found
