@@ -8,7 +8,6 @@ from typing import Any
 
 from convit_ssl.cli import probe_sources
 from convit_ssl.evaluation.processes import run_in_processes
-from convit_ssl.evaluation.tokens import PixelFeatures, TokenFeatures
 
 SUMMARY = "write features of train and val as memory-mapped .npy files, for every probe to reuse"
 EXAMPLE = "convit-ssl features random:convit_nano --data digits --out features/digits"
@@ -48,11 +47,6 @@ def run(args: argparse.Namespace) -> int:
 def extract(args: argparse.Namespace) -> dict[str, Any]:
     """The manifest of each split; runs in every process."""
     source = probe_sources.open_source(args)
-    if args.columns and not isinstance(source.extractor, PixelFeatures):
-        tokens = source.extractor
-        assert isinstance(tokens, TokenFeatures)
-        extractor = TokenFeatures(tokens.model, args.columns)
-        source = probe_sources.Source(source.name, extractor, source.transform, source.provenance)
     return {
         split: probe_sources.read_features(source, args, split).manifest for split in args.splits
     }

@@ -11,6 +11,7 @@ from convit_ssl.evaluation.knn import NEIGHBOURS, TEMPERATURE, evaluate_knn
 from convit_ssl.evaluation.pictures import draw_confusion
 from convit_ssl.evaluation.processes import rank, run_in_processes
 from convit_ssl.evaluation.progress import progress_bar
+from convit_ssl.evaluation.tokens import PixelFeatures
 
 SUMMARY = "k-nearest-neighbour accuracy on val, by cosine similarity to the images of train"
 EXAMPLE = "convit-ssl knn random:convit_nano --data digits --references"
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A result row for each source; runs in every process."""
-    if probe_sources.is_features_folder(args.checkpoint):
+    if probe_sources.is_features_folder(args):
         return [_measure_one(None, args)]
     return [_measure_one(source, args) for source in probe_report.sources(args)]
 
@@ -57,12 +58,12 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
 def _measure_one(source: probe_sources.Source | None, args: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
     sets = {name: probe_sources.read_features(source, args, name) for name in ("train", "val")}
-    own_token = args.token if source is None or args.token in sets["train"].columns else None
+    of_pixels = source is not None and isinstance(source.extractor, PixelFeatures)
     with progress_bar("neighbours" if rank() == 0 else "", "images") as progress:
         found = evaluate_knn(
             sets["train"],
             sets["val"],
-            own_token,
+            None if of_pixels else args.token,
             args.k,
             args.temperature,
             args.device,

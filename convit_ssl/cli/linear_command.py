@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A result row for each source; runs in every process."""
-    if probe_sources.is_features_folder(args.checkpoint):
+    if probe_sources.is_features_folder(args):
         return [_measure_one(None, args)]
     return [_measure_one(source, args) for source in probe_report.sources(args)]
 

@@ -22,7 +22,12 @@ from convit_ssl.evaluation.features import (
 from convit_ssl.evaluation.masking import MASKS, mask_model
 from convit_ssl.evaluation.processes import rank
 from convit_ssl.evaluation.progress import progress_bar
-from convit_ssl.evaluation.tokens import PixelFeatures, TokenFeatures, pixel_transform
+from convit_ssl.evaluation.tokens import (
+    PixelFeatures,
+    TokenFeatures,
+    default_columns,
+    pixel_transform,
+)
 from convit_ssl.export import load_trunk
 from convit_ssl.models import ConViT, create_model
 
@@ -61,9 +66,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cache", help="where features are kept for the next probe (~/.cache/convit_ssl)")
 
 
-def is_features_folder(checkpoint: str) -> bool:
-    """Whether `convit-ssl features` wrote this folder."""
-    return (Path(checkpoint) / "train" / "manifest.json").is_file()
+def is_features_folder(args: argparse.Namespace) -> bool:
+    """Whether CKPT is a folder that `convit-ssl features` wrote.
+
+    Raises:
+        UserError: it is, and an option asks for what is in there already.
+    """
+    found = (Path(args.checkpoint) / "train" / "manifest.json").is_file()
+    if found:
+        asked = ("data", "data_dir", "subset", "mask", "img_size", "references")
+        _refuse(args, asked, f"the features in {args.checkpoint}, which are extracted already")
+    return found
 
 
 def open_source(args: argparse.Namespace, checkpoint: str | None = None) -> Source:
@@ -74,6 +87,8 @@ def open_source(args: argparse.Namespace, checkpoint: str | None = None) -> Sour
     """
     checkpoint = checkpoint or args.checkpoint
     if checkpoint == "pixels":
+        if args.checkpoint == "pixels":
+            _refuse(args, ("mask", "img_size", "token", "columns"), "raw pixels")
         images = open_dataset(_data(args), args.data_dir, "train")
         pixels = pixel_transform(images.paths)
         return Source("raw pixels", PixelFeatures(pixels), pixels, {"pixels": repr(pixels)})
@@ -100,7 +115,11 @@ def source_of(
     transform = evaluation_transform(
         model.config.img_size, **{key: settings[key] for key in known if key in settings}
     )
-    return Source(name, TokenFeatures(model), transform, provenance)
+    columns = getattr(args, "columns", None)
+    token = getattr(args, "token", None)
+    if token and token not in default_columns(model):
+        columns = [token]
+    return Source(name, TokenFeatures(model, columns), transform, provenance)
 
 
 def untrained_like(model: ConViT, args: argparse.Namespace) -> Source:
@@ -132,6 +151,12 @@ def read_features(source: Source | None, args: argparse.Namespace, split: str) -
             parts=parts,
             progress=progress,
         )
+
+
+def _refuse(args: argparse.Namespace, options: tuple[str, ...], what: str) -> None:
+    given = [name for name in options if getattr(args, name, None)]
+    if given:
+        raise UserError(f"--{given[0].replace('_', '-')} has no effect on {what}; leave it out")
 
 
 def _name(provenance: dict[str, Any], checkpoint: str) -> str:

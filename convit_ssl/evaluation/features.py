@@ -133,6 +133,10 @@ def _reusable(folder: Path, parts: dict[str, str]) -> FeatureSet | None:
 
 def _new_partial(folder: Path) -> str:
     folder.parent.mkdir(parents=True, exist_ok=True)
+    # A killed extraction leaves its files behind; nobody works on them a day later.
+    for left in folder.parent.glob(f".{folder.name}.partial-*"):
+        if time.time() - left.stat().st_mtime > 86400:
+            shutil.rmtree(left, ignore_errors=True)
     return tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent)
 
 

@@ -118,6 +118,22 @@ def test_features_are_reused(
     assert "reused" in capsys.readouterr().out
     assert main(["knn", str(out), "--token", "patch_mean_last1", "-k", "3"]) == 0
     assert "15 images of val, 24 of train (k = 3)" in capsys.readouterr().out
+    assert main(["knn", str(out), "--mask", "content"]) == 2
+    assert "--mask has no effect on the features in" in capsys.readouterr().err
+
+
+def test_any_block_can_be_asked_for(
+    run_folder: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.json"
+    asked = ["--token", "patch_mean_last4", "--references", "--json", str(out)]
+    assert main(["knn", str(run_folder), *options, *asked]) == 0
+    assert [row["settings"]["token"] for row in results(out)] == ["patch_mean_last4"] * 3
+    assert main(["knn", str(run_folder), *options, "--token", "patch_mean"]) == 2
+    assert "no feature 'patch_mean'; it has class_last1" in capsys.readouterr().err
+    arguments = ["features", str(run_folder), *options, "--out", str(tmp_path / "f")]
+    assert main([*arguments, "--columns", "class_last2", "patch_mean_last3"]) == 0
+    assert "24 images x 24 (class_last2, patch_mean_last3)" in capsys.readouterr().out
 
 
 def test_mask_and_subset_change_what_is_measured(
@@ -144,6 +160,7 @@ def test_mask_and_subset_change_what_is_measured(
         ("no checkpoint", "absent.torch"),
         ("unknown variant", "unknown model 'convit_nan'; did you mean 'convit_nano'"),
         ("pixels have no reference", "CKPT is 'pixels' itself"),
+        ("pixels have no gates", "--mask has no effect on raw pixels"),
     ],
 )
 def test_bad_input_is_one_message(
@@ -172,8 +189,10 @@ def test_bad_input_is_one_message(
         checkpoint = "absent.torch"
     elif case == "unknown variant":
         checkpoint = "random:convit_nan"
-    else:
+    elif case == "pixels have no reference":
         checkpoint, options = "pixels", [*options, "--references"]
+    else:
+        checkpoint, options = "pixels", [*options, "--mask", "content"]
     out = tmp_path / "never.json"
     assert main([command, checkpoint, *options, "--json", str(out)]) == 2
     captured = capsys.readouterr()
