@@ -140,7 +140,7 @@ function classPanel(panel, body) {
       el("td", { style: "width:45%" }, el("div", { style: `height:12px;border-radius:3px;background:${PALETTE[0]};width:${100 * right[i]}%` })), el("td", { class: "n" }, String(counts[i]))))));
   const right_side = el("div");
   if (few) {
-    right_side.append(heatTable({ left: 92, columns: order.map((i) => panel.classes[i].slice(0, 6)), columnName: "taken for", xLabel: "taken for", text: (value) => (value ? String(value) : "·"),
+    right_side.append(heatTable({ left: innerWidth < 760 ? 56 : 92, smallest: 20, columns: order.map((i) => panel.classes[i].slice(0, 6)), columnName: "taken for", xLabel: "taken for", text: (value) => (value ? String(value) : "·"),
       colour: (value, row) => value / Math.max(counts[order[row]], 1), rows: order.map((i) => ({ name: panel.classes[i].slice(0, 12), values: order.map((j) => confusion[i][j]) })),
       alt: `Confusion matrix; ${(100 * accuracy).toFixed(1)} % on the diagonal` }));
   } else {
