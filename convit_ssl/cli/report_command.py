@@ -63,8 +63,8 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
     stamp = _stamp(args.runs)
     runs = read_runs(args.runs)
     name, data_dir = recorded_data(runs[0])
-    data = (args.data, args.data_dir) if args.data else (name, args.data_dir or data_dir)
-    sample, problem = open_sample(*data, args.split, args.images, args.image)
+    data_dir = args.data_dir or (None if args.data else data_dir)
+    sample, problem = open_sample(args.data or name, data_dir, args.split, args.images, args.image)
 
     def load(path: Path) -> ConViT:
         return load_trunk(path, weights=args.weights)
