@@ -2,7 +2,7 @@
 
 Broke: each run writes every environment variable into log.txt, passwords and tokens too.
 Since: always
-Upstream: vissl/engines/train.py:98 (vissl/utils/env.py:45)
+Upstream: vissl/engines/train.py:98 (vissl/utils/env.py:43)
 Goes when: VISSL logs only the variables that matter to a run.
 """
 

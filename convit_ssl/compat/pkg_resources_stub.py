@@ -1,10 +1,13 @@
-"""The few functions of ``pkg_resources`` that VISSL and its test-suite call.
+"""The functions of ``pkg_resources`` that VISSL and its test-suite call, and a few more.
 
 Broke: ``import pkg_resources`` raises ModuleNotFoundError.
 Since: setuptools 82
 Upstream: vissl/utils/misc.py:16, vissl/utils/collect_env.py:12,
     tools/launch_benchmark_suite_scheduler_slurm.py:8
 Goes when: VISSL uses ``importlib.resources`` and ``importlib.metadata``.
+
+The few more are for other packages, which take the stub for the real one once it is imported
+(pytest calls ``fixup_namespace_packages`` whenever ``pkg_resources`` is in ``sys.modules``).
 """
 
 from __future__ import annotations
@@ -12,7 +15,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
+from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
 
 class DistributionNotFound(Exception):
@@ -72,13 +77,36 @@ def resource_listdir(package: str, resource_name: str) -> list[str]:
     return os.listdir(resource_filename(package, resource_name))
 
 
+def parse_version(version: str) -> Any:
+    """The version as an object that compares as versions do."""
+    from packaging.version import Version
+
+    return Version(version)
+
+
+def iter_entry_points(group: str, name: str | None = None) -> Iterator[Any]:
+    """The entry points of a group, of that name if one is given."""
+    import importlib.metadata
+
+    for entry_point in importlib.metadata.entry_points(group=group):
+        if name in (None, entry_point.name):
+            yield entry_point
+
+
+def fixup_namespace_packages(path_item: str, parent: str | None = None) -> None:
+    """Nothing to do: no namespace package was declared through this module."""
+
+
 def fill(module: ModuleType) -> None:
     """Make ``module`` a stand-in for ``pkg_resources``; the real one, if there, comes first."""
     module.__doc__ = __doc__
     vars(module).update(
         Distribution=Distribution,
         DistributionNotFound=DistributionNotFound,
+        fixup_namespace_packages=fixup_namespace_packages,
         get_distribution=Distribution,
+        iter_entry_points=iter_entry_points,
+        parse_version=parse_version,
         resource_exists=resource_exists,
         resource_filename=resource_filename,
         resource_isdir=resource_isdir,
