@@ -27,9 +27,7 @@ class HubConViT(
         layer_norm_eps: of all LayerNorms; 1e-5 in trunks that VISSL trained.
     """
 
-    def __init__(
-        self, config: ConViTConfig | dict[str, Any], layer_norm_eps: float = 1e-6
-    ) -> None:
+    def __init__(self, config: ConViTConfig | dict[str, Any], layer_norm_eps: float = 1e-6) -> None:
         if isinstance(config, dict):
             fields = {field.name for field in dataclasses.fields(ConViTConfig)}
             known = {key: value for key, value in config.items() if key in fields}
