@@ -26,13 +26,14 @@ def content_attention(
         value: the same.
         dropout: probability of dropping an entry of the attention map.
     """
-    if dropout == 0.0 and _explicit_is_faster(query, key):
+    if dropout == 0.0 and explicit_is_faster(query, key):
         with torch.autocast("cpu", enabled=False):
             return content_map(query, key) @ value
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
 
 
-def _explicit_is_faster(query: Tensor, key: Tensor) -> bool:
+def explicit_is_faster(query: Tensor, key: Tensor) -> bool:
+    """Whether attention maps should be built, and not only their products."""
     on_cpu_in_bf16 = query.device.type == "cpu" and query.dtype == torch.bfloat16
     return on_cpu_in_bf16 and key.shape[-2] <= EXPLICIT_TOKENS
 

@@ -28,6 +28,8 @@ class ConViTConfig:
         drop_path_rate: stochastic depth of the last layer, growing linearly from 0.
         local_init: start the GPSA layers as convolutions (the paper's convolutional init).
         use_gating: gate each head between content and position (GPSA), or sum their logits.
+        init_std: standard deviation of linear layers at init; 0.02 as released. Networks narrower
+            than the published ones want more: signals shrink with the root of the width.
         global_pool: "token" reads the class token, "avg" the mean of the patch tokens.
 
     Raises:
@@ -51,6 +53,7 @@ class ConViTConfig:
     local_init: bool = True
     use_gating: bool = True
     global_pool: str = "token"
+    init_std: float = 0.02
 
     def __post_init__(self) -> None:
         self.grid_size(*self.image_shape)

@@ -146,12 +146,12 @@ class ConViT(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Truncated normals (0.02) everywhere, then the convolutional init over them."""
+        """Truncated normals everywhere, then the convolutional init over them."""
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=self.config.init_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
         if self.config.local_init:

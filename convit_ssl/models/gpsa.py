@@ -25,6 +25,7 @@ from convit_ssl.models.attention import (
     content_attention,
     content_logits,
     content_map,
+    explicit_is_faster,
     merge_heads,
     split_heads,
 )
@@ -35,6 +36,7 @@ from convit_ssl.models.position import (
     add_separable_attention,
     at_least_single,
     grid_positions,
+    kronecker_product,
     padded_attention,
     position_factors,
     position_query_key,
@@ -193,6 +195,9 @@ class GPSA(nn.Module):
         query, key, value = (
             split_heads(part, self.num_heads) for part in F.linear(x, weight, bias).chunk(3, dim=-1)
         )
+        if explicit_is_faster(query, key):
+            with without_autocast(x.device):
+                return (content_map(query, key) + kronecker_product(row[0], column[0])) @ value
         content = content_attention(query, key, value)
         if content_gate is not None:
             content = content * content_gate
@@ -209,9 +214,7 @@ class GPSA(nn.Module):
 
     def position_map(self, grid: tuple[int, int]) -> Float[Tensor, "heads tokens tokens"]:
         """The dense positional attention, for analysis. Rows are queries."""
-        row, column = self.position_factors(grid)
-        dense = torch.einsum("hik,hjl->hijkl", row, column)
-        return dense.flatten(3, 4).flatten(1, 2)
+        return kronecker_product(*self.position_factors(grid))
 
     def attention_maps(
         self,

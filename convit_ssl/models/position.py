@@ -71,17 +71,20 @@ def position_factors(
         return PositionFactors(row.softmax(dim=-1), column.softmax(dim=-1))
 
 
+def kronecker_product(
+    row: Float[Tensor, "heads height height"], column: Float[Tensor, "heads width width"]
+) -> Float[Tensor, "heads tokens tokens"]:
+    """The dense positional attention that the factors stand for. Rows are queries."""
+    dense = row[:, :, None, :, None] * column[:, None, :, None, :]  # (H, i, j, k, l)
+    return dense.flatten(3, 4).flatten(1, 2)
+
+
 def separable_attention(
     factors: PositionFactors, value: Float[Tensor, "batch heads tokens head_dim"]
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
     """(P_row kron P_column) @ value, by one contraction per axis of the grid."""
-    return _contract(*factors, value).flatten(2, 3)
-
-
-def _contract(row: Tensor, column: Tensor, value: Tensor) -> Tensor:
-    mixed = row @ _rows_first(value, row.shape[-1])
-    out = column @ _swap_axes(mixed, column.shape[-1])  # (B, H, width, height * d)
-    return _split(out, row.shape[-1]).transpose(2, 3)  # (B, H, height, width, d)
+    row, column = (factor.expand(len(value), -1, -1, -1) for factor in factors)
+    return _contract(row, column, value).flatten(2, 3)
 
 
 class AddSeparableAttention(torch.autograd.Function):
@@ -108,26 +111,88 @@ class AddSeparableAttention(torch.autograd.Function):
         """Three contractions give the values' gradient, two more those of the factors."""
         value, row, column = ctx.saved_tensors
         height, width = row.shape[-1], column.shape[-1]
-        values = _rows_first(value, height)
-        mixed = _swap_axes(row @ values, width)
-        grad_out = _columns_first(grad, width)
+        values = _rows(value, height)
+        first = row @ values
+        mixed = _swap_axes(first, width)
+        grad_out = _columns(grad, width, into=first)
         grad_column = grad_out @ mixed.mT
-        grad_mixed = _swap_axes(column.mT @ grad_out, height)
+        grad_mixed = _multiply(column.mT, grad_out, into=mixed)
+        grad_mixed = _swap_axes(grad_mixed, height, into=grad_out)
         grad_row = grad_mixed @ values.mT
-        grad_value = (row.mT @ grad_mixed).view(value.shape)
-        return grad, grad_value, grad_row, grad_column
+        grad_value = _multiply(row.mT, grad_mixed, into=values)
+        return grad, grad_value.view(value.shape), grad_row, grad_column
 
 
 def add_separable_attention(
     content: Float[Tensor, "batch heads tokens head_dim"],
     value: Float[Tensor, "batch heads tokens head_dim"],
-    row: Float[Tensor, "*batch heads height height"],
-    column: Float[Tensor, "*batch heads width width"],
+    row: Float[Tensor, "batch heads height height"],
+    column: Float[Tensor, "batch heads width width"],
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
     """The same by ordinary operations, for where no gradient is asked for."""
     position = _contract(row, column, value)
     # Laid out as the content is, (B, N, H, d) after a fused kernel, merging heads is free.
     return (content.view(position.shape) + position).flatten(2, 3)
+
+
+def _contract(row: Tensor, column: Tensor, value: Tensor) -> Tensor:
+    """(P_row kron P_column) @ value as a view (B, H, height, width, d)."""
+    height, width = row.shape[-1], column.shape[-1]
+    values = _rows(value, height)
+    mixed = row @ values
+    swapped = _swap_axes(mixed, width, into=values)
+    out = _multiply(column, swapped, into=mixed)
+    return _split(out, height).transpose(2, 3)
+
+
+# The steps of a contraction. A grid of tokens is a matrix for each image and head, with one
+# axis of the grid along its rows: (height, width * d) or (width, height * d). Turning one into
+# the other is a copy. `into` is memory that is no longer needed: on a CPU, fresh memory for
+# every step costs as much as the products.
+
+
+def _may_overwrite(x: Tensor) -> bool:
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return False
+    return not torch._C._functorch.is_functorch_wrapped_tensor(x)
+
+
+def _split(x: Tensor, size: int) -> Tensor:
+    """(B, H, n, size * d) to (B, H, n, size, d)."""
+    return x.view(*x.shape[:3], size, -1)
+
+
+def _rows(value: Tensor, height: int) -> Tensor:
+    """(B, H, N, d) to a copy (B, H, height, width * d)."""
+    copied = value.clone(memory_format=torch.contiguous_format)
+    return copied.view(*value.shape[:2], height, -1)
+
+
+def _columns(value: Tensor, width: int, into: Tensor) -> Tensor:
+    """(B, H, N, d) to a copy (B, H, width, height * d)."""
+    batch, heads, tokens, channels = value.shape
+    return _transposed(value.view(batch, heads, tokens // width, width, channels), into)
+
+
+def _swap_axes(mixed: Tensor, other: int, into: Tensor | None = None) -> Tensor:
+    """(B, H, size, other * d) to a copy (B, H, other, size * d)."""
+    return _transposed(_split(mixed, other), into)
+
+
+def _transposed(grid: Tensor, into: Tensor | None) -> Tensor:
+    turned = grid.transpose(2, 3)
+    shape = (*turned.shape[:3], -1)
+    if into is None or not _may_overwrite(grid):
+        # Always a copy: what it came from is overwritten later.
+        return turned.clone(memory_format=torch.contiguous_format).view(shape)
+    return into.view(turned.shape).copy_(turned).view(shape)
+
+
+def _multiply(factor: Tensor, x: Tensor, into: Tensor) -> Tensor:
+    if not _may_overwrite(x):
+        return factor @ x
+    torch.bmm(factor.flatten(0, 1), x.flatten(0, 1), out=into.view(-1, *x.shape[2:]))
+    return into.view(x.shape)
 
 
 def grid_positions(
@@ -171,25 +236,3 @@ def padded_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     query, key, padded = (F.pad(x, (0, channels - x.shape[-1])) for x in (query, key, value))
     out = F.scaled_dot_product_attention(query, key, padded, scale=1.0)
     return out[..., : value.shape[-1]]
-
-
-def _split(x: Tensor, size: int) -> Tensor:
-    """(B, H, n, size * d) to (B, H, n, size, d)."""
-    return x.view(*x.shape[:3], size, -1)
-
-
-def _rows_first(value: Tensor, height: int) -> Tensor:
-    """(B, H, N, d) to (B, H, height, width * d), one copy."""
-    return value.reshape(*value.shape[:2], height, -1)
-
-
-def _columns_first(value: Tensor, width: int) -> Tensor:
-    """(B, H, N, d) to (B, H, width, height * d), one copy."""
-    batch, heads, tokens, channels = value.shape
-    grid = value.view(batch, heads, tokens // width, width, channels)
-    return grid.transpose(2, 3).reshape(batch, heads, width, -1)
-
-
-def _swap_axes(mixed: Tensor, other: int) -> Tensor:
-    """(B, H, size, other * d) to (B, H, other, size * d), one copy."""
-    return _split(mixed, other).transpose(2, 3).reshape(*mixed.shape[:2], other, -1)

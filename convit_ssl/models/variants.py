@@ -25,6 +25,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "num_gpsa_layers": 4,
         "img_size": 32,
         "patch_size": 4,
+        "init_std": 0.06,
     },
 }
 DEIT_SIZES = ("tiny", "small", "base", "nano")
