@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
 
 def plan(args: argparse.Namespace) -> study.Study:
     """The study that the arguments describe; checks what can be checked before it starts."""
+    scaled, words = not args.no_scale_epochs, tuple(args.set)
     settings = study.Settings(
-        args.data, args.data_dir, args.epochs, args.batch_size, args.run,
-        not args.no_scale_epochs, tuple(args.set),
-    )  # fmt: skip
+        args.data, args.data_dir, args.epochs, args.batch_size, args.run, scaled, words
+    )
     seeds = range(args.seeds)
     images = len(open_dataset(args.data, args.data_dir, "train"))
     if args.kind == "sample-efficiency":
@@ -99,6 +99,4 @@ def _close(planned: study.Study, states: list[State], out: Path) -> int:
     failed = [state for state in states if state.status == "failed"]
     for state in failed:
         print(f"failed: {state.run.name}: {state.message} ({state.folder}/study.log)")
-    if failed:
-        print("the same command tries them again")
     return 1 if failed else 0

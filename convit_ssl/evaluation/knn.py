@@ -187,7 +187,7 @@ def nearest_neighbours(
         rows = train_rows[first : first + train_chunk]
         keys = unit_rows(train, rows, device).t()
         for i, query in enumerate(unit_queries):
-            ranked = rank_keys(query @ keys, torch.from_numpy(rows).to(device))
+            ranked = best_keys(query @ keys, torch.from_numpy(rows).to(device), k)
             ranked = torch.cat([best[i].to(device), ranked], dim=1)
             best[i] = ranked.topk(min(k, ranked.shape[1]), dim=1).values
         if progress is not None and processes.rank() == 0:
@@ -209,8 +209,23 @@ def unit_rows(
     return F.normalize(tensor.to(device, torch.float32), dim=1)
 
 
+def best_keys(
+    similarities: Float[Tensor, "queries keys"], rows: Int[Tensor, " keys"], k: int
+) -> Int[Tensor, "queries _"]:
+    """`rank_keys` of at least the k best of a chunk.
+
+    Keys of all pairs would cost more than the pairs themselves, so the floats are sorted
+    first; only where equal ones lie on both sides of the cut does the row have to decide.
+    """
+    if similarities.shape[1] > k:
+        values, places = similarities.topk(k + 1, dim=1)
+        if not bool((values[:, k - 1] == values[:, k]).any()):
+            return rank_keys(values, rows[places])
+    return rank_keys(similarities, rows)
+
+
 def rank_keys(
-    similarities: Float[Tensor, "queries keys"], rows: Int[Tensor, " keys"]
+    similarities: Float[Tensor, "queries keys"], rows: Int[Tensor, "*queries keys"]
 ) -> Int[Tensor, "queries keys"]:
     """Integers that sort by similarity first and by earlier row second.
 

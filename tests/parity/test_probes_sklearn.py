@@ -96,7 +96,7 @@ def test_linear_probe_is_as_good_as_scikit_learns(
 ) -> None:
     """One in the other's 95 % interval: two ways to fit the same kind of classifier."""
     train, val = sets
-    config = LinearConfig(learning_rates=(0.05, 0.1), inverse_penalties=(0.1,))
+    config = LinearConfig(learning_rates=(0.05, 0.1), inverse_penalties=(0.1, 1.0))
     found = evaluate_linear(train, val, config, [tuple(train.columns)], device="cpu")
     assert found.logistic is not None
     scaler = StandardScaler().fit(train.features)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.feature_set import FeatureSet
 from convit_ssl.evaluation.knn import (
+    best_keys,
     decode_keys,
     evaluate_knn,
     nearest_neighbours,
@@ -81,6 +82,17 @@ def test_keys_sort_as_the_similarities_and_then_by_row(values: list[float]) -> N
     order = sorted(range(len(values)), key=lambda i: (-values[i], np.signbit(values[i]), i))
     assert found[0].tolist() == order
     assert decoded[0].tolist() == [values[i] for i in order]
+
+
+@given(seed=st.integers(0, 50), k=st.integers(1, 12), levels=st.sampled_from([2, 5, 10**6]))
+@settings(max_examples=40, deadline=None)
+def test_the_best_of_a_chunk_are_among_those_kept(seed: int, k: int, levels: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    similarity = torch.randint(-levels, levels, (5, 11), generator=generator) / levels
+    rows = torch.arange(100, 111)
+    every = rank_keys(similarity, rows).sort(dim=1, descending=True).values
+    kept = best_keys(similarity, rows, k).sort(dim=1, descending=True).values
+    assert torch.equal(kept[:, :k], every[:, :k])
 
 
 def test_rows_without_labels_take_no_part() -> None:
