@@ -1,0 +1,1 @@
+"""Side-by-side speed and memory: models, training steps, input pipelines, scaling."""
