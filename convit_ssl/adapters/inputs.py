@@ -13,7 +13,12 @@ from convit_ssl.adapters.dataset import Numbered, VisslImages
 from convit_ssl.data import FaultLog, ImageFiles, evaluation_transform, open_dataset
 from convit_ssl.data.augment import AugmentConfig, build_augmentation
 from convit_ssl.data.augment_fast import Normalize
+from convit_ssl.data.loader_workers import shield_worker
 from convit_ssl.evaluation.splits import hold_out
+
+
+PUBLISHED_SIDE = 224
+PUBLISHED_BLUR = (0.1, 2.0)
 
 
 class EpochLoader(DataLoader[Any]):
@@ -59,6 +64,8 @@ class TaskInputs:
         self.finish = finish.to(device)
         self.num_holdout = num_holdout
         self.sampler: Any = None
+        # Epoch and images of it that were seen, of a run that goes on with another batch size.
+        self.resume_at: tuple[int, int] | None = None
         self.mixup = build_mixup(options)
 
     def loader(self, split: str, pin_memory: bool) -> DataLoader[Any]:
@@ -93,6 +100,7 @@ class TaskInputs:
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
             multiprocessing_context="fork" if workers else None,
+            worker_init_fn=shield_worker,
             # A generator of its own: the model's random state must not depend on loaders.
             generator=torch.Generator().manual_seed(0),
         )
@@ -102,7 +110,10 @@ class TaskInputs:
         train = self.datasets["TRAIN"]
         assert isinstance(train, VisslImages)
         train.set_epoch(epoch)
-        self.sampler.set_epoch(epoch, start_step * self.options.optim.batch_size)
+        seen = start_step * self.options.optim.batch_size
+        if self.resume_at is not None and self.resume_at[0] == epoch:
+            seen = self.resume_at[1]
+        self.sampler.set_epoch(epoch, seen)
 
     def on_device(self, views: Any, target: Tensor, training: bool) -> tuple[Any, Tensor]:
         """Move a batch, normalise or augment it there, and mix it in supervised training."""
@@ -195,6 +206,10 @@ def augment_config(options: Any) -> AugmentConfig:
     given = {key: value for key, value in dict(options.augmentation).items() if value is not None}
     if "blur_sigma" in given:
         given["blur_sigma"] = tuple(given["blur_sigma"])
+    elif crops.global_size < PUBLISHED_SIDE:
+        # In pixels, and published for crops of 224: on 8 pixels it would leave nothing.
+        share = crops.global_size / PUBLISHED_SIDE
+        given["blur_sigma"] = (PUBLISHED_BLUR[0] * share, PUBLISHED_BLUR[1] * share)
     return config.adapt(grey_images=options.facts.grey, **given)
 
 

@@ -82,6 +82,7 @@ class TeacherLoss(MethodLoss):
     def attach(self, student: nn.Module) -> None:
         """Copy the student."""
         self.teacher = build_teacher(student)
+        self.train(self.training)
 
     def on_update(self, student: nn.Module, progress: Progress) -> None:
         """Move the teacher towards the student."""
@@ -91,10 +92,17 @@ class TeacherLoss(MethodLoss):
         update_teacher(student, self.teacher, momentum)
 
     def train(self, mode: bool = True) -> TeacherLoss:
-        """The teacher stays in eval mode."""
+        """The teacher stays in eval mode, but for batch normalisation in its head.
+
+        That uses the statistics of the batch, as published: running ones lag behind a student
+        that changes quickly, and a teacher with wrong ones says the same of every image.
+        """
         super().train(mode)
         if self.teacher is not None:
             self.teacher.eval()
+            for module in self.teacher.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.train(mode)
         return self
 
 

@@ -135,7 +135,12 @@ class RunOptions:
         checkpoint_minutes: at most so much work is lost.
         keep_checkpoints: how many of the last are kept.
         timeout_minutes: a collective that takes longer fails.
+        grace_seconds: a process that is asked to stop leaves within this time, with a
+            checkpoint if a step ends in it.
+        accept_changes: options that may differ from those the run began with.
         overwrite: start afresh in a folder that holds a run.
+        partition, account, constraint, cpus_per_task, hours: of the SLURM job.
+        requeue: how often a SLURM job may fail and start again by itself.
     """
 
     launcher: str = "auto"
@@ -153,6 +158,8 @@ class RunOptions:
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
     timeout_minutes: float = 5.0
+    grace_seconds: float = 90.0
+    accept_changes: list[str] = field(default_factory=list)
     deterministic: bool = False
     overwrite: bool = False
     tensorboard: bool = True
@@ -210,6 +217,7 @@ class DINOOptions:
     hidden_dim: int = 2048
     bottleneck_dim: int = 256
     norm_last_layer: bool = True
+    use_bn: bool = False
     freeze_last_layer_epochs: float = 1
     momentum: float = 0.996
     momentum_end: float = 1.0
