@@ -36,11 +36,17 @@ def config_from_tensors(
     """
     try:
         fields = _fields(tensors, num_heads, img_size)
-        return ConViTConfig(**fields)
+        config = ConViTConfig(**fields)
     except KeyError as error:
         raise UserError(f"{path} is no complete ConViT: {error.args[0]} is missing") from error
     except ValueError as error:
         raise UserError(f"{path} is no ConViT that this project can build: {error}") from error
+    # How weights were drawn is nowhere in them; a named variant says how its own are.
+    known = VARIANTS.get(variant_of(config) or "")
+    if known is None:
+        return config
+    names = {field.name for field in dataclasses.fields(ConViTConfig)} - set(fields)
+    return dataclasses.replace(config, **{name: getattr(known, name) for name in names})
 
 
 def _fields(

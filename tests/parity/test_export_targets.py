@@ -75,7 +75,7 @@ def exports(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(4)
     for kind, model in (("random", ConViT(SMALL)), ("trained", train(ConViT(SMALL)))):
         save_trunk(model, root / kind / "source.torch")
-    subprocess.run([sys.executable, "-c", EXPORT, str(root)], check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", EXPORT, str(root)], check=True, timeout=580)
     return root
 
 
@@ -167,7 +167,7 @@ x = torch.from_numpy(numpy.load({str(tmp_path / "x.npy")!r}))
 program = torch.export.load({str(folder / "trunk.pt2")!r}).module()
 numpy.save({str(tmp_path / "y.npy")!r}, program(x).detach().numpy())
 """
-    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=200)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=580)
     assert close(torch.from_numpy(np.load(tmp_path / "y.npy")), model(x))
 
 

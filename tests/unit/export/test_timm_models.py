@@ -231,6 +231,7 @@ for name in ("convit_ssl_nano", "convit_ssl_deit_nano"):
 """
 
 
+@pytest.mark.slow
 def test_feature_extraction_by_tracing() -> None:
     """In a process of its own: shape checks of the test run would meet fx's proxies."""
-    subprocess.run([sys.executable, "-c", FX], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", FX], check=True, timeout=580)
