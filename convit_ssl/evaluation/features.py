@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from convit_ssl import __version__
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import fingerprint, processes
 from convit_ssl.evaluation.feature_set import FeatureSet, load_features
@@ -104,6 +105,7 @@ def fingerprint_parts(
         "transform": fingerprint.transform_fingerprint(dataset.transform),
         "columns": fingerprint.hash_json(layout_of(extractor)),
         "precision": precision,
+        "software": f"convit_ssl {__version__}, torch {torch.__version__}",
     }
     return {**parts, "all": fingerprint.combine({**parts, "format": FORMAT})}
 
