@@ -1,0 +1,98 @@
+"""``convit-ssl demo``: from images to a pretrained, evaluated, exported and pictured trunk."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.errors import UserError
+
+SUMMARY = (
+    "Pretrain convit_nano on scikit-learn's 1,000 training digits by DINO, without labels; measure "
+    "it beside raw pixels and the untrained network; export it, load it by timm, and draw it."
+)
+EXAMPLE = "convit-ssl demo"
+# What fits into about two minutes of two cores; everything else is set from the data.
+OVERRIDES = ("config=convit_dino", "data=digits", "run=cpu", "trunk=convit_nano")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder")
+    parser.add_argument("--epochs", type=int, default=60, help="of pretraining")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the experiment")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Each step by the command a user would call; a table at the end."""
+    started = time.time()
+    folder = str(args.out)
+    _step("1/5  pretrain without labels")
+    pace = f"optim.epochs={args.epochs}", f"watch.every={max(args.epochs // 6, 1)}"
+    _call("train", *OVERRIDES, *pace, f"run.dir={folder}", "run.overwrite=true", *args.overrides)
+    results = {}
+    for number, kind in ((2, "knn"), (3, "linear")):
+        _step(f"{number}/5  {kind}, beside raw pixels and the untrained network")
+        path = args.out / f"{kind}.json"
+        _call(kind, folder, "--data", "digits", "--references", "--json", str(path))
+        results[kind] = json.loads(path.read_text())["results"]
+    _step("4/5  export, and load it back by timm")
+    _call("export", folder, "--to", "safetensors", "timm", "--out", str(args.out / "export"))
+    _step("5/5  pictures")
+    picture = draw(args.out)
+    _call("report", folder, "--data", "digits")
+    show(results, args.out, picture, time.time() - started)
+    return 0
+
+
+def draw(folder: Path) -> Path:
+    """Gates and attention before and after, as one PNG in the run folder."""
+    import torch
+
+    from convit_ssl.analysis.before_after import before_after_figure
+    from convit_ssl.analysis.figures import save_figure
+    from convit_ssl.analysis.images import open_image, prepare_image
+    from convit_ssl.data import open_dataset
+    from convit_ssl.export import load_trunk
+    from convit_ssl.models import ConViT
+
+    after = load_trunk(folder)
+    torch.manual_seed(0)
+    before = ConViT(after.config).eval()
+    digits = open_dataset("digits", None, "val")
+    firsts = [digits.targets.index(target) for target in (0, 2, 3, 5, 7, 8)]
+    images = [prepare_image(open_image(Path(digits.path(i))), after) for i in firsts]
+    figure = before_after_figure(before, after, images, "ConViT before and after DINO on digits")
+    return save_figure(figure, folder / "before_after.png")
+
+
+def show(results: dict[str, list[Any]], folder: Path, picture: Path, seconds: float) -> None:
+    """The table at the end, and where everything lies."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="accuracy on 797 held-out digits", title_justify="left")
+    for heading in ("features", "kNN (k = 20)", "linear probe"):
+        table.add_column(heading, justify="left" if heading == "features" else "right")
+    for knn, linear in zip(results["knn"], results["linear"], strict=True):
+        table.add_row(knn["name"], *(f"{100 * r['accuracy']:.1f} %" for r in (knn, linear)))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"trunk     {folder / 'export'}\npicture   {picture}", soft_wrap=True)
+    console.print(f"report    {folder / 'report' / 'report.html'}", soft_wrap=True)
+    console.print(f"in {seconds:.0f} s. Your own images: convit-ssl train config=convit_dino "
+                  "data=folder data_dir=/images run=cpu trunk=convit_nano", soft_wrap=True)  # fmt: skip
+
+
+def _step(text: str) -> None:
+    print(f"\n== {text}", flush=True)
+
+
+def _call(name: str, *arguments: str) -> None:
+    from convit_ssl.cli.main import run_command
+
+    if run_command(name, arguments) != 0:
+        raise UserError(f"`convit-ssl {name} {' '.join(arguments)}` failed; see the message above")
