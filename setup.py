@@ -10,6 +10,10 @@ EXPERIMENTS = "convit_ssl.experiments"
 setup(
     packages=[*find_packages(include=["convit_ssl", "convit_ssl.*"]), EXPERIMENTS],
     package_dir={EXPERIMENTS: "configs"},
-    package_data={EXPERIMENTS: ["**/*.yaml", "**/*.json"], "convit_ssl": ["py.typed"]},
+    package_data={
+        EXPERIMENTS: ["**/*.yaml", "**/*.json"],
+        "convit_ssl": ["py.typed"],
+        "convit_ssl.analysis": ["page/*"],
+    },
     include_package_data=False,
 )

@@ -26,13 +26,15 @@ def before_after_figure(
     """Gates and positional attention of every GPSA layer, and class-token attention to images.
 
     Args:
-        before, after: the same network at init and trained.
+        before: the network at init.
+        after: the same network, trained.
         images: at most six; the maps are the mean over heads of the last layer.
         title: over the picture.
     """
     images = list(images)[:_COLUMNS]
     figure = new_figure(11, 8.4)
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+    halves: Any = figure.subfigures(2, 1, height_ratios=[1.25, 1])
+    top, bottom = halves
     start, now = positional_attention(before), positional_attention(after)
     _draw_places(top, start, now)
     _draw_attention(bottom, before, after, images)

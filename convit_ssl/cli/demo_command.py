@@ -83,8 +83,10 @@ def show(results: dict[str, list[Any]], folder: Path, picture: Path, seconds: fl
     console.print(table)
     console.print(f"trunk     {folder / 'export'}\npicture   {picture}", soft_wrap=True)
     console.print(f"report    {folder / 'report' / 'report.html'}", soft_wrap=True)
-    console.print(f"in {seconds:.0f} s. Your own images: convit-ssl train config=convit_dino "
-                  "data=folder data_dir=/images run=cpu trunk=convit_nano", soft_wrap=True)  # fmt: skip
+    next_command = "convit-ssl train config=convit_dino data=folder data_dir=/images run=cpu"
+    console.print(
+        f"in {seconds:.0f} s. Your own images: {next_command} trunk=convit_nano", soft_wrap=True
+    )
 
 
 def _step(text: str) -> None:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "knn": "k-nearest-neighbour accuracy of a checkpoint",
     "linear": "linear-probe accuracy of a checkpoint",
     "finetune": "fine-tune a checkpoint on labelled images",
+    "results": "result files as one table",
     "study": "sample-efficiency and ablation studies",
     "export": "write a trunk for safetensors, timm, ONNX and others",
     "import": "read a foreign ConViT checkpoint into ours",
