@@ -1,14 +1,15 @@
 """Checkpoints that are whole or absent, and finding the last good one.
 
 A checkpoint is written to a temporary file in its folder, flushed to the disk, and renamed; a
-``.sha256`` beside it says what its bytes are. `last.torch` is a relative link to the newest.
+``.sha256`` beside it, there before it, says what its bytes are. `last.torch` is a relative link to
+the newest, so that the folder can be moved.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from convit_ssl.errors import UserError
 
 FORMAT = 1
 LAST = "last.torch"
@@ -51,16 +54,21 @@ def write_checkpoint(folder: Path, name: str, state: dict[str, Any], keep: int) 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     with _whole_file(path) as temporary:
-        torch.save(state, temporary)
-        digest = _digest(temporary)
-    _write_text(path.with_suffix(".sha256"), f"{digest}  {name}\n")
+        with open(temporary, "wb") as file:
+            torch.save(state, file)
+        # First, so that a checkpoint under its own name can always be checked.
+        _write_text(path.with_suffix(".sha256"), f"{_digest(temporary)}  {name}\n")
     point_to(folder / LAST, name)
     _prune(folder, keep)
     return path
 
 
 def find_checkpoint(folder: Path) -> Found | None:
-    """The newest checkpoint whose bytes are what they were when it was written."""
+    """The newest checkpoint whose bytes are what they were when it was written.
+
+    Raises:
+        UserError: there are checkpoints, and none is whole.
+    """
     skipped: list[str] = []
     for path in sorted_checkpoints(folder, newest_first=True):
         reason = damage(path)
@@ -68,8 +76,18 @@ def find_checkpoint(folder: Path) -> Found | None:
             return Found(path, skipped)
         skipped.append(f"{path.name}: {reason}")
     if skipped:
-        logging.warning("no checkpoint in %s is whole: %s", folder, "; ".join(skipped))
+        raise UserError(
+            f"no checkpoint in {folder} is whole ({'; '.join(skipped)}). Copy a good one there "
+            "with its .sha256, or start afresh with run.overwrite=true"
+        )
     return None
+
+
+def epochs_done(folder: Path) -> int:
+    """Whole epochs behind the newest checkpoint by its name; 0 without one. Reads no file."""
+    newest = sorted_checkpoints(folder)[-1:]
+    match = _NAME.fullmatch(newest[0].name) if newest else None
+    return int(match[1]) if match else 0
 
 
 def sorted_checkpoints(folder: Path, newest_first: bool = False) -> list[Path]:
@@ -79,6 +97,7 @@ def sorted_checkpoints(folder: Path, newest_first: bool = False) -> list[Path]:
         for path in (folder.iterdir() if folder.is_dir() else ())
         if (match := _NAME.fullmatch(path.name))
     ]
+    # At the end of an epoch two may have the same step; the name tells which is later.
     return [path for _, path in sorted(found, reverse=newest_first)]
 
 
@@ -87,18 +106,34 @@ def damage(path: Path) -> str | None:
     checksum = path.with_suffix(".sha256")
     try:
         expected = checksum.read_text().split()[0]
-    except (OSError, IndexError):
-        return "it has no checksum, so writing it was cut off"
+    except (OSError, IndexError, UnicodeDecodeError):
+        return f"its checksum {checksum.name} is missing or empty"
     try:
-        return None if _digest(path) == expected else "its bytes are not those that were written"
+        return None if _known_digest(path) == expected else "its bytes are not those written"
     except OSError as error:
         return f"it cannot be read ({error.strerror})"
 
 
+def _known_digest(path: Path) -> str:
+    """The digest, read once per process while the file stays as it is."""
+    state = path.stat()
+    return _digest_of(str(path), state.st_mtime_ns, state.st_size, state.st_ino)
+
+
+@functools.lru_cache(maxsize=16)
+def _digest_of(path: str, mtime: int, size: int, inode: int) -> str:
+    return _digest(Path(path))
+
+
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files of a process that was killed while writing."""
-    for path in folder.glob(".*.partial-*") if folder.is_dir() else ():
+    """Delete what a process left that was killed while writing or deleting."""
+    if not folder.is_dir():
+        return
+    for path in folder.glob(".*.partial-*"):
         path.unlink(missing_ok=True)
+    for path in folder.glob("checkpoint_*.sha256"):
+        if not path.with_suffix(".torch").exists():
+            path.unlink(missing_ok=True)
 
 
 def _digest(path: Path) -> str:
@@ -147,8 +182,12 @@ def point_to(link: Path, name: str) -> None:
     """Make a relative link, whole or not at all."""
     temporary = link.with_name(f".{link.name}.partial-{os.getpid()}")
     temporary.unlink(missing_ok=True)
-    os.symlink(name, temporary)
-    os.replace(temporary, link)
+    try:
+        os.symlink(name, temporary)
+        os.replace(temporary, link)
+        _sync_folder(link.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _prune(folder: Path, keep: int) -> None:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
+import socket
+import sys
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 
 from convit_ssl.engines.checkpoint import find_checkpoint
 from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
+from convit_ssl.engines.resume import RESULT, check_same_run, finished
+from convit_ssl.engines.signals import STOP_SIGNALS, RunFailure
 from convit_ssl.engines.train import CHECKPOINTS, train, write_config
-from convit_ssl.engines.resume import check_same_run, finished
 from convit_ssl.errors import UserError
+
+# After one process failed, the others get so long to say why themselves, and to leave.
+LAST_WORDS = 5.0  # seconds
+STOP_CODES = {128 + int(number) for number in STOP_SIGNALS}
 
 
 def run_experiment(arguments: Sequence[str], started: float | None = None) -> int:
@@ -36,34 +48,67 @@ def run_experiment(arguments: Sequence[str], started: float | None = None) -> in
         from convit_ssl.engines.vissl_run import run_vissl
 
         return run_vissl(list(arguments))
-    plan = make_plan(composed)
+    try:
+        plan = make_plan(composed)
+    except UserError as error:
+        raise UserError(f"{_where()}{error}") from None
+    try:
+        return _run(plan, arguments, started)
+    except RunFailure as failure:
+        print(f"convit-ssl train: {failure}", file=sys.stderr, flush=True)
+        return failure.exit_code
+
+
+def _where() -> str:
+    """Words for the node, where several run the same command."""
+    alone = not any(name in os.environ for name in ("SLURM_STEP_ID", "TORCHELASTIC_RUN_ID"))
+    rank = os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0")
+    return "" if alone else f"node {socket.gethostname()} (rank {rank}): "
+
+
+def _run(plan: Plan, arguments: Sequence[str], started: float) -> int:
     folder = Path(plan.options["run"]["dir"])
-    if plan.options["run"]["overwrite"] and int(os.environ.get("RANK", "0")) == 0:
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        (folder / "metrics.jsonl").unlink(missing_ok=True)
-    found = find_checkpoint(folder / CHECKPOINTS)
-    if found is not None:
-        if finished(found.path, plan):
-            print(f"{folder} is finished: {found.path.name}. Start afresh with run.overwrite=true, "
-                  "or give the new run a name with run.name=...")  # fmt: skip
-            return 0
-        check_same_run(found.path, plan)
-    if plan.placement.launcher == "slurm":
+    checkpoints = folder / CHECKPOINTS
+    launcher = plan.placement.launcher
+    rank, local_rank = place_of_process(launcher)
+    if plan.options["run"]["overwrite"] and rank == 0 and not _started_again():
+        _forget(folder)
+    if finished(folder, checkpoints, plan):
+        if rank == 0:
+            print(f"{folder} is finished. Start afresh with run.overwrite=true, or give the new "
+                  "run a name with run.name=...")  # fmt: skip
+        return 0
+    if rank == 0:
+        found = find_checkpoint(checkpoints)
+        if found is not None:
+            check_same_run(found.path, plan)
+    if launcher == "slurm":
         from convit_ssl.engines.slurm import submit
 
         return submit(plan, arguments)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if rank == 0:
         write_config(plan)
-    if plan.placement.launcher == "torchrun":
-        train(plan, int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"]), "env://", started)
-    elif plan.placement.world_size == 1:
-        train(plan, 0, 0, "", started)
-    else:
-        _spawn(plan, started)
-    return 0
+    if launcher in ("torchrun", "srun"):
+        meeting = "env://" if launcher == "torchrun" else "slurm"
+        return train(plan, rank, local_rank, meeting, started)
+    if plan.placement.world_size == 1:
+        return train(plan, 0, 0, "", started)
+    return _spawn(plan, started)
 
 
-def _spawn(plan: Plan, started: float) -> None:
+def _started_again() -> bool:
+    """Whether SLURM or torchrun repeats a command, which must not delete what it did before."""
+    again = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
+    return any(os.environ.get(name, "0") not in ("", "0") for name in again)
+
+
+def _forget(folder: Path) -> None:
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in ("metrics.jsonl", RESULT):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _spawn(plan: Plan, started: float) -> int:
     """One process per GPU or CPU share of this machine; the first failure ends all."""
     if plan.placement.nodes > 1:
         raise UserError(
@@ -73,21 +118,63 @@ def _spawn(plan: Plan, started: float) -> None:
         context: Any = torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
             _process, (plan, started, meeting), plan.placement.processes, join=False
         )
-        try:
-            while not context.join():
-                pass
-        except Exception:
-            # The child's own message says more than its traceback as text.
-            for failure in sorted(Path(meeting).glob("message_*")):
-                raise UserError(failure.read_text()) from None
-            raise
+        with _pass_signals_on(context):
+            try:
+                while not context.join(grace_period=LAST_WORDS):
+                    pass
+            except Exception as error:
+                raise _first_failure(context, Path(meeting), error) from None
+        codes = {int(path.read_text()) for path in Path(meeting).glob("code_*")}
+    return max(codes, default=0)
+
+
+@contextlib.contextmanager
+def _pass_signals_on(context: Any) -> Iterator[None]:
+    """While the processes run, a stop signal to this one is theirs; it waits for them."""
+
+    def pass_on(signum: int, frame: FrameType | None) -> None:
+        for process in context.processes:
+            if process.is_alive():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _first_failure(context: Any, meeting: Path, error: Exception) -> Exception:
+    """Why a run ended: a process that was killed, a message of one, else what was raised."""
+    for path in sorted(meeting.glob("message_*")):
+        return UserError(path.read_text())
+    for rank, process in enumerate(context.processes):
+        code = process.exitcode
+        if code is not None and code < 0 and -code not in (signal.SIGTERM, signal.SIGINT):
+            name = signal.Signals(-code).name
+            memory = "; the kernel does that when memory runs out" if name == "SIGKILL" else ""
+            return RunFailure(
+                f"rank {rank} (process {process.pid}) was ended by {name}{memory}. The same "
+                "command goes on from the last checkpoint"
+            )
+    for path in sorted(meeting.glob("failure_*")):
+        return RunFailure(path.read_text())
+    code = getattr(error, "exit_code", None)
+    if code is not None:
+        return RunFailure(f"{error}. The same command goes on from the last checkpoint")
+    return error
 
 
 def _process(rank: int, plan: Plan, started: float, meeting: str) -> None:
     try:
-        train(plan, rank, rank, f"file://{meeting}/rendezvous", started)
+        code = train(plan, rank, rank, str(Path(meeting, "rendezvous")), started)
+        Path(meeting, f"code_{rank}").write_text(str(code))
     except UserError as error:
-        Path(meeting, f"message_{rank}").write_text(str(error))
+        kind = "failure" if isinstance(error, RunFailure) else "message"
+        Path(meeting, f"{kind}_{rank}").write_text(str(error))
         raise
-
-

@@ -18,7 +18,7 @@ class Placement:
     """The processes of a run.
 
     Attributes:
-        launcher: local, torchrun or slurm.
+        launcher: local, torchrun, slurm (to be submitted) or srun (a process of a SLURM job).
         device: cpu or cuda.
         nodes, processes: machines, and training processes on each.
         threads: CPU threads of each process.
@@ -44,8 +44,12 @@ class Placement:
         return "nccl" if self.device == "cuda" else "gloo"
 
 
-def place(run: Any) -> Placement:
+def place(run: Any, workers: int | None = None) -> Placement:
     """Find devices and processes from the options and the environment.
+
+    Args:
+        run: the ``run`` options.
+        workers: loader processes of each process; None for what the machine allows.
 
     Raises:
         UserError: a launcher or device that is unknown or absent, more processes than GPUs.
@@ -56,6 +60,9 @@ def place(run: Any) -> Placement:
     if launcher == "torchrun":
         processes = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // processes
+    if launcher == "srun":
+        nodes = int(os.environ.get("SLURM_STEP_NUM_NODES") or os.environ.get("SLURM_NNODES", "1"))
+        processes = _equal_shares(int(os.environ["SLURM_NTASKS"]), nodes)
     if launcher == "slurm":
         processes = processes or run.gpus_per_node or 1
     if processes is None:
@@ -69,7 +76,28 @@ def place(run: Any) -> Placement:
         raise UserError(f"run.nodes={nodes} and run.processes={processes} must be at least 1")
     cores = max(len(os.sched_getaffinity(0)) // processes, 1)
     threads = run.threads or (cores if device == "cpu" else max(cores // 2, 1))
-    return Placement(launcher, device, nodes, processes, threads, min(cores, MOST_WORKERS))
+    if workers is not None and workers < 0:
+        raise UserError(f"data.workers={workers} must be at least 0; 0 loads in the same process")
+    if workers is None:
+        workers = min(cores, MOST_WORKERS)
+    return Placement(launcher, device, nodes, processes, threads, workers)
+
+
+def place_of_process(launcher: str) -> tuple[int, int]:
+    """Number of this process among all and on its machine; (0, 0) for one that starts others."""
+    if launcher == "torchrun":
+        return int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    if launcher == "srun":
+        return int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_LOCALID"])
+    return 0, 0
+
+
+def _equal_shares(tasks: int, nodes: int) -> int:
+    if tasks % nodes:
+        raise UserError(
+            f"{tasks} SLURM tasks do not divide over {nodes} nodes; use --ntasks-per-node"
+        )
+    return tasks // nodes
 
 
 def _launcher(run: Any) -> str:
@@ -77,6 +105,8 @@ def _launcher(run: Any) -> str:
     if name not in ("auto", "local", "torchrun", "slurm"):
         raise UserError(f"run.launcher={name!r}: use auto, local, torchrun or slurm")
     started_by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    # A batch script has SLURM's variables too, but no step: srun makes that.
+    in_step = os.environ.get("SLURM_STEP_ID", "").isdigit() and "SLURM_PROCID" in os.environ
     if name == "torchrun" and not started_by_torchrun:
         raise UserError(
             "run=torchrun is for processes that torchrun started; write "
@@ -84,7 +114,14 @@ def _launcher(run: Any) -> str:
         )
     if started_by_torchrun:
         return "torchrun"
+    if in_step and (name == "slurm" or (name == "auto" and _number("SLURM_NTASKS") > 1)):
+        return "srun"
     return "local" if name == "auto" else name
+
+
+def _number(variable: str) -> int:
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdigit() else 0
 
 
 def _device(run: Any, launcher: str) -> str:

@@ -51,7 +51,7 @@ def make_plan(composed: Composed) -> Plan:
             do not fit.
     """
     tree = composed.tree
-    placement = place(tree.run)
+    placement = place(tree.run, tree.data.workers)
     train = _open_train(tree)
     labelled = tree.method.name in LABELLED
     if labelled:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from convit_ssl.analysis.training import write_summary
 from convit_ssl.errors import UserError
+from convit_ssl.models import ConViT
 
 METRICS = "metrics.jsonl"
 
@@ -25,6 +31,7 @@ class Recorder:
         self.folder = folder
         self.options = options
         self._writer: Any = None
+        self._failed = False
         self._wandb: Any = _wandb_run(options, folder) if options.run.wandb else None
 
     def drop_after(self, step: int) -> None:
@@ -39,9 +46,16 @@ class Recorder:
 
     def write(self, kind: str, epoch: float, step: int, figures: Mapping[str, Any]) -> None:
         """One line: kind is step, epoch or eval."""
+        try:
+            self._write(kind, epoch, step, figures)
+        except OSError as error:  # a full disk: training goes on, the figures have a gap
+            if not self._failed:
+                logging.warning("figures are not recorded: %s", error)
+            self._failed = True
+
+    def _write(self, kind: str, epoch: float, step: int, figures: Mapping[str, Any]) -> None:
         line = {"kind": kind, "epoch": epoch, "step": step, **figures}
-        self.file.write(json.dumps(line, allow_nan=True) + "\n")
-        self.file.flush()
+        self._append(json.dumps(line, allow_nan=True) + "\n")
         scalars = {key: v for key, v in figures.items() if isinstance(v, (int, float))}
         if self.options.run.tensorboard:
             for key, value in scalars.items():
@@ -49,20 +63,43 @@ class Recorder:
         if self._wandb is not None:
             self._wandb.log({f"{kind}/{key}": value for key, value in scalars.items()}, step=step)
 
+    def _append(self, line: str) -> None:
+        """A whole line or none: nothing stays in a buffer, to fail when the file is closed."""
+        descriptor = self.file.fileno()
+        size = os.fstat(descriptor).st_size
+        data = line.encode()
+        try:
+            if os.write(descriptor, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.ftruncate(descriptor, size)
+            raise
+
+    def write_locality(self, trunk: ConViT, figures: Mapping[str, Any], step: int) -> None:
+        """Gates, widths and non-locality for TensorBoard, with a picture of the heads."""
+        if not self.options.run.tensorboard:
+            return
+        tables = {name: table for name, table in figures.items() if isinstance(table, list)}
+        try:
+            write_summary(self.writer, tables, step, trunk)
+        except OSError as error:
+            logging.warning("locality is not recorded: %s", error)
+
     @property
     def writer(self) -> Any:
         """TensorBoard's writer, made at its first use: importing it costs half a second."""
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"))  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(self.folder / "tensorboard"))
         return self._writer
 
     def close(self) -> None:
         """Flush everything."""
         self.file.close()
         if self._writer is not None:
-            self._writer.close()
+            with contextlib.suppress(OSError):
+                self._writer.close()
         if self._wandb is not None:
             self._wandb.finish()
 

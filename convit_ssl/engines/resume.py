@@ -8,40 +8,81 @@ from typing import Any
 
 import torch
 
+from convit_ssl.engines.checkpoint import epochs_done
 from convit_ssl.engines.plan import Plan
 from convit_ssl.errors import UserError
 
 # May differ between two starts of one run: where and how it runs, not what it computes.
-FREE = ("run.", "watch.", "derived.", "facts.folder", "data_dir", "data.workers", "data.max_corrupt")
+FREE = (
+    "run.",
+    "watch.",
+    "derived.",
+    "facts.folder",
+    "data_dir",
+    "data.workers",
+    "data.max_corrupt",
+)
 LISTED = 6
 
 
-def finished(path: Path, plan: Plan) -> bool:
-    """Whether the checkpoint is the last of its run."""
-    entry = _entry(path)
-    return bool(entry["epoch"] >= plan.options["optim"]["epochs"])
+RESULT = "result.json"
+
+
+def finished(folder: Path, checkpoints: Path, plan: Plan) -> bool:
+    """Whether a run is over: trained to its last epoch, and its result written."""
+    trained = epochs_done(checkpoints) >= plan.options["optim"]["epochs"]
+    return trained and (folder / RESULT).is_file()
 
 
 def check_same_run(path: Path, plan: Plan) -> None:
-    """Refuse to go on with other options than those a run began with.
+    """Refuse to go on with other options than those a run began with, unless they are named.
+
+    ``run.accept_changes=[optim.lr, data]`` accepts a key, or all keys below it.
 
     Raises:
         UserError: names the differing keys, with both values.
     """
     before = flat(_entry(path)["config"])
     now = flat(json.loads(json.dumps(plan.options)))
-    differing = [
-        f"{key}: {before.get(key)!r} then, {now.get(key)!r} now"
+    accepted = [str(key) for key in plan.options["run"]["accept_changes"]]
+    changed = [
+        key
         for key in sorted({*before, *now})
-        if before.get(key) != now.get(key) and not key.startswith(FREE)
+        if before.get(key) != now.get(key)
+        and not key.startswith(FREE)
+        and not any(f"{key}.".startswith(f"{name}.") for name in accepted)
     ]
+    differing = [f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed]
     if differing:
         more = f" and {len(differing) - LISTED} more" if len(differing) > LISTED else ""
         raise UserError(
             f"{path.parent.parent} holds a run with other options ({'; '.join(differing[:LISTED])}"
-            f"{more}). Give this one its own folder with run.name=..., or start afresh there with "
-            "run.overwrite=true"
+            f"{more}). Give this one its own folder with run.name=..., start afresh there with "
+            f"run.overwrite=true, or go on with the new values: "
+            f"run.accept_changes=[{','.join(changed[:LISTED])}]"
         )
+
+
+def position(state: dict[str, Any]) -> tuple[int, int] | None:
+    """Epoch, and images of it that all processes together have seen, of a checkpoint."""
+    found = state["convit_ssl"].get("position")
+    return (int(found[0]), int(found[1])) if found else None
+
+
+def iteration_at(epoch: int, seen: int, images: int, batch: int) -> int:
+    """Optimiser steps done at a position, counted so that the epoch ends on a whole one.
+
+    With the batch the run began with this is the number of steps that were taken. With another
+    one, what is left of the epoch decides: each image still comes once, but for the last few
+    that fill no batch.
+
+    Args:
+        epoch: whole epochs that are done.
+        seen: images of the next one that were seen.
+        images: of an epoch.
+        batch: images per step from now on.
+    """
+    return (epoch + 1) * (images // batch) - (images - seen) // batch
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

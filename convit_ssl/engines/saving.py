@@ -16,15 +16,19 @@ from convit_ssl.engines.checkpoint import (
     write_checkpoint,
 )
 from convit_ssl.engines.console import Screen
+from convit_ssl.engines.heartbeat import SAVING, Heartbeat
 from convit_ssl.engines.hooks import QuietHook, TrainingHook
+from convit_ssl.engines.resume import iteration_at, position
+from convit_ssl.engines.signals import Agreement, SignalBox, Stopped
 from convit_ssl.engines.state import on_cpu, restore, run_state
 from convit_ssl.evaluation import processes
 
 SHORTEST_PAUSE = 10.0  # seconds between checkpoints at the ends of short epochs
+RETRY_AFTER = 60.0  # seconds after one that could not be written
 
 
 class CheckpointHook(QuietHook):
-    """Writes the state of a run: at epoch ends, every so many minutes, and at the end.
+    """Writes the state of a run: at epoch ends, every so many minutes, and when asked to stop.
 
     Args:
         options: the experiment's options.
@@ -33,6 +37,8 @@ class CheckpointHook(QuietHook):
         training: whose figures go into each checkpoint.
         screen: where a failure is said, in the first process.
         resumed: the state the run goes on from, or None.
+        box: the signals that ask this process to stop.
+        heartbeat: where "saving" is noted.
     """
 
     def __init__(
@@ -43,6 +49,8 @@ class CheckpointHook(QuietHook):
         training: TrainingHook,
         screen: Screen | None,
         resumed: dict[str, Any] | None,
+        box: SignalBox | None = None,
+        heartbeat: Heartbeat | None = None,
     ) -> None:
         super().__init__()
         self.options = options
@@ -51,26 +59,56 @@ class CheckpointHook(QuietHook):
         self.training = training
         self.screen = screen
         self.resumed = resumed
+        self.box = box or SignalBox()
+        self.heartbeat = heartbeat
+        self.agreement = Agreement()
         self.saved_at = float("-inf")
         self.started = time.monotonic()
         self.seconds_in_steps = 0.0
+        self.written = 0
+        self.failed = 0
+        # A step of the epoch that is under way, and how many of its images came before it.
+        self._origin = (0, 0)
         self._thread: threading.Thread | None = None
+
+    def on_start(self, task: Any) -> None:
+        """Take over the figures, and the place in the epoch."""
+        self.box.install()
+        self._origin = (task.iteration, 0)
+        if self.resumed is None:
+            return
+        entry = self.resumed["convit_ssl"]
+        self.training.best = dict(entry.get("best", {}))
+        self.training.figures.update(entry.get("figures", {}))
+        place = position(self.resumed)
+        if place is None:
+            return
+        epoch, seen = place
+        images, batch = task.inputs.sampler.num_images, self.options.optim.batch_size
+        # VISSL reads where to go on from the checkpoint, in steps of today's batch.
+        task.iteration = task.checkpoint["iteration"] = iteration_at(epoch, seen, images, batch)
+        task.inputs.resume_at = (epoch, seen)
+        self._origin = (task.iteration, seen)
 
     def on_phase_start(self, task: Any) -> None:
         """Put back the random state once the loaders are made, just before the first step."""
+        if task.train and task.iteration == task.train_phase_idx * task.steps_per_epoch:
+            resumed_here = task.inputs.resume_at or (-1, 0)
+            seen = resumed_here[1] if resumed_here[0] == task.train_phase_idx else 0
+            self._origin = (task.iteration, seen)
         if self.resumed is not None:
-            self.training.best = dict(self.resumed["convit_ssl"].get("best", {}))
-            self.training.figures.update(self.resumed["convit_ssl"].get("figures", {}))
             self.training.resume_epoch(*restore(task, self.resumed))
             self.resumed = None
 
     def on_step(self, task: Any) -> None:
-        """Save within an epoch when the last checkpoint is too long ago."""
-        minutes = self.options.run.checkpoint_minutes
-        since = time.monotonic() - max(self.saved_at, self.started)
-        ends_epoch = task.iteration % task.steps_per_epoch == 0
-        if task.train and not ends_epoch and self._agree(since > 60 * minutes):
-            self._save(task, within_epoch=True)
+        """Save within an epoch when the last checkpoint is too long ago, or before leaving."""
+        ends_epoch = task.train and task.iteration % task.steps_per_epoch == 0
+        due = task.train and not ends_epoch and self._since() > self._interval()
+        stop, save = self.agreement.decide(self.box.signum, due and not self._busy())
+        if stop or save:
+            self._save(task, within_phase=True)
+        if stop:
+            self._leave(stop, task.iteration)
 
     def on_phase_end(self, task: Any) -> None:
         """Save at the end of an epoch."""
@@ -79,8 +117,12 @@ class CheckpointHook(QuietHook):
         epoch = task.train_phase_idx + 1
         last = epoch == self.options.optim.epochs
         best = self.training.best.get("epoch") == epoch
-        if self._agree(last or best or time.monotonic() - self.saved_at > SHORTEST_PAUSE):
-            self._save(task, within_epoch=False, best=best)
+        due = last or best or time.monotonic() - self.saved_at > SHORTEST_PAUSE
+        stop, save = self.agreement.decide(self.box.signum, due, now=True)
+        if stop or save:
+            self._save(task, within_phase=False, best=best)
+        if stop and not last:
+            self._leave(stop, task.iteration)
 
     def on_end(self, task: Any) -> None:
         """Wait until the last one is on the disk."""
@@ -96,22 +138,41 @@ class CheckpointHook(QuietHook):
             self._thread.join()
             self._thread = None
 
-    def _agree(self, wanted: bool) -> bool:
-        """The first process's watch decides for all: saving is collective."""
-        return wanted if processes.world_size() == 1 else processes.broadcast(wanted)
+    def _since(self) -> float:
+        return time.monotonic() - max(self.saved_at, self.started)
 
-    def _save(self, task: Any, within_epoch: bool, best: bool = False) -> None:
+    def _interval(self) -> float:
+        seconds = 60.0 * float(self.options.run.checkpoint_minutes)
+        return min(seconds, RETRY_AFTER) if self.failed else seconds
+
+    def _busy(self) -> bool:
+        """Whether the last one is still being written: then no step waits for it."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _leave(self, signum: int, step: int) -> None:
+        """All processes leave together, once the checkpoint is on the disk."""
+        self.wait()
+        processes.barrier()
+        raise Stopped(signum, step)
+
+    def _save(self, task: Any, within_phase: bool, best: bool = False) -> None:
         begun = time.perf_counter()
-        epoch = task.train_phase_idx + (0 if within_epoch else 1)
+        if self.heartbeat is not None:
+            self.heartbeat.at(task.iteration, SAVING)
+        unfinished = within_phase and task.train
+        epoch = task.train_phase_idx + (0 if unfinished else 1)
+        step, seen = self._origin
+        seen += (task.iteration - step) * self.options.optim.batch_size
         entry = {
             **self.entry,
             "epoch": epoch,
             "step": task.iteration,
+            "position": [epoch, seen if unfinished else 0],
             "figures": dict(self.training.figures),
             "best": dict(self.training.best),
         }
-        losses = self.training.epoch_losses() if within_epoch else (0.0, 0)
-        state = run_state(task, entry, within_epoch, losses)
+        losses = self.training.epoch_losses() if unfinished else (0.0, 0)
+        state = run_state(task, entry, within_phase, losses)
         self.saved_at = time.monotonic()
         if processes.rank() != 0:
             return
@@ -128,12 +189,33 @@ class CheckpointHook(QuietHook):
             if best:
                 point_to(self.folder / BEST, name)
         except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
-            free = os.statvfs(self.folder)
-            mib = free.f_bavail * free.f_frsize / 2**20
-            message = (
-                f"checkpoint {name} could not be written ({error}); {mib:,.0f} MiB are free in "
-                f"{self.folder}. Training goes on with the previous one; make room there"
+            self.failed += 1
+            self._warn(
+                f"checkpoint {name} could not be written ({_short(error)}); "
+                f"{_free_mib(self.folder):,.0f} MiB are free in {self.folder}. Training goes on "
+                "and the one before stays; make room there"
             )
-            logging.warning(message)
-            if self.screen is not None:
-                self.screen.line(f"warning: {message}", style="yellow")
+            return
+        self.written += 1
+        if self.failed:
+            self._warn(f"checkpoint {name} is written, after {self.failed} that could not be")
+            self.failed = 0
+
+    def _warn(self, message: str) -> None:
+        logging.warning(message)
+        if self.screen is not None:
+            self.screen.line(f"warning: {message}", style="yellow")
+
+
+def _short(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).splitlines()[0][:120]
+
+
+def _free_mib(folder: Path) -> float:
+    try:
+        room = os.statvfs(folder)
+    except OSError:
+        return 0.0
+    return room.f_bavail * room.f_frsize / 2**20

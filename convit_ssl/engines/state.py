@@ -16,7 +16,7 @@ FORMAT = 1
 
 
 def run_state(
-    task: Any, entry: dict[str, Any], within_epoch: bool, losses: tuple[float, int]
+    task: Any, entry: dict[str, Any], within_phase: bool, losses: tuple[float, int]
 ) -> dict[str, Any]:
     """Everything that a run needs to go on, in VISSL's layout with an entry of ours.
 
@@ -25,23 +25,24 @@ def run_state(
     Args:
         task: the task.
         entry: the ``convit_ssl`` entry: model, data, configuration, figures.
-        within_epoch: the epoch that is under way is not over.
+        within_phase: the epoch or the test that is under way is not over. A test is done again.
         losses: sum and number of this process's losses in the epoch that is under way.
     """
-    back = 1 if within_epoch else 0
+    back = 1 if within_phase else 0
+    epoch_back = back if task.train else 0
     classy = {
         "train": True,
         "base_model": task.base_model.get_classy_state(),
         "meters": [],
         "optimizer": task.optimizer.get_classy_state(),
         "phase_idx": task.phase_idx - back,
-        "train_phase_idx": task.train_phase_idx - back,
+        "train_phase_idx": task.train_phase_idx - epoch_back,
         "num_updates": task.num_updates,
         "losses": [],
     }
     state = {
         "phase_idx": task.phase_idx - back,
-        "train_phase_idx": task.train_phase_idx - back,
+        "train_phase_idx": task.train_phase_idx - epoch_back,
         "iteration": task.iteration,
         "iteration_num": task.local_iteration_num,
         "loss": task.base_loss.state_dict(),
@@ -94,7 +95,7 @@ def random_state() -> dict[str, Any]:
     version, internal, gauss_next = random.getstate()
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
-        "numpy": [str(kind), torch.from_numpy(keys.astype(np.int64)), int(position)],
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), int(position)],
         "numpy_gauss": [int(has_gauss), float(gauss)],
         "python": [version, list(internal), gauss_next],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import contextlib
 import json
 import logging
 import os
@@ -17,42 +17,90 @@ import torch.distributed as dist
 from omegaconf import OmegaConf
 
 from convit_ssl import adapters
+from convit_ssl.data.loader_workers import end_workers
 from convit_ssl.engines.checkpoint import find_checkpoint, remove_leftovers
 from convit_ssl.engines.console import Screen, run_facts
+from convit_ssl.engines.heartbeat import Heartbeat, HeartbeatHook
 from convit_ssl.engines.hooks import TrainingHook
+from convit_ssl.engines.lock import lock_run
 from convit_ssl.engines.plan import Plan
+from convit_ssl.engines.preflight import PreflightHook
 from convit_ssl.engines.record import Recorder
+from convit_ssl.engines.rendezvous import join
+from convit_ssl.engines.resume import RESULT
 from convit_ssl.engines.saving import CheckpointHook
+from convit_ssl.engines.signals import RunFailure, SignalBox, Stopped
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 
 CHECKPOINTS = "checkpoints"
-RESULT = "result.json"
+LOST_PEER = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Broken pipe")
 
 
-def train(plan: Plan, rank: int, local_rank: int, init_method: str, started: float) -> None:
-    """Train in this process until the run is done.
+def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) -> int:
+    """Train in this process until the run is done, or a signal stops it.
 
     Args:
         plan: the run.
-        rank, local_rank: this process among all, and on this machine.
-        init_method: where the processes meet: ``env://``, ``file://...`` or ``tcp://...``.
+        rank: this process among all.
+        local_rank: and on this machine.
+        meeting: where the processes meet: a file, ``env://`` or ``slurm``.
         started: `time.time()` at the command's start.
+
+    Returns:
+        0, or 128 and the signal's number.
 
     Raises:
         UserError: what the user can mend.
+        RunFailure: another process was lost; the same command goes on.
     """
     folder = Path(plan.options["run"]["dir"])
     _environment(plan, rank, local_rank)
     _log_to(folder / "log.txt" if rank == 0 else None)
-    _join(plan, rank, init_method)
+    minutes = float(plan.options["run"]["timeout_minutes"])
+    join(plan.placement, rank, meeting, minutes)
+    world = plan.placement.world_size
+    screen = Screen() if rank == 0 else None
+    say = (lambda text: screen.line(text, style="yellow")) if screen is not None else None
+    heartbeat = Heartbeat(folder, rank, world, stall_seconds=min(30 * minutes, 120.0), say=say)
+    grace = float(plan.options["run"]["grace_seconds"])
+    box = SignalBox(grace, heartbeat.describe)
+    finished = False
     try:
-        _train(plan, folder, local_rank, started)
+        with lock_run(folder) if rank == 0 else contextlib.nullcontext():
+            heartbeat.start()
+            _train(plan, folder, started, screen, heartbeat, box)
+        finished = True
+    except Stopped as stop:
+        finished = True
+        logging.warning("%s", stop)
+        if screen is not None:
+            screen.line(f"{stop}; the same command goes on from there", style="yellow")
+        return stop.exit_code
+    except RuntimeError as error:
+        if world == 1 or not any(sign in str(error) for sign in LOST_PEER):
+            raise
+        logging.exception("another process was lost")
+        raise RunFailure(
+            f"rank {rank} on {heartbeat.beat.host} lost another process at step "
+            f"{heartbeat.beat.step} ({str(error).splitlines()[0][:160]}): {heartbeat.describe()}. "
+            "The same command goes on from the last checkpoint"
+        ) from None
     finally:
+        heartbeat.stop(finished)
+        box.restore()
         dist.destroy_process_group()
+    return 0
 
 
-def _train(plan: Plan, folder: Path, local_rank: int, started: float) -> None:
+def _train(
+    plan: Plan,
+    folder: Path,
+    started: float,
+    screen: Screen | None,
+    heartbeat: Heartbeat,
+    box: SignalBox,
+) -> None:
     adapters.register()
     from vissl.config import AttrDict
     from vissl.trainer import SelfSupervisionTrainer
@@ -63,22 +111,24 @@ def _train(plan: Plan, folder: Path, local_rank: int, started: float) -> None:
     rank = processes.rank()
     _seed(int(config.SEED_VALUE))
     checkpoints = folder / CHECKPOINTS
-    found = find_checkpoint(checkpoints)
     if rank == 0:
         remove_leftovers(checkpoints)
-    screen = Screen() if rank == 0 else None
+    # One process looks, so that all agree.
+    found = processes.broadcast(find_checkpoint(checkpoints) if rank == 0 else None)
     recorder = Recorder(folder, config.CONVIT_SSL) if rank == 0 else None
     training = TrainingHook(config.CONVIT_SSL, screen, recorder, started)
     state = _read_state(found.path) if found is not None else None
+    entry = _entry(plan)
     saving = CheckpointHook(
-        config.CONVIT_SSL, checkpoints, _entry(plan), training, screen, state
+        config.CONVIT_SSL, checkpoints, entry, training, screen, state, box, heartbeat
     )
+    preflight = PreflightHook(config.CONVIT_SSL, checkpoints, entry["commit"], screen)
     trainer = SelfSupervisionTrainer(
         config,
         "",
         checkpoint_path=str(found.path) if found is not None else None,
         checkpoint_folder=str(checkpoints),
-        hooks=[training, saving],
+        hooks=[HeartbeatHook(heartbeat), training, preflight, saving],
     )
     if recorder is not None and state is not None:
         recorder.drop_after(int(state["iteration"]))
@@ -96,8 +146,15 @@ def _train(plan: Plan, folder: Path, local_rank: int, started: float) -> None:
         trainer.train()
     finally:
         saving.wait()
+        _end_loaders(trainer.task)
     if screen is not None:
         _finish(plan, folder, training, screen)
+
+
+def _end_loaders(task: Any) -> None:
+    loaders = getattr(task, "dataloaders", {}).values()
+    kept = [getattr(loader, "_iterator", None) for loader in loaders]
+    end_workers([*kept, getattr(task, "data_iterator", None)])
 
 
 def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) -> None:
@@ -112,7 +169,14 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
         "variant": plan.options["trunk"]["variant"],
         "seed": plan.options["seed"],
     }
-    (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n")
+    try:
+        (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        (folder / RESULT).unlink(missing_ok=True)
+        raise UserError(
+            f"training is over, but {folder / RESULT} cannot be written ({error.strerror}); make "
+            "room there and run the same command again: it writes the result and nothing else"
+        ) from None
     last = folder / CHECKPOINTS / "last.torch"
     screen.line(f"done: {last}", style="bold")
     options, facts = plan.options, plan.facts
@@ -175,21 +239,7 @@ def _log_to(path: Path | None) -> None:
         force=True,
     )
     logging.captureWarnings(True)
-
-
-def _join(plan: Plan, rank: int, init_method: str) -> None:
-    timeout = datetime.timedelta(minutes=float(plan.options["run"]["timeout_minutes"]))
-    world = plan.placement.world_size
-    if world == 1:
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-        return
-    dist.init_process_group(
-        plan.placement.backend,
-        init_method=init_method,
-        rank=rank,
-        world_size=world,
-        timeout=timeout,
-    )
+    logging.raiseExceptions = False  # a full disk is no reason for tracebacks on the terminal
 
 
 def _seed(seed: int) -> None:

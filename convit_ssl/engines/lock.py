@@ -1,0 +1,53 @@
+"""One run at a time in a run folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from convit_ssl.errors import UserError
+
+LOCK = ".lock"
+# A process that was told to stop may still be writing its last checkpoint.
+PATIENCE = 30.0  # seconds
+
+
+@contextlib.contextmanager
+def lock_run(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
+    """Hold a run folder. The lock goes with the process, however that ends.
+
+    Raises:
+        UserError: another process holds it for longer than `patience` seconds.
+    """
+    with open(folder / LOCK, "a+", encoding="utf-8") as file:
+        deadline = time.monotonic() + patience
+        while not _taken(file.fileno()):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                raise UserError(
+                    f"another process trains in {folder} ({file.read().strip() or 'unknown'}); "
+                    "wait for it, stop it, or give this run a folder of its own with run.name=..."
+                )
+            time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield  # the file stays: deleting it would let two others lock two files of one name
+
+
+def _taken(descriptor: int) -> bool:
+    try:
+        # Unlike flock's, this lock is not inherited by loader workers, and works over NFS.
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        logging.warning("the run folder cannot be locked: %s", error)  # not every system can
+    return True

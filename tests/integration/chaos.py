@@ -1,0 +1,205 @@
+"""Kill a run of two processes again and again, and see what is left of it.
+
+    python tests/integration/chaos.py --kills 50 --root /tmp/chaos
+
+The two processes are forked from one that has imported everything, so that a life costs a second
+or two. They meet, train, save and are killed as any others: half of the time while a checkpoint
+is being written, else at a random moment, from before the first step on; sometimes one of the two
+alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mmap
+import os
+import random
+import signal
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+
+from tests.quick_run import Run  # noqa: E402
+
+INTERVAL = 0.5  # seconds between checkpoints
+RECORD = struct.Struct("dq")  # when a step was over, and which
+
+
+class Life:
+    """One start of the run, until it ends or is killed.
+
+    Args:
+        plan: the run.
+        folder: where the processes meet.
+        board: memory that both and this process share: a time per step.
+    """
+
+    def __init__(self, plan: Any, folder: Path, board: mmap.mmap) -> None:
+        folder.mkdir(parents=True)
+        self.began = time.time()
+        self.children = [self._fork(plan, rank, folder / "rendezvous", board) for rank in (0, 1)]
+
+    def _fork(self, plan: Any, rank: int, meeting: Path, board: mmap.mmap) -> int:
+        child = os.fork()
+        if child:
+            return child
+        code = 1
+        try:
+            import convit_ssl.engines.heartbeat as heartbeat
+            from convit_ssl.engines.train import train
+
+            silent = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(silent, 1)
+            plain = heartbeat.HeartbeatHook.on_step
+
+            def noted(hook: Any, task: Any) -> None:
+                plain(hook, task)
+                if rank == 0:
+                    RECORD.pack_into(board, 0, time.time(), task.iteration)
+                    RECORD.pack_into(
+                        board, RECORD.size * (1 + task.iteration), time.time(), task.iteration
+                    )
+
+            heartbeat.HeartbeatHook.on_step = noted  # type: ignore[method-assign]
+            code = train(plan, rank, rank, str(meeting), self.began)
+        except BaseException as error:
+            print(f"rank {rank}: {error!r}"[:300], file=sys.stderr, flush=True)
+        finally:
+            os._exit(code)
+
+    def running(self) -> bool:
+        for child in list(self.children):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                self.children.remove(child)
+                self.code = os.waitstatus_to_exitcode(status)
+        return bool(self.children)
+
+    def kill(self, one: bool) -> None:
+        """Both at once as a power cut does, or one and the other as the launcher would."""
+        victims = self.children[::-1] if random.random() < 0.5 else self.children
+        for number, child in enumerate(victims):
+            if one and number:
+                time.sleep(random.uniform(0, 0.5))
+            os.kill(child, signal.SIGKILL)
+        for child in self.children:
+            os.waitpid(child, 0)
+        self.children = []
+
+
+def first_step_after(board: mmap.mmap, began: float) -> bool:
+    return float(RECORD.unpack_from(board, 0)[0]) > began
+
+
+def writing(run: Run) -> bool:
+    return any(run.checkpoints.glob(".*.partial-*")) if run.checkpoints.is_dir() else False
+
+
+def kill_at(life: Life, run: Run, board: mmap.mmap, kind: str) -> bool:
+    """Wait for the moment; False where the run ended by itself before it came."""
+    if kind == "starting":
+        deadline, condition = time.time() + random.uniform(0, 2.0), None
+    else:
+        while not first_step_after(board, life.began):
+            if not life.running():
+                return False
+            time.sleep(0.005)
+        saving = kind == "writing"
+        deadline = time.time() + (20.0 if saving else random.uniform(0, 4 * INTERVAL))
+        condition = (lambda: writing(run)) if saving else None
+    while time.time() < deadline and not (condition is not None and condition()):
+        if not life.running():
+            return False
+        time.sleep(0.0005)
+    return True
+
+
+def chaos(root: Path, kills: int, seed: int, epochs: int) -> dict[str, Any]:
+    """Kill as often, let it finish, and report.
+
+    Returns:
+        Kills by kind, the work lost at each in seconds and steps, files left over.
+    """
+    import convit_ssl.adapters  # noqa: F401
+    from convit_ssl.engines.checkpoint import find_checkpoint
+    from convit_ssl.engines.config import compose_experiment
+    from convit_ssl.engines.plan import make_plan
+    from convit_ssl.engines.train import write_config
+
+    random.seed(seed)
+    run = Run(
+        root,
+        f"optim.epochs={epochs}",
+        "run.processes=2",
+        f"run.checkpoint_minutes={INTERVAL / 60}",
+        "data.workers=1",
+    )
+    plan = make_plan(compose_experiment(run.arguments))
+    write_config(plan)
+    import vissl.trainer  # noqa: F401 once, for all lives
+
+    board = mmap.mmap(-1, RECORD.size * (2 + 10 * epochs + 10))
+    report: dict[str, Any] = {"kills": 0, "kinds": {}, "lost_seconds": [], "lost_steps": []}
+    report |= {"most_files": 0, "resumed": 0, "ended_early": 0}
+    while report["kills"] < kills:
+        kind = random.choice(["starting", "training", "writing", "writing"])
+        life = Life(plan, root / "meet" / str(report["kills"] + report["ended_early"]), board)
+        if not kill_at(life, run, board, kind):
+            while life.running():
+                time.sleep(0.01)
+            report["ended_early"] += 1
+            if (run.folder / "result.json").exists():
+                break
+            if report["ended_early"] > 3:
+                raise SystemExit(f"a life ended with {life.code}")
+            continue
+        life.kill(one=random.random() < 0.3)
+        report["kills"] += 1
+        report["kinds"][kind] = report["kinds"].get(kind, 0) + 1
+        when, step = RECORD.unpack_from(board, 0)
+        found = find_checkpoint(run.checkpoints)
+        saved = run.saved()[-1] if found is not None else 0
+        if found is not None:
+            saved = int(found.path.stem.rpartition("_s")[2])
+            report["resumed"] += 1
+        if when > life.began:
+            behind = RECORD.unpack_from(board, RECORD.size * (1 + saved))[0] if saved else when
+            # A life that had not saved yet went back to where it began, not further.
+            lost = when - max(behind, life.began)
+            report["lost_seconds"].append(round(max(lost, 0.0), 3))
+            report["lost_steps"].append(step - saved)
+        report["most_files"] = max(report["most_files"], len(list(run.checkpoints.glob("*"))))
+        print(f"kill {report['kills']}: {kind}, step {step}, saved {saved}", flush=True)
+    life = Life(plan, root / "meet" / "last", board)
+    while life.running():
+        time.sleep(0.05)
+    report["exit_code"] = life.code
+    report["losses"] = run.losses()
+    report["stray_files"] = run.stray_files()
+    return report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--root", type=Path, required=True)
+    args = parser.parse_args()
+    report = chaos(args.root / "killed", args.kills, args.seed, args.epochs)
+    quiet = chaos(args.root / "undisturbed", 0, args.seed, args.epochs)
+    report["equal"] = report["losses"] == quiet["losses"]
+    report["final_loss"] = report["losses"][-1]
+    report["epochs"] = len(report.pop("losses"))
+    print(json.dumps(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

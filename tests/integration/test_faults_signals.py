@@ -1,0 +1,73 @@
+"""Signals in the middle of real runs: a checkpoint, an exit code, and the same losses later."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.quick_run import Run
+
+LONG = ("optim.epochs=400", "run.checkpoint_minutes=60")
+SHORT = ("optim.epochs=3",)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    run = Run(tmp_path_factory.mktemp("undisturbed"), "optim.epochs=6", "run.processes=2")
+    assert run.complete() == 0, run.text()
+    return run.losses()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_two_processes_save_leave_and_go_on_exactly(
+    number: signal.Signals, tmp_path: Path, undisturbed: list[float]
+) -> None:
+    run = Run(tmp_path, "optim.epochs=6", "run.processes=2", "run.checkpoint_minutes=60")
+    run.start()
+    run.until(run.reached(12))
+    run.signal(number)
+    assert run.wait(60) == 128 + number, run.text()
+    assert f"stopped by {number.name} after step" in run.text()
+    assert "Traceback" not in run.text()
+    assert max(run.saved()) % 10 or max(run.saved()) >= 12
+    assert run.complete() == 0, run.text()
+    assert run.losses() == undisturbed
+    assert run.stray_files() == []
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_of_two_processes_stops_both(tmp_path: Path) -> None:
+    run = Run(tmp_path, *LONG, "run.processes=2").start()
+    run.until(run.reached(5))
+    os.kill(run.beat(1)["pid"], signal.SIGUSR2)
+    assert run.wait(60) == 128 + signal.SIGUSR2, run.text()
+    assert run.saved()
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_named_and_the_rest_leaves(tmp_path: Path) -> None:
+    run = Run(tmp_path, *LONG, "run.processes=2").start()
+    run.until(run.reached(5))
+    os.kill(run.beat(1)["pid"], signal.SIGKILL)
+    assert run.wait(60) == 75, run.text()
+    assert "rank 1 (process" in run.text() and "SIGKILL" in run.text()
+    assert "Traceback" not in run.text()
+
+
+@pytest.mark.slow
+def test_a_process_that_stands_still_is_named(tmp_path: Path) -> None:
+    run = Run(tmp_path, *LONG, "run.processes=2", "run.timeout_minutes=0.4").start()
+    run.until(run.reached(5))
+    stopped = run.beat(1)["pid"]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        assert run.wait(90) == 75, run.text()
+    finally:
+        run.end()
+    assert "no step for" in run.text()
+    assert f"rank 1 on {os.uname().nodename} (process {stopped})" in run.text()
+    assert "no sign of life" in run.text()

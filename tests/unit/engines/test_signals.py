@@ -1,0 +1,167 @@
+"""Stop signals are kept until a step ends; processes agree; who hangs is named."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch.distributed as dist
+
+from convit_ssl.engines.heartbeat import (
+    IMAGES,
+    LEARNING,
+    Beat,
+    Heartbeat,
+    describe_stall,
+    describe_straggler,
+    read_beats,
+)
+from convit_ssl.engines.lock import lock_run
+from convit_ssl.engines.signals import STOP_SIGNALS, Agreement, SignalBox, Stopped
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation import processes
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_signal_waits_in_the_box(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    box = SignalBox()
+    box.install()
+    try:
+        os.kill(os.getpid(), number)
+        assert box.signum == number
+        os.kill(os.getpid(), signal.SIGUSR1)  # the first one counts
+        assert box.signum == number
+    finally:
+        box.restore()
+    assert signal.getsignal(number) == before
+    assert Stopped(number, 5).exit_code == 128 + number
+
+
+def test_ctrl_c_again_ends_at_once_but_its_echo_does_not() -> None:
+    box = SignalBox()
+    box.install()
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        box.received_at -= 5
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        box.restore()
+
+
+def test_a_process_that_hangs_leaves_when_its_grace_is_over() -> None:
+    code = (
+        "import os, signal, time\n"
+        "from convit_ssl.engines.signals import SignalBox\n"
+        "box = SignalBox(0.3, lambda: 'rank 7 is missing')\n"
+        "box.install()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "for _ in range(600): time.sleep(0.1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert "SIGTERM came 0.3 s ago" in done.stderr and "rank 7 is missing" in done.stderr
+
+
+def test_alone_every_step_decides() -> None:
+    agreement = Agreement()
+    assert agreement.decide(0, False) == (0, False)
+    assert agreement.decide(10, True) == (10, True)
+
+
+def _agree(steps: int) -> list[tuple[int, bool, int]]:
+    """Rank 1 gets a signal at step 25; rank 0 wants to save from step 40 on."""
+    agreement, rank = Agreement(), dist.get_rank()
+    for step in range(steps):
+        stop = signal.SIGUSR1 if rank == 1 and step >= 25 else 0
+        decided = agreement.decide(stop, rank == 0 and step >= 40)
+        if decided[0]:
+            break
+        time.sleep(0.002 * rank)
+    return processes.gather((step, *decided))
+
+
+def test_two_processes_stop_at_the_same_step() -> None:
+    result = processes.run_in_processes(_agree, 2, 100)
+    assert result is not None
+    (first, stop, _), (second, other, _) = result
+    assert first == second and stop == other == signal.SIGUSR1
+    assert 25 <= first <= 45
+
+
+def beat(rank: int, step: int, stage: str, since: float = 0.0, written: float = 100.0) -> Beat:
+    return Beat(rank, f"n{rank}", 1000 + rank, step, stage, since, written)
+
+
+def test_the_one_that_is_waited_for_is_named() -> None:
+    silent = [beat(0, 7, LEARNING), beat(1, 7, LEARNING), beat(2, 7, LEARNING, written=40.0)]
+    assert describe_stall(silent, 100.0).startswith(
+        "rank 2 on n2 (process 1002) has given no sign of life for 60 s (last: step 7"
+    )
+    slow = [beat(0, 7, LEARNING), beat(1, 7, IMAGES, since=20.0), beat(2, 7, LEARNING)]
+    assert describe_stall(slow, 100.0) == (
+        "rank 1 on n1 (process 1001) is waiting for its images after step 7, since 80 s; "
+        "the others are exchanging gradients after step 7"
+    )
+    behind = [beat(0, 8, IMAGES), beat(1, 7, LEARNING)]
+    assert describe_stall(behind, 100.0).startswith("rank 1 on n1 (process 1001) is exchanging")
+    same = [beat(0, 7, LEARNING), beat(1, 7, LEARNING, since=70.0)]
+    assert describe_stall(same, 100.0) == (
+        "all 2 processes are exchanging gradients after step 7, since 30 s"
+    )
+    assert describe_stall([], 1.0) == "no process left a word"
+
+
+def test_a_straggler_is_named_and_equals_are_not() -> None:
+    assert describe_straggler([(0.1, "a"), (0.11, "b"), (0.12, "c")]) == ""
+    assert describe_straggler([(0.001, "a"), (0.01, "b")]) == ""  # too little to matter
+    text = describe_straggler([(0.1, "a"), (0.9, "b")])
+    assert text.startswith("rank 1 on b needs 0.90 s a step")
+
+
+def test_beats_are_files_that_go_with_the_run(tmp_path: Path) -> None:
+    said: list[str] = []
+    first = Heartbeat(tmp_path, 0, 2, stall_seconds=0.0, say=said.append)
+    second = Heartbeat(tmp_path, 1, 2, stall_seconds=100.0, say=None)
+    (tmp_path / "heartbeat").mkdir()
+    (tmp_path / "heartbeat" / "rank_00005.json").write_text("{}")  # of four nodes, earlier
+    first.start()
+    second.start()
+    first.at(12, LEARNING)
+    first._write()
+    assert [(b.rank, b.step) for b in read_beats(tmp_path)] == [(0, 12), (1, 0)]
+    first._speak()
+    assert said[0].startswith("warning: no step for 0 s: rank 1 on")
+    first.stop(finished=True)
+    second.stop(finished=True)
+    assert not (tmp_path / "heartbeat").exists()
+
+
+def test_one_run_at_a_time_in_a_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom convit_ssl.engines.lock import lock_run\n"
+        "with lock_run(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdin is not None and other.stdout is not None
+    try:
+        assert other.stdout.readline() == b"held\n"
+        busy = f"another process trains in .* [(]process {other.pid} on "
+        with pytest.raises(UserError, match=busy), lock_run(tmp_path, patience=0.3):
+            pass
+        other.kill()  # the lock goes with the process
+        other.wait()
+        with lock_run(tmp_path, patience=10.0):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
