@@ -106,9 +106,7 @@ class Probes(nn.Module):
         self.learning_rates = list(learning_rates)
         width = trunk_width(model_config) * feature_multiple(features)
         self.norm = nn.BatchNorm1d(width, affine=False)
-        self.classifiers = nn.ModuleList(
-            nn.Linear(width, num_classes) for _ in self.learning_rates
-        )
+        self.classifiers = nn.ModuleList(nn.Linear(width, num_classes) for _ in self.learning_rates)
         for classifier in self.classifiers:
             assert isinstance(classifier, nn.Linear)
             nn.init.normal_(classifier.weight, std=0.01)

@@ -16,7 +16,6 @@ from convit_ssl.data.augment_fast import Normalize
 from convit_ssl.data.loader_workers import shield_worker
 from convit_ssl.evaluation.splits import hold_out
 
-
 PUBLISHED_SIDE = 224
 PUBLISHED_BLUR = (0.1, 2.0)
 
@@ -31,9 +30,8 @@ class EpochLoader(DataLoader[Any]):
         start = getattr(self.sampler, "start_index", 0)
         if not start:
             return super().__len__()
-        world: int = self.sampler.world_size  # type: ignore[union-attr]
-        assert self.batch_size is not None
-        return int(self.sampler.num_images // world // self.batch_size)  # type: ignore[union-attr]
+        sampler: Any = self.sampler
+        return int(sampler.num_images // sampler.world_size // self.batch_size)
 
 
 class TaskInputs:
@@ -214,7 +212,7 @@ def augment_config(options: Any) -> AugmentConfig:
 
 
 def build_mixup(options: Any) -> Any:
-    """timm's mixup and cutmix of supervised training, or None."""
+    """Timm's mixup and cutmix of supervised training, or None."""
     method = options.method
     if method.name != "supervised" or not (method.mixup or method.cutmix):
         return None
@@ -233,4 +231,3 @@ def process_rank() -> int:
     distributed = torch.distributed
     ready = distributed.is_available() and distributed.is_initialized()
     return distributed.get_rank() if ready else 0
-

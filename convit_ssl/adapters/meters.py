@@ -21,7 +21,7 @@ class Accuracy(ClassyMeter):  # type: ignore[misc]
 
     def __init__(self, num_holdout: int = 0) -> None:
         self.num_holdout = num_holdout
-        self.reset()
+        self.counts: Tensor | None = None
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Accuracy:
@@ -63,7 +63,7 @@ class Accuracy(ClassyMeter):  # type: ignore[misc]
 
     def reset(self) -> None:
         """Forget all counts."""
-        self.counts: Tensor | None = None
+        self.counts = None
 
     def validate(self, model_output_shape: Any, target_shape: Any) -> None:
         """Nothing to check: the shapes are those of the heads."""

@@ -35,8 +35,8 @@ class FusedAdamW(TorchOptimizer):
 
     def prepare(self, param_groups: list[dict[str, Any]]) -> None:
         """Make the optimiser."""
-        betas = tuple(float(beta) for beta in self.config["betas"])
-        self.optimizer = torch.optim.AdamW(param_groups, betas=betas, fused=True)
+        first, second = (float(beta) for beta in self.config["betas"])
+        self.optimizer = torch.optim.AdamW(param_groups, betas=(first, second), fused=True)
 
 
 @register_optimizer("convit_ssl_sgd")
@@ -85,7 +85,8 @@ def parameter_groups(
 
     Args:
         model: the VISSL model, trunk and heads.
-        learning_rate, weight_decay: schedules.
+        learning_rate: schedule of the rate, scaled for each group.
+        weight_decay: schedule, or a constant.
         layer_decay: factor on the learning rate for each layer below the head.
         depth: blocks of the trunk.
 

@@ -72,9 +72,7 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         """One loader per split, whose workers live as long as the run."""
         return {s.lower(): self.inputs.loader(s, pin_memory) for s in self.available_splits}
 
-    def set_epoch(
-        self, phase_type: str, epoch: int, start_iter: int, train_phase_idx: int
-    ) -> None:
+    def set_epoch(self, phase_type: str, epoch: int, start_iter: int, train_phase_idx: int) -> None:
         """Choose what the next iterator yields: the images of an epoch from a position on."""
         if phase_type == "train":
             self.inputs.set_position(train_phase_idx, start_iter)

@@ -22,7 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from convit_ssl.compat import require_vissl
 from convit_ssl.engines.keys import dotted_keys, hint
-from convit_ssl.engines.schema import METHODS, Experiment
+from convit_ssl.engines.method_options import METHODS
+from convit_ssl.engines.schema import Experiment
 from convit_ssl.errors import UserError
 
 GROUPS = ("config", "data", "trunk", "method", "optim", "run")
@@ -111,8 +112,10 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def _value(argument: str, text: str) -> Any:
-    """A value by Hydra's grammar; what that cannot read, such as a path or a list of subsets
-    with commas, is taken as it is written."""
+    """A value by Hydra's grammar, or as it is written where that cannot read it.
+
+    Paths and lists of subsets with commas are such values.
+    """
     try:
         override = OverridesParser.create().parse_override(argument)
     except HydraException:
@@ -127,8 +130,9 @@ def _names(group: str) -> list[str]:
 def _compose_groups(overrides: Sequence[str]) -> DictConfig:
     search = f"hydra.searchpath=[file://{experiments_dir()}]"
     try:
-        with warnings.catch_warnings(), initialize_config_dir(
-            str(vissl_dir() / "config"), version_base="1.3"
+        with (
+            warnings.catch_warnings(),
+            initialize_config_dir(str(vissl_dir() / "config"), version_base="1.3"),
         ):
             # VISSL's search-path plugin names ./configs, which need not be there.
             warnings.simplefilter("ignore")
@@ -210,7 +214,7 @@ def _apply(tree: DictConfig, key: str, value: Any, valid: list[str]) -> None:
     if isinstance(current, DictConfig) and not isinstance(value, dict):
         raise UserError(
             f"{key} is a section, not a value; set one of its keys: "
-            f"{', '.join(f'{key}.{child}' for child in current)}"
+            f"{', '.join(f'{key}.{child!s}' for child in current)}"
         )
     try:
         OmegaConf.update(tree, key, value, force_add=key.startswith(FREE_PARTS))

@@ -78,9 +78,7 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     colour = "grey" if facts["grey"] else "colour"
     subset = f", subset {facts['subset']}" if facts["subset"] else ""
     grid = trunk.grid_size(*trunk.image_shape)
-    local = (
-        f" + {crops['local_count']} x {crops['local_size']} px" if crops["local_count"] else ""
-    )
+    local = f" + {crops['local_count']} x {crops['local_size']} px" if crops["local_count"] else ""
     steps = derived["steps_per_epoch"]
     decay = f"{optim['weight_decay']:g}"
     if derived["weight_decay_end"] != optim["weight_decay"]:

@@ -124,7 +124,10 @@ class TrainingHook(QuietHook):
             "peak_memory_mib": peak_memory_mib(task.device),
         }
         if self.watch.due(epoch):
-            figures |= self.watch.look(watched_trunk(task))
+            trunk = watched_trunk(task)
+            figures |= self.watch.look(trunk)
+            if self.recorder is not None:
+                self.recorder.write_locality(trunk, figures, task.iteration)
             self._judge(epoch, figures)
         self.figures |= figures
         if self.recorder is not None:
@@ -211,6 +214,7 @@ class TrainingHook(QuietHook):
             std=figures.get("feature_std"),
             teacher_entropy=figures.get("teacher_entropy"),
             epoch=epoch,
+            grace_epochs=max(3.0, float(self.options.optim.warmup_epochs)),
         )
         if message and self.figures.get("collapse") != message and self.screen is not None:
             self.screen.line(f"warning: {message}", style="yellow")

@@ -35,7 +35,7 @@ def dotted_keys(tree: DictConfig | ListConfig, prefix: str = "") -> list[str]:
     if isinstance(tree, ListConfig):
         return keys
     for key in tree:
-        name = f"{prefix}{key}"
+        name = f"{prefix}{key!s}"
         keys.append(name)
         child = tree._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():

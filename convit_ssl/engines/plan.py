@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -73,13 +73,14 @@ def make_plan(composed: Composed) -> Plan:
     }
     _derive(tree, placement, facts, labelled)
     trunk = _trunk(tree)
+    if tree.method.name == "linear":
+        _fit_probes(tree, trunk)
     try:
         OmegaConf.resolve(tree)
     except OmegaConfBaseException as error:
         raise UserError(f"the configuration does not resolve: {error}") from None
-    options = OmegaConf.to_container(tree)
-    assert isinstance(options, dict)
-    config = options.pop("config")
+    options = cast("dict[str, Any]", OmegaConf.to_container(tree))
+    config: dict[str, Any] = options.pop("config")
     options["facts"] = facts
     config["CONVIT_SSL"] = options
     return Plan(config, options, placement, trunk, choices, facts)
@@ -152,14 +153,10 @@ def patch_size(tree: DictConfig) -> int:
     return int(tree.trunk.patch_size or create_config(tree.trunk.variant).patch_size)
 
 
-def _derive(
-    tree: DictConfig, placement: Placement, facts: dict[str, Any], labelled: bool
-) -> None:
+def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], labelled: bool) -> None:
     """Absolute numbers for VISSL from epochs, rates per 256 images, and the world size."""
     optim, world = tree.optim, placement.world_size
-    images = facts["images"] * (tree.method.get("repeats") or 1) // (
-        tree.method.get("repeats") or 1
-    )
+    images = facts["images"]
     if world > images:
         raise UserError(
             f"{world} processes for {images} images: use at most {images} (run.processes)"
@@ -178,9 +175,7 @@ def _derive(
     batch = optim.batch_size // world
     decay_end = optim.weight_decay if optim.weight_decay_end is None else optim.weight_decay_end
     optim.warmup_epochs = min(optim.warmup_epochs, optim.epochs)
-    tree.run.dir = tree.run.dir or os.path.join(
-        tree.run.root, tree.run.name or default_name(tree)
-    )
+    tree.run.dir = tree.run.dir or os.path.join(tree.run.root, tree.run.name or default_name(tree))
     tree.derived = {
         "world_size": world,
         "processes": placement.processes,
@@ -219,6 +214,13 @@ def _trunk(tree: DictConfig) -> ConViTConfig:
         raise UserError(f"trunk: {error}") from None
 
 
-def set_device_threads(threads: int) -> None:
-    """CPU threads of this process, for the model's own arithmetic."""
-    torch.set_num_threads(threads)
+def _fit_probes(tree: DictConfig, trunk: ConViTConfig) -> None:
+    """Leave out the features that join more class tokens than the network has layers with one."""
+    model = tree.config.MODEL
+    plain = trunk.depth - trunk.num_gpsa_layers
+    names = [str(head[1].features) for head in model.HEAD.PARAMS]
+    for index in reversed(range(len(names))):
+        joined = re.search(r"concatCLS(\d+)", names[index])
+        if joined and int(joined[1]) > plain:
+            del model.HEAD.PARAMS[index]
+            del model.FEATURE_EVAL_SETTINGS.LINEAR_EVAL_FEAT_POOL_OPS_MAP[index]

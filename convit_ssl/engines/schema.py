@@ -7,7 +7,7 @@ are None are set from the data (`scale_to_data`), from the machine, or by the ch
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from typing import Any
 
 
 @dataclass
@@ -23,9 +23,9 @@ class DataOptions:
     """
 
     name: str = "imagenet"
-    subset: Optional[str] = None
+    subset: str | None = None
     max_corrupt: float = 0.01
-    workers: Optional[int] = None
+    workers: int | None = None
 
 
 @dataclass
@@ -33,14 +33,14 @@ class TrunkOptions:
     """The network: a variant of `convit_ssl.models`, and changes to it (None: the variant's)."""
 
     variant: str = "convit_small"
-    patch_size: Optional[int] = None
+    patch_size: int | None = None
     in_chans: int = 3
-    embed_dim: Optional[int] = None
-    depth: Optional[int] = None
-    num_heads: Optional[int] = None
-    num_gpsa_layers: Optional[int] = None
-    locality_strength: Optional[float] = None
-    mlp_ratio: Optional[float] = None
+    embed_dim: int | None = None
+    depth: int | None = None
+    num_heads: int | None = None
+    num_gpsa_layers: int | None = None
+    locality_strength: float | None = None
+    mlp_ratio: float | None = None
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -79,10 +79,10 @@ class AugmentationOptions:
         blur_sigma: smallest and largest standard deviation in pixels.
     """
 
-    horizontal_flip: Optional[float] = None
-    vertical_flip: Optional[float] = None
-    rotate90: Optional[bool] = None
-    blur_sigma: Optional[list[float]] = None
+    horizontal_flip: float | None = None
+    vertical_flip: float | None = None
+    rotate90: bool | None = None
+    blur_sigma: list[float] | None = None
 
 
 @dataclass
@@ -112,12 +112,12 @@ class OptimOptions:
     batch_size: int = 512
     accumulate: int = 1
     weight_decay: float = 0.05
-    weight_decay_end: Optional[float] = None
+    weight_decay_end: float | None = None
     betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
     momentum: float = 0.9
-    clip_grad: Optional[float] = None
+    clip_grad: float | None = None
     clip_mode: str = "parameter"
-    layer_decay: Optional[float] = None
+    layer_decay: float | None = None
     skip_nan_steps: int = 0
 
 
@@ -146,15 +146,15 @@ class RunOptions:
     launcher: str = "auto"
     device: str = "auto"
     nodes: int = 1
-    processes: Optional[int] = None
-    gpus_per_node: Optional[int] = None
+    processes: int | None = None
+    gpus_per_node: int | None = None
     precision: str = "fp32"
     compile: bool = False
     grad_checkpointing: bool = False
-    threads: Optional[int] = None
+    threads: int | None = None
     root: str = "runs"
-    name: Optional[str] = None
-    dir: Optional[str] = None
+    name: str | None = None
+    dir: str | None = None
     checkpoint_minutes: float = 10.0
     keep_checkpoints: int = 2
     timeout_minutes: float = 5.0
@@ -164,10 +164,10 @@ class RunOptions:
     overwrite: bool = False
     tensorboard: bool = True
     wandb: bool = False
-    partition: Optional[str] = None
-    account: Optional[str] = None
-    constraint: Optional[str] = None
-    cpus_per_task: Optional[int] = None
+    partition: str | None = None
+    account: str | None = None
+    constraint: str | None = None
+    cpus_per_task: int | None = None
     hours: float = 24.0
     requeue: int = 10
 
@@ -182,7 +182,7 @@ class WatchOptions:
         knn_images: training images it is computed from, at most.
     """
 
-    every: Optional[int] = None
+    every: int | None = None
     knn_k: int = 20
     knn_images: int = 20000
 
@@ -192,10 +192,10 @@ class Experiment:
     """One experiment, as the engine sees it."""
 
     experiment: str = "???"
-    data_dir: Optional[str] = None
+    data_dir: str | None = None
     augment: str = "fast"
     scale_to_data: bool = True
-    weights: Optional[str] = None
+    weights: str | None = None
     weights_from: str = "teacher"
     seed: int = 0
     data: DataOptions = field(default_factory=DataOptions)
@@ -206,125 +206,3 @@ class Experiment:
     optim: OptimOptions = field(default_factory=OptimOptions)
     run: RunOptions = field(default_factory=RunOptions)
     watch: WatchOptions = field(default_factory=WatchOptions)
-
-
-@dataclass
-class DINOOptions:
-    """DINO (arXiv:2104.14294). Temperatures and momenta as published for ViT-S/16."""
-
-    name: str = "dino"
-    out_dim: int = 65536
-    hidden_dim: int = 2048
-    bottleneck_dim: int = 256
-    norm_last_layer: bool = True
-    use_bn: bool = False
-    freeze_last_layer_epochs: float = 1
-    momentum: float = 0.996
-    momentum_end: float = 1.0
-    student_temperature: float = 0.1
-    warmup_teacher_temperature: float = 0.04
-    teacher_temperature: float = 0.04
-    warmup_teacher_temperature_epochs: float = 0
-    center_momentum: float = 0.9
-
-
-@dataclass
-class SimCLROptions:
-    """SimCLR (arXiv:2002.05709) with a ViT; protocol of MoCo v3 (arXiv:2104.02057)."""
-
-    name: str = "simclr"
-    temperature: float = 0.2
-    hidden_dim: int = 3072
-    out_dim: int = 128
-
-
-@dataclass
-class MoCoV3Options:
-    """MoCo v3 (arXiv:2104.02057)."""
-
-    name: str = "moco_v3"
-    temperature: float = 0.2
-    hidden_dim: int = 4096
-    out_dim: int = 256
-    momentum: float = 0.99
-    momentum_end: float = 1.0
-
-
-@dataclass
-class SwAVOptions:
-    """SwAV (arXiv:2006.09882)."""
-
-    name: str = "swav"
-    temperature: float = 0.1
-    hidden_dim: int = 2048
-    out_dim: int = 128
-    prototypes: int = 3000
-    epsilon: float = 0.05
-    sinkhorn_iterations: int = 3
-    freeze_prototypes_epochs: float = 1
-
-
-@dataclass
-class BarlowTwinsOptions:
-    """Barlow Twins (arXiv:2103.03230)."""
-
-    name: str = "barlow_twins"
-    hidden_dim: int = 8192
-    out_dim: int = 8192
-    redundancy_weight: float = 0.0051
-
-
-@dataclass
-class SupervisedOptions:
-    """Supervised training, also for fine-tuning. Mixup, cutmix and erasing are timm's.
-
-    Attributes:
-        num_classes: None takes it from the data.
-        repeats: repeated augmentation (arXiv:1902.05509), copies of an image per epoch's list.
-        ema: decay of an average of the weights; None keeps none.
-        freeze_trunk_epochs: epochs in which only the classifier learns.
-        distill_from: a checkpoint of a classifier that teaches by its hard labels.
-    """
-
-    name: str = "supervised"
-    num_classes: Optional[int] = None
-    smoothing: float = 0.1
-    mixup: float = 0.8
-    cutmix: float = 1.0
-    erasing: float = 0.25
-    rand_augment: Optional[str] = "rand-m9-mstd0.5-inc1"
-    color_jitter: float = 0.4
-    repeats: int = 3
-    ema: Optional[float] = None
-    freeze_trunk_epochs: float = 0
-    distill_from: Optional[str] = None
-
-
-@dataclass
-class LinearOptions:
-    """Linear probes of a frozen trunk, one head per learning rate and choice of features.
-
-    Attributes:
-        learning_rates: absolute, each scaled by batch / 256.
-        holdout: share of train on which the best head is chosen.
-    """
-
-    name: str = "linear"
-    num_classes: Optional[int] = None
-    learning_rates: list[float] = field(
-        default_factory=lambda: [
-            1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1,
-        ]
-    )  # fmt: skip
-    holdout: float = 0.1
-
-
-METHODS: dict[str, type] = {
-    "dino": DINOOptions,
-    "simclr": SimCLROptions,
-    "moco_v3": MoCoV3Options,
-    "swav": SwAVOptions,
-    "barlow_twins": BarlowTwinsOptions,
-    "supervised": SupervisedOptions,
-    "linear": LinearOptions,
-}

@@ -16,10 +16,12 @@ from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.feature_set import FeatureSet
 from convit_ssl.evaluation.knn import evaluate_knn
 from convit_ssl.methods import effective_rank, feature_std
+from convit_ssl.models import ConViT
 
 RANK_IMAGES = 2000  # enough for the rank of a few hundred channels
 LOOKS = 20
 LONGEST_BATCH = 256
+NONLOCALITY_IMAGES = 8  # each costs one pass with dense attention maps
 
 
 class Watch:
@@ -40,12 +42,15 @@ class Watch:
         self._rows: np.ndarray[Any, Any] | None = None
 
     def due(self, epoch: int) -> bool:
-        """Whether to look after this many epochs: the last one always, unless never."""
+        """Whether to look after this many epochs: the last one always, unless never.
+
+        By default never where labels are learned: those runs are tested on val anyway.
+        """
         every, epochs = self.options.watch.every, self.options.optim.epochs
-        if every == 0:
+        if every == 0 or (every is None and self.options.derived.test_model):
             return False
         every = every or max(epochs // LOOKS, 1)
-        return epoch % every == 0 or epoch == epochs
+        return bool(epoch % every == 0 or epoch == epochs)
 
     @torch.no_grad()
     def look(self, trunk: nn.Module) -> dict[str, Any]:
@@ -65,7 +70,7 @@ class Watch:
         figures: dict[str, Any] = {
             "rankme": effective_rank(sample),
             "feature_std": feature_std(sample),
-            **training_summary(trunk),  # type: ignore[arg-type]
+            **training_summary(_convit(trunk), self._pictures()),
         }
         if self._val is not None:
             val = self._features(trunk, self._val, np.arange(len(self._val)))
@@ -79,6 +84,12 @@ class Watch:
             figures["knn"] = result.accuracy[result.headline].value
         trunk.train(was_training)
         return figures
+
+    def _pictures(self) -> Tensor:
+        """The images that non-locality is measured on, the same every time."""
+        assert self._bank is not None and self._rows is not None
+        chosen = [self._bank[int(row)][0] for row in self._rows[:NONLOCALITY_IMAGES]]
+        return torch.stack(chosen).to(self.device)
 
     def _open(self) -> None:
         if self._bank is not None:
@@ -96,9 +107,7 @@ class Watch:
             except UserError:  # pretraining needs no val
                 self._val = None
 
-    def _features(
-        self, trunk: nn.Module, images: ImageFiles, rows: np.ndarray[Any, Any]
-    ) -> Tensor:
+    def _features(self, trunk: nn.Module, images: ImageFiles, rows: np.ndarray[Any, Any]) -> Tensor:
         """Class tokens (N, D) of some images, in their order, in every process."""
         share = rows[processes.rank() :: processes.world_size()]
         loader: DataLoader[Any] = DataLoader(
@@ -119,3 +128,8 @@ class Watch:
         for number, part in enumerate(parts):
             merged[number :: processes.world_size()] = part
         return merged
+
+
+def _convit(trunk: nn.Module) -> ConViT:
+    assert isinstance(trunk, ConViT)
+    return trunk
