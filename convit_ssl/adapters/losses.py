@@ -14,6 +14,9 @@ from classy_vision.losses import ClassyLoss, register_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.finetune import HardDistillation
+from convit_ssl.export import load_trunk
 from convit_ssl.methods import (
     BarlowTwinsLoss,
     CosineSchedule,
@@ -245,16 +248,57 @@ class VisslBarlowTwinsLoss(MethodLoss):
 
 @register_loss("convit_ssl_supervised")
 class SupervisedLoss(MethodLoss):
-    """Cross-entropy with label smoothing, on class indices or on the soft targets of mixup."""
+    """Cross-entropy with label smoothing, on class indices or on the soft targets of mixup.
 
-    def __init__(self, smoothing: float) -> None:
+    Args:
+        smoothing: of class indices; mixup smooths its own targets.
+        freeze_trunk_epochs: epochs in which only the classifier learns.
+        distill_from: a checkpoint of a classifier of the same classes, which teaches by its
+            decisions (hard distillation, arXiv:2012.12877, equation 3).
+    """
+
+    def __init__(
+        self,
+        smoothing: float,
+        freeze_trunk_epochs: float = 0.0,
+        distill_from: str | None = None,
+    ) -> None:
         super().__init__()
         self.smoothing = smoothing
+        self.freeze_trunk_epochs = freeze_trunk_epochs
+        self.distillation = (
+            HardDistillation(_load_classifier(distill_from), smoothing=smoothing)
+            if distill_from
+            else None
+        )
+        self._images: Any = None
+
+    def observe(self, inputs: Any, progress: Progress) -> None:
+        """Keep the images for the teacher."""
+        self._images = inputs
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean over images. Targets (B,) int64, or (B, classes) float32."""
+        if self.training and self.distillation is not None:
+            return self.distillation(output.float(), target, self._images)
         smoothing = self.smoothing if self.training and target.dim() == 1 else 0.0
         return F.cross_entropy(output.float(), target, label_smoothing=smoothing)
+
+    def on_gradients(self, student: nn.Module, progress: Progress) -> None:
+        """Hold the trunk for the first epochs: an optimiser skips what has no gradient."""
+        if progress.epoch < self.freeze_trunk_epochs:
+            for parameter in student.trunk.parameters():  # type: ignore[union-attr]
+                parameter.grad = None
+
+
+def _load_classifier(path: str) -> nn.Module:
+    model = load_trunk(path)
+    if not model.config.num_classes:
+        raise UserError(
+            f"method.distill_from={path} holds no classifier; give a checkpoint of "
+            "convit_supervised or convit_finetune, or released weights with their head"
+        )
+    return model
 
 
 @register_loss("convit_ssl_probes")

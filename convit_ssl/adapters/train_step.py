@@ -25,6 +25,8 @@ def train_step(task: Any) -> Any:
     views, target, index = next(task.data_iterator)
     views, target = task.on_device(views, target)
     sample = {"input": views, "target": target, "data_idx": index}
+    if task.base_loss.training != task.train:
+        task.base_loss.train(task.train)
     task.last_batch = SimpleNamespace(sample=sample, target=target, loss=None, skipped=False)
     if task.train:
         _learn(task, views, target)

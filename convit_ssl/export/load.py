@@ -119,6 +119,10 @@ def _from_content(
     trunk = choose(found, weights, file)
     tensors = to_official(trunk.tensors)
     config = _config(tensors, entry, file, num_heads)
+    classifier = _own_classifier(content, entry) if trunk.role == "student" else {}
+    if classifier:
+        tensors |= classifier
+        config = dataclasses.replace(config, num_classes=len(classifier["head.bias"]))
     _check_variant(config, variant, file)
     if num_classes == 0 and config.num_classes:
         config = dataclasses.replace(config, num_classes=0)
@@ -285,3 +289,11 @@ def _provenance(
         notes=notes,
         entry=entry,
     )
+
+
+def _own_classifier(content: Any, entry: dict[str, Any]) -> dict[str, Tensor]:
+    """The classifier of a supervised run of ours, which VISSL keeps as a head behind the trunk."""
+    if entry.get("method") != "supervised" or "classy_state_dict" not in content:
+        return {}
+    heads = content["classy_state_dict"]["base_model"]["model"]["heads"]
+    return {"head.weight": heads["0.weight"], "head.bias": heads["0.bias"]}
