@@ -1,0 +1,139 @@
+"""What ``convit-ssl bench`` does with its options."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import torch
+
+from convit_ssl.bench import contenders, models, report
+from convit_ssl.errors import UserError
+
+NOTES = [
+    'Alternating in one process. "Ours is" is the median, over rounds, of the contender\'s time '
+    "over ours. Saved memory is what autograd keeps, counted exactly; operations are those of a "
+    "forward pass, views left out. Training is forward, backward and a fused AdamW step."
+]
+
+
+def run(args: argparse.Namespace) -> None:
+    """Dispatch to one benchmark.
+
+    Raises:
+        UserError: a device that is not there, or an unknown name.
+    """
+    _check_device(args.device)
+    if args.repeats < 1:
+        raise UserError(f"--repeats {args.repeats}: give at least 1")
+    if args.kind == "data":
+        run_data(args)
+        return
+    torch.set_num_threads(args.threads)
+    if args.clock == "cpu" and (args.threads > 1 or args.device != "cpu"):
+        raise UserError("--clock cpu counts one thread; it needs --threads 1 and --device cpu")
+    {"model": run_models, "step": run_steps, "scaling": run_scaling}[args.kind](args)
+
+
+def run_models(args: argparse.Namespace) -> None:
+    """``bench model``."""
+    for given, valid, option in (
+        (args.contenders, list(contenders.CONTENDERS), "--contenders"),
+        (args.modes, models.MODES, "--modes"),
+    ):
+        for name in given:
+            if name not in valid:
+                raise UserError(f"{option} {name}: there are {', '.join(valid)}")
+    comparisons: list[dict[str, Any]] = []
+    for setting in models.settings(
+        args.sizes, args.sides, args.images, args.dtype, args.modes, args.compile, args.device,
+        args.clock,
+    ):  # fmt: skip
+        rows = models.compare(setting, args.contenders, args.repeats)
+        comparisons.append(models.as_json(setting, rows))
+        last = comparisons[-1]
+        report.print_table(report.model_title(last), report.MODEL_COLUMNS, report.model_cells(last))
+    report.write_report(args.json, "model", comparisons)
+    clock = "CPU time of the one thread" if args.clock == "cpu" else "Wall time"
+    report.write_markdown(
+        args.markdown,
+        f"Models side by side on {args.device}",
+        [(report.model_title(c), report.MODEL_COLUMNS, report.model_cells(c)) for c in comparisons],
+        [*NOTES, f"{clock}.", *_not_measured(args)],
+    )
+    report.draw_models(args.figure, comparisons)
+
+
+def _not_measured(args: argparse.Namespace) -> list[str]:
+    if args.device != "cpu":
+        return []
+    command = (
+        "convit-ssl bench model --device cuda --dtype bf16 --images 256 --sizes tiny small base"
+    )
+    return [f"GPU: not measured. `{command}`, and again with `--compile`."]
+
+
+def run_steps(args: argparse.Namespace) -> None:
+    """``bench step``."""
+    from convit_ssl.bench import steps
+
+    comparisons, tables = [], []
+    for method in args.methods:
+        if method not in steps.METHODS:
+            raise UserError(f"--methods {method}: there are {', '.join(steps.METHODS)}")
+        for size in args.sizes:
+            for dtype in args.dtype:
+                plan = steps.Plan(
+                    method, size, args.images, args.global_side, args.local_side,
+                    args.local_crops, args.out_dim, dtype, args.device, args.clock,
+                )  # fmt: skip
+                comparison = steps.compare(plan, args.repeats)
+                comparisons.append(comparison)
+                tables.append((steps.title(comparison), steps.COLUMNS, steps.cells(comparison)))
+                report.print_table(*tables[-1])
+    report.write_report(args.json, "step", comparisons)
+    report.write_markdown(args.markdown, "Training steps, part by part", tables, steps.NOTES)
+
+
+def run_data(args: argparse.Namespace) -> None:
+    """``bench data``."""
+    from convit_ssl.bench import inputs
+
+    device = args.device if args.device != "cpu" else None
+    rows = inputs.measure(args.repeats, device)
+    report.print_table(inputs.TITLE, inputs.COLUMNS, inputs.cells(rows))
+    report.write_report(args.json, "data", rows)
+    report.write_markdown(
+        args.markdown,
+        "Input pipelines",
+        [(inputs.TITLE, inputs.COLUMNS, inputs.cells(rows))],
+        inputs.NOTES,
+    )
+
+
+def run_scaling(args: argparse.Namespace) -> None:
+    """``bench scaling``."""
+    from convit_ssl.bench import scaling
+
+    comparisons, tables = [], []
+    for size in args.sizes:
+        for dtype in args.dtype:
+            growth = scaling.growth(size, args.sides, dtype, args.device, args.clock, args.repeats)
+            spread = scaling.processes(
+                size, args.side, args.images, args.processes, args.device, args.repeats
+            )
+            comparisons += [growth, spread]
+            tables += [scaling.growth_table(growth), scaling.process_table(spread)]
+            for table in tables[-2:]:
+                report.print_table(*table)
+    report.write_report(args.json, "scaling", comparisons)
+    report.write_markdown(args.markdown, "Scaling", tables, scaling.NOTES)
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name}: give cpu or cuda") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: PyTorch {torch.__version__} sees no CUDA device here")

@@ -1,0 +1,217 @@
+"""``bench model``: whole networks side by side, alternating in one process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convit_ssl.bench import contenders, measure
+from convit_ssl.models import ConViTConfig
+
+MODES = ("forward", "training")
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is held equal among the contenders of one comparison."""
+
+    size: str
+    side: int  # pixels
+    batch: int
+    dtype: str
+    mode: str
+    compiled: bool
+    device: str
+    clock: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One contender in one setting.
+
+    Attributes:
+        name: a key of `contenders.CONTENDERS`.
+        milliseconds: per image, median.
+        quartiles: of the same.
+        images_per_s: of the median.
+        ours_is_faster: our speed over this contender's, the median of alternating pairs.
+        saved_mib: that autograd keeps per image in training, exactly.
+        saved_mib_per_step: the same, whatever the batch.
+        operations: of one call, views left out; None for compiled models.
+        peak_mib: of device memory; None on a CPU.
+        mfu: share of the data sheet's peak; None where that is not known.
+        of_ceiling: share of a large matrix product's speed on the device.
+    """
+
+    name: str
+    milliseconds: float
+    quartiles: tuple[float, float]
+    images_per_s: float
+    ours_is_faster: float
+    saved_mib: float
+    saved_mib_per_step: float
+    operations: int | None
+    peak_mib: float | None
+    mfu: float | None
+    of_ceiling: float | None
+
+
+def settings(
+    sizes: Sequence[str],
+    sides: Sequence[int],
+    images: int,
+    dtypes: Sequence[str],
+    modes: Sequence[str],
+    compiled: bool,
+    device: str,
+    clock: str,
+) -> Iterator[Setting]:
+    """Every combination; the batch shrinks as patches grow, from `images` at 196 of them."""
+    for size in sizes:
+        for side in sides:
+            patch = contenders.size_config(size, side).patch_size
+            batch = max(1, round(images * 196 / (side // patch) ** 2))
+            for dtype in dtypes:
+                for mode in modes:
+                    yield Setting(
+                        size, side, batch, dtype, mode, compiled, device, clock,
+                        torch.get_num_threads(),
+                    )  # fmt: skip
+
+
+def compare(setting: Setting, names: Sequence[str], repeats: int) -> list[Row]:
+    """Measure the contenders of one setting in turn; ours comes first."""
+    device = torch.device(setting.device)
+    config = contenders.size_config(setting.size, setting.side)
+    names = ["ours", *(name for name in names if name != "ours")]
+    runs, exact = {}, {}
+    for name in names:
+        torch.manual_seed(0)
+        model = contenders.build(name, config).to(device)
+        exact[name] = _exact(model, setting)
+        runs[name] = _runner(model, setting)
+    peaks = {name: _peak_memory(run, device) for name, run in runs.items()}
+    times = measure.alternate(runs, repeats, device, setting.clock)
+    ceiling = gemm_ceiling(device, DTYPES[setting.dtype]) if device.type == "cuda" else None
+    return [_row(setting, config, name, times, exact[name], peaks[name], ceiling) for name in names]
+
+
+def compare_times(
+    setting: Setting, names: Sequence[str], repeats: int
+) -> list[tuple[str, measure.Timing]]:
+    """The times alone."""
+    config = contenders.size_config(setting.size, setting.side)
+    device = torch.device(setting.device)
+    runs = {name: _runner(contenders.build(name, config).to(device), setting) for name in names}
+    return list(measure.alternate(runs, repeats, device, setting.clock, warmup=1).items())
+
+
+def _row(
+    setting: Setting,
+    config: ConViTConfig,
+    name: str,
+    times: dict[str, measure.Timing],
+    exact: tuple[measure.SavedMemory, int | None],
+    peak_mib: float | None,
+    ceiling: float | None,
+) -> Row:
+    timing, (saved, operations) = times[name], exact
+    seconds = timing.median / setting.batch
+    passes = 3 if setting.mode == "training" else 1
+    flops = 2 * passes * contenders.multiply_adds(config, setting.side) / seconds
+    peak = contenders.peak_flops(torch.device(setting.device))
+    return Row(
+        name=name,
+        milliseconds=1e3 * seconds,
+        quartiles=(1e3 * timing.lower / setting.batch, 1e3 * timing.upper / setting.batch),
+        images_per_s=1 / seconds,
+        ours_is_faster=measure.ratio(times["ours"], timing),
+        saved_mib=saved.per_image,
+        saved_mib_per_step=saved.per_step,
+        operations=operations,
+        peak_mib=peak_mib,
+        mfu=flops / peak if peak and setting.dtype == "bf16" else None,
+        of_ceiling=flops / ceiling if ceiling else None,
+    )
+
+
+def _autocast(setting: Setting) -> contextlib.AbstractContextManager[Any]:
+    device = torch.device(setting.device).type
+    if setting.dtype == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device, DTYPES[setting.dtype])
+
+
+def _exact(model: nn.Module, setting: Setting) -> tuple[measure.SavedMemory, int | None]:
+    """Saved memory in training, and operations of one call in the setting's mode."""
+
+    def forward(images: Tensor) -> object:
+        with _autocast(setting):
+            return model(images)
+
+    model.train()
+    image = torch.randn(3, setting.side, setting.side, device=setting.device)
+    saved = measure.saved_memory(model, forward, image)
+    if setting.compiled:
+        return saved, None
+    if setting.mode == "training":
+        return saved, measure.count_operations(lambda: forward(image.unsqueeze(0)))
+    model.eval()
+    with torch.inference_mode():
+        forward(image.unsqueeze(0))  # fills what is cached
+        return saved, measure.count_operations(lambda: forward(image.unsqueeze(0)))
+
+
+def _runner(model: nn.Module, setting: Setting) -> Callable[[], object]:
+    """One call of what is timed."""
+    shape = (setting.batch, 3, setting.side, setting.side)
+    images = torch.randn(shape, device=setting.device)
+    called: Callable[[Tensor], Tensor] = torch.compile(model) if setting.compiled else model
+    if setting.mode == "forward":
+        model.eval()
+
+        def infer() -> None:
+            with torch.inference_mode(), _autocast(setting):
+                called(images)
+
+        return infer
+    model.train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+
+    def train() -> None:
+        with _autocast(setting):
+            loss = called(images).float().square().mean()
+        loss.backward()
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+
+    return train
+
+
+def _peak_memory(run: Callable[[], object], device: torch.device) -> float | None:
+    if device.type != "cuda":
+        return None
+    run()
+    torch.cuda.reset_peak_memory_stats(device)
+    run()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) / measure.MIB
+
+
+def gemm_ceiling(device: torch.device, dtype: torch.dtype, side: int = 8192) -> float:
+    """FLOP/s of one large matrix product, the best of twenty."""
+    left = torch.randn(side, side, device=device, dtype=dtype)
+    times = measure.alternate({"product": lambda: left @ left}, 20, device)
+    return 2 * side**3 / min(times["product"].samples)
+
+
+def as_json(setting: Setting, rows: Sequence[Row]) -> dict[str, Any]:
+    """One comparison as plain values."""
+    return {"setting": asdict(setting), "rows": [asdict(row) for row in rows]}

@@ -1,0 +1,152 @@
+"""``bench scaling``: growth with the image side, and with the number of processes."""
+
+from __future__ import annotations
+
+import math
+import os
+import socket
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import multiprocessing
+from torch.multiprocessing.spawn import spawn
+
+from convit_ssl.bench import contenders, models
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+GROWING = ("ours", "vit", "timm")
+NOTES = [
+    "Growth: forward passes of one image; the exponent p of time ~ side^p, by least squares over "
+    "the larger half of the sides. 2 is linear in patches, 4 quadratic.",
+    "Processes: DistributedDataParallel, each process with its own batch. Communication is the "
+    "share of a step that goes away under no_sync. On one machine processes share its cores.",
+]
+
+
+def growth(
+    size: str, sides: Sequence[int], dtype: str, device: str, clock: str, repeats: int
+) -> dict[str, Any]:
+    """Milliseconds per image at each side, and the exponent."""
+    rows: dict[str, list[float]] = {name: [] for name in GROWING}
+    for side in sides:
+        threads = torch.get_num_threads()
+        setting = models.Setting(size, side, 1, dtype, "forward", False, device, clock, threads)
+        for row in models.compare_times(setting, GROWING, repeats):
+            rows[row[0]].append(1e3 * row[1].median)
+    half = len(sides) // 2
+    exponents = {name: _slope(sides[half:], times[half:]) for name, times in rows.items()}
+    setting_json = {"size": size, "sides": list(sides), "dtype": dtype, "device": device}
+    return {
+        "growth": setting_json,
+        "rows": [
+            {"name": name, "milliseconds": times, "exponent": exponents[name]}
+            for name, times in rows.items()
+        ],
+    }
+
+
+def _slope(sides: Sequence[int], times: Sequence[float]) -> float | None:
+    if len(sides) < 2:
+        return None
+    x, y = [math.log(side) for side in sides], [math.log(value) for value in times]
+    return statistics.linear_regression(x, y).slope
+
+
+def growth_table(comparison: dict[str, Any]) -> Table:
+    """Sides as columns."""
+    setting = comparison["growth"]
+    columns = ["network", *(f"{side} px, ms" for side in setting["sides"]), "exponent"]
+    lines = [
+        [
+            contenders.CONTENDERS[row["name"]],
+            *(f"{value:.1f}" for value in row["milliseconds"]),
+            "-" if row["exponent"] is None else f"{row['exponent']:.2f}",
+        ]
+        for row in comparison["rows"]
+    ]
+    return f"Growth with the image side, {setting['size']}, {setting['dtype']}", columns, lines
+
+
+def processes(
+    size: str, side: int, batch: int, counts: Sequence[int], device: str, repeats: int
+) -> dict[str, Any]:
+    """Images/s and the share of communication with so many processes."""
+    rows = []
+    for count in counts:
+        if device == "cuda" and count > torch.cuda.device_count():
+            rows.append({"processes": count, "seconds": None, "without": None})
+            continue
+        queue = multiprocessing.get_context("spawn").SimpleQueue()
+        arguments = (count, _free_port(), size, side, batch, device, repeats, queue)
+        spawn(_worker, arguments, nprocs=count)  # type: ignore[no-untyped-call]
+        seconds, without = queue.get()
+        rows.append({"processes": count, "seconds": seconds, "without": without})
+    setting = {"size": size, "side": side, "batch": batch, "device": device}
+    return {"processes": setting, "rows": rows}
+
+
+def _worker(
+    rank: int, count: int, port: int, size: str, side: int, batch: int, device: str,
+    repeats: int, queue: Any,
+) -> None:  # fmt: skip
+    from torch.nn.parallel import DistributedDataParallel
+
+    torch.set_num_threads(1)
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    backend = "nccl" if device == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, rank=rank, world_size=count)
+    place = torch.device(device, rank) if device == "cuda" else torch.device(device)
+    trunk = contenders.build("ours", contenders.size_config(size, side)).to(place)
+    model = DistributedDataParallel(trunk)
+    images = torch.randn(batch, 3, side, side, device=place)
+
+    def step(synchronise: bool) -> float:
+        torch.distributed.barrier()
+        start = time.perf_counter()
+        if synchronise:
+            model(images).square().mean().backward()
+        else:
+            with model.no_sync():
+                model(images).square().mean().backward()
+        if place.type == "cuda":
+            torch.cuda.synchronize(place)
+        spent = time.perf_counter() - start
+        model.zero_grad(set_to_none=True)
+        return spent
+
+    pairs = [(step(True), step(False)) for _ in range(repeats + 2)][2:]
+    if rank == 0:
+        queue.put(tuple(statistics.median(column) for column in zip(*pairs, strict=True)))
+    torch.distributed.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port: int = server.getsockname()[1]
+        return port
+
+
+def process_table(comparison: dict[str, Any]) -> Table:
+    """A line for each number of processes."""
+    setting = comparison["processes"]
+    columns = ["processes", "ms / step", "images/s", "efficiency", "communication"]
+    lines, one = [], None
+    for row in comparison["rows"]:
+        if row["seconds"] is None:
+            lines.append([str(row["processes"]), "not measured", "-", "-", "-"])
+            continue
+        speed = row["processes"] * setting["batch"] / row["seconds"]
+        one = one or speed / row["processes"]
+        share = max(0.0, 1 - row["without"] / row["seconds"])
+        lines.append(
+            [
+                str(row["processes"]), f"{1e3 * row['seconds']:.0f}", f"{speed:.1f}",
+                f"{speed / row['processes'] / one:.0%}", f"{share:.0%}",
+            ]
+        )  # fmt: skip
+    where = f"{setting['side']} px, batch {setting['batch']} each, {setting['device']}"
+    return f"Processes, {setting['size']}, {where}", columns, lines

@@ -1,0 +1,198 @@
+"""``bench step``: a whole training step, from the published manner to ours part by part."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convit_ssl.bench import contenders, measure, published
+from convit_ssl.bench.models import DTYPES
+from convit_ssl.methods.clip import clip_each
+from convit_ssl.methods.dino import DINOLoss
+from convit_ssl.methods.ema import update_teacher
+from convit_ssl.methods.heads import DINOHead, SimCLRHead
+from convit_ssl.methods.multicrop import forward_packed
+from convit_ssl.methods.simclr import NTXentLoss
+from convit_ssl.models import ConViT
+
+METHODS = ("dino", "simclr")
+COLUMNS = ("manner", "ms / image", "images/s", "faster than published")
+NOTES = [
+    "The published manner: timm's ConViT, one forward per resolution, the loss looped over pairs "
+    "of crops, clipping, averaging and AdamW tensor by tensor. Each line below it changes one "
+    "part more to ours. Data are in memory; with input: plus the fastest or the PIL pipeline on "
+    "the same core (dino at 224 and 96 px with 8 local crops only)."
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is held equal."""
+
+    method: str
+    size: str
+    batch: int
+    global_side: int
+    local_side: int
+    local_crops: int
+    out_dim: int
+    dtype: str
+    device: str
+    clock: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Manner:
+    """Which parts are ours."""
+
+    trunk: bool = False
+    loss: bool = False
+    optimiser: bool = False  # clipping, averaging and AdamW over all tensors at once
+
+    @property
+    def name(self) -> str:
+        """For the table."""
+        parts = [f.name for f in dataclasses.fields(self) if getattr(self, f.name)]
+        if not parts:
+            return "published"
+        return "ours" if len(parts) == 3 else f"+ our {parts[-1]}"
+
+
+MANNERS = (Manner(), Manner(trunk=True), Manner(trunk=True, loss=True), Manner(True, True, True))
+
+
+def compare(plan: Plan, repeats: int) -> dict[str, Any]:
+    """Time the manners in turn."""
+    device = torch.device(plan.device)
+    runs = {manner.name: _step(plan, manner, device) for manner in MANNERS}
+    times = measure.alternate(runs, repeats, device, plan.clock)
+    rows = [
+        {
+            "name": name,
+            "milliseconds": 1e3 * timing.median / plan.batch,
+            "faster": measure.ratio(timing, times["published"]),
+        }
+        for name, timing in times.items()
+    ]
+    default_crops = (plan.global_side, plan.local_side, plan.local_crops) == (224, 96, 8)
+    if default_crops or plan.method == "simclr":
+        rows += _with_input(plan, rows)
+    return {"setting": dataclasses.asdict(plan), "rows": rows}
+
+
+def _with_input(plan: Plan, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    from convit_ssl.data.timing import time_pipelines
+
+    crops = "2 x 224 + 8 x 96" if plan.method == "dino" else "2 x 224"
+    spent = {
+        row.pipeline: row.milliseconds
+        for row in time_pipelines(8)
+        if row.crops == crops and "JPEG" in row.source
+    }
+    first, last = rows[0]["milliseconds"] + spent["pil"], rows[-1]["milliseconds"] + spent["fast"]
+    return [
+        {"name": "published, with input (PIL)", "milliseconds": first, "faster": 1.0},
+        {"name": "ours, with input (fast)", "milliseconds": last, "faster": first / last},
+    ]
+
+
+def _step(plan: Plan, manner: Manner, device: torch.device) -> Callable[[], object]:
+    torch.manual_seed(0)
+    config = contenders.size_config(plan.size, plan.global_side)
+    if manner.trunk:
+        trunk: nn.Module = ConViT(config)
+    else:
+        trunk = published.MultiCropConViT(contenders.timm_convit(config))
+    make = {"dino": _dino, "simclr": _simclr}[plan.method]
+    forward, student, teacher = make(plan, manner, trunk, device)
+    parameters = list(student.parameters())
+    kinds = {"fused": True} if manner.optimiser else {"foreach": False}
+    optimiser = torch.optim.AdamW(parameters, lr=1e-5, **kinds)  # type: ignore[arg-type]
+    device_type, dtype = device.type, DTYPES[plan.dtype]
+
+    def run() -> None:
+        context: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+        if plan.dtype != "fp32":
+            context = torch.autocast(device_type, dtype)
+        with context:
+            loss = forward()
+        loss.backward()
+        if manner.optimiser:
+            clip_each(parameters, 3.0)
+        else:
+            published.clip_in_turn(parameters, 3.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if teacher is not None:
+            average = update_teacher if manner.optimiser else published.average_in_turn
+            average(student, teacher, 0.996)
+
+    return run
+
+
+Made = tuple[Callable[[], Tensor], nn.Module, nn.Module | None]
+
+
+def _dino(plan: Plan, manner: Manner, trunk: nn.Module, device: torch.device) -> Made:
+    student = nn.Sequential(trunk, DINOHead(trunk_width(plan), plan.out_dim)).to(device)
+    teacher = copy.deepcopy(student).requires_grad_(False)
+    sides = [plan.global_side] * 2 + [plan.local_side] * plan.local_crops
+    crops = [torch.randn(plan.batch, 3, side, side, device=device) for side in sides]
+    looped = published.LoopedDINOLoss(plan.out_dim, len(crops)).to(device)
+    fused = DINOLoss(plan.out_dim, len(crops)).to(device)
+
+    def forward() -> Tensor:
+        with torch.no_grad():
+            targets = teacher[1](forward_packed(teacher[0], crops[:2]))
+        logits = student[1](forward_packed(student[0], crops))
+        if manner.loss:
+            fused_loss: Tensor = fused(logits, targets, 0.04).loss
+            return fused_loss
+        out: Tensor = looped(logits, targets, 0.04)
+        return out
+
+    return forward, student, teacher
+
+
+def _simclr(plan: Plan, manner: Manner, trunk: nn.Module, device: torch.device) -> Made:
+    student = nn.Sequential(trunk, SimCLRHead(trunk_width(plan))).to(device)
+    views = torch.randn(2 * plan.batch, 3, plan.global_side, plan.global_side, device=device)
+    loss = NTXentLoss() if manner.loss else published.looped_nt_xent
+
+    def forward() -> Tensor:
+        first, second = student(views).chunk(2)
+        out: Tensor = loss(first, second)
+        return out
+
+    return forward, student, None
+
+
+def trunk_width(plan: Plan) -> int:
+    """Channels of the trunk's features."""
+    return contenders.size_config(plan.size, plan.global_side).embed_dim
+
+
+def title(comparison: dict[str, Any]) -> str:
+    """What was compared."""
+    s = comparison["setting"]
+    crops = f"2 x {s['global_side']}"
+    if s["method"] == "dino":
+        crops += f" + {s['local_crops']} x {s['local_side']}, {s['out_dim']:,} outputs"
+    return f"{s['method']}, {s['size']}, {crops}, batch {s['batch']}, {s['dtype']}"
+
+
+def cells(comparison: dict[str, Any]) -> Sequence[Sequence[str]]:
+    """Lines of the table."""
+    return [
+        [
+            row["name"], f"{row['milliseconds']:.1f}", f"{1e3 / row['milliseconds']:.2f}",
+            "" if row["faster"] == 1.0 else f"{row['faster']:.2f} x",
+        ]
+        for row in comparison["rows"]
+    ]  # fmt: skip

@@ -1,0 +1,58 @@
+"""``convit-ssl bench model|step|data|scaling``: speed and memory, side by side."""
+
+from __future__ import annotations
+
+import argparse
+
+SUMMARY = "ours, timm's and VISSL's ConViT and a plain ViT side by side; steps, input, scaling"
+EXAMPLE = "convit-ssl bench model --sizes nano --sides 32 --images 4 --repeats 3"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One set of options for each benchmark."""
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="model|step|data|scaling")
+    model = kinds.add_parser("model", help="networks: forward, and forward + backward + step")
+    step = kinds.add_parser("step", help="a DINO or SimCLR step against the published manner")
+    data = kinds.add_parser("data", help="input pipelines, per image and core")
+    scaling = kinds.add_parser("scaling", help="1, 2, 4 processes; growth with the image side")
+    for kind in (model, step, data, scaling):
+        kind.add_argument("--device", default="cpu", help="cpu or cuda")
+        kind.add_argument(
+            "--repeats", type=int, default=9, help="rounds of which medians are taken"
+        )
+        kind.add_argument("--json", metavar="FILE", help="everything measured")
+        kind.add_argument("--markdown", metavar="FILE", help="the tables, with the command")
+    for kind in (model, step, scaling):
+        kind.add_argument("--threads", type=int, default=1, help="CPU threads")
+        kind.add_argument("--dtype", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16"])
+        kind.add_argument(
+            "--clock",
+            choices=["wall", "cpu"],
+            default="wall",
+            help="cpu: time of the thread alone, for busy machines and one thread",
+        )
+        kind.add_argument("--sizes", nargs="+", default=["tiny", "small"], help="nano .. base_plus")
+    model.add_argument("--sides", nargs="+", type=int, default=[96, 224, 384, 512], help="pixels")
+    model.add_argument("--images", type=int, default=8, help="batch at 14 x 14 patches")
+    model.add_argument("--modes", nargs="+", default=["forward", "training"])
+    model.add_argument("--contenders", nargs="+", default=["ours", "timm", "vissl", "vit"])
+    model.add_argument("--compile", action="store_true", help="torch.compile on every side")
+    model.add_argument("--figure", metavar="PNG", help="images/s against the image side")
+    step.add_argument("--methods", nargs="+", default=["dino", "simclr"])
+    step.add_argument("--images", type=int, default=2, help="batch")
+    step.add_argument("--global-side", type=int, default=224, help="pixels")
+    step.add_argument("--local-side", type=int, default=96, help="pixels")
+    step.add_argument("--local-crops", type=int, default=8)
+    step.add_argument("--out-dim", type=int, default=65536, help="prototypes of DINO")
+    scaling.add_argument("--sides", nargs="+", type=int, default=[96, 224, 384, 512, 768, 1024])
+    scaling.add_argument("--processes", nargs="+", type=int, default=[1, 2, 4])
+    scaling.add_argument("--images", type=int, default=2, help="batch of each process")
+    scaling.add_argument("--side", type=int, default=96, help="pixels, of the runs in processes")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    from convit_ssl.bench import commands
+
+    commands.run(args)
+    return 0
