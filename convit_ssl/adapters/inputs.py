@@ -212,7 +212,7 @@ def augment_config(options: Any) -> AugmentConfig:
 
 
 def build_mixup(options: Any) -> Any:
-    """Timm's mixup and cutmix of supervised training, or None."""
+    """Mixup and cutmix of supervised training, by timm, or None."""
     method = options.method
     if method.name != "supervised" or not (method.mixup or method.cutmix):
         return None

@@ -1,0 +1,54 @@
+"""The list of commands, and an example of each that can be run."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import shlex
+from pathlib import Path
+
+import pytest
+
+import convit_ssl.cli
+from convit_ssl import __version__
+from convit_ssl.cli.main import COMMANDS, build_parser, main, run_command
+
+
+def test_every_command_has_a_module_and_every_module_a_command() -> None:
+    (folder,) = convit_ssl.cli.__path__
+    found = {path.name.removesuffix("_command.py") for path in Path(folder).glob("*_command.py")}
+    assert found == set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_gives_an_example_that_the_command_itself_accepts(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run_command(name, ["--help"])
+    assert stopped.value.code == 0
+    command = importlib.import_module(f"convit_ssl.cli.{name}_command")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert " ".join(f"example: {command.EXAMPLE}".split()) in printed
+    words = shlex.split(command.EXAMPLE.splitlines()[0], comments=True)
+    assert words[:2] == ["convit-ssl", name]
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    command.add_arguments(parser)
+    parser.parse_args(words[2:])
+
+
+def test_top_level_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    text = build_parser().format_help()
+    for name, summary in COMMANDS.items():
+        assert name in text and summary in text
+    with pytest.raises(SystemExit) as stopped:
+        main(["--version"])
+    assert stopped.value.code == 0
+    assert __version__ in capsys.readouterr().out
+
+
+def test_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["trian"])
+    assert stopped.value.code == 2
+    assert "trian" in capsys.readouterr().err
