@@ -63,12 +63,18 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     command.add_arguments(parser)
     try:
-        return int(command.run(parser.parse_args(arguments)))
+        return int(command.run(_parse(parser, arguments)))
     except UserError as error:
         if debug:
             raise
         print(f"convit-ssl {name}: {error}", file=sys.stderr)
         return 2
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """Flags and key=value in any order, which argparse only allows without sub-commands."""
+    nested = any(isinstance(a, argparse._SubParsersAction) for a in parser._actions)
+    return parser.parse_args(arguments) if nested else parser.parse_intermixed_args(arguments)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

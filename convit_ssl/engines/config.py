@@ -85,7 +85,7 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
     valid = dotted_keys(tree)
     for key, value in values.items():
         _apply(tree, key, value, valid)
-    return Composed(tree, frozenset(values) | _own_keys(tree), is_ours=True)
+    return Composed(tree, _explicit(choices, values) | _own_keys(tree), is_ours=True)
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -231,6 +231,11 @@ def _parent(tree: DictConfig, key: str) -> tuple[DictConfig, str]:
             return OmegaConf.create({}), leaf
         node = child
     return node, leaf
+
+
+def _explicit(choices: Sequence[str], values: dict[str, Any]) -> frozenset[str]:
+    """The keys and the groups that the command line names."""
+    return frozenset(values) | {choice.partition("=")[0] for choice in choices}
 
 
 def _own_keys(tree: DictConfig) -> frozenset[str]:

@@ -17,7 +17,7 @@ from convit_ssl.engines.placement import Placement, place
 from convit_ssl.engines.scaling import scale
 from convit_ssl.errors import UserError
 from convit_ssl.methods import Choice
-from convit_ssl.models import ConViTConfig, create_config
+from convit_ssl.models import VARIANTS, ConViTConfig, create_config
 
 LABELLED = ("supervised", "linear")
 
@@ -118,7 +118,16 @@ def _follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
         return
     from convit_ssl.export import load_trunk
 
-    config = load_trunk(tree.weights, weights=tree.weights_from).config
+    loaded = load_trunk(tree.weights, weights=tree.weights_from)
+    config, provenance = loaded.config, vars(loaded)["provenance"]
+    variant = provenance.get("variant")
+    if variant in VARIANTS and variant != tree.trunk.variant:
+        if "trunk" in explicit or "trunk.variant" in explicit:
+            raise UserError(
+                f"{tree.weights} holds a {variant}, but trunk={tree.trunk.variant} is asked for; "
+                f"use trunk={variant}, or leave trunk out"
+            )
+        tree.trunk.variant = variant
     regularisation = ("drop_rate", "attn_drop_rate", "drop_path_rate", "global_pool", "local_init")
     for name, value in dataclasses.asdict(config).items():
         key = f"trunk.{name}"

@@ -1,0 +1,53 @@
+"""``convit-ssl finetune``: config=convit_finetune with its usual options as flags."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+SUMMARY = "fine-tune a checkpoint on labelled images, the whole network or the classifier first"
+EXAMPLE = "convit-ssl finetune runs/demo --data digits --device cpu --epochs 20"
+STARTED = time.time()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Flags for what is chosen most often; everything else as key=value."""
+    add = parser.add_argument
+    add("checkpoint", metavar="CKPT", help="run folder or checkpoint; ours, official or timm's")
+    add("--data", default="folder", help="digits, mnist5k, fashion_mnist, imagenet or folder")
+    add("--data-dir", help="folder with train/<class>/ and val/<class>/")
+    add("--subset", help="labelled images to use, such as fraction=0.1,seed=0 or per_class=10")
+    add("--weights", default="teacher", choices=("teacher", "student", "ema"))
+    add("--epochs", type=int, help="100 as published, or by the number of images")
+    add("--img-size", type=int, help="pixels; position embeddings are resampled to it")
+    add("--freeze-epochs", type=float, default=0.0, help="in which only the classifier learns")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--name", help="of the run folder under runs/")
+    add("--seed", type=int, default=0)
+    add("overrides", nargs="*", metavar="key=value", help="any other option of the experiment")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compose the experiment's command line and run it."""
+    from convit_ssl.engines.launch import run_experiment
+
+    given = {
+        "data_dir": args.data_dir,
+        "data.subset": args.subset,
+        "optim.epochs": args.epochs,
+        "crops.global_size": args.img_size,
+        "run.name": args.name,
+    }
+    arguments = [
+        "config=convit_finetune",
+        f"data={args.data}",
+        "run=gpu8" if args.device == "cuda" else "run=cpu",
+        f"run.device={args.device}",
+        f"weights={args.checkpoint}",
+        f"weights_from={args.weights}",
+        f"method.freeze_trunk_epochs={args.freeze_epochs}",
+        f"seed={args.seed}",
+        *(f"{key}={value}" for key, value in given.items() if value is not None),
+        *args.overrides,
+    ]
+    return run_experiment(arguments, STARTED)
