@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
+from convit_ssl.engines.placement import place
 from convit_ssl.methods import Choice, scale_to_data
-from convit_ssl.methods.scale import Method, Value
+from convit_ssl.methods.scale import Budget, Value
+from convit_ssl.methods.scale_tables import Method
+from convit_ssl.models import ConViTConfig, create_config
 
 # Name in methods/scale.py -> options that it sets.
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -20,6 +24,13 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "num_local_crops": ("crops.local_count",),
     "local_crop_size": ("crops.local_size",),
     "local_crop_scale": ("crops.local_scale",),
+    "lr": ("optim.lr",),
+    "hidden_dim": ("method.hidden_dim",),
+    "use_bn": ("method.use_bn",),
+    "bottleneck_dim": ("method.bottleneck_dim",),
+    "center_momentum": ("method.center_momentum",),
+    "weight_decay_end": ("optim.weight_decay_end",),
+    "drop_path_rate": ("trunk.drop_path_rate",),
     "momentum": ("method.momentum",),
     "out_dim": ("method.out_dim",),
     "teacher_temperature": ("method.teacher_temperature", "method.warmup_teacher_temperature"),
@@ -27,6 +38,16 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 # From so many images on, an experiment keeps the length, batch and head that it was published with.
 PUBLISHED_FROM = 200_000
+# A run on a processor ends within half an hour, unless the user sets its length.
+CPU_MINUTES = 24.0
+FEWEST_EPOCHS = 10
+# Of one core, and what a core adds to the others; measured with convit_nano, which comes to
+# 55 to 60 GFLOP/s before data and optimiser (results/small_collections_cpu_2026-11-21.md).
+CORE_FLOPS = 50e9
+SHARED_CORE = 0.85
+CROP_SECONDS = 2e-4
+STEP_SECONDS = 0.02
+LOOKS = 21
 SIZE_OF_IMAGE = ("patch_size", "global_crop_size", "local_crop_size", "num_local_crops")
 
 
@@ -45,21 +66,96 @@ def scale(
     method = cast(Method, "simclr" if labelled else tree.method.name)
     if tree.weights and tree.trunk.patch_size:
         explicit = explicit | {"trunk.patch_size"}
+    if labelled or tree.optim.name != "adamw":
+        explicit = explicit | {"optim.lr"}
     given = {name: _given(tree, keys) for name, keys in OPTIONS.items() if explicit & set(keys)}
-    rules = scale_to_data(images, size, method)
-    overrides = {name: value for name, value in given.items() if name in rules}
-    choices = scale_to_data(images, size, method, cast("dict[str, Value]", overrides))
+    width = _network(tree, 1).embed_dim
+    rules = scale_to_data(images, size, method, width=width)
+    overrides = cast("dict[str, Value]", {k: v for k, v in given.items() if k in rules})
+    budget = (
+        None if labelled or images >= PUBLISHED_FROM else _budget(tree, images, size, overrides)
+    )
+    choices = scale_to_data(images, size, method, overrides, width, budget)
     chosen: dict[str, Choice] = {}
     for name, choice in choices.items():
         if images >= PUBLISHED_FROM and name not in SIZE_OF_IMAGE:
             continue
-        if labelled and name == "global_crop_scale":
+        if labelled and name in ("global_crop_scale", "lr", "hidden_dim"):
             continue
         chosen[name] = choice
         if name not in overrides:
             for key in OPTIONS[name]:
                 OmegaConf.update(tree, key, _plain(choice.value))
     return chosen
+
+
+def _budget(
+    tree: DictConfig, images: int, size: tuple[int, int], overrides: dict[str, Value]
+) -> Budget | None:
+    """How many epochs fit into `CPU_MINUTES`; None for runs on GPUs."""
+    placement = place(tree.run, tree.data.workers)
+    if placement.device != "cpu":
+        return None
+    cores = placement.threads * placement.processes
+    method = cast(Method, tree.method.name)
+    few = Budget(FEWEST_EPOCHS, True, "")
+    sizes = scale_to_data(images, size, method, overrides, budget=few)
+    values = {name: cast(int, choice.value) for name, choice in sizes.items()}
+    work = cpu_seconds(_network(tree, values["patch_size"]), method, images, values)
+    speed = (cores if cores == 1 else cores * SHARED_CORE) * placement.nodes
+    epoch, looks = (part / speed for part in work)
+    fitting = int((CPU_MINUTES * 60 - looks) / epoch)
+    epochs = max(fitting, FEWEST_EPOCHS)
+    minutes = (epochs * epoch + looks) / 60
+    why = (
+        f"about {minutes:.0f} minutes at {epoch:.1f} s an epoch on {cores} CPU threads, "
+        "by the operations of this network"
+    )
+    return Budget(epochs, True, why)
+
+
+def cpu_seconds(
+    network: ConViTConfig, method: Method, images: int, sizes: dict[str, int]
+) -> tuple[float, float]:
+    """Seconds of one core for an epoch, and for all looks at the features.
+
+    Args:
+        network: with the patch size of the run.
+        method: whose teacher costs a forward pass of the global crops.
+        images: number of training images.
+        sizes: ``global_crop_size, batch_size`` and, of multi-crop methods, ``local_crop_size,
+            num_local_crops``.
+    """
+    whole = operations(network, sizes["global_crop_size"])
+    locals_ = sizes.get("num_local_crops", 0)
+    small = operations(network, sizes["local_crop_size"]) if locals_ else 0
+    student = 3 * (2 * whole + locals_ * small)
+    teacher = 2 * whole if method in ("dino", "moco_v3") else 0
+    crop = (2 + locals_) * CROP_SECONDS
+    steps = images / sizes["batch_size"]
+    epoch = images * ((student + teacher) / CORE_FLOPS + crop) + steps * STEP_SECONDS
+    return epoch, LOOKS * images * whole / CORE_FLOPS
+
+
+def operations(network: ConViTConfig, side: int) -> int:
+    """Floating-point operations of the forward pass of one image, products and sums apart."""
+    tokens = (side // network.patch_size) ** 2
+    dim = network.embed_dim
+    linear = tokens * dim * dim * (4 + 2 * network.mlp_ratio)
+    attention = 2 * tokens * tokens * dim
+    embedding = tokens * dim * network.in_chans * network.patch_size**2
+    return int(2 * (network.depth * (linear + attention) + embedding))
+
+
+def _network(tree: DictConfig, patch: int) -> ConViTConfig:
+    """The trunk as given, for its sizes alone."""
+    names = ("in_chans", "embed_dim", "depth", "mlp_ratio")
+    changes = {name: tree.trunk[name] for name in names if tree.trunk[name] is not None}
+    base = dataclasses.asdict(create_config(tree.trunk.variant))
+    # Not what must fit together, such as heads and width: the plan checks the network itself.
+    free = {"local_init": False, "num_heads": 1, "num_gpsa_layers": 0}
+    sizes = {"img_size": patch, "patch_size": patch}
+    return ConViTConfig(**{**base, **changes, **free, **sizes})
 
 
 def _given(tree: DictConfig, keys: tuple[str, ...]) -> Any:

@@ -1,19 +1,39 @@
 """Settings for the size of a collection: which value, and why.
 
 Published recipes are for 1.28 million photographs of 224 pixels. The tables
-below say what to use for fewer and smaller images; each value comes with its
+of `scale_tables` say what to use for fewer and smaller images; each value comes with its
 reason, and what the user gives wins.
 """
 
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from convit_ssl.errors import UserError
+from convit_ssl.methods.scale_tables import (
+    COLLECTION_RULES,
+    FEW_TOKENS_PATCHES,
+    FEW_TOKENS_SIDE,
+    FEWEST_LOCAL_PATCHES,
+    LARGEST_GLOBAL_CROP,
+    LOCAL_CROP_RULES,
+    LOCAL_SHARE,
+    MEASURED_WIDTH,
+    MOMENTUM_TEACHER,
+    MULTI_CROP,
+    PATCH_RULES,
+    PUBLISHED_RUNS,
+    SMALL_RUNS,
+    SMALLEST_GLOBAL_SHARE,
+    SMALLEST_LOCAL_SIDE,
+    STEPS_PER_EPOCH,
+    WARMUP_SHARE,
+    CollectionRule,
+    Method,
+)
 
 Value: TypeAlias = int | float | tuple[int | float, int | float]
-Method: TypeAlias = Literal["dino", "simclr", "moco_v3", "swav", "barlow_twins"]
 
 
 @dataclass(frozen=True)
@@ -25,73 +45,19 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class CollectionRule:
-    """What a collection of fewer than ``below`` images wants."""
+class Budget:
+    """What a slow machine allows: a run that ends, over the length that a rule would like.
 
-    below: int | float
-    epochs: int
-    batch_size: int
-    dino_out_dim: int
-    teacher_temperature: int | float
-    momentum: int | float
-    num_prototypes: int
-    why: str
-
-
-# Smallest first; the first row with more than the number of images is taken.
-# out_dim, teacher temperature and momentum under 20,000: lightly-train's defaults.
-COLLECTION_RULES = (
-    CollectionRule(2_000, 400, 64, 1024, 0.02, 0.99, 128, "under 2,000 images"),
-    CollectionRule(20_000, 200, 128, 1024, 0.02, 0.99, 512, "under 20,000 images"),
-    CollectionRule(200_000, 200, 256, 4096, 0.04, 0.996, 1024, "under 200,000 images"),
-    CollectionRule(float("inf"), 100, 512, 65536, 0.04, 0.996, 3000, "the published recipe"),
-)
-
-
-@dataclass(frozen=True)
-class PublishedRun:
-    """Length and batch of a method from 200,000 images up, in place of its row above."""
+    Attributes:
+        epochs: at most so many.
+        few_tokens: take larger patches. On a processor time goes with the tokens, and more
+            epochs gained more than smaller patches (results/small_collections_cpu_2026-11-21.md).
+        why: the reason, in words for the user.
+    """
 
     epochs: int
-    batch_size: int
-    warmup_epochs: int
+    few_tokens: bool
     why: str
-
-
-# Batches are those of all processes together.
-PUBLISHED_RUNS: dict[Method, PublishedRun] = {
-    "dino": PublishedRun(100, 512, 10, "as published for ViT-S/16"),
-    "simclr": PublishedRun(300, 1024, 40, "MoCo v3's protocol, its batch of 4096 cut to 1024"),
-    "moco_v3": PublishedRun(300, 1024, 40, "as published, the batch of 4096 cut to 1024"),
-    "swav": PublishedRun(100, 1024, 10, "as published, the batch of 4096 cut to 1024"),
-    "barlow_twins": PublishedRun(300, 1024, 10, "as published, the batch of 2048 cut to 1024"),
-}
-
-# (shorter side at least, patch): 7 to 14 patches a side from 7 up to 224 pixels.
-PATCH_RULES = ((112, 16), (56, 8), (28, 4), (14, 2), (1, 1))
-
-# (shorter side at least, local crops)
-LOCAL_CROP_RULES = ((96, 8), (48, 6), (24, 4), (1, 2))
-
-# Smallest share of the area in a global crop, where local crops end; DINO's and SwAV's
-# published ones, and 0.2 for two views as in MoCo v1 and v2.
-SMALLEST_GLOBAL_SHARE: dict[Method, float] = {
-    "dino": 0.4,
-    "simclr": 0.2,
-    "moco_v3": 0.2,
-    "swav": 0.14,
-    "barlow_twins": 0.2,
-}
-
-_LARGEST_GLOBAL_CROP = 224
-_LOCAL_SHARE = 96 / 224  # of the global crop's side, as published
-_FEWEST_LOCAL_PATCHES = 3
-_SMALLEST_LOCAL_SIDE = 12  # pixels of the original image that a local crop should show
-_WARMUP_SHARE = 0.1  # of the epochs, up to what is published
-_STEPS_PER_EPOCH = 16  # at least, or the batch is halved
-
-_MULTI_CROP = frozenset({"dino", "swav"})
-_MOMENTUM_TEACHER = frozenset({"dino", "moco_v3"})
 
 
 @dataclass
@@ -122,6 +88,8 @@ def scale_to_data(
     image_size: int | tuple[int, int],
     method: Method = "dino",
     overrides: Mapping[str, Value] | None = None,
+    width: int = 432,
+    budget: Budget | None = None,
 ) -> dict[str, Choice]:
     """Settings for a collection, by name, each with its reason.
 
@@ -130,12 +98,16 @@ def scale_to_data(
         image_size: pixels, one number or (height, width); of a typical image.
         method: which settings are needed.
         overrides: values that win; settings that follow from them follow.
+        width: channels of a token, which the learning rate and the heads follow.
+        budget: what a slow machine allows.
 
     Returns:
         ``epochs, warmup_epochs, batch_size, patch_size, global_crop_size`` and
         ``global_crop_scale`` for all; ``num_local_crops, local_crop_size,
         local_crop_scale`` for DINO and SwAV; ``momentum`` for DINO and MoCo v3;
-        ``out_dim, teacher_temperature`` for DINO; ``num_prototypes`` for SwAV.
+        ``out_dim, teacher_temperature`` for DINO; ``num_prototypes`` for SwAV. Under 200,000
+        images also ``lr`` (per 256 images) and ``hidden_dim`` for DINO and SimCLR, and
+        ``use_bn, bottleneck_dim, center_momentum, weight_decay_end, drop_path_rate`` for DINO.
 
     Raises:
         UserError: fewer than two images, no image size, an unknown override.
@@ -147,10 +119,12 @@ def scale_to_data(
             "images, so it needs at least 2 of at least 1 pixel: check the data folder"
         )
     chooser = _Chooser(overrides or {})
-    rule = next(row for row in COLLECTION_RULES if num_images < row.below)
-    _choose_length(chooser, rule, num_images, method)
-    _choose_crops(chooser, side, method)
+    rule = _rule(num_images)
+    _choose_length(chooser, num_images, method, budget)
+    _choose_crops(chooser, side, method, budget)
     _choose_method(chooser, rule, method)
+    if rule is not COLLECTION_RULES[-1]:
+        _choose_for_width(chooser, method, width)
     _refuse_unknown(chooser)
     return chooser.choices
 
@@ -167,58 +141,75 @@ def describe(choices: Mapping[str, Choice]) -> str:
 
 
 def _choose_length(
-    chooser: _Chooser, rule: CollectionRule, num_images: int, method: Method
+    chooser: _Chooser, num_images: int, method: Method, budget: Budget | None
 ) -> None:
-    published = PUBLISHED_RUNS[method]
+    rule, published = _rule(num_images), PUBLISHED_RUNS[method]
     large = rule is COLLECTION_RULES[-1]
     row = published if large else rule
     why = f"{num_images:,} images: {row.why}"
-    epochs = chooser.whole("epochs", row.epochs, why)
+    length, because = row.epochs, why
+    if budget and budget.epochs < length:
+        length, because = budget.epochs, f"{budget.why}; without that limit {length}"
+    epochs = chooser.whole("epochs", length, because)
     if epochs == published.epochs and large:
         chooser.whole("warmup_epochs", published.warmup_epochs, published.why)
     else:
-        warmup = min(round(epochs * _WARMUP_SHARE), 10)
+        warmup = min(round(epochs * WARMUP_SHARE), 10)
         chooser.whole("warmup_epochs", warmup, f"a tenth of {epochs} epochs, at most 10")
     batch = row.batch_size
-    while batch > 2 and num_images // batch < _STEPS_PER_EPOCH:
+    if not large and method in SMALL_RUNS:
+        batch = min(batch, SMALL_RUNS[method].batch_size)
+    full = batch
+    while batch > 2 and num_images // batch < STEPS_PER_EPOCH:
         batch //= 2
     reason = why
-    if batch != row.batch_size:
-        reason += f"; halved until an epoch has {_STEPS_PER_EPOCH} steps"
+    if batch != full:
+        reason += f"; halved until an epoch has {STEPS_PER_EPOCH} steps"
     chooser.whole("batch_size", min(batch, num_images), reason)
 
 
-def _choose_crops(chooser: _Chooser, side: int, method: Method) -> None:
-    patch = _row(PATCH_RULES, min(side, _LARGEST_GLOBAL_CROP))
-    patch = chooser.whole("patch_size", patch, f"7 to 14 patches along {side} pixels")
+def _choose_crops(chooser: _Chooser, side: int, method: Method, budget: Budget | None) -> None:
+    shown = min(side, LARGEST_GLOBAL_CROP)
+    patch, because = _row(PATCH_RULES, shown), f"7 to 14 patches along {side} pixels"
+    if budget and budget.few_tokens:
+        fitting = (size for size in FEW_TOKENS_PATCHES if shown // size >= FEW_TOKENS_SIDE)
+        patch = next(fitting, 1)
+        because = f"few patches along {side} pixels: epochs count for more on a processor"
+    patch = chooser.whole("patch_size", patch, because)
     if patch < 1:
         raise UserError(f"patch_size={patch}: give at least 1 pixel")
-    crop = max(min(side, _LARGEST_GLOBAL_CROP) // patch, 1) * patch
+    crop = max(shown // patch, 1) * patch
     crop = chooser.whole(
         "global_crop_size", crop, f"the image's {side} pixels in whole patches, at most 224"
     )
     smallest = SMALLEST_GLOBAL_SHARE[method]
+    alone = bool(budget and budget.few_tokens and method == "dino")
+    if alone and not chooser.overrides.get("num_local_crops"):
+        smallest = 0.25  # the global crops have to differ by themselves
     chooser.pick("global_crop_scale", (smallest, 1.0), f"share of the image's area for {method}")
-    if method not in _MULTI_CROP:
+    if method not in MULTI_CROP:
         return
     count = _row(LOCAL_CROP_RULES, side)
-    chooser.whole("num_local_crops", count, f"images of {side} pixels; 8 as published from 96 up")
-    local = max(round(crop * _LOCAL_SHARE / patch), _FEWEST_LOCAL_PATCHES) * patch
+    reason = f"images of {side} pixels; 8 as published from 96 up"
+    if alone:
+        count, reason = 0, "on a processor 4 local crops gained less than the epochs they cost"
+    chooser.whole("num_local_crops", count, reason)
+    local = max(round(crop * LOCAL_SHARE / patch), FEWEST_LOCAL_PATCHES) * patch
     chooser.whole(
         "local_crop_size",
         min(local, crop),
-        f"3/7 of the global crop, in whole patches, at least {_FEWEST_LOCAL_PATCHES}",
+        f"3/7 of the global crop, in whole patches, at least {FEWEST_LOCAL_PATCHES}",
     )
-    least = round(min(max(0.05, (_SMALLEST_LOCAL_SIDE / side) ** 2), smallest / 2), 3)
+    least = round(min(max(0.05, (SMALLEST_LOCAL_SIDE / side) ** 2), smallest / 2), 3)
     chooser.pick(
         "local_crop_scale",
         (least, smallest),
-        f"0.05 as published, more where that is under {_SMALLEST_LOCAL_SIDE} pixels a side",
+        f"0.05 as published, more where that is under {SMALLEST_LOCAL_SIDE} pixels a side",
     )
 
 
 def _choose_method(chooser: _Chooser, rule: CollectionRule, method: Method) -> None:
-    if method in _MOMENTUM_TEACHER:
+    if method in MOMENTUM_TEACHER:
         momentum = rule.momentum if method == "dino" else 0.99
         reason = rule.why if method == "dino" else "as published for ViTs"
         chooser.pick("momentum", momentum, f"{reason}; rises to 1 by a cosine")
@@ -229,12 +220,36 @@ def _choose_method(chooser: _Chooser, rule: CollectionRule, method: Method) -> N
         chooser.whole("num_prototypes", rule.num_prototypes, rule.why)
 
 
+def _choose_for_width(chooser: _Chooser, method: Method, width: int) -> None:
+    """Learning rate and head of DINO and SimCLR, whose published ones are for wide networks."""
+    if method not in SMALL_RUNS:
+        return
+    batch = chooser.choices["batch_size"].value
+    assert not isinstance(batch, tuple)
+    rate = float(f"{SMALL_RUNS[method].rate * min(MEASURED_WIDTH / width, 1.0) * 256 / batch:.2g}")
+    chooser.pick(
+        "lr", rate, f"per 256 images: {rate * batch / 256:.2g} a step; less for wider networks"
+    )
+    hidden = min(4 * width, 2048)
+    chooser.whole("hidden_dim", hidden, f"four times the network's {width}, at most 2048")
+    if method == "dino":
+        chooser.pick("use_bn", 1, "few images and a narrow network end in one output without it")
+        chooser.whole("bottleneck_dim", min(width, 256), f"as the network's {width}, at most 256")
+        chooser.pick("center_momentum", 0.5, "at high rates the outputs outrun a slower centre")
+        chooser.pick("weight_decay_end", 0.1, "0.4 as published is for long runs")
+        chooser.pick("drop_path_rate", 0.0, "a narrow network has no layer to spare")
+
+
 def _refuse_unknown(chooser: _Chooser) -> None:
     for name in chooser.overrides:
         if name not in chooser.choices:
             near = difflib.get_close_matches(name, chooser.choices, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(chooser.choices)}"
             raise UserError(f"{name} is no setting that is scaled to the data; {hint}")
+
+
+def _rule(num_images: int) -> CollectionRule:
+    return next(row for row in COLLECTION_RULES if num_images < row.below)
 
 
 def _row(rules: tuple[tuple[int, int], ...], side: int) -> int:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from convit_ssl.errors import UserError
 from convit_ssl.methods import Choice, scale_to_data
-from convit_ssl.methods.scale import Method, describe
+from convit_ssl.methods.scale import Budget, describe
+from convit_ssl.methods.scale_tables import Method
 
 METHODS: list[Method] = ["dino", "simclr", "moco_v3", "swav", "barlow_twins"]
 
@@ -57,8 +58,9 @@ def test_the_published_recipe_on_imagenet() -> None:
 def test_small_collections(images: int) -> None:
     chosen = values(scale_to_data(images, 64))
     assert chosen["out_dim"] == 1024
-    assert chosen["teacher_temperature"] == 0.02
-    assert chosen["momentum"] == 0.99
+    assert 0.02 <= float(str(chosen["teacher_temperature"])) <= 0.03
+    assert 0.96 < float(str(chosen["momentum"])) < 0.99
+    assert chosen["use_bn"] == 1
     assert values(scale_to_data(20_000, 64))["out_dim"] != 1024
 
 
@@ -75,7 +77,7 @@ def test_small_images(side: int, patch: int, crop: int, local: int) -> None:
 def test_overrides_win_and_what_follows_follows() -> None:
     choices = scale_to_data(4_900, 64, overrides={"patch_size": 4, "momentum": 0.5})
     assert choices["momentum"].value == 0.5
-    assert choices["momentum"].reason.startswith("given (the rule says 0.99:")
+    assert choices["momentum"].reason.startswith("given (the rule says 0.98:")
     assert choices["patch_size"].value == 4
     assert choices["local_crop_size"].value == 28  # 3/7 of 64 in patches of 4
     assert scale_to_data(4_900, 64, overrides={"epochs": 7})["warmup_epochs"].value == 1
@@ -90,8 +92,8 @@ def test_large_collections_take_each_methods_own_length() -> None:
 
 def test_every_method_gets_its_own_settings() -> None:
     names = {method: set(scale_to_data(4_900, 64, method)) for method in METHODS}
-    assert names["simclr"] == names["barlow_twins"]
-    assert names["moco_v3"] - names["simclr"] == {"momentum"}
+    assert names["simclr"] - names["moco_v3"] == {"lr", "hidden_dim"}
+    assert names["moco_v3"] - names["barlow_twins"] == {"momentum"}
     assert "num_prototypes" in names["swav"]
     assert {"out_dim", "teacher_temperature"} <= names["dino"]
 
@@ -99,7 +101,40 @@ def test_every_method_gets_its_own_settings() -> None:
 def test_table_for_the_user() -> None:
     lines = describe(scale_to_data(4_900, 64)).splitlines()
     assert lines[0].split(maxsplit=2) == ["epochs", "200", "4,900 images: under 20,000 images"]
-    assert len(lines) == 12
+    assert len(lines) == 19
+
+
+def test_rate_and_head_follow_the_network_and_the_batch() -> None:
+    nano = values(scale_to_data(4_900, 64, "simclr", width=128))
+    assert (nano["lr"], nano["batch_size"], nano["hidden_dim"]) == (0.004, 128, 512)
+    halved = values(scale_to_data(4_900, 64, "simclr", {"batch_size": 64}, width=128))
+    assert halved["lr"] == 0.008  # the same rate a step
+    wide = values(scale_to_data(4_900, 64, "simclr", width=1024))
+    assert (wide["lr"], wide["hidden_dim"]) == (0.0005, 2048)
+    assert "lr" not in scale_to_data(200_000, 64, "simclr", width=128)
+
+
+@given(images=st.integers(2, 199_999), side=st.integers(1, 512), method=st.sampled_from(METHODS))
+def test_a_budget_shortens_and_never_lengthens(images: int, side: int, method: Method) -> None:
+    plain = values(scale_to_data(images, side, method))
+    for epochs in (10, 1_000):
+        budget = Budget(epochs, True, "a day")
+        short = scale_to_data(images, side, method, budget=budget)
+        assert short["epochs"].value == min(epochs, int(str(plain["epochs"])))
+        assert ("a day; without that limit" in short["epochs"].reason) == (epochs == 10)
+        patch, crop = (int(str(short[name].value)) for name in ("patch_size", "global_crop_size"))
+        assert crop % patch == 0
+        assert crop <= min(side, 224)
+        assert crop // patch >= min(side, 4)
+    assert scale_to_data(images, side, method, {"epochs": 3}, budget=budget)["epochs"].value == 3
+
+
+@pytest.mark.parametrize(
+    ("side", "patch"), [(3, 1), (8, 2), (28, 7), (32, 8), (64, 16), (96, 16), (500, 16)]
+)
+def test_few_tokens_for_processors(side: int, patch: int) -> None:
+    choices = scale_to_data(4_900, side, "simclr", budget=Budget(10, True, ""))
+    assert choices["patch_size"].value == patch
 
 
 @pytest.mark.parametrize(

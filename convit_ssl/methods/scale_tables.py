@@ -1,0 +1,103 @@
+"""Tables of settings by the size of a collection; `scale` reads them."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Method: TypeAlias = Literal["dino", "simclr", "moco_v3", "swav", "barlow_twins"]
+
+
+@dataclass(frozen=True)
+class CollectionRule:
+    """What a collection of fewer than ``below`` images wants."""
+
+    below: int | float
+    epochs: int
+    batch_size: int
+    dino_out_dim: int
+    teacher_temperature: int | float
+    momentum: int | float
+    num_prototypes: int
+    why: str
+
+
+# Smallest first; the first row with more than the number of images is taken.
+# out_dim under 20,000: lightly-train's default; teacher temperature and momentum: measured, since
+# a teacher that is slower than the run is short, or less sharp, taught less.
+COLLECTION_RULES = (
+    CollectionRule(2_000, 400, 64, 1024, 0.03, 0.97, 128, "under 2,000 images"),
+    CollectionRule(20_000, 200, 128, 1024, 0.025, 0.98, 512, "under 20,000 images"),
+    CollectionRule(200_000, 200, 256, 4096, 0.04, 0.996, 1024, "under 200,000 images"),
+    CollectionRule(float("inf"), 100, 512, 65536, 0.04, 0.996, 3000, "the published recipe"),
+)
+
+
+@dataclass(frozen=True)
+class PublishedRun:
+    """Length and batch of a method from 200,000 images up, in place of its row above."""
+
+    epochs: int
+    batch_size: int
+    warmup_epochs: int
+    why: str
+
+
+# Batches are those of all processes together.
+PUBLISHED_RUNS: dict[Method, PublishedRun] = {
+    "dino": PublishedRun(100, 512, 10, "as published for ViT-S/16"),
+    "simclr": PublishedRun(300, 1024, 40, "MoCo v3's protocol, its batch of 4096 cut to 1024"),
+    "moco_v3": PublishedRun(300, 1024, 40, "as published, the batch of 4096 cut to 1024"),
+    "swav": PublishedRun(100, 1024, 10, "as published, the batch of 4096 cut to 1024"),
+    "barlow_twins": PublishedRun(300, 1024, 10, "as published, the batch of 2048 cut to 1024"),
+}
+
+# (shorter side at least, patch): 7 to 14 patches a side from 7 up to 224 pixels.
+PATCH_RULES = ((112, 16), (56, 8), (28, 4), (14, 2), (1, 1))
+
+# For few tokens: the largest that leaves 4 patches a side, but no larger than was tried.
+FEW_TOKENS_PATCHES = (16, 8, 7, 4, 2, 1)
+FEW_TOKENS_SIDE = 4
+
+# (shorter side at least, local crops)
+LOCAL_CROP_RULES = ((96, 8), (48, 6), (24, 4), (1, 2))
+
+# Smallest share of the area in a global crop, where local crops end; DINO's and SwAV's
+# published ones, and 0.2 for two views as in MoCo v1 and v2.
+SMALLEST_GLOBAL_SHARE: dict[Method, float] = {
+    "dino": 0.4,
+    "simclr": 0.2,
+    "moco_v3": 0.2,
+    "swav": 0.14,
+    "barlow_twins": 0.2,
+}
+
+LARGEST_GLOBAL_CROP = 224
+LOCAL_SHARE = 96 / 224  # of the global crop's side, as published
+FEWEST_LOCAL_PATCHES = 3
+SMALLEST_LOCAL_SIDE = 12  # pixels of the original image that a local crop should show
+WARMUP_SHARE = 0.1  # of the epochs, up to what is published
+STEPS_PER_EPOCH = 16  # at least, or the batch is halved
+
+
+@dataclass(frozen=True)
+class SmallRun:
+    """What a method wants under 200,000 images and for a network of `MEASURED_WIDTH` channels.
+
+    Attributes:
+        rate: AdamW's learning rate of a step, whatever the batch.
+        batch_size: at most.
+    """
+
+    rate: float
+    batch_size: int
+
+
+# On 3,920 textures of 64 pixels (results/small_collections_cpu_2026-11-21.md); the published
+# rates, for wide networks and large batches, left them where they began.
+SMALL_RUNS: dict[Method, SmallRun] = {
+    "dino": SmallRun(2e-3, 64),
+    "simclr": SmallRun(2e-3, 128),
+}
+MEASURED_WIDTH = 128
+
+MULTI_CROP = frozenset({"dino", "swav"})
+MOMENTUM_TEACHER = frozenset({"dino", "moco_v3"})
