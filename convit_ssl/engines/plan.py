@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from convit_ssl.data import ImageFiles, open_dataset
 from convit_ssl.engines.config import Composed
+from convit_ssl.engines.keys import hint
 from convit_ssl.engines.placement import Placement, place
 from convit_ssl.engines.scaling import scale
 from convit_ssl.errors import UserError
@@ -51,6 +52,7 @@ def make_plan(composed: Composed) -> Plan:
             do not fit.
     """
     tree = composed.tree
+    _check_variant(tree)
     placement = place(tree.run, tree.data.workers)
     train = _open_train(tree)
     labelled = tree.method.name in LABELLED
@@ -141,6 +143,15 @@ def _follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
         tree.trunk[name] = value
 
 
+def _check_variant(tree: DictConfig) -> None:
+    name = tree.trunk.variant
+    if name not in VARIANTS:
+        raise UserError(
+            f"unknown trunk.variant {name!r}{hint(str(name), VARIANTS)} "
+            f"(there are: {', '.join(VARIANTS)})"
+        )
+
+
 def _check_views(tree: DictConfig) -> None:
     if tree.augment not in ("fast", "pil", "device"):
         raise UserError(f"augment={tree.augment!r}: use fast, pil or device")
@@ -165,6 +176,8 @@ def patch_size(tree: DictConfig) -> int:
 def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], labelled: bool) -> None:
     """Absolute numbers for VISSL from epochs, rates per 256 images, and the world size."""
     optim, world = tree.optim, placement.world_size
+    if optim.name not in ("adamw", "sgd", "lars"):
+        raise UserError(f"optim.name={optim.name!r}: use adamw, sgd or lars")
     images = facts["images"]
     if world > images:
         raise UserError(
@@ -200,8 +213,6 @@ def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], label
         "num_classes": facts["classes"],
         "test_model": labelled,
     }
-    if optim.name not in ("adamw", "sgd", "lars"):
-        raise UserError(f"optim.name={optim.name!r}: use adamw, sgd or lars")
 
 
 def default_name(tree: DictConfig) -> str:
