@@ -61,7 +61,7 @@ class Run:
             )
         return self
 
-    def wait(self, timeout: float = 300.0) -> int:
+    def wait(self, timeout: float = 900.0) -> int:
         """Its exit code; negative where a signal ended it."""
         try:
             return self.process.wait(timeout)
@@ -98,7 +98,7 @@ class Run:
     def reached(self, step: int) -> Callable[[], bool]:
         return lambda: self.steps() >= step
 
-    def until(self, condition: Callable[[], bool], timeout: float = 120.0) -> None:
+    def until(self, condition: Callable[[], bool], timeout: float = 400.0) -> None:
         """Wait for something to be so while the run goes on."""
         deadline = time.monotonic() + timeout
         while not condition():

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
@@ -138,10 +139,23 @@ def _compose_groups(overrides: Sequence[str]) -> DictConfig:
             warnings.simplefilter("ignore")
             return compose("defaults", overrides=[search, *overrides])
     except MissingConfigException as error:
+        _refuse_missing(str(error.missing_cfg_file or ""))
         _refuse_choice(overrides, error)
+    except yaml.YAMLError as error:
+        raise UserError(f"an experiment file cannot be read: {_first_lines(error)}") from None
     except (ConfigCompositionException, HydraException, ValueError) as error:
         _refuse_choice(overrides, error)
     raise AssertionError("unreachable")
+
+
+def _refuse_missing(file: str) -> None:
+    """Name what a file's defaults list asks for in vain."""
+    group, _, name = file.strip("/").rpartition("/")
+    if group in GROUPS and group != "config":
+        names = _names(group)
+        raise UserError(
+            f"unknown {group} {name!r}{hint(name, names)} (there are: {', '.join(names)})"
+        ) from None
 
 
 def _refuse_choice(overrides: Sequence[str], error: Exception) -> None:

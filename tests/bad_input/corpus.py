@@ -1,0 +1,255 @@
+"""Files that no one should have, and what is said about each.
+
+    python tests/bad_input/corpus.py FOLDER
+
+writes them, with `expected.json`: a regular expression per file that the one message matches.
+Everything is made from fixed seeds.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import struct
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+Files = dict[str, tuple[bytes, str]]
+NO_TEXT = "is not a text file"
+NO_CONVIT = "holds no ConViT"
+CUT = r"no readable checkpoint|cut short"
+
+
+def _image(kind: str, side: int = 64, mode: str = "RGB", **options: Any) -> bytes:
+    noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).convert(mode).save(file, kind, **options)
+    return file.getvalue()
+
+
+def _chunk(name: bytes, data: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(name + data))
+    return struct.pack(">I", len(data)) + name + data + checksum
+
+
+def _png_header(width: int, height: int, depth: int = 8, colour: int = 2) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header)
+
+
+def images() -> Files:
+    """Images that cannot be decoded. Each is reported with its reason and replaced."""
+    png, jpeg, gif, webp, tiff, bmp = (
+        _image(kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")
+    )
+    flipped = bytearray(png)
+    flipped[len(png) // 2] ^= 0xFF
+    bomb = _png_header(60_000, 60_000) + _chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+    any_reason = r"\S"
+    return {
+        "empty.png": (b"", "empty"),
+        "one_byte.jpg": (b"\xff", any_reason),
+        "text.png": (b"this is no image\n", "not an image"),
+        "page.jpg": (b"<!DOCTYPE html><title>404</title>", "not an image"),
+        "script.png": (b"#!/bin/sh\ntouch /tmp/sprung\n", "not an image"),
+        "json.jpeg": (b'{"error": "rate limit"}', "not an image"),
+        "zeros.png": (bytes(4096), "not an image"),
+        "noise.jpg": (np.random.default_rng(1).bytes(4096), any_reason),
+        "zip.png": (b"PK\x03\x04" + bytes(100), "not an image"),
+        "gzip.png": (b"\x1f\x8b\x08" + bytes(100), "not an image"),
+        "pointer.png": (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n",
+            "not an image",
+        ),
+        "cut.png": (png[: len(png) // 2], "truncated|broken|incomplete"),
+        "cut.jpg": (jpeg[: len(jpeg) // 2], "truncated|premature|damaged|incomplete"),
+        "cut.gif": (gif[:60], any_reason),
+        "cut.webp": (webp[: len(webp) // 2], any_reason),
+        "cut.tiff": (tiff[: len(tiff) // 2], any_reason),
+        "cut.bmp": (bmp[: len(bmp) // 2], "truncated"),
+        "header_only.png": (_png_header(64, 64), any_reason),
+        "header_only.jpg": (jpeg[:20], any_reason),
+        "no_pixels.png": (_png_header(0, 0) + _chunk(b"IEND", b""), any_reason),
+        "bad_depth.png": (_png_header(8, 8, depth=3), any_reason),
+        "flipped.png": (bytes(flipped), any_reason),
+        "bomb.png": (bomb, "pixels"),
+        "wide_bomb.png": (_png_header(2**31 - 1, 1000), any_reason),
+        "svg.png": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "not an image"),
+        "script.eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", any_reason),
+    }
+
+
+def lists() -> Files:
+    """Lists of images (``data.subset=list=FILE``) that name what is not there."""
+    return {
+        "empty.txt": (b"", "is empty"),
+        "blank.txt": (b"\n \n\t\n", "is empty"),
+        "unknown.txt": (b"nobody.png\n", "nobody.png"),
+        "half_known.txt": (b"0_00.png\nnobody.png\n", "nobody.png"),
+        "binary.txt": (bytes(range(256)), NO_TEXT),
+        "latin.txt": ("caf\u00e9.png\n".encode("latin-1"), NO_TEXT),
+        "utf16.txt": ("0_00.png\n".encode("utf-16"), NO_TEXT),
+        "outside.txt": (b"../../etc/passwd\n", "passwd"),
+        "absolute.txt": (b"/etc/passwd\n", "passwd"),
+        "numbers.txt": (b"1\n2\n3\n", "1"),
+        "table.csv": (b"path,label\n0_00.png,0\n", "path,label"),
+        "pickle.txt": (pickle.dumps(["0_00.png"]), NO_TEXT),
+        "array.npy": (_array(), NO_TEXT),
+    }
+
+
+def _array() -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    return file.getvalue()
+
+
+class _Trap:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.folder,)
+
+
+def _torch(content: Any, **options: Any) -> bytes:
+    file = io.BytesIO()
+    torch.save(content, file, **options)
+    return file.getvalue()
+
+
+def _zip(**members: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name.replace("__", "/"), data)
+    return file.getvalue()
+
+
+def checkpoints(trap: str) -> Files:
+    """Checkpoints that are damaged, foreign or malicious.
+
+    Args:
+        trap: a folder that a malicious one tries to make.
+    """
+    weights = _torch({"model": {"cls_token": torch.zeros(1, 1, 8)}})
+    legacy = _torch({"a": torch.zeros(3)}, _use_new_zipfile_serialization=False)
+    wrong = {"patch_embed.proj.weight": torch.zeros(36, 3), "cls_token": torch.zeros(1, 1, 36)}
+    safe_header = struct.pack("<Q", 2**40)
+    return {
+        "empty.pth": (b"", CUT),
+        "text.pth": (b"weights are at http://example.org\n", CUT),
+        "cut.pth": (weights[: len(weights) // 2], CUT),
+        "cut_end.pth": (weights[:-20], CUT),
+        "cut_legacy.pth": (legacy[: len(legacy) // 2], CUT),
+        "zeros.pth": (bytes(2048), CUT),
+        "zip_without_pickle.pth": (_zip(readme=b"hello"), CUT),
+        "zip_of_nothing.pth": (_zip(), CUT),
+        "trap.pth": (_torch({"model": _Trap(trap)}), "refused: reading it would call"),
+        "trap_legacy.pth": (pickle.dumps(_Trap(trap)), "refused|no readable checkpoint"),
+        "trap_in_zip.pth": (
+            _zip(archive__data__pkl=pickle.dumps(_Trap(trap))),
+            "refused|no readable checkpoint",
+        ),
+        "list.pth": (_torch([1, 2, 3]), NO_CONVIT),
+        "number.pth": (_torch(3.0), NO_CONVIT),
+        "no_tensors.pth": (_torch({"epoch": 3}), NO_CONVIT),
+        "foreign.pth": (_torch({"conv1.weight": torch.zeros(4, 3, 3, 3)}), "conv1.weight"),
+        "wrong_rank.pth": (_torch(wrong), "has shape"),
+        "half.pth": (weights, NO_CONVIT),
+        "empty.safetensors": (b"", CUT),
+        "long_header.safetensors": (safe_header + b"{}", CUT),
+        "cut.safetensors": (struct.pack("<Q", 50) + b'{"a":{"dtype":"F32"', CUT),
+        "bad_json.safetensors": (struct.pack("<Q", 4) + b"{a:}", CUT),
+        "graph.onnx": (b"\x08\x07", "ONNX graph"),
+    }
+
+
+BASE = """# @package _global_
+defaults:
+  - /vissl/base
+  - /data: digits
+  - /trunk: convit_nano
+  - /method: dino
+  - /optim: adamw
+  - /run: cpu
+  - _self_
+experiment: mine
+"""
+
+
+def configs() -> Files:
+    """Experiment files with a mistake."""
+    texts = {
+        "typo_in_key": (BASE + "optim:\n  lerning_rate: 0.1\n", r"optim\.lerning_rate"),
+        "typo_in_section": (BASE + "optimm:\n  lr: 0.1\n", "optimm"),
+        "text_for_number": (BASE + "optim:\n  epochs: many\n", "epochs|many"),
+        "number_for_section": (BASE + "optim: 3\n", r"\S"),
+        "list_for_number": (BASE + "optim:\n  lr: [1, 2]\n", r"optim\.lr"),
+        "unknown_group": (
+            BASE.replace("/data: digits", "/data: digit"),
+            "unknown data 'digit'; did you mean 'digits'",
+        ),
+        "unknown_method": (BASE + "method:\n  name: dyno\n", "dyno"),
+        "unknown_method_key": (BASE + "method:\n  out_dims: 3\n", r"out_dims"),
+        "bad_indent": (BASE + "optim:\n lr: 1\n   epochs: 2\n", "cannot be read.*line 13"),
+        "tab": (BASE + "optim:\n\tlr: 1\n", "cannot be read"),
+        "open_bracket": (BASE + "optim: {lr: 1\n", "cannot be read.*line 11"),
+        "python_tag": (
+            BASE + "seed: !!python/object/apply:os.mkdir ['TRAP']\n",
+            "cannot be read: could not determine a constructor for the tag",
+        ),
+        "binary": ("\x00\x01\x02", "cannot be read"),
+        "dangling": (BASE + "seed: ${no.such.key}\n", r"no\.such\.key|seed"),
+        "circle": (BASE + "seed: ${seed}\n", "does not resolve: Recursive"),
+        "environment": (BASE + "seed: ${oc.env:CONVIT_SSL_NO_SUCH}\n", "CONVIT_SSL_NO_SUCH|seed"),
+        "no_defaults": ("# @package _global_\nexperiment: mine\n", r"\S"),
+        "wrong_device": (BASE + "run:\n  device: tpu\n", "tpu"),
+    }
+    return {f"{name}.yaml": (text.encode(), words) for name, (text, words) in texts.items()}
+
+
+def write(folder: Path) -> dict[str, dict[str, str]]:
+    """Write the corpus; returns the expected words by kind and file."""
+    trap = str(folder / "sprung")
+    kinds = {
+        "images": images(),
+        "lists": lists(),
+        "checkpoints": checkpoints(trap),
+        "configs": configs(),
+    }
+    expected: dict[str, dict[str, str]] = {}
+    for kind, files in kinds.items():
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for name, (data, _) in files.items():
+            (folder / kind / name).write_bytes(data.replace(b"TRAP", trap.encode()))
+        expected[kind] = {name: words for name, (_, words) in files.items()}
+    (folder / "expected.json").write_text(json.dumps(expected, indent=1, sort_keys=True) + "\n")
+    return expected
+
+
+def names(kind: str) -> list[str]:
+    """The files of a kind, without writing them."""
+    kinds: dict[str, Files] = {
+        "images": images(),
+        "lists": lists(),
+        "checkpoints": checkpoints("/nowhere"),
+        "configs": configs(),
+    }
+    return sorted(kinds[kind])
+
+
+if __name__ == "__main__":
+    total = sum(len(files) for files in write(Path(sys.argv[1])).values())
+    print(f"{total} files in {sys.argv[1]}")

@@ -1,0 +1,91 @@
+"""Every file of the corpus: no crash, no traceback, one message that says what is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from convit_ssl.data import FaultLog, open_dataset
+from convit_ssl.data.samples import SampleReader, UnreadableImageError
+from convit_ssl.errors import UserError
+from tests.bad_input import corpus
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    corpus.write(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _nothing_was_run(folder: Path) -> object:
+    yield
+    assert not (folder / "sprung").exists()
+
+
+def check(message: str, words: str) -> None:
+    assert re.search(words, message), message
+    assert "Traceback" not in message
+    assert len(message) < 1500
+
+
+def test_the_corpus_is_large_enough() -> None:
+    kinds = ("images", "lists", "checkpoints", "configs")
+    assert sum(len(corpus.names(kind)) for kind in kinds) >= 60
+
+
+@pytest.mark.parametrize("method", ["image", "array"])
+@pytest.mark.parametrize("name", corpus.names("images"))
+def test_images(name: str, method: str, folder: Path, tmp_path: Path) -> None:
+    words = corpus.images()[name][1]
+    reader = SampleReader([""] * 1000, fault_log=FaultLog(tmp_path / "log"))
+    with pytest.raises(UnreadableImageError) as caught:
+        getattr(reader, method)(str(folder / "images" / name))
+    check(str(caught.value), words)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("pictures")
+    for label in range(2):
+        (folder / "train" / str(label)).mkdir(parents=True)
+        for number in range(3):
+            image = Image.new("RGB", (8, 8), (100 * label, number, 0))
+            image.save(folder / "train" / str(label) / f"{label}_{number:02d}.png")
+    return folder
+
+
+@pytest.mark.parametrize("name", corpus.names("lists"))
+def test_lists(name: str, folder: Path, pictures: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        open_dataset("folder", pictures, "train", subset=f"list={folder / 'lists' / name}")
+    check(str(caught.value), corpus.lists()[name][1])
+
+
+@pytest.mark.parametrize("name", corpus.names("checkpoints"))
+def test_checkpoints(name: str, folder: Path) -> None:
+    from convit_ssl.export import load_trunk
+
+    with pytest.raises(UserError) as caught:
+        load_trunk(folder / "checkpoints" / name)
+    check(str(caught.value), corpus.checkpoints("")[name][1])
+
+
+@pytest.mark.parametrize("name", corpus.names("configs"))
+def test_configs(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from convit_ssl.engines.config import compose_experiment
+    from convit_ssl.engines.plan import make_plan
+
+    place = tmp_path / "configs" / "config" / name
+    place.parent.mkdir(parents=True)
+    os.link(folder / "configs" / name, place)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as caught:
+        make_plan(compose_experiment([f"config={place.stem}"]))
+    check(str(caught.value), corpus.configs()[name][1])

@@ -1,0 +1,94 @@
+"""Jobs on a real SLURM: preempted, timed out, requeued, killed; the losses stay the same."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import EPOCHS
+from tests.cluster.private_slurm import Slurm
+from tests.quick_run import Run
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+
+
+def submit(slurm: Slurm, root: Path, *overrides: str) -> tuple[Run, str]:
+    run = Run(
+        root, "run=slurm", "run.device=cpu", "run.nodes=2", "run.processes=1",
+        "run.gpus_per_node=0", "run.partition=low", "run.precision=fp32", "run.grace_seconds=30",
+        "run.cpus_per_task=2", "run.hours=1", f"optim.epochs={EPOCHS}", *overrides,
+    )  # fmt: skip
+    run.arguments.remove("run=cpu")
+    assert run.complete(**slurm.environment) == 0, run.text()
+    number = re.search(r"^job (\d+):", run.text(), re.MULTILINE)
+    assert number, run.text()
+    return run, number[1]
+
+
+def log(run: Run, job: str) -> str:
+    return "".join(path.read_text() for path in (run.folder / "slurm").glob(f"{job}_*_log.out"))
+
+
+def until_step(slurm: Slurm, run: Run, job: str, step: int) -> None:
+    def there() -> bool:
+        assert slurm.job(job)["JobState"] in ("PENDING", "RUNNING", "CONFIGURING"), log(run, job)
+        return run.steps() >= step
+
+    slurm.until(there)
+
+
+def until_finished(slurm: Slurm, run: Run, job: str) -> None:
+    slurm.until(lambda: slurm.job(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 600)
+    assert slurm.job(job)["JobState"] == "COMPLETED", log(run, job)
+
+
+def test_one_job_survives_preemption_time_out_and_kills(
+    slurm: Slurm, tmp_path: Path, undisturbed: list[float]
+) -> None:
+    """Each disturbance once, in the life that the one before left."""
+    run, job = submit(slurm, tmp_path, "run.requeue=2")
+    assert slurm.job(job)["Partition"] == "low"
+    second = Run(tmp_path, *run.arguments)
+    second.arguments = run.arguments
+    assert second.complete(**slurm.environment) == 2
+    assert f"job {job} is at work on this run already" in second.text()
+
+    until_step(slurm, run, job, 20)
+    slurm.ask("sbatch", "-phigh", "-N3", "--exclusive", "-o/dev/null", "--wrap=sleep 2")
+    slurm.until_restarted(job, 1)
+    assert "stopped by SIGUSR2 after step" in log(run, job)
+
+    until_step(slurm, run, job, max(run.saved()) + 20)
+    slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    slurm.until(lambda: log(run, job).count("stopped by SIGUSR2") == 2)
+    slurm.until(lambda: slurm.job(job)["JobState"] == "PENDING")
+    slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=60")
+    slurm.until_restarted(job, 2)
+
+    until_step(slurm, run, job, max(run.saved()) + 20)
+    os.kill(run.beat(1)["pid"], signal.SIGKILL)
+    slurm.until_restarted(job, 3)
+    assert len((run.folder / "slurm" / f"failures_{job}").read_text().splitlines()) == 1
+
+    until_step(slurm, run, job, max(run.saved()) + 20)
+    nodes = slurm.ask("scontrol", "show", "hostnames", slurm.job(job)["NodeList"]).split()
+    slurm.kill_node(nodes[1], [run.beat(1)["pid"]])
+    slurm.until_restarted(job, 4)
+    slurm.start_node(nodes[1])
+
+    until_finished(slurm, run, job)
+    assert run.losses() == undisturbed
+    assert run.stray_files() == []
+
+
+def test_a_task_that_always_fails_fails_the_job_with_its_code(slurm: Slurm, tmp_path: Path) -> None:
+    run, job = submit(slurm, tmp_path, "run.requeue=0")
+    until_step(slurm, run, job, 5)
+    os.kill(run.beat(0)["pid"], signal.SIGKILL)
+    slurm.until(lambda: slurm.job(job)["JobState"] == "FAILED")
+    assert slurm.job(job)["ExitCode"] != "0:0"
+    assert slurm.job(job)["Restarts"] == "0"

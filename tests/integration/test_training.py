@@ -1,0 +1,144 @@
+"""Real runs of the command, each of a few seconds: they train, end, go on, and say what they do."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.quick_run import Run
+
+pytestmark = pytest.mark.slow
+LABELLED = """
+data=digits run=cpu trunk=convit_nano trunk.embed_dim=32 trunk.depth=4 trunk.num_gpsa_layers=2
+trunk.patch_size=4 crops.global_size=8 optim.batch_size=100 optim.epochs=2 run.threads=1
+data.workers=0 run.tensorboard=false run.name=run
+"""
+# Nothing that each process draws for itself.
+ALIKE = ("optim.epochs=2", "trunk.drop_path_rate=0", "trunk.depth=4", "data.workers=0")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Two epochs in one process, with everything that a run may write."""
+    options = ("run.tensorboard=true", "watch.every=1")
+    run = Run(tmp_path_factory.mktemp("trained"), *ALIKE)
+    run.arguments = [a for a in run.arguments if not a.startswith(("watch.", "run.tensorb"))]
+    run.arguments += options
+    assert run.complete() == 0, run.text()
+    return run
+
+
+def test_a_run_says_what_matters_in_under_forty_lines(trained: Run) -> None:
+    lines = trained.text().splitlines()
+    assert len(lines) < 40
+    text = "\n".join(lines)
+    for words in ("data", "model", "schedule", "machine", "epoch 1/2", "epoch 2/2", "next: "):
+        assert words in text
+    assert str(trained.folder) in text.replace("\n", "")
+    assert "\x1b" not in text, "no terminal, no colours"
+
+
+def test_a_run_leaves_its_files(trained: Run) -> None:
+    names = {path.name for path in trained.folder.iterdir()}
+    assert {"config.yaml", "log.txt", "metrics.jsonl", "result.json", "checkpoints"} <= names
+    assert list((trained.folder / "tensorboard").iterdir())
+    for figures in trained.epochs():
+        assert 0 <= figures["knn"] <= 1
+        assert len(figures["gates"]) == 2
+        assert len(figures["nonlocality"]) == 4
+    assert trained.stray_files() == []
+
+
+def test_two_processes_learn_as_one(trained: Run, tmp_path: Path) -> None:
+    run = Run(tmp_path, *ALIKE, "run.processes=2")
+    assert run.complete() == 0, run.text()
+    assert run.losses() == pytest.approx(trained.losses(), rel=1e-3)
+    assert len(run.text().splitlines()) < 40
+
+
+def test_a_finished_run_says_so(trained: Run) -> None:
+    before = trained.text()
+    assert trained.complete() == 0
+    said = trained.text()[len(before) :]
+    assert "is finished" in said and "run.overwrite=true" in said
+
+
+def test_a_run_does_not_go_on_with_other_options(trained: Run) -> None:
+    before = trained.text()
+    assert trained.complete("optim.epochs=3", "optim.lr=0.123") == 2
+    said = trained.text()[len(before) :]
+    assert "optim.lr" in said and "0.123" in said and "run.accept_changes" in said
+    assert "Traceback" not in said
+
+
+def test_killed_within_an_epoch_it_ends_with_the_same_figures(tmp_path: Path) -> None:
+    options = ("optim.epochs=4", "run.checkpoint_minutes=0.0005")
+    whole = Run(tmp_path / "whole", *options)
+    assert whole.complete() == 0, whole.text()
+    run = Run(tmp_path / "killed", *options).start()
+    run.until(lambda: any(step > 10 and step % 10 for step in run.saved()))
+    run.end()
+    assert run.complete() == 0, run.text()
+    assert "resumed" in run.text()
+    assert run.losses() == whole.losses()
+
+
+@pytest.mark.parametrize(
+    ("experiment", "options"),
+    [
+        ("convit_supervised", ()),
+        ("convit_finetune", ("weights",)),
+        ("convit_linear", ("weights", "method.learning_rates=[0.01,0.1]")),
+    ],
+)
+def test_labelled_experiments_train_and_are_tested(
+    experiment: str, options: tuple[str, ...], trained: Run, tmp_path: Path
+) -> None:
+    run = Run(tmp_path)
+    given = [f"weights={trained.folder}" if o == "weights" else o for o in options]
+    run.arguments = [f"config={experiment}", *LABELLED.split(), f"run.root={tmp_path}", *given]
+    assert run.complete() == 0, run.text()
+    assert all(math.isfinite(loss) for loss in run.losses())
+    assert not any("knn" in figures for figures in run.epochs())
+    lines = map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines())
+    tests = [line for line in lines if line["kind"] == "eval"]
+    assert [line["epoch"] for line in tests] == [1, 2]
+    assert all(0 < line["top1"] <= line["top5"] <= 1 for line in tests)
+    assert "val top1" in run.text()
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_its_images(tmp_path: Path) -> None:
+    run = Run(tmp_path, "optim.epochs=2", "optim.lr=1e30", "optim.clip_grad=null")
+    run.arguments.append("optim.warmup_epochs=0")
+    assert run.complete() == 2, run.text()
+    assert run.text().count("the loss is not finite") == 1
+    assert "Traceback" not in run.text()
+    (report,) = run.folder.glob("not_finite_rank*.json")
+    files = json.loads(report.read_text())["files"]
+    assert len(files) == 100 and all(Path(file).is_file() for file in files)
+
+
+@pytest.mark.parametrize("layout", ["flat", "classes"])
+def test_a_folder_of_ones_own_with_a_broken_image(tmp_path: Path, layout: str) -> None:
+    images = tmp_path / "images"
+    generator = torch.Generator().manual_seed(0)
+    for number in range(220):
+        name = "." if layout == "flat" else f"train/{'ab'[number % 2]}"
+        (images / name).mkdir(parents=True, exist_ok=True)
+        height, width = ((16, 16), (24, 16), (16, 30))[number % 3]
+        pixels = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(images / name / f"{number:03d}.png")
+    broken = next(images.rglob("007.png"))
+    broken.write_bytes(broken.read_bytes()[:60])
+    run = Run(tmp_path, "optim.epochs=2", "data.workers=0")
+    source = ["data=folder", f"data_dir={images}"]
+    run.arguments = [*source, *(a for a in run.arguments if a != "data=digits")]
+    assert run.complete() == 0, run.text()
+    assert all(math.isfinite(loss) for loss in run.losses())
+    faults = (run.folder / "unreadable.jsonl").read_text().splitlines()
+    assert len(faults) == 1 and str(broken) in faults[0]

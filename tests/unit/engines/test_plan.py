@@ -1,0 +1,111 @@
+"""From an experiment to numbers: rates, steps, sizes, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.plan import Plan, make_plan
+from convit_ssl.errors import UserError
+
+BASE = ("data=digits", "run=cpu", "trunk=convit_nano", "trunk.patch_size=4", "crops.global_size=8")
+
+
+def plan(*options: str, config: str = "convit_dino") -> Plan:
+    return make_plan(compose_experiment([f"config={config}", *BASE, *options]))
+
+
+def interpolations(tree: object) -> list[str]:
+    if isinstance(tree, dict):
+        return [found for value in tree.values() for found in interpolations(value)]
+    if isinstance(tree, list):
+        return [found for value in tree for found in interpolations(value)]
+    return [tree] if isinstance(tree, str) and "${" in tree else []
+
+
+def test_rates_are_per_256_images_and_durations_in_epochs() -> None:
+    made = plan("optim.batch_size=128", "optim.lr=1e-3", "optim.epochs=7", "run.processes=2")
+    derived = made.options["derived"]
+    assert derived["lr"] == pytest.approx(5e-4)
+    assert derived["world_size"] == 2
+    assert derived["batch_per_process"] == 64
+    assert derived["steps_per_epoch"] == made.facts["images"] // 128
+    vissl = made.config
+    assert vissl["OPTIMIZER"]["param_schedulers"]["lr"]["base_value"] == pytest.approx(5e-4)
+    assert vissl["OPTIMIZER"]["num_epochs"] == 7
+    assert vissl["DATA"]["TRAIN"]["BATCHSIZE_PER_REPLICA"] == 64
+    assert vissl["DISTRIBUTED"]["NUM_PROC_PER_NODE"] == 2
+
+
+def test_nothing_is_left_unresolved() -> None:
+    assert interpolations(plan().config) == []
+
+
+def test_what_was_given_is_not_scaled_to_the_data() -> None:
+    made = plan("optim.epochs=3", "method.out_dim=77")
+    assert made.options["optim"]["epochs"] == 3
+    assert made.options["method"]["out_dim"] == 77
+    free = plan("scale_to_data=false", "optim.batch_size=64")
+    assert free.choices == {}
+    assert free.options["method"]["out_dim"] == 65536
+
+
+def test_warm_up_is_no_longer_than_the_run() -> None:
+    made = plan("optim.epochs=2", "optim.warmup_epochs=10")
+    assert made.options["optim"]["warmup_epochs"] == 2
+
+
+def test_threads_and_workers_that_were_given() -> None:
+    made = plan("run.threads=3", "data.workers=0")
+    assert (made.placement.threads, made.placement.workers) == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("depth", "features"),
+    [
+        (3, ["lastCLS", "lastCLS+meanPATCH"]),
+        (4, ["lastCLS", "concatCLS2", "lastCLS+meanPATCH", "concatCLS2+meanPATCH"]),
+    ],
+)
+def test_probes_take_features_that_the_network_has(depth: int, features: list[str]) -> None:
+    made = plan(f"trunk.depth={depth}", "trunk.num_gpsa_layers=2", config="convit_linear")
+    model = made.config["MODEL"]
+    assert [head[1]["features"] for head in model["HEAD"]["PARAMS"]] == features
+    settings = model["FEATURE_EVAL_SETTINGS"]["LINEAR_EVAL_FEAT_POOL_OPS_MAP"]
+    assert [entry[0] for entry in settings] == features
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("optim.batch_size=99999",), ["optim.batch_size=99999", "use at most"]),
+        (("optim.batch_size=99", "run.processes=2"), ["does not divide over 2", "use 98"]),
+        (("optim.batch_size=10", "optim.accumulate=4"), ["optim.accumulate", "use 8"]),
+        (("crops.global_size=10",), ["crops.global_size=10", "use 8 or 12"]),
+        (("crops.local_count=2", "crops.local_size=6"), ["crops.local_size=6"]),
+        (("trunk.num_heads=5",), ["trunk", "5"]),
+        (("augment=none",), ["augment"]),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(options: tuple[str, ...], words: list[str]) -> None:
+    with pytest.raises(UserError) as refused:
+        plan(*options)
+    for word in words:
+        assert word in str(refused.value)
+
+
+@pytest.mark.parametrize("layout", ["flat", "classes"])
+def test_any_folder_of_images_of_any_shape(tmp_path: Path, layout: str) -> None:
+    shapes = [(8, 8), (16, 8), (8, 20), (31, 17)]
+    for number in range(16):
+        name = "." if layout == "flat" else f"train/{'ab'[number % 2]}"
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", shapes[number % 4], (number, 0, 9)).save(tmp_path / name / f"{number}.png")
+    made = plan("data=folder", f"data_dir={tmp_path}", "optim.batch_size=8")
+    assert made.facts["images"] == 16
+    assert made.facts["classes"] == (0 if layout == "flat" else 2)
+    assert made.options["derived"]["steps_per_epoch"] == 2
+    assert made.config["MODEL"]["TRUNK"]["CONVIT_SSL"]["IMG_SIZE"] == 8
