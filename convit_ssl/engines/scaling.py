@@ -41,10 +41,10 @@ PUBLISHED_FROM = 200_000
 # A run on a processor ends within half an hour, unless the user sets its length.
 CPU_MINUTES = 24.0
 FEWEST_EPOCHS = 10
-# Of one core, and what a core adds to the others; measured with convit_nano, which comes to
+# Of one core, and its share where two work together; measured with convit_nano, which comes to
 # 55 to 60 GFLOP/s before data and optimiser (results/small_collections_cpu_2026-11-21.md).
 CORE_FLOPS = 50e9
-SHARED_CORE = 0.85
+SHARED_CORE = 0.75
 CROP_SECONDS = 2e-4
 STEP_SECONDS = 0.02
 LOOKS = 21

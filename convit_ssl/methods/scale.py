@@ -192,7 +192,7 @@ def _choose_crops(chooser: _Chooser, side: int, method: Method, budget: Budget |
     count = _row(LOCAL_CROP_RULES, side)
     reason = f"images of {side} pixels; 8 as published from 96 up"
     if alone:
-        count, reason = 0, "on a processor 4 local crops gained less than the epochs they cost"
+        count, reason = 0, "on a processor epochs instead; 4 of 32 pixels gained little"
     chooser.whole("num_local_crops", count, reason)
     local = max(round(crop * LOCAL_SHARE / patch), FEWEST_LOCAL_PATCHES) * patch
     chooser.whole(
@@ -235,7 +235,7 @@ def _choose_for_width(chooser: _Chooser, method: Method, width: int) -> None:
     if method == "dino":
         chooser.pick("use_bn", 1, "few images and a narrow network end in one output without it")
         chooser.whole("bottleneck_dim", min(width, 256), f"as the network's {width}, at most 256")
-        chooser.pick("center_momentum", 0.5, "at high rates the outputs outrun a slower centre")
+        chooser.pick("center_momentum", 0.5, "as in the runs that the rates here are from")
         chooser.pick("weight_decay_end", 0.1, "0.4 as published is for long runs")
         chooser.pick("drop_path_rate", 0.0, "a narrow network has no layer to spare")
 
