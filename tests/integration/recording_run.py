@@ -1,0 +1,30 @@
+"""A training command that also writes down which images each step learned from."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import convit_ssl.adapters  # noqa: F401
+from convit_ssl.cli.main import run_command
+from convit_ssl.engines import heartbeat
+
+_plain = heartbeat.HeartbeatHook.on_step
+
+
+def _recording(hook: Any, task: Any) -> None:
+    _plain(hook, task)
+    indices = [int(index) for index in task.last_batch.sample["data_idx"]]
+    path = Path(os.environ["RECORD"]) / f"{os.getpid()}.jsonl"
+    with open(path, "a", encoding="utf-8") as file:
+        line = {"step": task.iteration, "epoch": task.train_phase_idx, "images": indices}
+        file.write(json.dumps(line) + "\n")
+
+
+heartbeat.HeartbeatHook.on_step = _recording  # type: ignore[method-assign]
+
+if __name__ == "__main__":
+    sys.exit(run_command("train", sys.argv[1:]))

@@ -1,0 +1,56 @@
+"""Stopped within an epoch, resumed by other processes and with another batch."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests import quick_run
+from tests.quick_run import Run
+
+RECORDING = Path(__file__).with_name("recording_run.py")
+IMAGES = 1000
+
+
+@pytest.mark.slow
+def test_each_image_once_per_epoch_whoever_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick_run, "TOOL", RECORDING)
+    run = Run(tmp_path, "optim.epochs=4", "run.checkpoint_minutes=60")
+    places = [tmp_path / "first", tmp_path / "second"]
+    for place in places:
+        place.mkdir()
+
+    run.start("run.processes=2", RECORD=str(places[0]))
+    run.until(run.reached(12))
+    run.signal(signal.SIGUSR1)
+    assert run.wait() == 128 + signal.SIGUSR1, run.text()
+    stopped = max(run.saved())
+
+    changed = ("run.processes=1", "optim.batch_size=70")
+    assert run.complete(*changed, RECORD=str(places[1])) == 2
+    assert "optim.batch_size: 100 then, 70 now" in run.text()
+    accept = "run.accept_changes=[optim]"
+    assert run.complete(*changed, accept, RECORD=str(places[1])) == 0, run.text()
+
+    first, second = (records(place) for place in places)
+    assert len({line["step"] for line in first}) == stopped
+    seen: dict[int, Counter[int]] = {}
+    for line in [*first, *second]:
+        seen.setdefault(line["epoch"], Counter()).update(line["images"])
+    assert sorted(seen) == [0, 1, 2, 3]
+    for epoch, images in seen.items():
+        assert max(images.values()) == 1, f"epoch {epoch}"
+        assert IMAGES - len(images) < 100  # the last ones fill no batch
+    # The schedule ends with the run, on a whole step of the new batch.
+    assert max(line["step"] for line in second) == 4 * (IMAGES // 70)
+
+
+def records(place: Path) -> list[dict[str, object]]:
+    lines = [line for path in place.glob("*.jsonl") for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in lines]
