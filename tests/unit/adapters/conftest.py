@@ -20,8 +20,8 @@ BASE = "data=digits run=cpu trunk=convit_nano data.workers=0 run.threads=1 optim
 def build_task(tmp_path_factory: pytest.TempPathFactory) -> BuildTask:
     """Builds the task of an experiment: model, optimiser, data and loss, ready for its start."""
     adapters.register()
-    from classy_vision.tasks import build_task as classy_build_task
     from vissl.config import AttrDict
+    from vissl.trainer.trainer_main import build_task as vissl_build_task
     from vissl.utils.hydra_config import infer_and_assert_hydra_config
 
     root: Path = tmp_path_factory.mktemp("runs")
@@ -30,7 +30,7 @@ def build_task(tmp_path_factory: pytest.TempPathFactory) -> BuildTask:
         arguments = [f"config={experiment}", *BASE.split(), f"run.root={root}", *options]
         config = AttrDict(make_plan(compose_experiment(arguments)).config)
         infer_and_assert_hydra_config(config)
-        task = classy_build_task(config)
+        task = vissl_build_task(config)
         task.set_checkpoint_path(None)
         task.set_checkpoint_folder(str(root))
         task.set_hooks([])
