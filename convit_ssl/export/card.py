@@ -82,7 +82,9 @@ def model_card(
 
 
 def _front_matter(provenance: Mapping[str, Any], license_name: str, library: str) -> str:
-    tags = ["convit", "self-supervised-learning", provenance.get("method"), "vision-transformer"]
+    method = provenance.get("method")
+    learning = [] if method in (None, "supervised") else ["self-supervised-learning"]
+    tags = ["convit", "vision-transformer", *learning, method]
     lines = [f"license: {license_name}", f"library_name: {library}"]
     lines += ["pipeline_tag: image-feature-extraction", "tags:"]
     lines += [f"- {tag}" for tag in tags if tag]
@@ -100,6 +102,8 @@ def _description(model: ConViT, provenance: Mapping[str, Any]) -> str:
         else f"A plain vision transformer of {config.depth} layers, ConViT's baseline."
     )
     how = f" Pretrained with {method}." if method else ""
+    if method == "supervised":
+        how = " Trained with labels."
     output = (
         f"It gives {config.num_classes} logits."
         if config.num_classes

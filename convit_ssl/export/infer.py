@@ -12,8 +12,8 @@ from torch import Tensor
 from convit_ssl.errors import UserError
 from convit_ssl.models import VARIANTS, ConViTConfig
 
-# What makes two configurations the same variant; sizes of images and outputs do not.
-_IDENTITY = ("embed_dim", "depth", "num_heads", "num_gpsa_layers", "patch_size", "mlp_ratio")
+# What makes two configurations the same variant; sizes of images, patches and outputs do not.
+_IDENTITY = ("embed_dim", "depth", "num_heads", "num_gpsa_layers", "mlp_ratio")
 
 
 def config_from_tensors(

@@ -78,6 +78,7 @@ def main():
         features_only=True,
         out_indices=(1, 3, 5),
         img_size=source.config.img_size,
+        patch_size=source.config.patch_size,
         in_chans=source.config.in_chans,
     )
     missing, _ = trunk.model.load_state_dict(source.state_dict(), strict=False)
