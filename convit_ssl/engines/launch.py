@@ -71,9 +71,11 @@ def _run(plan: Plan, arguments: Sequence[str], started: float) -> int:
     checkpoints = folder / CHECKPOINTS
     launcher = plan.placement.launcher
     rank, local_rank = place_of_process(launcher)
-    if plan.options["run"]["overwrite"] and rank == 0 and not _started_again():
+    afresh = plan.options["run"]["overwrite"] and not _started_again()
+    if afresh and rank == 0:
         _forget(folder)
-    if finished(folder, checkpoints, plan):
+    # Another process may look before the first one has deleted.
+    if not afresh and finished(folder, checkpoints, plan):
         if rank == 0:
             print(f"{folder} is finished. Start afresh with run.overwrite=true, or give the new "
                   "run a name with run.name=...")  # fmt: skip

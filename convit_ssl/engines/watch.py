@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Subset
 
 from convit_ssl.analysis.training import training_summary
 from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
+from convit_ssl.data.loader_workers import shield_worker
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.feature_set import FeatureSet
@@ -115,6 +116,7 @@ class Watch:
             batch_size=LONGEST_BATCH,
             num_workers=self.options.derived.workers,
             multiprocessing_context="fork" if self.options.derived.workers else None,
+            worker_init_fn=shield_worker,
             generator=torch.Generator().manual_seed(0),
         )
         features = []

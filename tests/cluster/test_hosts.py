@@ -1,0 +1,80 @@
+"""Two hosts under torchrun: a worker is killed, the cable is pulled, a host is lost and back."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import two_hosts
+from tests.cluster.conftest import EPOCHS
+from tests.cluster.two_hosts import TwoHosts, run_on_hosts
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture
+def hosts() -> Iterator[None]:
+    reason = two_hosts.missing()
+    if reason:
+        pytest.skip(reason)
+    two_hosts.up()
+    yield
+    two_hosts.down()
+
+
+@pytest.fixture
+def pair(hosts: None, tmp_path: Path) -> Iterator[TwoHosts]:
+    run = run_on_hosts(tmp_path, f"optim.epochs={EPOCHS}", "run.timeout_minutes=0.5")
+    run.arguments.append("run.checkpoint_minutes=0.05")
+    pair = TwoHosts(run, "2")
+    yield pair
+    pair.end()
+
+
+def until(condition: Callable[[], bool], pair: TwoHosts, timeout: float = 600.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, pair.text()
+        time.sleep(0.1)
+
+
+def test_a_killed_worker_and_a_pulled_cable(pair: TwoHosts, undisturbed: list[float]) -> None:
+    run = pair.run
+    pair.start("hostA")
+    pair.start("hostB")
+    until(run.reached(20), pair)
+    until(lambda: bool(run.saved()), pair)
+    worker = run.beat(1)["pid"]
+    os.kill(worker, signal.SIGKILL)
+    until(lambda: run.beat(1).get("pid") not in (None, worker), pair)
+
+    until(run.reached(max(run.saved()) + 20), pair)
+    worker = run.beat(1)["pid"]
+    two_hosts.cable(plugged=False)
+    time.sleep(25)
+    two_hosts.cable(plugged=True)
+    until(lambda: run.beat(1).get("pid") != worker, pair)
+    assert pair.wait() == [0, 0], pair.text()
+    assert run.losses() == undisturbed
+    assert run.stray_files() == []
+
+
+def test_a_host_is_lost_and_comes_back(pair: TwoHosts) -> None:
+    run = pair.run
+    pair.nnodes = "1:2"
+    pair.start("hostA")
+    pair.start("hostB")
+    until(lambda: run.beat(1) != {} and run.steps() >= 20, pair)
+    pair.kill("hostB")
+    step = run.steps()
+    until(lambda: run.steps() > step and run.beat(1) == {}, pair)  # alone
+    pair.start("hostB")
+    until(lambda: run.beat(1) != {}, pair)
+    assert pair.wait() == [0, 0], pair.text()
+    assert [line["epoch"] for line in run.epochs()] == list(range(1, EPOCHS + 1))
+    assert run.stray_files() == []
