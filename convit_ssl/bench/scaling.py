@@ -81,7 +81,7 @@ def processes(
             continue
         queue = multiprocessing.get_context("spawn").SimpleQueue()
         arguments = (count, _free_port(), size, side, batch, device, repeats, queue)
-        spawn(_worker, arguments, nprocs=count)  # type: ignore[no-untyped-call]
+        spawn(_worker, arguments, nprocs=count)
         seconds, without = queue.get()
         rows.append({"processes": count, "seconds": seconds, "without": without})
     setting = {"size": size, "side": side, "batch": batch, "device": device}
