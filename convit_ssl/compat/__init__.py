@@ -45,6 +45,7 @@ AFTER: dict[str, tuple[str, ...]] = {
         "vissl.utils.svm_utils.svm_trainer",
         "vissl.utils.svm_utils.svm_low_shot_trainer",
     ),
+    "launcher_interrupt": ("vissl.utils.distributed_launcher",),
     "profiler_restart": ("vissl.utils.profiler",),
     "amp_on_cpu": ("vissl.trainer.train_task",),
     "sync_bn_on_cpu": ("vissl.hooks.swav_momentum_hooks", "vissl.hooks.dino_hooks"),
@@ -55,6 +56,10 @@ AFTER: dict[str, tuple[str, ...]] = {
 # Shim (with around(module), a context manager) -> the modules it mends while they are imported.
 AROUND: dict[str, tuple[str, ...]] = {
     "torchvision_ops": ("torchvision._meta_registrations",),
+    "video_warnings": (
+        "torchvision.transforms._transforms_video",
+        "torchvision.transforms._functional_video",
+    ),
 }
 # Shim (with fill(module)) -> the module it stands in for where that is not installed.
 PROVIDED: dict[str, str] = {

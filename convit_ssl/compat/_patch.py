@@ -21,7 +21,7 @@ def replace(owner: Any, name: str, new: Any) -> None:
     Raises:
         AttributeError: ``owner`` has nothing of that name, so upstream has changed.
     """
-    old = vars(owner)[name] if isinstance(owner, type) else getattr(owner, name)
+    old = getattr(owner, name)
     if old is new or getattr(old, MARK, False):
         return
     setattr(owner, name, new)
@@ -42,6 +42,9 @@ def wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     old = getattr(owner, name)
     if getattr(old, MARK, False):
         return
-    new = functools.wraps(old)(make(old))
+    new: Any = functools.wraps(old)(make(old))
     setattr(new, MARK, True)
+    if isinstance(owner, type) and isinstance(vars(owner).get(name), classmethod | staticmethod):
+        # ``old`` is bound already.
+        new = staticmethod(new)
     replace(owner, name, new)

@@ -27,7 +27,8 @@ def _with_torch_amp(_: Callable[..., Any]) -> Callable[..., Any]:
     from classy_vision.tasks.classification_task import AmpType
 
     def init_grad_scaler(self: Any) -> None:
-        level = self.config.MODEL.AMP_PARAMS.get("AMP_ARGS", {}).get("opt_level", "O1")
+        arguments = self.config.MODEL.AMP_PARAMS.get("AMP_ARGS") or {}
+        level = arguments.get("opt_level", "O1")
         if level == "O0":
             # apex's name for ordinary float32 training
             self.amp_type = None

@@ -28,24 +28,32 @@ def _tolerant(fromarray: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return fromarray(obj, mode)
         except (TypeError, ValueError):
-            shape = obj.__array_interface__["shape"]
-            if mode is None or len(shape) < 2:
+            image = None if mode is None else _bytes_as_pixels(obj, mode)
+            if image is None:
                 raise
         warnings.warn(
             f"the bytes of a {obj.dtype} array are read as pixels of mode {mode}, as Pillow "
             "did before version 13: give fromarray() an array of that mode's own type instead",
             stacklevel=2,
         )
-        from PIL import Image
-
-        return Image.frombytes(mode, (shape[1], shape[0]), obj.tobytes()[: _size(mode, shape)])
+        return image
 
     return old_fromarray
 
 
-def _size(mode: str, shape: tuple[int, ...]) -> int:
-    from PIL import ImageMode
+def _bytes_as_pixels(array: Any, mode: str) -> Any:
+    """An image of the array's first two sizes, or None where it has too few bytes for that."""
+    from PIL import Image, ImageMode
 
-    descriptor = ImageMode.getmode(mode)
-    item = int(descriptor.typestr[2:])
-    return shape[0] * shape[1] * len(descriptor.bands) * item
+    shape = array.__array_interface__["shape"]
+    try:
+        kind = ImageMode.getmode(mode)
+    except KeyError:
+        return None
+    if len(shape) < 2:
+        return None
+    size = shape[0] * shape[1] * len(kind.bands) * int(kind.typestr[2:])
+    content = array.tobytes()[:size]
+    if len(content) < size:
+        return None
+    return Image.frombytes(mode, (shape[1], shape[0]), content)

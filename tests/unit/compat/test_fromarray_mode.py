@@ -33,3 +33,9 @@ def test_what_pillow_takes_is_as_before() -> None:
 def test_what_pillow_refused_before_is_still_refused() -> None:
     with pytest.raises(TypeError, match="Cannot handle this data type"):
         Image.fromarray(np.zeros((3, 4, 4), np.float32))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "no such mode"])
+def test_too_few_bytes_or_an_unknown_mode_are_refused_without_a_warning(mode: str) -> None:
+    with pytest.raises(ValueError, match="Invalid mode"):
+        Image.fromarray(np.zeros((4, 4), np.uint8), mode)
