@@ -28,7 +28,7 @@ STRAGGLING = 0.1  # seconds a step beyond the middle of all; less is the noise o
 SILENT = 15.0  # seconds without a beat: stopped, or its node is gone
 # In the order of a step. A process in an earlier one is the one that is waited for.
 IMAGES, LEARNING, SAVING, LOOKING = (
-    "waiting for its images",
+    "waiting for images",
     "exchanging gradients",
     "saving",
     "evaluating",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,25 @@ def until_step(slurm: Slurm, run: Run, job: str, step: int) -> None:
     slurm.until(there)
 
 
+@contextlib.contextmanager
+def held(slurm: Slurm, run: Run) -> Iterator[None]:
+    """Let the run stand still until SLURM's signal is there, however fast it would be."""
+    process = run.beat(1)["pid"]
+    os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+        slurm.until(lambda: signalled(process))
+    finally:
+        os.kill(process, signal.SIGCONT)
+
+
+def signalled(process: int) -> bool:
+    """Whether a SIGUSR2 waits for a process, or a SIGCONT let it go on already."""
+    status = Path(f"/proc/{process}/status").read_text()
+    waiting = int(re.findall(r"ShdPnd:\s+(\w+)", status)[0], 16)
+    return bool(waiting >> (signal.SIGUSR2 - 1) & 1) or "State:\tT" not in status
+
+
 def until_finished(slurm: Slurm, run: Run, job: str) -> None:
     slurm.until(lambda: slurm.job(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 600)
     assert slurm.job(job)["JobState"] == "COMPLETED", log(run, job)
@@ -50,31 +71,35 @@ def test_one_job_survives_preemption_time_out_and_kills(
     slurm: Slurm, tmp_path: Path, undisturbed: list[float]
 ) -> None:
     """Each disturbance once, in the life that the one before left."""
-    run, job = submit(slurm, tmp_path, "run.requeue=2")
+    run, job = submit(slurm, tmp_path, "run.requeue=5")
     assert slurm.job(job)["Partition"] == "low"
     second = Run(tmp_path, *run.arguments)
     second.arguments = run.arguments
     assert second.complete(**slurm.environment) == 2
     assert f"job {job} is at work on this run already" in second.text()
 
-    until_step(slurm, run, job, 20)
-    slurm.ask("sbatch", "-phigh", "-N3", "--exclusive", "-o/dev/null", "--wrap=sleep 2")
+    until_step(slurm, run, job, 10)
+    with held(slurm, run):
+        slurm.ask("sbatch", "-phigh", "-N3", "--exclusive", "-o/dev/null", "--wrap=sleep 2")
     slurm.until_restarted(job, 1)
     assert "stopped by SIGUSR2 after step" in log(run, job)
 
-    until_step(slurm, run, job, max(run.saved()) + 20)
-    slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=1")
+    until_step(slurm, run, job, max(run.saved()) + 5)
+    with held(slurm, run):
+        hours, minutes, _ = slurm.job(job)["RunTime"].rpartition("-")[2].split(":")
+        limit = 60 * int(hours) + int(minutes) + 2
+        slurm.ask("scontrol", "update", f"JobId={job}", f"TimeLimit={limit}")
     slurm.until(lambda: log(run, job).count("stopped by SIGUSR2") == 2)
     slurm.until(lambda: slurm.job(job)["JobState"] == "PENDING")
     slurm.ask("scontrol", "update", f"JobId={job}", "TimeLimit=60")
     slurm.until_restarted(job, 2)
 
-    until_step(slurm, run, job, max(run.saved()) + 20)
+    until_step(slurm, run, job, max(run.saved()) + 5)
     os.kill(run.beat(1)["pid"], signal.SIGKILL)
     slurm.until_restarted(job, 3)
     assert len((run.folder / "slurm" / f"failures_{job}").read_text().splitlines()) == 1
 
-    until_step(slurm, run, job, max(run.saved()) + 20)
+    until_step(slurm, run, job, max(run.saved()) + 5)
     nodes = slurm.ask("scontrol", "show", "hostnames", slurm.job(job)["NodeList"]).split()
     slurm.kill_node(nodes[1], [run.beat(1)["pid"]])
     slurm.until_restarted(job, 4)

@@ -111,8 +111,9 @@ def kill_at(life: Life, run: Run, board: mmap.mmap, kind: str) -> bool:
                 return False
             time.sleep(0.005)
         saving = kind == "writing"
-        deadline = time.time() + (20.0 if saving else random.uniform(0, 4 * INTERVAL))
-        condition = (lambda: writing(run)) if saving else None
+        chosen = time.time() + random.uniform(0, 4 * INTERVAL)
+        deadline = chosen + (20.0 if saving else 0.0)
+        condition = (lambda: time.time() > chosen and writing(run)) if saving else None
     while time.time() < deadline and not (condition is not None and condition()):
         if not life.running():
             return False

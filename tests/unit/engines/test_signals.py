@@ -107,7 +107,7 @@ def test_the_one_that_is_waited_for_is_named() -> None:
     )
     slow = [beat(0, 7, LEARNING), beat(1, 7, IMAGES, since=20.0), beat(2, 7, LEARNING)]
     assert describe_stall(slow, 100.0) == (
-        "rank 1 on n1 (process 1001) is waiting for its images after step 7, since 80 s; "
+        "rank 1 on n1 (process 1001) is waiting for images after step 7, since 80 s; "
         "the others are exchanging gradients after step 7"
     )
     behind = [beat(0, 8, IMAGES), beat(1, 7, LEARNING)]
