@@ -71,6 +71,7 @@ class SignalBox:
         self, grace_seconds: float = 0.0, on_overdue: Callable[[], str] | None = None
     ) -> None:
         self.signum = 0
+        self.stopping = False  # the run ends by a signal, of this process or another
         self.received_at = 0.0
         self.grace_seconds = grace_seconds
         self.on_overdue = on_overdue
@@ -85,9 +86,10 @@ class SignalBox:
             self._previous[number] = signal.signal(number, self._receive)
 
     def restore(self) -> None:
-        """Put back what was there before."""
+        """Put back what was there before; a process that was asked to stop hears no more."""
         for number, handler in self._previous.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            before = handler if handler is not None else signal.SIG_DFL
+            signal.signal(number, signal.SIG_IGN if self.stopping else before)
         self._previous.clear()
         if self._timer is not None:
             self._timer.cancel()

@@ -8,6 +8,7 @@ the job back into the queue. A task that fails ends the others; the job is put b
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -38,11 +39,13 @@ class Task:
     Args:
         arguments: the command's ``key=value`` options.
         directory: where it was given; relative paths in it are meant from there.
+        folder: where the batch script looks whether the job is to go on.
     """
 
-    def __init__(self, arguments: Sequence[str], directory: str) -> None:
+    def __init__(self, arguments: Sequence[str], directory: str, folder: str) -> None:
         self.arguments = list(arguments)
         self.directory = directory
+        self.folder = folder
 
     def __call__(self) -> int:
         """Run, and leave with an exit code that srun and the batch script understand."""
@@ -52,6 +55,14 @@ class Task:
         from convit_ssl.cli.main import run_command
 
         code = run_command("train", self.arguments)
+        if code in ANNOUNCED:
+            # The first task to leave has srun end the others: a SIGTERM that says nothing new,
+            # and must not become their exit code. The file holds where the code is lost all the
+            # same, to a SIGKILL.
+            for number in STOP_SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+            with contextlib.suppress(OSError):
+                Path(self.folder, f"again_{os.environ.get('SLURM_JOB_ID', '')}").touch()
         if code:
             sys.stdout.flush()
             raise SystemExit(code)
@@ -80,7 +91,7 @@ def submit(plan: Plan, arguments: Sequence[str]) -> int:
     # The folder of the run is fixed here: run.overwrite has done its work, and a name that
     # depends on the directory must not change.
     fixed = [a for a in arguments if not a.startswith(("run.overwrite=", "run.dir="))]
-    task = Task([*fixed, f"run.dir={Path(run['dir']).absolute()}"], os.getcwd())
+    task = Task([*fixed, f"run.dir={Path(run['dir']).absolute()}"], os.getcwd(), str(folder))
     try:
         job = executor.submit(task)
     except submitit.core.utils.FailedJobError as error:
@@ -141,6 +152,7 @@ def teardown_lines(folder: Path, requeue: int) -> list[str]:
         requeue: how many failures are forgiven.
     """
     failures = shlex.quote(str(folder)) + "/failures_$SLURM_JOB_ID"
+    marker = shlex.quote(str(folder)) + "/again_$SLURM_JOB_ID"
     announced = "|".join(map(str, ANNOUNCED))
     return [
         "code=$?",
@@ -151,6 +163,7 @@ def teardown_lines(folder: Path, requeue: int) -> list[str]:
         f"  *) echo \"$(date '+%F %T') exit code $code on $SLURM_JOB_NODELIST\" >> {failures}",
         f'     [ "$(wc -l < {failures})" -le {requeue} ] && again=yes || again=no ;;',
         "esac",
+        f"[ -e {marker} ] && rm -f {marker} && again=yes",
         'if [ "$again" = yes ]; then scontrol requeue "$SLURM_JOB_ID" && sleep 60; fi',
         "exit $code",
     ]

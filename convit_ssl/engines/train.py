@@ -72,7 +72,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
             _train(plan, folder, started, screen, heartbeat, box)
         finished = True
     except Stopped as stop:
-        finished = True
+        finished = box.stopping = True
         logging.warning("%s", stop)
         if screen is not None:
             screen.line(f"{stop}; the same command goes on from there", style="yellow")

@@ -117,6 +117,22 @@ def test_what_slurm_is_asked_for() -> None:
     assert given["srun_args"] == ["--kill-on-bad-exit=1"]
 
 
+def run_teardown(tmp_path: Path, code: int, requeue: int = 2) -> tuple[int, bool]:
+    """Exit code, and whether the job was put back, by a batch script whose srun gave `code`."""
+    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$@" >> "$LOG"\nexit 1\n')
+    (tmp_path / "scontrol").chmod(0o755)
+    log = tmp_path / "log"
+    log.unlink(missing_ok=True)
+    script = "\n".join([f"(exit {code})", *teardown_lines(tmp_path, requeue)])
+    done = subprocess.run(
+        ["bash", "-c", script],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "LOG": str(log), "SLURM_JOB_ID": "5"},
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, log.exists()
+
+
 @pytest.mark.parametrize(
     ("codes", "requeued"),
     [
@@ -130,17 +146,11 @@ def test_what_slurm_is_asked_for() -> None:
 def test_the_batch_script_passes_codes_on_and_requeues(
     codes: list[int], requeued: list[bool], tmp_path: Path
 ) -> None:
-    (tmp_path / "scontrol").write_text('#!/bin/sh\necho "$@" >> "$LOG"\nexit 1\n')
-    (tmp_path / "scontrol").chmod(0o755)
-    log = tmp_path / "log"
     for code, again in zip(codes, requeued, strict=True):
-        log.unlink(missing_ok=True)
-        script = "\n".join([f"(exit {code})", *teardown_lines(tmp_path, requeue=2)])
-        done = subprocess.run(
-            ["bash", "-c", script],
-            env={"PATH": f"{tmp_path}:/usr/bin:/bin", "LOG": str(log), "SLURM_JOB_ID": "5"},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == code, done.stderr
-        assert log.exists() == again
+        assert run_teardown(tmp_path, code) == (code, again)
+
+
+def test_tasks_that_srun_ended_do_not_hide_an_announced_stop(tmp_path: Path) -> None:
+    (tmp_path / "again_5").touch()
+    assert run_teardown(tmp_path, 143) == (143, True)
+    assert run_teardown(tmp_path, 143) == (143, False)  # it counts once
