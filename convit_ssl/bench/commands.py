@@ -11,9 +11,11 @@ from convit_ssl.bench import contenders, models, report
 from convit_ssl.errors import UserError
 
 NOTES = [
-    'Alternating in one process. "Ours is" is the median, over rounds, of the contender\'s time '
-    "over ours. Saved memory is what autograd keeps, counted exactly; operations are those of a "
-    "forward pass, views left out. Training is forward, backward and a fused AdamW step."
+    "Alternating in one process. 'Ours is' is the median, over rounds, of the contender's time "
+    "over ours; 'at best' compares the fastest rounds, since neighbours on a busy machine only "
+    "ever add time. Saved memory is what autograd keeps, per image and besides once a step, "
+    "counted exactly; operations are those of a forward pass, views left out. Training is "
+    "forward, backward and a fused AdamW step."
 ]
 
 
