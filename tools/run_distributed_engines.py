@@ -1,6 +1,6 @@
 """Run an experiment, as VISSL's tool of the same name does.
 
-    python tools/run_distributed_engines.py config=convit_dino data=digits run=cpu trunk=convit_nano
+python tools/run_distributed_engines.py config=convit_dino data=digits run=cpu trunk=convit_nano
 """
 
 import sys

@@ -82,6 +82,8 @@ def scale(
             continue
         if labelled and name in ("global_crop_scale", "lr", "hidden_dim"):
             continue
+        if name == "warmup_epochs" and not tree.optim.warmup_epochs:
+            continue  # probes start at their rate, and their features do not move
         chosen[name] = choice
         if name not in overrides:
             for key in OPTIONS[name]:
