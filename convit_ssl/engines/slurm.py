@@ -52,9 +52,13 @@ class Task:
         os.chdir(self.directory)
         for number in STOP_SIGNALS:  # submitit's handlers would requeue without a checkpoint
             signal.signal(number, signal.SIG_DFL)
-        from convit_ssl.cli.main import run_command
+        from convit_ssl.engines.launch import run_experiment
 
-        code = run_command("train", self.arguments)
+        try:
+            code = run_experiment(self.arguments)
+        except UserError as error:
+            print(f"convit-ssl train: {error}", file=sys.stderr)
+            code = 2
         if code in ANNOUNCED:
             # The first task to leave has srun end the others: a SIGTERM that says nothing new,
             # and must not become their exit code. The file holds where the code is lost all the
