@@ -72,14 +72,15 @@ def saved_bytes(run: Callable[[], object], model: nn.Module) -> int:
     kept: dict[int, int] = {}
     alive: list[object] = []  # an address must not be handed out twice
 
-    def pack(tensor: Tensor) -> Tensor:
+    def pack(tensor: Tensor) -> None:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             kept[storage.data_ptr()] = storage.nbytes()
             alive.append(storage)
-        return tensor
+        # Nothing is handed back: an operation that saves its own output would then hold itself,
+        # and never be freed.
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing):
         run()
     return sum(kept.values())
 

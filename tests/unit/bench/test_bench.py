@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,25 @@ def test_saved_bytes_count_each_storage_once_and_no_parameter() -> None:
     x = torch.randn(10, 8)
     # The input for the weight's gradient, and the output for exp's.
     assert measure.saved_bytes(lambda: layer(x).exp(), layer) == (10 * 8 + 10 * 16) * 4
+
+
+def test_counting_lets_go_of_the_graph() -> None:
+    """An operation that saves its own output must not come to hold itself."""
+
+    class Tag:
+        pass
+
+    tags: list[weakref.ref[Tag]] = []
+
+    def run() -> None:
+        out = torch.randn(10, requires_grad=True).softmax(0)
+        tag = Tag()
+        tags.append(weakref.ref(tag))
+        out.grad_fn.metadata["tag"] = tag  # type: ignore[union-attr]
+
+    measure.saved_bytes(run, nn.Identity())
+    gc.collect()
+    assert tags[0]() is None
 
 
 def test_saved_memory_separates_what_grows_with_the_batch() -> None:
