@@ -24,7 +24,6 @@ from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.resume import RESULT, check_same_run, finished
 from convit_ssl.engines.signals import STOP_SIGNALS, RunFailure
-from convit_ssl.engines.train import CHECKPOINTS, train, write_config
 from convit_ssl.errors import UserError
 
 # After one process failed, the others get so long to say why themselves, and to leave.
@@ -67,6 +66,8 @@ def _where() -> str:
 
 
 def _run(plan: Plan, arguments: Sequence[str], started: float) -> int:
+    from convit_ssl.engines.train import CHECKPOINTS, train, write_config
+
     folder = Path(plan.options["run"]["dir"])
     checkpoints = folder / CHECKPOINTS
     launcher = plan.placement.launcher
@@ -105,6 +106,8 @@ def _started_again() -> bool:
 
 
 def _forget(folder: Path) -> None:
+    from convit_ssl.engines.train import CHECKPOINTS
+
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     for name in ("metrics.jsonl", RESULT):
         (folder / name).unlink(missing_ok=True)
@@ -173,6 +176,8 @@ def _first_failure(context: Any, meeting: Path, error: Exception) -> Exception:
 
 
 def _process(rank: int, plan: Plan, started: float, meeting: str) -> None:
+    from convit_ssl.engines.train import train
+
     try:
         code = train(plan, rank, rank, str(Path(meeting, "rendezvous")), started)
         Path(meeting, f"code_{rank}").write_text(str(code))
