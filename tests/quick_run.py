@@ -95,6 +95,11 @@ class Run:
         """The step that the first process has reached, as of its last beat."""
         return int(self.beat().get("step", -1))
 
+    def alive(self, rank: int) -> bool:
+        """Whether the process that beat last is there still, and not of an earlier life."""
+        process = self.beat(rank).get("pid")
+        return process is not None and Path(f"/proc/{process}").exists()
+
     def reached(self, step: int) -> Callable[[], bool]:
         return lambda: self.steps() >= step
 

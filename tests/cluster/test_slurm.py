@@ -38,7 +38,7 @@ def log(run: Run, job: str) -> str:
 def until_step(slurm: Slurm, run: Run, job: str, step: int) -> None:
     def there() -> bool:
         assert slurm.job(job)["JobState"] in ("PENDING", "RUNNING", "CONFIGURING"), log(run, job)
-        return run.steps() >= step
+        return run.alive(0) and run.alive(1) and run.steps() >= step
 
     slurm.until(there)
 
