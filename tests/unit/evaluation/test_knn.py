@@ -162,4 +162,5 @@ def test_two_processes_give_the_same_answer() -> None:
     two = run_in_processes(search, 2, train, queries)
     assert two is not None
     assert torch.equal(one[0], two[0])
-    assert torch.equal(one[1], two[1])
+    # The last bit of a similarity depends on how many threads a matrix product has.
+    torch.testing.assert_close(one[1], two[1], rtol=0, atol=1e-6)
