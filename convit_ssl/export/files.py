@@ -60,7 +60,7 @@ def read_weights(path: str | Path) -> tuple[Any, dict[str, Any]]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+        with _harmless_allowed(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None
@@ -68,6 +68,12 @@ def _read_torch(path: Path) -> Any:
     # The unpickler meets arbitrary bytes here and fails in as many ways as there are bytes.
     except Exception as error:
         raise UserError(_why_unreadable(path, error)) from error
+
+
+def _harmless_allowed() -> contextlib.AbstractContextManager[Any]:
+    """Allow more while a file is read. What the process allows anyway is not taken from it."""
+    allowed = torch.serialization.get_safe_globals()
+    return torch.serialization.safe_globals([kind for kind in _HARMLESS if kind not in allowed])
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:

@@ -11,6 +11,7 @@ from vissl.config import AttrDict
 from vissl.utils.cluster_utils import ClusterAssignment, ClusterAssignmentLoader
 
 from convit_ssl.errors import UserError
+from convit_ssl.export.files import read_weights
 
 
 class Evil:
@@ -33,6 +34,16 @@ def test_vissls_own_types_load(tmp_path: Path) -> None:
     assert loaded["config"] == content["config"]
     assert loaded["losses"] == content["losses"]
     assert loaded["weights"]["a"].equal(torch.ones(2))
+
+
+def test_they_still_load_after_weights_were_read(tmp_path: Path) -> None:
+    torch.save({"losses": [np.float64(1.5)]}, tmp_path / "model.torch")
+    before = set(torch.serialization.get_safe_globals())
+
+    read_weights(tmp_path / "model.torch")
+
+    assert set(torch.serialization.get_safe_globals()) == before
+    assert load_checkpoint(str(tmp_path / "model.torch")) == {"losses": [1.5]}
 
 
 def test_cluster_assignments_keep_their_configuration(tmp_path: Path) -> None:
