@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -80,7 +82,25 @@ def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Na
 def main(argv: Sequence[str] | None = None) -> int:
     """Console-script entry. Returns the exit code."""
     args = build_parser().parse_args(argv)
-    return run_command(args.command, args.arguments)
+    try:
+        code = run_command(args.command, args.arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        return 128 + 13  # as a shell reports SIGPIPE
+    return code
+
+
+def _reader_is_gone() -> bool:
+    """Whether what reads our output has seen enough, as in ``convit-ssl audit ... | head``."""
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, 0)
+    gone = any(event & select.POLLERR for _, event in poll.poll(0))
+    if gone:  # The interpreter flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return gone
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -241,16 +242,16 @@ def _judge(report: Audit, wanted: bool) -> None:
         report.notes.append("never trained: norms, gates and biases are exactly as at the start")
     missing, lost = by_state.get("missing", []), by_state.get("untraceable", [])
     if missing and wanted:
-        mean = sum(report.layers[i].identity_distance for i in range(len(missing))) / len(missing)
+        mean = fmean(layer.identity_distance for layer in report.layers if layer.state == "missing")
         report.problems.append(
-            f"the convolutional init is missing in blocks {_ranges(missing)}: v is random "
+            f"the convolutional init is missing in {_blocks(missing)}: v is random "
             f"(||v - I|| = {mean:.1f} instead of 0). This is how VISSL 0.1.6 makes its ConViT; "
             "--repair gives these blocks the init they were meant to have"
         )
     if lost and wanted:
         report.problems.append(
-            f"blocks {_ranges(lost)} were trained, and nothing of the convolutional init is in "
-            "them: they were most likely trained from VISSL 0.1.6's random init. Training cannot "
+            f"{_blocks(lost)}: trained, and nothing of the convolutional init is left; "
+            "most likely trained from VISSL 0.1.6's random init. Training cannot "
             "be repaired, start again from a sound init"
         )
     if (missing or lost) and not wanted:
@@ -259,7 +260,9 @@ def _judge(report: Audit, wanted: bool) -> None:
         report.problems.append("the head count is not a square: there is no square kernel for it")
 
 
-def _ranges(numbers: list[int]) -> str:
+def _blocks(numbers: list[int]) -> str:
+    if len(numbers) == 1:
+        return f"block {numbers[0]}"
     if len(numbers) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
-        return f"{numbers[0]} to {numbers[-1]}"
-    return ", ".join(map(str, numbers))
+        return f"blocks {numbers[0]} to {numbers[-1]}"
+    return f"blocks {', '.join(map(str, numbers))}"

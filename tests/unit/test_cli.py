@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,3 +54,27 @@ def test_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         main(["trian"])
     assert stopped.value.code == 2
     assert "trian" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    """`convit-ssl audit ... | head` ends without a traceback."""
+    code = """
+import sys
+import convit_ssl.cli.doctor_command as command
+from convit_ssl.cli.main import main
+command.run = lambda args: [sys.stdin.readline(), print("x" * 100_000)] and 0
+sys.exit(main(["doctor"]))
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    process.stdout.close()
+    process.stdin.write(b"\n")
+    process.stdin.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    assert process.wait(120) == 141

@@ -87,6 +87,16 @@ def test_repair_leaves_trained_layers_alone(config: ConViTConfig) -> None:
     assert torch.equal(model.blocks[1].attn.v.weight, before)  # type: ignore[union-attr]
 
 
+def test_the_distance_told_is_that_of_the_blocks_named(config: ConViTConfig) -> None:
+    model = ConViT(config)
+    nn.init.trunc_normal_(model.blocks[1].attn.v.weight, std=0.02)  # type: ignore[union-attr,arg-type]
+    nn.init.trunc_normal_(model.blocks[1].attn.pos_proj.weight, std=0.02)  # type: ignore[union-attr,arg-type]
+    report = audit_trunk(model)
+    assert [layer.state for layer in report.layers] == ["initial", "missing"]
+    wanted = report.layers[1].identity_distance
+    assert f"in block 1: v is random (||v - I|| = {wanted:.1f} instead of 0)" in report.problems[0]
+
+
 def test_a_model_made_without_the_init_is_no_problem(config: ConViTConfig, tmp_path: Path) -> None:
     model = ConViT(dataclasses.replace(config, local_init=False))
     save_trunk(model, tmp_path / "random.safetensors")
