@@ -24,6 +24,7 @@ from convit_ssl.engines.hooks import QuietHook
 
 FOLDER = "heartbeat"
 BEAT = 2.0  # seconds between two writes
+LINE = 400  # characters of a beat, so that each covers the one before
 STRAGGLING = 0.1  # seconds a step beyond the middle of all; less is the noise of a busy machine
 SILENT = 15.0  # seconds without a beat: stopped, or its node is gone
 # In the order of a step. A process in an earlier one is the one that is waited for.
@@ -164,7 +165,13 @@ class Heartbeat:
     def _write(self) -> None:
         line = json.dumps(asdict(replace(self.beat, written=time.time())))
         with contextlib.suppress(OSError):  # a full disk is talked about by the checkpoints
-            self.path.write_text(line + "\n")
+            # One call over what was there, so that whoever reads finds a whole line, also of a
+            # process that was stopped in the middle.
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT, 0o666)
+            try:
+                os.pwrite(descriptor, line.ljust(LINE).encode() + b"\n", 0)
+            finally:
+                os.close(descriptor)
 
     def _speak(self) -> None:
         message = f"no step for {time.time() - self.beat.since:.0f} s: {self.describe()}"

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from multiprocessing import connection
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -124,11 +125,7 @@ def _spawn(plan: Plan, started: float) -> int:
             _process, (plan, started, meeting), plan.placement.processes, join=False
         )
         with _pass_signals_on(context):
-            try:
-                while not context.join(grace_period=LAST_WORDS):
-                    pass
-            except Exception as error:
-                raise _first_failure(context, Path(meeting), error) from None
+            _join(context, Path(meeting))
         codes = {int(path.read_text()) for path in Path(meeting).glob("code_*")}
     return max(codes, default=0)
 
@@ -154,12 +151,45 @@ def _pass_signals_on(context: Any) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _first_failure(context: Any, meeting: Path, error: Exception) -> Exception:
-    """Why a run ended: a process that was killed, a message of one, else what was raised."""
+def _join(context: Any, meeting: Path) -> None:
+    """Wait for the processes. Once one has failed, the others are ended; the first says why.
+
+    Args:
+        context: of PyTorch's `spawn`.
+        meeting: where processes leave their messages.
+    """
+    ended = _wait_for_last_words(context.processes)
+    try:
+        while not context.join(grace_period=LAST_WORDS):
+            pass
+    except Exception as error:
+        raise _first_failure(context, ended, meeting, error) from None
+
+
+def _wait_for_last_words(processes: Sequence[Any]) -> list[int | None]:
+    """Exit codes of those that ended by themselves: all, or until some time after a failure."""
+    deadline: float | None = None
+    while running := [process for process in processes if process.exitcode is None]:
+        if deadline is None and any(process.exitcode for process in processes):
+            deadline = time.monotonic() + LAST_WORDS
+        left = None if deadline is None else deadline - time.monotonic()
+        if left is not None and left <= 0:
+            break
+        connection.wait([process.sentinel for process in running], left)
+    return [process.exitcode for process in processes]
+
+
+def _first_failure(
+    context: Any, ended: Sequence[int | None], meeting: Path, error: Exception
+) -> Exception:
+    """Why a run ended: a process that was killed, a message of one, else what was raised.
+
+    What this launcher killed, because it did not leave, is not the reason: only `ended` counts.
+    """
     for path in sorted(meeting.glob("message_*")):
         return UserError(path.read_text())
     for rank, process in enumerate(context.processes):
-        code = process.exitcode
+        code = ended[rank]
         if code is not None and code < 0 and -code not in (signal.SIGTERM, signal.SIGINT):
             name = signal.Signals(-code).name
             memory = "; the kernel does that when memory runs out" if name == "SIGKILL" else ""

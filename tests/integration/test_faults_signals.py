@@ -11,7 +11,7 @@ import pytest
 from tests.quick_run import Run
 
 LONG = ("optim.epochs=400", "run.checkpoint_minutes=60")
-SHORT = ("optim.epochs=3",)
+PATIENCE = 400.0  # seconds, on a machine that does much else
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def test_two_processes_save_leave_and_go_on_exactly(
     run.start()
     run.until(run.reached(12))
     run.signal(number)
-    assert run.wait(60) == 128 + number, run.text()
+    assert run.wait(PATIENCE) == 128 + number, run.text()
     assert f"stopped by {number.name} after step" in run.text()
     assert "Traceback" not in run.text()
     assert max(run.saved()) % 10 or max(run.saved()) >= 12
@@ -42,18 +42,18 @@ def test_two_processes_save_leave_and_go_on_exactly(
 @pytest.mark.slow
 def test_a_signal_to_one_of_two_processes_stops_both(tmp_path: Path) -> None:
     run = Run(tmp_path, *LONG, "run.processes=2").start()
-    run.until(run.reached(5))
+    run.until(lambda: run.steps() >= 5 and run.alive(1))
     os.kill(run.beat(1)["pid"], signal.SIGUSR2)
-    assert run.wait(60) == 128 + signal.SIGUSR2, run.text()
+    assert run.wait(PATIENCE) == 128 + signal.SIGUSR2, run.text()
     assert run.saved()
 
 
 @pytest.mark.slow
 def test_a_killed_process_is_named_and_the_rest_leaves(tmp_path: Path) -> None:
     run = Run(tmp_path, *LONG, "run.processes=2").start()
-    run.until(run.reached(5))
+    run.until(lambda: run.steps() >= 5 and run.alive(1))
     os.kill(run.beat(1)["pid"], signal.SIGKILL)
-    assert run.wait(60) == 75, run.text()
+    assert run.wait(PATIENCE) == 75, run.text()
     assert "rank 1 (process" in run.text() and "SIGKILL" in run.text()
     assert "Traceback" not in run.text()
 
@@ -61,11 +61,11 @@ def test_a_killed_process_is_named_and_the_rest_leaves(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_process_that_stands_still_is_named(tmp_path: Path) -> None:
     run = Run(tmp_path, *LONG, "run.processes=2", "run.timeout_minutes=0.4").start()
-    run.until(run.reached(5))
+    run.until(lambda: run.steps() >= 5 and run.alive(1))
     stopped = run.beat(1)["pid"]
     os.kill(stopped, signal.SIGSTOP)
     try:
-        assert run.wait(90) == 75, run.text()
+        assert run.wait(PATIENCE) == 75, run.text()
     finally:
         run.end()
     assert "no step for" in run.text()

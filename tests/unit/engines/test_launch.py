@@ -1,0 +1,54 @@
+"""Why a run of several local processes ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convit_ssl.engines import launch
+from convit_ssl.engines.signals import RunFailure
+
+NAMED = "rank 0 lost another process: rank 1 has given no sign of life"
+
+
+def _stands_still(rank: int, meeting: str) -> None:
+    """The second process stops; the first one gives up waiting for it, and names it."""
+    if rank == 1:
+        Path(meeting, "stopped").touch()
+        os.kill(os.getpid(), signal.SIGSTOP)
+    while not Path(meeting, "stopped").exists():
+        time.sleep(0.05)
+    Path(meeting, "failure_0").write_text(NAMED)
+    raise RunFailure(NAMED)
+
+
+def _killed(rank: int, meeting: str) -> None:
+    """The second process is killed; the first one notices before the launcher does."""
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    Path(meeting, "failure_0").write_text("rank 0 lost another process")
+    raise RunFailure("rank 0 lost another process")
+
+
+def _join(function: Any, meeting: Path) -> None:
+    spawn: Any = torch.multiprocessing.spawn
+    launch._join(spawn(function, (str(meeting),), 2, join=False), meeting)
+
+
+def test_a_process_that_the_launcher_had_to_kill_is_not_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "LAST_WORDS", 1.0)
+    with pytest.raises(RunFailure, match=NAMED):
+        _join(_stands_still, tmp_path)
+
+
+def test_a_process_that_something_else_killed_is(tmp_path: Path) -> None:
+    with pytest.raises(RunFailure, match=r"rank 1 \(process \d+\) was ended by SIGKILL"):
+        _join(_killed, tmp_path)
