@@ -168,7 +168,7 @@ def _open(options: Any, split: str, transform: Any, log: FaultLog) -> ImageFiles
         options.data_dir,
         split,
         transform,
-        subset=options.data.subset if split == "train" else None,
+        subset=options.data.subset,
         seed=options.seed,
         max_corrupt=options.data.max_corrupt,
         fault_log=log,

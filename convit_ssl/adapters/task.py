@@ -58,6 +58,16 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         """Optimiser steps in one epoch."""
         return len(self.dataloaders["train"])
 
+    def _build_phases(self) -> list[dict[str, bool]]:
+        """An epoch each, followed by a test where one is due; the last one always is."""
+        every = int(getattr(self.options.method, "test_every", 1))
+        phases = []
+        for epoch in range(1, self.num_train_phases + 1):
+            phases.append({"train": True})
+            if self.config.TEST_MODEL and (epoch % every == 0 or epoch == self.num_train_phases):
+                phases.append({"train": False})
+        return phases
+
     def build_datasets(self, current_train_phase_idx: int = 0) -> tuple[dict[str, Any], Any]:
         """Our image folders with the method's augmentation."""
         self.inputs = open_inputs(self.options, self.device)

@@ -81,6 +81,7 @@ class SupervisedOptions:
         ema: decay of an average of the weights; None keeps none.
         freeze_trunk_epochs: epochs in which only the classifier learns.
         distill_from: a checkpoint of a classifier that teaches by its hard labels.
+        test_every: epochs between two tests on val; after the last epoch there is one always.
     """
 
     name: str = "supervised"
@@ -95,6 +96,7 @@ class SupervisedOptions:
     ema: float | None = None
     freeze_trunk_epochs: float = 0
     distill_from: str | None = None
+    test_every: int = 1
 
 
 @dataclass
@@ -104,6 +106,7 @@ class LinearOptions:
     Attributes:
         learning_rates: absolute, each scaled by batch / 256.
         holdout: share of train on which the best head is chosen.
+        test_every: epochs between two tests on val; after the last epoch there is one always.
     """
 
     name: str = "linear"
@@ -114,6 +117,7 @@ class LinearOptions:
         ]
     )  # fmt: skip
     holdout: float = 0.1
+    test_every: int = 1
 
 
 METHODS: dict[str, type] = {

@@ -34,6 +34,7 @@ class Plan:
         trunk: the network.
         choices: what was set from the data, with reasons.
         facts: the data in numbers, for the screen and the checkpoint.
+        arguments: of the command line.
     """
 
     config: dict[str, Any]
@@ -42,6 +43,7 @@ class Plan:
     trunk: ConViTConfig
     choices: dict[str, Choice]
     facts: dict[str, Any]
+    arguments: tuple[str, ...] = ()
 
 
 def make_plan(composed: Composed) -> Plan:
@@ -85,7 +87,7 @@ def make_plan(composed: Composed) -> Plan:
     config: dict[str, Any] = options.pop("config")
     options["facts"] = facts
     config["CONVIT_SSL"] = options
-    return Plan(config, options, placement, trunk, choices, facts)
+    return Plan(config, options, placement, trunk, choices, facts, composed.arguments)
 
 
 def _open_train(tree: DictConfig) -> ImageFiles:
@@ -106,7 +108,12 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> None:
             "folders; put the images of each class into a folder of its own, "
             "train/<class>/ and val/<class>/, or use config=convit_dino, which needs none"
         )
-    open_dataset(tree.data.name, tree.data_dir, "val")
+    open_dataset(tree.data.name, tree.data_dir, "val", subset=tree.data.subset)
+    if tree.method.test_every < 1:
+        raise UserError(
+            f"method.test_every={tree.method.test_every}: give the epochs between two tests, at "
+            "least 1; more than optim.epochs tests after the last epoch alone"
+        )
     if tree.method.num_classes not in (None, len(train.classes)):
         raise UserError(
             f"method.num_classes={tree.method.num_classes}, but {train.root} has "

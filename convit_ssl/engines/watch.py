@@ -43,15 +43,27 @@ class Watch:
         self._rows: np.ndarray[Any, Any] | None = None
 
     def due(self, epoch: int) -> bool:
-        """Whether to look after this many epochs: the last one always, unless never.
-
-        By default never where labels are learned: those runs are tested on val anyway.
-        """
+        """Whether to look after this many epochs: the last one always, unless never."""
         every, epochs = self.options.watch.every, self.options.optim.epochs
-        if every == 0 or (every is None and self.options.derived.test_model):
+        if every == 0:
             return False
         every = every or max(epochs // LOOKS, 1)
         return bool(epoch % every == 0 or epoch == epochs)
+
+    def figures(self, trunk: nn.Module) -> dict[str, Any]:
+        """What is due: a whole look, or by default where labels are learned the heads alone.
+
+        Labelled runs are tested on val anyway, and a frozen trunk has no news to tell.
+        """
+        if self.options.watch.every is not None or not self.options.derived.test_model:
+            return self.look(trunk)
+        frozen = not any(parameter.requires_grad for parameter in trunk.parameters())
+        return {} if frozen else self.heads(trunk)
+
+    def heads(self, trunk: nn.Module) -> dict[str, Any]:
+        """Gates, places and non-locality of the heads; see `training_summary`."""
+        self._open()
+        return training_summary(_convit(trunk), self._pictures())
 
     @torch.no_grad()
     def look(self, trunk: nn.Module) -> dict[str, Any]:
@@ -71,7 +83,7 @@ class Watch:
         figures: dict[str, Any] = {
             "rankme": effective_rank(sample),
             "feature_std": feature_std(sample),
-            **training_summary(_convit(trunk), self._pictures()),
+            **self.heads(trunk),
         }
         if self._val is not None:
             val = self._features(trunk, self._val, np.arange(len(self._val)))
@@ -104,7 +116,7 @@ class Watch:
         self._rows = np.sort(chosen)
         if self._bank.labelled:
             try:
-                self._val = open_dataset(*source, "val", transform)
+                self._val = open_dataset(*source, "val", transform, subset=data.subset)
             except UserError:  # pretraining needs no val
                 self._val = None
 

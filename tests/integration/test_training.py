@@ -146,3 +146,17 @@ def test_a_folder_of_ones_own_with_a_broken_image(tmp_path: Path, layout: str) -
     assert all(math.isfinite(loss) for loss in run.losses())
     faults = (run.folder / "unreadable.jsonl").read_text().splitlines()
     assert len(faults) == 1 and str(broken) in faults[0]
+
+
+def test_classes_are_chosen_in_val_as_in_train(tmp_path: Path) -> None:
+    chosen = "data.subset='classes=3+7'", "method.test_every=2", "optim.batch_size=20"
+    run = Run(tmp_path)
+    labelled = "config=convit_supervised", *LABELLED.split()
+    run.arguments = [*labelled, f"run.root={tmp_path}", *chosen]
+    assert run.complete() == 0, run.text()
+    result = json.loads((run.folder / "result.json").read_text())
+    assert result["data"]["classes"] == 2
+    assert result["figures"]["top5"] == 1.0, "val has images of other classes"
+    lines = (run.folder / "metrics.jsonl").read_text().splitlines()
+    tested = [m["epoch"] for m in map(json.loads, lines) if m["kind"] == "eval"]
+    assert tested == [2]
