@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", default="nano", help="of the ablation's networks: nano, tiny, small, base")
     add("--presets", nargs="+", default=["table3"], help="table3, gpsa-layers, locality")
     add("--fractions", nargs="+", type=float, help="of the images of each class, 0..1")
+    add("--images-per-class", type=int, metavar="N", help="N of each class are the 100 %%")
     add("--seeds", type=int, default=3, help="how many")
     add("--epochs", type=int, default=20, help="at 100 %% of the images; 1/fraction times more")
     add("--no-scale-epochs", action="store_true", help="the same epochs at every fraction")
@@ -64,11 +65,13 @@ def run(args: argparse.Namespace) -> int:
 def plan(args: argparse.Namespace) -> study.Study:
     """The study that the arguments describe; checks what can be checked before it starts."""
     scaled, words = not args.no_scale_epochs, tuple(args.set)
+    few = args.images_per_class
     settings = study.Settings(
-        args.data, args.data_dir, args.epochs, args.batch_size, args.run, scaled, words
+        args.data, args.data_dir, args.epochs, args.batch_size, args.run, scaled, words, few
     )
     seeds = range(args.seeds)
-    images = len(open_dataset(args.data, args.data_dir, "train"))
+    subset = None if few is None else f"per_class={few}"
+    images = len(open_dataset(args.data, args.data_dir, "train", subset=subset))
     if args.kind == "sample-efficiency":
         fractions = args.fractions or study.FRACTIONS
         weights = dict(_pair(text) for text in args.weights)

@@ -5,41 +5,23 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.fingerprint import hash_json
+from convit_ssl.evaluation.study_arms import (
+    PAPER_SAMPLE_EFFICIENCY,
+    Arm,
+    gpsa_layers,
+    locality_strengths,
+    table3,
+)
 
 FRACTIONS = (0.05, 0.1, 0.3, 0.5, 1.0)
 # Share of the schedule that warms up. The paper's 5 of 300 epochs are too short for few steps.
 WARMUP = 0.05
-
-# arXiv:2103.10697, Table 2: ImageNet top-1 of ConViT-S and DeiT-S, epochs scaled by 1/fraction.
-PAPER_SAMPLE_EFFICIENCY: dict[str, dict[float, float]] = {
-    "ConViT-S": {0.05: 0.478, 0.1: 0.596, 0.3: 0.737, 0.5: 0.782, 1.0: 0.814},
-    "DeiT-S": {0.05: 0.348, 0.1: 0.480, 0.3: 0.661, 0.5: 0.746, 1.0: 0.799},
-}
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One line of a study: what is trained.
-
-    Attributes:
-        name: for a reader.
-        trunk: group of configs/trunk.
-        overrides: further settings.
-        weights: checkpoint to fine-tune; None trains from scratch.
-        paper: fraction -> the paper's figure, 0..1.
-    """
-
-    name: str
-    trunk: str
-    overrides: tuple[str, ...] = ()
-    weights: str | None = None
-    paper: Mapping[float, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,6 +32,7 @@ class Settings:
         data: group of configs/data.
         data_dir: its folder, where it needs one.
         epochs: at 100 % of the data.
+        images_per_class: so many images of each class are the study's 100 %; None takes all.
         batch_size: images in a step.
         run: group of configs/run: cpu, gpu1, slurm, ...
         scale_epochs: train for epochs / fraction, so that every run takes the same number of
@@ -64,6 +47,7 @@ class Settings:
     run: str = "cpu"
     scale_epochs: bool = True
     overrides: tuple[str, ...] = ()
+    images_per_class: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +71,14 @@ class Run:
         scale = 1 / self.fraction if self.settings.scale_epochs else 1.0
         return max(1, round(self.settings.epochs * scale))
 
+    @property
+    def subset(self) -> str | None:
+        """The images of this run, in the words of `data.subset`; None for all of them."""
+        per_class = self.settings.images_per_class
+        if per_class is not None:
+            return f"per_class={max(1, round(per_class * self.fraction))},seed={self.seed}"
+        return f"fraction={self.fraction:g},seed={self.seed}" if self.fraction < 1 else None
+
     def overrides(self) -> list[str]:
         """The settings of this run, in the words of `convit-ssl train`.
 
@@ -101,12 +93,13 @@ class Run:
             f"optim.epochs={self.epochs}",
             f"optim.warmup_epochs={round(WARMUP * self.epochs)}",
             f"optim.batch_size={settings.batch_size}",
+            f"method.test_every={self.epochs}",  # val is looked at once, at the end
             f"seed={self.seed}",
         ]
         if settings.data_dir:
             words.append(f"data_dir='{settings.data_dir}'")
-        if self.fraction < 1:
-            words.append(f"data.subset='fraction={self.fraction:g},seed={self.seed}'")
+        if self.subset:
+            words.append(f"data.subset='{self.subset}'")
         if arm.weights:
             words.append(f"weights='{arm.weights}'")
         return [*words, *arm.overrides, *settings.overrides]
@@ -218,44 +211,13 @@ def ablation(
     return Study("ablation", title, _cross(arms, fractions, seeds, settings))
 
 
-def table3(size: str) -> list[Arm]:
-    """The rows of the paper's Table 3 (there: ConViT-S+, 100 and 10 % of ImageNet)."""
-    convit, deit = f"convit_{size}", f"deit_{size}"
-    no_gating, no_init = "trunk.use_gating=false", "trunk.local_init=false"
-    frozen = "trunk.freeze_position=true"
-
-    def arm(name: str, trunk: str, full: float, tenth: float, *overrides: str) -> Arm:
-        return Arm(name, trunk, overrides, paper={1.0: full, 0.1: tenth})
-
-    return [
-        arm("ConViT", convit, 0.822, 0.597),
-        arm("no gating", convit, 0.820, 0.574, no_gating),
-        arm("no conv init", convit, 0.814, 0.569, no_init),
-        arm("no gating, no conv init", convit, 0.816, 0.546, no_gating, no_init),
-        arm("frozen position", convit, 0.786, 0.543, frozen),
-        arm("frozen position, no conv init", convit, 0.737, 0.448, frozen, no_init),
-        arm("DeiT", deit, 0.791, 0.478),
-    ]
-
-
-def gpsa_layers(size: str, depth: int) -> list[Arm]:
-    """From none to all but one layer, in at most seven steps."""
-    counts = sorted({round(i * (depth - 1) / 6) for i in range(7)})
-    return [
-        Arm(f"{n} GPSA layers", f"convit_{size}", (f"trunk.num_gpsa_layers={n}",)) for n in counts
-    ]
-
-
-def locality_strengths(size: str) -> list[Arm]:
-    """Around the paper's 1: smaller spreads the positional attention wider."""
-    return [
-        Arm(f"locality strength {s:g}", f"convit_{size}", (f"trunk.locality_strength={s:g}",))
-        for s in (0.25, 0.5, 1.0, 1.5, 2.0)
-    ]
-
-
 def check_batch(settings: Settings, images: int, fractions: Sequence[float]) -> None:
     """Refuse a batch that the smallest fraction cannot fill.
+
+    Args:
+        settings: with the batch.
+        images: of the study's 100 %.
+        fractions: of these images.
 
     Raises:
         UserError: with the largest batch that fits.
@@ -293,6 +255,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "epochs_scaled_by_1_over_fraction": settings.scale_epochs,
         "warmup_share": WARMUP,
         "batch_size": settings.batch_size,
+        "images_per_class_at_100_percent": settings.images_per_class or "all",
         "run": settings.run,
         "overrides": list(settings.overrides),
     }

@@ -10,7 +10,8 @@ from rich.table import Table
 
 from convit_ssl.evaluation.pictures import save_figure
 from convit_ssl.evaluation.results import average, commit, hardware, versions, write_json
-from convit_ssl.evaluation.study import PAPER_SAMPLE_EFFICIENCY, Study, describe
+from convit_ssl.evaluation.study import Study, describe
+from convit_ssl.evaluation.study_arms import PAPER_SAMPLE_EFFICIENCY
 from convit_ssl.evaluation.study_runner import State
 
 COLOURS = {"convit": "#1f5fa8", "deit": "#d9742b", "resnet": "#4a8f4f"}

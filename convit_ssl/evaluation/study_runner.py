@@ -136,9 +136,10 @@ def _look_back(state: State) -> None:
     """Find out what an earlier start of the study left."""
     record = _record(state)
     if record:
-        before = record["overrides"]
-        if before != state.run.overrides():
-            changed = sorted(set(before) ^ set(state.run.overrides()))
+        before, now = record["overrides"], state.run.overrides()
+        if before != now:
+            changed = [word for word in before if word not in now]
+            changed += [word for word in now if word not in before]
             raise UserError(
                 f"{state.folder} holds a run of other settings ({', '.join(changed[:4])}); "
                 "give the study another --out"

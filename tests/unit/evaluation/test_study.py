@@ -274,3 +274,17 @@ def test_terminate_of_the_study_reaches_the_runs(tmp_path: Path) -> None:
     process.wait(40)
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
+
+
+def test_a_part_of_the_images_is_the_whole_of_a_study() -> None:
+    settings = Settings("digits", epochs=20, images_per_class=40)
+    runs = sample_efficiency(["deit_nano"], settings, [0.05, 0.3, 1.0], [2]).runs
+    assert [run.subset for run in runs] == [
+        "per_class=2,seed=2", "per_class=12,seed=2", "per_class=40,seed=2",
+    ]  # fmt: skip
+    assert "data.subset='per_class=40,seed=2'" in runs[-1].overrides()
+
+
+def test_val_is_looked_at_once() -> None:
+    [run] = sample_efficiency(["deit_nano"], SETTINGS, [0.1], [0]).runs
+    assert {"optim.epochs=200", "method.test_every=200"} <= set(run.overrides())
