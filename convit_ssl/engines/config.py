@@ -47,11 +47,13 @@ class Composed:
         tree: everything, interpolations unresolved; `tree.config` is VISSL's part.
         explicit: dotted keys that the user gave and that nothing may change.
         is_ours: False for VISSL's own configurations, which have no options of ours.
+        arguments: of the command line it was composed from.
     """
 
     tree: DictConfig
     explicit: frozenset[str]
     is_ours: bool
+    arguments: tuple[str, ...] = ()
 
 
 def experiments_dir() -> Path:
@@ -86,7 +88,8 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
     valid = dotted_keys(tree)
     for key, value in values.items():
         _apply(tree, key, value, valid)
-    return Composed(tree, _explicit(choices, values) | _own_keys(tree), is_ours=True)
+    explicit = _explicit(choices, values) | _own_keys(tree)
+    return Composed(tree, explicit, is_ours=True, arguments=tuple(arguments))
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
