@@ -49,7 +49,8 @@ def write_report(
         "runs": [page_run(summary, ATTENTION_BUDGET // len(summaries)) for summary in summaries],
         "main_curves": list(CURVES),
         "refresh_seconds": refresh_seconds,
-        "footer": f"Made {now} by convit_ssl {__version__}" + (f": {command}" if command else "."),
+        "footer": f"Made {now} by convit_ssl {__version__}" + (" with" if command else "."),
+        "command": command,
     }
     page = folder / "report.html"
     subtitle = f"{len(summaries)} run{'s' if len(summaries) > 1 else ''} · made {now}"

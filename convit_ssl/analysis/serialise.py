@@ -29,7 +29,18 @@ CURVES = {
     "images_per_s": "Images per second",
     "feature_std": "Standard deviation of the features",
     "teacher_entropy": "Entropy of the teacher",
+    "top1": "Top-1 accuracy on val",
+    "top5": "Top-5 accuracy on val",
     "accuracy": "Accuracy",
+}
+# Titles of curves that are shown on demand.
+FURTHER_CURVES = {
+    "grad_norm": "Norm of the gradient",
+    "holdout": "Accuracy on the held-out part of train",
+    "look_seconds": "Seconds of a look at the features",
+    "peak_memory_mib": "Peak memory (MiB)",
+    "seconds": "Seconds of an epoch",
+    "teacher_temperature": "Teacher temperature",
 }
 MOST_POINTS = 400
 MOST_CURVES = 24
@@ -101,7 +112,8 @@ def page_run(summary: RunSummary, budget: int) -> dict[str, Any]:
         budget: characters that its attention maps may take.
     """
     data = numbers(summary)
-    data["titles"] = {key: CURVES.get(key, key.replace("_", " ")) for key in data["curves"]}
+    titles = {**CURVES, **FURTHER_CURVES}
+    data["titles"] = {key: titles.get(key, key.replace("_", " ")) for key in data["curves"]}
     data["attention"] = None
     if summary.model is not None and summary.attention:
         data["attention"] = pack_attention(summary.attention, summary.model, budget)
@@ -150,9 +162,11 @@ def _facts(summary: RunSummary) -> dict[str, Any]:
             f"{config.num_heads} heads, width {config.embed_dim}"
         )
         facts["Input"] = f"{config.image_shape[1]} x {config.image_shape[0]} px"
-    for key, title in (("loss", "Last loss"), ("knn", "Last kNN"), ("accuracy", "Last accuracy")):
+    if "loss" in series:
+        facts["Last loss"] = f"{series['loss'].values[-1]:.4g}"
+    for key, title in (("knn", "Last kNN"), ("top1", "Last top-1"), ("accuracy", "Last accuracy")):
         if key in series:
-            facts[title] = f"{series[key].values[-1]:.4g}"
+            facts[title] = f"{100 * series[key].values[-1]:.1f} %"
     if summary.now is not None and len(summary.now.layers) and np.isfinite(summary.now.gates).any():
         mean = float(np.nanmean(summary.now.gates))
         facts["Mean gate"] = f"{mean:.3f}"

@@ -186,6 +186,33 @@ def test_choosing_a_run_changes_all_parts(opened):
     assert opened.console() == []
 
 
+def test_choosing_runs_quickly_shows_the_last_one_alone(opened):
+    opened.script(
+        "const buttons = [...document.querySelectorAll('#features .runs button')];"
+        "buttons[1].click(); buttons[2].click(); buttons[0].click()"
+    )
+    opened.wait("document.querySelector('#features .neighbours')")
+    opened.wait("document.querySelectorAll('#features figure').length >= 2")
+    assert (
+        opened.script("return document.querySelectorAll('#features canvas[tabindex]').length") == 1
+    )
+
+
+def test_numbers_in_coloured_cells_can_be_read(opened):
+    cells = opened.script(
+        "return [...document.querySelectorAll('svg g')].map((g) =>"
+        " [g.querySelector('rect'), g.querySelector('text')]).filter(([a, b]) => a && b)"
+        ".map((pair) => pair.map((e) => getComputedStyle(e).fill))"
+    )
+    assert len(cells) >= 16
+    for ground, text in cells:
+        one, other = (
+            "#" + "".join(f"{int(v):02x}" for v in re.findall(r"\d+", colour)[:3])
+            for colour in (ground, text)
+        )
+        assert contrast(one, other) >= 4.5, (ground, text)
+
+
 def test_hovering_the_feature_map_shows_a_thumbnail(opened):
     opened.wait("document.querySelector('#features .neighbours')")
     opened.mouse("#features canvas[role=application]", 0.5, 0.5)

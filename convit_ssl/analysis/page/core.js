@@ -26,7 +26,10 @@ function viridis(value) {
   return STOPS[low].map((channel, i) => Math.round(channel * (1 - part) + STOPS[low + 1][i] * part));
 }
 const css = (rgb) => `rgb(${rgb[0]},${rgb[1]},${rgb[2]})`;
-const inkOn = (rgb) => (0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] > 140 ? "#111" : "#fff");
+// Black or white, whichever has the larger WCAG contrast: at least 4.5 on any ground.
+const luminance = (rgb) => rgb.map((channel) => channel / 255).map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const inkOn = (rgb) => (luminance(rgb) > 0.179 ? "#000" : "#fff");
 // Lifted towards white on dark ground, where the low end of viridis would be lost.
 const layerColour = (layer, layers) => `color-mix(in srgb, ${css(viridis((0.85 * layer) / Math.max(layers - 1, 1)))}, white var(--lift))`;
 const seriesColour = (index) => PALETTE[index % PALETTE.length];

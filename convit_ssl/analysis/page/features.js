@@ -90,7 +90,8 @@ function neighbourRows(panel, queries) {
       panel.neighbours[query].map((other, i) => {
         const known = panel.targets[query] >= 0 && panel.targets[other] >= 0;
         const same = panel.targets[query] === panel.targets[other];
-        return cell(other, `${known ? (same ? "✓ " : "✗ ") : ""}${panel.similarities[query][i].toFixed(2)}`, known ? (same ? "hit" : "miss") : "");
+        const value = panel.similarities[query][i].toFixed(2);
+        return cell(other, `${known ? (same ? "✓ " : "✗ ") : ""}${innerWidth < 760 ? value.replace("0.", ".") : value}`, known ? (same ? "hit" : "miss") : "");
       }))))));
 }
 
@@ -101,7 +102,10 @@ function features() {
     if (!panel) { body.append(missing("No features: they need a checkpoint and a few images.")); return; }
     panel.image = new Image();
     panel.image.src = panel.sheet;
-    panel.image.decode().then(() => featurePanel(panel, body)).catch(() => body.append(missing("The thumbnails could not be read.")));
+    // By the time the thumbnails are decoded another run may have been chosen.
+    const holder = el("div");
+    body.append(holder);
+    panel.image.decode().then(() => featurePanel(panel, holder)).catch(() => holder.append(missing("The thumbnails could not be read.")));
   });
 }
 
@@ -176,11 +180,11 @@ function provenance() {
   eachRun(node, (run, body) => {
     const short = Object.entries(run.provenance).filter((pair) => pair[1] === null || typeof pair[1] !== "object");
     const long = Object.entries(run.provenance).filter((pair) => pair[1] !== null && typeof pair[1] === "object" && Object.keys(pair[1]).length);
-    body.append(el("table", { class: "data" }, el("tbody", {}, short.filter((pair) => pair[1] !== null && pair[1] !== "").map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, String(value)))))));
+    body.append(el("table", { class: "data facts-of" }, el("tbody", {}, short.filter((pair) => pair[1] !== null && pair[1] !== "").map(([name, value]) => el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, String(value)))))));
     for (const [name, value] of [...long, ["configuration", run.config]]) {
       if (Object.keys(value).length) body.append(el("details", {}, el("summary", {}, name), el("pre", { tabindex: 0 }, JSON.stringify(value, null, 2))));
     }
     if (!Object.keys(run.config).length) body.append(missing("No configuration was found in the run folder."));
   });
-  node.append(el("p", { class: "muted" }, DATA.footer));
+  node.append(el("p", { class: "muted" }, DATA.footer), DATA.command ? el("pre", { tabindex: 0 }, DATA.command) : null);
 }

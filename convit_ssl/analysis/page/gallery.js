@@ -62,10 +62,10 @@ function drawTokens(holder, packed, maps, view) {
   const rows = layers.map((layer) => {
     const canvases = [...Array(packed.heads).keys()].map((head) => {
       const canvas = el("canvas", { role: "img", "aria-label": `Class token of layer ${layer}, head ${head}` });
-      return [canvas, maps.classToken(layer, head), el("figure", {}, el("figcaption", {}, `layer ${layer}, head ${head}`), el("div", {}, canvas))];
+      return [canvas, maps.classToken(layer, head), el("figure", {}, el("figcaption", {}, `head ${head}`), el("div", {}, canvas))];
     });
-    return [canvases, el("div", { class: "cells", style: "--cell:110px;gap:10px;margin-bottom:12px" }, canvases.map((item) => item[2]))];
+    return [canvases, el("h4", {}, `Layer ${layer}`), el("div", { class: "cells", style: `--cell:${innerWidth < 760 ? 72 : 110}px;gap:10px` }, canvases.map((item) => item[2]))];
   });
-  holder.replaceChildren(el("h3", {}, "Class token of the last layers"), ...rows.map((row) => row[1]));
+  holder.replaceChildren(el("h3", {}, "Class token of the last layers"), ...rows.flatMap((row) => row.slice(1)));
   for (const [canvases] of rows) for (const [canvas, map] of canvases) paint(canvas, picture, image, map, { over: view.over });
 }
