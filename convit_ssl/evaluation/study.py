@@ -91,9 +91,10 @@ class Run:
             f"trunk={arm.trunk}",
             f"run={settings.run}",
             f"optim.epochs={self.epochs}",
-            f"optim.warmup_epochs={round(WARMUP * self.epochs)}",
+            f"optim.warmup_epochs={WARMUP * self.epochs:g}",
             f"optim.batch_size={settings.batch_size}",
             f"method.test_every={self.epochs}",  # val is looked at once, at the end
+            "watch.every=0",
             f"seed={self.seed}",
         ]
         if settings.data_dir:

@@ -152,10 +152,10 @@ def _choose_length(
         length, because = budget.epochs, f"{budget.why}; without that limit {length}"
     epochs = chooser.whole("epochs", length, because)
     if epochs == published.epochs and large:
-        chooser.whole("warmup_epochs", published.warmup_epochs, published.why)
+        chooser.pick("warmup_epochs", published.warmup_epochs, published.why)
     else:
         warmup = min(round(epochs * WARMUP_SHARE), 10)
-        chooser.whole("warmup_epochs", warmup, f"a tenth of {epochs} epochs, at most 10")
+        chooser.pick("warmup_epochs", warmup, f"a tenth of {epochs} epochs, at most 10")
     batch = row.batch_size
     if not large and method in SMALL_RUNS:
         batch = min(batch, SMALL_RUNS[method].batch_size)

@@ -80,6 +80,7 @@ def test_overrides_win_and_what_follows_follows() -> None:
     assert choices["momentum"].reason.startswith("given (the rule says 0.98:")
     assert choices["patch_size"].value == 4
     assert choices["local_crop_size"].value == 28  # 3/7 of 64 in patches of 4
+    assert scale_to_data(4_900, 64, overrides={"warmup_epochs": 0.3})["warmup_epochs"].value == 0.3
     assert scale_to_data(4_900, 64, overrides={"epochs": 7})["warmup_epochs"].value == 1
 
 
