@@ -19,7 +19,8 @@ def slurm() -> Iterator[private_slurm.Slurm]:
     reason = private_slurm.missing()
     if reason:
         pytest.skip(reason)
-    with tempfile.TemporaryDirectory(prefix="slurm-") as base:  # munge wants a short path
+    # munge wants a short path
+    with tempfile.TemporaryDirectory(prefix="slurm-", ignore_cleanup_errors=True) as base:
         cluster = private_slurm.Slurm(Path(base))
         try:
             cluster.start()

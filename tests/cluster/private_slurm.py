@@ -6,6 +6,7 @@ where they are missing. The nodes differ by name and port only.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ from pathlib import Path
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 NODES, CPUS, PORT = 3, 4, 16810
+PATIENCE = 600.0  # seconds, on a machine that does much else
 # What submitit asks sacct for, without the accounting daemon that sacct would ask.
 SACCT = """#!/bin/bash
 echo "JobID|State|NodeList"
@@ -147,8 +149,15 @@ class Slurm:
         deadline = time.monotonic() + 30
         while self.ask("squeue", "-h", check=False).strip() and time.monotonic() < deadline:
             time.sleep(0.5)
-        for file in sorted((self.base / "run").glob("*.pid"), reverse=True):
-            self._kill(file, signal.SIGTERM)
+        files = sorted((self.base / "run").glob("*.pid"), reverse=True)
+        ended = [process for file in files if (process := self._kill(file, signal.SIGTERM))]
+        deadline = time.monotonic() + 60
+        while ended and time.monotonic() < deadline:  # they write their state until the end
+            ended = [process for process in ended if Path(f"/proc/{process}").exists()]
+            time.sleep(0.1)
+        for process in ended:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     def kill_node(self, node: str, tasks: list[int]) -> None:
         """As a power cut: its daemon, the daemons of its steps, and its tasks."""
@@ -168,30 +177,46 @@ class Slurm:
         text = self.ask("scontrol", "-o", "show", "job", number)
         return dict(re.findall(r"(\w+)=(\S+)", text))
 
-    def until_restarted(self, number: str, restarts: int, timeout: float = 240.0) -> None:
-        """Wait until the job was requeued so often, without the two minutes that SLURM waits."""
+    def until_restarted(self, number: str, restarts: int, timeout: float = PATIENCE) -> None:
+        """Wait until the job was requeued so often, without the two minutes that SLURM waits.
+
+        Some seconds it must wait: a node takes a job that begins in the very second in which it
+        was requeued for the one that was revoked, and refuses it.
+        """
+        asked = float("-inf")
 
         def restarted() -> bool:
+            nonlocal asked
             job = self.job(number)
+            assert job["JobState"] in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING"), (
+                f"{job['JobState']} in place of a restart:\n{self.log()}"
+            )
             if int(job["Restarts"]) >= restarts and job["JobState"] == "RUNNING":
                 return True
-            if job["JobState"] == "PENDING":
-                self.ask("scontrol", "update", f"JobId={number}", "StartTime=now", check=False)
+            if job["JobState"] == "PENDING" and time.monotonic() - asked > 20:
+                asked = time.monotonic()
+                self.ask("scontrol", "update", f"JobId={number}", "StartTime=now+4", check=False)
             return False
 
         self.until(restarted, timeout)
 
-    def until(self, condition: Callable[[], bool], timeout: float = 240.0) -> None:
+    def until(self, condition: Callable[[], bool], timeout: float = PATIENCE) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < deadline, (self.base / "log" / "slurmctld.log").read_text()
+            assert time.monotonic() < deadline, self.log()
             time.sleep(0.2)
 
-    def _kill(self, file: Path, number: int) -> None:
+    def log(self) -> str:
+        return (self.base / "log" / "slurmctld.log").read_text()
+
+    def _kill(self, file: Path, number: int) -> int:
+        """Send a signal to the daemon of a pid file; returns its number, 0 where there is none."""
         try:
-            os.kill(int(file.read_text()), number)
+            process = int(file.read_text())
+            os.kill(process, number)
         except (OSError, ValueError):
-            return
+            return 0
+        return process
 
 
 def _parent(process: int) -> int:

@@ -14,7 +14,7 @@ from tests.cluster import two_hosts
 from tests.cluster.conftest import EPOCHS
 from tests.cluster.two_hosts import TwoHosts, run_on_hosts
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture

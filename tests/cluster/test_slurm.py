@@ -15,7 +15,7 @@ from tests.cluster.conftest import EPOCHS
 from tests.cluster.private_slurm import Slurm
 from tests.quick_run import Run
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3600)]
 
 
 def submit(slurm: Slurm, root: Path, *overrides: str) -> tuple[Run, str]:
@@ -63,7 +63,7 @@ def signalled(process: int) -> bool:
 
 
 def until_finished(slurm: Slurm, run: Run, job: str) -> None:
-    slurm.until(lambda: slurm.job(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"), 600)
+    slurm.until(lambda: slurm.job(job)["JobState"] not in ("PENDING", "RUNNING", "COMPLETING"))
     assert slurm.job(job)["JobState"] == "COMPLETED", log(run, job)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -91,16 +92,24 @@ class TwoHosts:
         """As a power cut: the agent and its workers at once."""
         os.killpg(self.agents[host].pid, signal.SIGKILL)
         self.agents.pop(host).wait()
+        self._kill_rest(host)
+
+    def _kill_rest(self, host: str) -> None:
         listed = subprocess.run(["ip", "netns", "pids", host], capture_output=True, text=True)
         for number in listed.stdout.split():
-            os.kill(int(number), signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(number), signal.SIGKILL)
 
     def wait(self, timeout: float = 900.0) -> list[int]:
         return [agent.wait(timeout) for agent in self.agents.values()]
 
     def end(self) -> None:
-        for host in list(self.agents):
-            self.kill(host)
+        for host, agent in self.agents.items():
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself
+                os.killpg(agent.pid, signal.SIGKILL)
+            agent.wait()
+            self._kill_rest(host)
+        self.agents.clear()
 
     def text(self) -> str:
         files = sorted(self.run.root.glob("host*.txt"))
