@@ -124,11 +124,13 @@ class TrainingHook(QuietHook):
             "peak_memory_mib": peak_memory_mib(task.device),
         }
         if self.watch.due(epoch):
+            started = time.perf_counter()
             trunk = watched_trunk(task)
-            figures |= self.watch.look(trunk)
+            figures |= self.watch.figures(trunk)
             if self.recorder is not None:
                 self.recorder.write_locality(trunk, figures, task.iteration)
             self._judge(epoch, figures)
+            figures["look_seconds"] = round(time.perf_counter() - started, 3)
         self.figures |= figures
         if self.recorder is not None:
             self.recorder.write("epoch", epoch, task.iteration, figures)

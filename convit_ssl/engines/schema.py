@@ -177,7 +177,8 @@ class WatchOptions:
     """What is looked at while it trains.
 
     Attributes:
-        every: epochs between two looks; 0 for never, None for twenty looks in a run.
+        every: epochs between two looks; 0 for never, None for twenty looks in a run, which where
+            labels are learned are at the heads alone.
         knn_k: neighbours of the online kNN accuracy.
         knn_images: training images it is computed from, at most.
     """

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convit_ssl import __version__
 from convit_ssl.evaluation import processes
+from convit_ssl.evaluation.results import versions
 
 FORMAT = 1
 
@@ -53,11 +53,7 @@ def run_state(
             "scaler": task.scaler.state_dict(),
             "skipped_steps": task.skipped_steps,
             "ranks": processes.gather({"random": random_state(), "losses": list(losses)}),
-            "versions": {
-                "convit_ssl": __version__,
-                "torch": str(torch.__version__),
-                "numpy": str(np.__version__),
-            },
+            "versions": versions(),
         },
     }
     if task.model_ema is not None:

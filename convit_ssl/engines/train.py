@@ -32,6 +32,7 @@ from convit_ssl.engines.saving import CheckpointHook
 from convit_ssl.engines.signals import RunFailure, SignalBox, Stopped
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
+from convit_ssl.evaluation.results import hardware
 
 CHECKPOINTS = "checkpoints"
 LOST_PEER = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Broken pipe")
@@ -196,6 +197,8 @@ def _entry(plan: Plan) -> dict[str, Any]:
         "config": json.loads(json.dumps(plan.options)),
         "data": plan.facts,
         "commit": _commit(),
+        "hardware": {**hardware(), "processes": plan.placement.world_size},
+        "command": ["convit-ssl", "train", *plan.arguments],
     }
 
 
