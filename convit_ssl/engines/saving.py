@@ -19,7 +19,7 @@ from convit_ssl.engines.console import Screen
 from convit_ssl.engines.heartbeat import SAVING, Heartbeat
 from convit_ssl.engines.hooks import QuietHook, TrainingHook
 from convit_ssl.engines.resume import iteration_at, position
-from convit_ssl.engines.signals import Agreement, SignalBox, Stopped
+from convit_ssl.engines.signals import AGREE_EVERY, Agreement, SignalBox, Stopped
 from convit_ssl.engines.state import on_cpu, restore, run_state
 from convit_ssl.evaluation import processes
 
@@ -65,6 +65,7 @@ class CheckpointHook(QuietHook):
         self.saved_at = float("-inf")
         self.started = time.monotonic()
         self.seconds_in_steps = 0.0
+        self.seconds_to_write = 0.0  # of the last one, beside training
         self.written = 0
         self.failed = 0
         # A step of the epoch that is under way, and how many of its images came before it.
@@ -142,8 +143,12 @@ class CheckpointHook(QuietHook):
         return time.monotonic() - max(self.saved_at, self.started)
 
     def _interval(self) -> float:
+        """Seconds from one state to the next: so much earlier that it is on the disk in time."""
         seconds = 60.0 * float(self.options.run.checkpoint_minutes)
-        return min(seconds, RETRY_AFTER) if self.failed else seconds
+        if self.failed:
+            return min(seconds, RETRY_AFTER)
+        agreeing = AGREE_EVERY if processes.world_size() > 1 else 0.0
+        return max(seconds - agreeing - self.seconds_to_write, seconds / 2)
 
     def _busy(self) -> bool:
         """Whether the last one is still being written: then no step waits for it."""
@@ -184,6 +189,7 @@ class CheckpointHook(QuietHook):
         self.seconds_in_steps += time.perf_counter() - begun
 
     def _write(self, name: str, state: dict[str, Any], best: bool) -> None:
+        begun = time.monotonic()
         try:
             write_checkpoint(self.folder, name, state, self.options.run.keep_checkpoints)
             if best:
@@ -197,6 +203,7 @@ class CheckpointHook(QuietHook):
             )
             return
         self.written += 1
+        self.seconds_to_write = time.monotonic() - begun
         if self.failed:
             self._warn(f"checkpoint {name} is written, after {self.failed} that could not be")
             self.failed = 0
