@@ -46,11 +46,12 @@ def run(args: argparse.Namespace) -> int:
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A result row for each source; runs in every process."""
     if probe_sources.is_features_folder(args):
-        return [_measure_one(None, args)]
-    return [_measure_one(source, args) for source in probe_report.sources(args)]
+        return [measure_source(None, args)]
+    return [measure_source(source, args) for source in probe_report.sources(args)]
 
 
-def _measure_one(source: probe_sources.Source | None, args: argparse.Namespace) -> dict[str, Any]:
+def measure_source(source: probe_sources.Source | None, args: argparse.Namespace) -> dict[str, Any]:
+    """The result row of the linear probe of one source; None reads a features folder."""
     started = time.perf_counter()
     sets = {name: probe_sources.read_features(source, args, name) for name in ("train", "val")}
     config = LinearConfig(

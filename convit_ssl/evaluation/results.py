@@ -48,6 +48,11 @@ def commit(folder: str | Path | None = None) -> str | None:
     return done.stdout.strip() or None
 
 
+def now() -> str:
+    """The time, UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 def hardware() -> dict[str, Any]:
     """The machine, in words and numbers; nothing that names it."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -101,7 +106,7 @@ def result_row(
         "commit": commit(),
         "versions": versions(),
         "hardware": hardware(),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "time": now(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
 

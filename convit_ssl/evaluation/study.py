@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.fingerprint import hash_json
@@ -22,6 +21,7 @@ from convit_ssl.evaluation.study_arms import (
 FRACTIONS = (0.05, 0.1, 0.3, 0.5, 1.0)
 # Share of the schedule that warms up. The paper's 5 of 300 epochs are too short for few steps.
 WARMUP = 0.05
+METHODS = ("dino", "simclr", "moco_v3", "swav", "barlow_twins")
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Settings:
         run: group of configs/run: cpu, gpu1, slurm, ...
         scale_epochs: train for epochs / fraction, so that every run takes the same number of
             steps, as the paper (its released code does not).
-        overrides: further settings of every run.
+        overrides: further settings of every run, or of those of one experiment alone, as in
+            ``convit_dino:method.out_dim=512``.
     """
 
     data: str
@@ -69,7 +70,7 @@ class Run:
     def epochs(self) -> int:
         """Of this run."""
         scale = 1 / self.fraction if self.settings.scale_epochs else 1.0
-        return max(1, round(self.settings.epochs * scale))
+        return max(1, round(self.settings.epochs * scale * self.arm.epochs_factor))
 
     @property
     def subset(self) -> str | None:
@@ -86,24 +87,38 @@ class Run:
         """
         settings, arm = self.settings, self.arm
         words = [
-            f"config={'convit_finetune' if arm.weights else 'convit_supervised'}",
+            f"config={arm.config}",
             f"data={settings.data}",
             f"trunk={arm.trunk}",
             f"run={settings.run}",
             f"optim.epochs={self.epochs}",
-            f"optim.warmup_epochs={WARMUP * self.epochs:g}",
-            f"optim.batch_size={settings.batch_size}",
-            f"method.test_every={self.epochs}",  # val is looked at once, at the end
             "watch.every=0",
             f"seed={self.seed}",
         ]
+        if arm.labelled:  # the others take batch and warm-up from the number of images
+            words += [
+                f"optim.warmup_epochs={WARMUP * self.epochs:g}",
+                f"optim.batch_size={settings.batch_size}",
+                f"method.test_every={self.epochs}",  # val is looked at once, at the end
+            ]
         if settings.data_dir:
             words.append(f"data_dir='{settings.data_dir}'")
         if self.subset:
             words.append(f"data.subset='{self.subset}'")
         if arm.weights:
             words.append(f"weights='{arm.weights}'")
-        return [*words, *arm.overrides, *settings.overrides]
+        return [*words, *arm.overrides, *self._given()]
+
+    def _given(self) -> list[str]:
+        """The user's further settings, as far as they are for this run's experiment."""
+        found = []
+        for word in self.settings.overrides:
+            experiment, colon, rest = word.partition(":")
+            if not colon or "=" in experiment:
+                found.append(word)
+            elif experiment == self.arm.config:
+                found.append(rest)
+        return found
 
     def command(self, folder: Path) -> list[str]:
         """The whole command line; running it again goes on from the last checkpoint."""
@@ -121,7 +136,7 @@ class Study:
     """A named list of runs.
 
     Attributes:
-        kind: "sample-efficiency" or "ablation".
+        kind: "sample-efficiency", "ablation" or "pretraining".
         title: for the table and the figure.
         runs: in the order in which they start.
     """
@@ -212,6 +227,37 @@ def ablation(
     return Study("ablation", title, _cross(arms, fractions, seeds, settings))
 
 
+def pretraining(
+    trunks: Sequence[str],
+    methods: Sequence[str],
+    settings: Settings,
+    seeds: Sequence[int] = (0, 1, 2),
+) -> Study:
+    """Every trunk pretrained by every method, and with labels from as many views of the images.
+
+    Args:
+        trunks: groups of configs/trunk.
+        methods: dino, simclr, moco_v3, swav, barlow_twins.
+        settings: what all runs share. Supervised training sees one view of an image where the
+            others see two, so it gets twice the epochs.
+        seeds: of the runs, and of the choice of images.
+
+    Raises:
+        UserError: an unknown method, or nothing to run.
+    """
+    unknown = sorted(set(methods) - set(METHODS))
+    if unknown:
+        raise UserError(f"unknown method {unknown[0]!r}; there are {', '.join(METHODS)}")
+    arms = [
+        Arm(f"{trunk}, {method}", trunk, experiment=f"convit_{method}")
+        for trunk in trunks
+        for method in methods
+    ]
+    arms += [Arm(f"{trunk}, supervised", trunk, epochs_factor=2.0) for trunk in trunks]
+    title = f"Pretraining on {settings.data}"
+    return Study("pretraining", title, _cross(arms, [1.0], seeds, settings))
+
+
 def check_batch(settings: Settings, images: int, fractions: Sequence[float]) -> None:
     """Refuse a batch that the smallest fraction cannot fill.
 
@@ -246,17 +292,3 @@ def _cross(
 def _paper_curve(trunk: str) -> dict[float, float]:
     name = {"convit": "ConViT-S", "deit": "DeiT-S"}.get(trunk.split("_")[0], "")
     return dict(PAPER_SAMPLE_EFFICIENCY.get(name, {}))
-
-
-def describe(settings: Settings) -> dict[str, Any]:
-    """For result files."""
-    return {
-        "data": settings.data,
-        "epochs_at_100_percent": settings.epochs,
-        "epochs_scaled_by_1_over_fraction": settings.scale_epochs,
-        "warmup_share": WARMUP,
-        "batch_size": settings.batch_size,
-        "images_per_class_at_100_percent": settings.images_per_class or "all",
-        "run": settings.run,
-        "overrides": list(settings.overrides),
-    }

@@ -21,6 +21,9 @@ class Arm:
         trunk: group of configs/trunk.
         overrides: further settings.
         weights: checkpoint to fine-tune; None trains from scratch.
+        experiment: of configs/config; by default the one that learns labels, from scratch or
+            from `weights`.
+        epochs_factor: on the study's epochs.
         paper: fraction -> the paper's figure, 0..1.
     """
 
@@ -29,6 +32,18 @@ class Arm:
     overrides: tuple[str, ...] = ()
     weights: str | None = None
     paper: Mapping[float, float] = field(default_factory=dict)
+    experiment: str = ""
+    epochs_factor: float = 1.0
+
+    @property
+    def config(self) -> str:
+        """The experiment that it runs."""
+        return self.experiment or ("convit_finetune" if self.weights else "convit_supervised")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it learns labels, and so ends with an accuracy on val."""
+        return self.config in ("convit_supervised", "convit_finetune")
 
 
 def table3(size: str) -> list[Arm]:

@@ -9,16 +9,22 @@ from typing import Any
 from rich.table import Table
 
 from convit_ssl.evaluation.pictures import save_figure
-from convit_ssl.evaluation.results import average, commit, hardware, versions, write_json
-from convit_ssl.evaluation.study import Study, describe
+from convit_ssl.evaluation.results import average, write_json
+from convit_ssl.evaluation.study import Study
 from convit_ssl.evaluation.study_arms import PAPER_SAMPLE_EFFICIENCY
+from convit_ssl.evaluation.study_page import (
+    describe_settings,
+    facts,
+    seeds_table,
+    surroundings,
+)
 from convit_ssl.evaluation.study_runner import State
 
 COLOURS = {"convit": "#1f5fa8", "deit": "#d9742b", "resnet": "#4a8f4f"}
 
 
 def study_rows(states: Sequence[State]) -> list[dict[str, Any]]:
-    """A result row for each run that is done."""
+    """A result row for each run that is done and has an accuracy of its own."""
     return [
         {
             "kind": "study",
@@ -28,14 +34,17 @@ def study_rows(states: Sequence[State]) -> list[dict[str, Any]]:
             "seed": state.run.seed,
             "epochs": state.run.epochs,
             "seconds": state.result.get("seconds"),
+            "images_per_s": (state.result.get("figures") or {}).get("images_per_s"),
             "data": state.result.get("data"),
             "fingerprint": {"settings": state.run.settings_hash()},
             "settings": {},
+            "settings_hash": state.run.settings_hash(),
             "overrides": state.run.overrides(),
             "folder": state.folder.name,
+            **state.about,
         }
         for state in states
-        if state.status == "done"
+        if state.status == "done" and state.result.get("accuracy") is not None
     ]
 
 
@@ -52,45 +61,62 @@ def summarise(study: Study, rows: Sequence[dict[str, Any]]) -> list[dict[str, An
     return summary
 
 
-def write_study(study: Study, states: Sequence[State], out: str | Path) -> list[dict[str, Any]]:
-    """Write results.json, results.md and the figure of what is done; returns the summary."""
+def write_study(
+    study: Study, states: Sequence[State], out: str | Path, note: str = ""
+) -> list[dict[str, Any]]:
+    """Write results.json, results.md and the figure of what is done; returns the summary.
+
+    Args:
+        study: the runs.
+        states: where they stand.
+        out: folder.
+        note: for the page: what was expected, what to bear in mind.
+    """
     out = Path(out)
     rows = study_rows(states)
     summary = summarise(study, rows)
-    failed = {s.run.name: s.message for s in states if s.status == "failed"}
+    about = surroundings()
     found = {
         "study": study.kind,
         "title": study.title,
-        "settings": describe(study.runs[0].settings),
+        "settings": describe_settings(study.runs[0].settings),
+        "note": note,
         "summary": summary,
         "results": rows,
-        "failed": failed,
-        "commit": commit(),
-        "versions": versions(),
-        "hardware": hardware(),
+        "failed": {s.run.name: s.message for s in states if s.status == "failed"},
+        **about,
     }
     write_json(found, out / "results.json")
-    (out / "results.md").write_text(markdown(study, summary))
+    page = [markdown(study, summary, note), *facts(states, study, about), *seeds_table(rows)]
+    (out / "results.md").write_text("\n".join(page))
     if summary:
         draw = draw_curves if study.kind == "sample-efficiency" else draw_ablation
         draw(study, summary, out / f"{study.kind.replace('-', '_')}.png")
     return summary
 
 
-def markdown(study: Study, summary: Sequence[dict[str, Any]]) -> str:
+def markdown(study: Study, summary: Sequence[dict[str, Any]], note: str = "") -> str:
     """The table for a page: accuracy in %, mean and standard deviation over seeds."""
     heads = [f"{100 * fraction:g} %" for fraction in study.fractions]
-    lines = [f"# {study.title}", "", f"| | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    with_paper = any(row["paper"] is not None for row in summary) and study.kind == "ablation"
+    columns = [*heads, *(f"paper, {head}" for head in heads if with_paper)]
+    lines = [f"# {study.title}", "", *([note, ""] if note else [])]
+    lines += [f"| | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
     for arm in study.arms:
         cells = [_cell(summary, arm.name, fraction) for fraction in study.fractions]
+        if with_paper:
+            known = [arm.paper.get(fraction) for fraction in study.fractions]
+            cells += ["" if value is None else f"{100 * value:.1f}" for value in known]
         lines.append(f"| {arm.name} | {' | '.join(cells)} |")
     settings = study.runs[0].settings
     seeds = len({run.seed for run in study.runs})
     scaled = "scaled by 1/fraction" if settings.scale_epochs else "the same at every fraction"
+    few = settings.images_per_class
+    whole = "" if few is None else f" 100 % are {few:,} images of each class."
     lines += [
         "",
         f"Top-1 on val in %, mean ± standard deviation over seeds ({seeds} planned). "
-        f"{settings.epochs} epochs at 100 %, {scaled}; batch {settings.batch_size}.",
+        f"{settings.epochs} epochs at 100 %, {scaled}; batch {settings.batch_size}.{whole}",
         "",
     ]
     return "\n".join(lines)

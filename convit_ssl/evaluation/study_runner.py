@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.results import write_json
+from convit_ssl.evaluation.results import commit, hardware, now, versions, write_json
 from convit_ssl.evaluation.study import Run, Study
 
 RECORD = "study_run.json"
@@ -33,6 +33,7 @@ class State:
         slot: which of the places at once it has.
         started: seconds of `time.monotonic`.
         result: what it measured, once done.
+        about: commit, versions, machine and time of its last start.
         message: why it failed.
     """
 
@@ -43,6 +44,7 @@ class State:
     slot: int = 0
     started: float = 0.0
     result: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
     message: str = ""
 
     @property
@@ -65,6 +67,7 @@ def run_study(
     watch: Watch | None = None,
     command: Command | None = None,
     interval: float = 1.0,
+    reuse: str | Path | None = None,
 ) -> list[State]:
     """Run what is not done yet; a study that was stopped goes on where it was.
 
@@ -75,6 +78,7 @@ def run_study(
         watch: called with all states about once in `interval`.
         command: of a run in a folder; `Run.command` by default.
         interval: seconds between two looks.
+        reuse: folder of another study, whose finished runs of the same settings are taken over.
 
     Returns:
         All runs, done or failed.
@@ -84,7 +88,9 @@ def run_study(
         KeyboardInterrupt: passed on, after the runs were told to stop.
     """
     states = [State(run, Path(out).absolute() / "runs" / run.name) for run in study.runs]
+    finished = {} if reuse is None else _finished(Path(reuse))
     for state in states:
+        state.folder = finished.get(json.dumps(state.run.overrides()), state.folder)
         _look_back(state)
     command = command or (lambda run, folder: run.command(folder))
     try:
@@ -150,6 +156,15 @@ def _look_back(state: State) -> None:
         state.status = "submitted"
 
 
+def _finished(study: Path) -> dict[str, Path]:
+    """Settings -> folder of the runs of a study that are done."""
+    found = {}
+    for record in sorted(study.absolute().glob(f"runs/*/{RECORD}")):
+        if (record.parent / RESULT).exists():
+            found[json.dumps(json.loads(record.read_text())["overrides"])] = record.parent
+    return found
+
+
 def _record(state: State) -> dict[str, Any]:
     try:
         record: dict[str, Any] = json.loads((state.folder / RECORD).read_text())
@@ -164,16 +179,20 @@ def _collect(state: State) -> bool:
         accuracy = result["accuracy"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    if not isinstance(accuracy, (int, float)):
+    if not isinstance(accuracy, (int, float)) and state.run.arm.labelled:
         state.status, state.message = "failed", f"{RESULT} has no accuracy"
         return True
-    state.status, state.result = "done", {**result, "seconds": _record(state).get("seconds")}
+    record = _record(state)
+    state.status, state.result = "done", {**result, "seconds": record.get("seconds")}
+    state.about = record.get("about", {})
     return True
 
 
 def _start(state: State, command: Command, slot: int, jobs: int) -> None:
     state.folder.mkdir(parents=True, exist_ok=True)
-    record = {"overrides": state.run.overrides(), "seconds": _record(state).get("seconds", 0.0)}
+    about = {"commit": commit(), "versions": versions(), "hardware": hardware(), "time": now()}
+    seconds = _record(state).get("seconds", 0.0)
+    record = {"overrides": state.run.overrides(), "seconds": seconds, "about": about}
     write_json(record, state.folder / RECORD)
     environment = {**os.environ, **_share(slot, jobs)}
     with open(state.folder / "study.log", "ab") as log:

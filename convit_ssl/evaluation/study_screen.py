@@ -32,7 +32,8 @@ def _lines() -> Watch:
             if state.status == "waiting" or seen.get(state.run.name) == state.status:
                 continue
             seen[state.run.name] = state.status
-            figure = f" {100 * state.result['accuracy']:.1f} %" if state.status == "done" else ""
+            accuracy = state.result.get("accuracy")
+            figure = "" if accuracy is None else f" {100 * accuracy:.1f} %"
             print(
                 f"[{number}/{len(states)}] {state.run.name}: {state.status}{figure}"
                 f"{': ' + state.message if state.message else ''}",

@@ -22,6 +22,7 @@ from convit_ssl.evaluation.study import (
     Study,
     ablation,
     check_batch,
+    pretraining,
     sample_efficiency,
 )
 from convit_ssl.evaluation.study_report import (
@@ -288,3 +289,48 @@ def test_a_part_of_the_images_is_the_whole_of_a_study() -> None:
 def test_val_is_looked_at_once() -> None:
     [run] = sample_efficiency(["deit_nano"], SETTINGS, [0.1], [0]).runs
     assert {"optim.epochs=200", "method.test_every=200"} <= set(run.overrides())
+
+
+def test_pretraining_study_has_its_methods_and_a_supervised_run_of_as_many_views() -> None:
+    given = ("run.threads=1", "convit_dino:method.out_dim=64", "convit_supervised:method.mixup=0")
+    settings = Settings("digits", epochs=4, batch_size=32, overrides=given)
+    study = pretraining(["convit_nano"], ["dino", "simclr"], settings, [5])
+    dino, simclr, supervised = (run.overrides() for run in study.runs)
+    assert dino[0] == "config=convit_dino"
+    assert dino[-2:] == ["run.threads=1", "method.out_dim=64"]
+    assert simclr[-1] == "run.threads=1"
+    assert not any(word.startswith(("optim.batch_size", "method.test_every")) for word in simclr)
+    assert "optim.epochs=4" in dino
+    assert {"optim.epochs=8", "method.mixup=0", "optim.batch_size=32"} <= set(supervised)
+    with pytest.raises(UserError, match="unknown method 'dinno'"):
+        pretraining(["convit_nano"], ["dinno"], settings)
+
+
+def test_runs_of_another_study_are_taken_over(tmp_path: Path) -> None:
+    run_study(small_study(), tmp_path / "first", 4, command=fake(0.5), interval=0.02)
+    settings = Settings("digits", epochs=2, batch_size=16)
+    second = sample_efficiency(["convit_nano"], settings, [1.0], [0, 7])
+    states = run_study(
+        second, tmp_path / "second", 2, None, fake(0.7), 0.02, reuse=tmp_path / "first"
+    )
+    assert [state.result["accuracy"] for state in states] == [0.5, 0.7]
+
+
+def test_every_row_says_where_it_comes_from(tmp_path: Path) -> None:
+    states = run_study(small_study(), tmp_path, 4, command=fake(0.5), interval=0.02)
+    write_study(small_study(), states, tmp_path, note="Expected: ConViT ahead.")
+    content = json.loads((tmp_path / "results.json").read_text())
+    for row in content["results"]:
+        assert {
+            "commit",
+            "settings_hash",
+            "data",
+            "seed",
+            "hardware",
+            "time",
+            "images_per_s",
+        } <= set(row)
+    page = (tmp_path / "results.md").read_text()
+    assert "Expected: ConViT ahead." in page
+    assert "| convit_nano, 50 % | 0 | 50.00 |" in page
+    assert "8 of 8 done" in page

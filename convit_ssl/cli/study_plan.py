@@ -1,0 +1,60 @@
+"""The study that the arguments of ``convit-ssl study`` describe."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from convit_ssl.data import open_dataset
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation import study
+from convit_ssl.models import VARIANTS
+
+
+def plan(args: argparse.Namespace) -> study.Study:
+    """The study that the arguments describe; checks what can be checked before it starts.
+
+    Raises:
+        UserError: data that is not there, a batch that does not fit, unknown sizes or presets.
+    """
+    settings = study.Settings(
+        args.data,
+        args.data_dir,
+        args.epochs,
+        args.batch_size,
+        args.run,
+        not args.no_scale_epochs,
+        tuple(args.set),
+        args.images_per_class,
+    )
+    seeds = range(args.seeds)
+    images = len(open_dataset(args.data, args.data_dir, "train", subset=whole(args)))
+    if args.kind == "sample-efficiency":
+        fractions = args.fractions or study.FRACTIONS
+        weights = dict(_pair(text) for text in args.weights)
+        planned = study.sample_efficiency(
+            args.trunks, settings, fractions, seeds, weights, not args.no_scratch
+        )
+    elif args.kind == "pretraining":
+        planned = study.pretraining(args.trunks, args.methods, settings, seeds)
+    else:
+        fractions = args.fractions or (0.1,)
+        if f"convit_{args.size}" not in VARIANTS or f"deit_{args.size}" not in VARIANTS:
+            raise UserError(f"unknown size {args.size!r}; use nano, tiny, small or base")
+        depth = VARIANTS[f"convit_{args.size}"].depth
+        planned = study.ablation(args.size, settings, args.presets, fractions, seeds, depth)
+    study.check_batch(settings, images, planned.fractions)
+    return planned
+
+
+def whole(args: argparse.Namespace) -> str | None:
+    """The images that are the study's 100 %, those of the first seed; None for all."""
+    few = args.images_per_class
+    return None if few is None else f"per_class={few},seed=0"
+
+
+def _pair(text: str) -> tuple[str, str]:
+    trunk, equals, path = text.partition("=")
+    if not equals or not Path(path).exists():
+        raise UserError(f"--weights takes TRUNK=CKPT with an existing file or run, found {text!r}")
+    return trunk, path

@@ -1,0 +1,83 @@
+"""The probes of a pretraining study: kNN and linear, of every trunk and of the references."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.cli import knn_command, linear_command, probe_sources
+from convit_ssl.cli.study_plan import whole
+from convit_ssl.evaluation.results import write_json
+from convit_ssl.evaluation.study_runner import State
+from convit_ssl.evaluation.tokens import TokenFeatures
+from convit_ssl.models import ConViT
+
+PROBES = {"knn": knn_command, "linear": linear_command}
+UNTRAINED = "untrained"
+
+
+def probe_runs(
+    states: Sequence[State], args: argparse.Namespace, out: Path
+) -> list[dict[str, Any]]:
+    """A row of kNN and one of the linear probe for whatever is done, each measured once.
+
+    Besides the runs: raw pixels, and for each trunk and seed the network as it was before
+    training. All read the same images of train, those of the first seed.
+
+    Returns:
+        Result rows with `features` ("raw pixels", "untrained", "dino", ...) and `trunk`.
+    """
+    rows = []
+    done = [state for state in states if state.status == "done"]
+    for kind in PROBES:
+        folder = out / "probes"
+        if done:
+            pixels = folder / f"raw_pixels-{kind}.json"
+            row = _once(pixels, kind, args, str(done[0].folder), 0, "pixels")
+            rows.append({**row, "features": "raw pixels", "trunk": None})
+        fresh: set[tuple[str, int]] = set()
+        for state in done:
+            run, checkpoint = state.run, str(state.folder)
+            if (run.arm.trunk, run.seed) not in fresh:
+                fresh.add((run.arm.trunk, run.seed))
+                path = folder / f"{run.arm.trunk}-{UNTRAINED}-seed{run.seed}-{kind}.json"
+                row = _once(path, kind, args, checkpoint, run.seed, UNTRAINED)
+                rows.append({**row, "features": UNTRAINED, "trunk": run.arm.trunk})
+            path = folder / f"{run.name}-{kind}.json"
+            row = _once(path, kind, args, checkpoint, run.seed, "")
+            features = run.arm.name.removeprefix(f"{run.arm.trunk}, ")
+            rows.append({**row, "features": features, "trunk": run.arm.trunk})
+    return rows
+
+
+def _once(
+    path: Path, kind: str, args: argparse.Namespace, checkpoint: str, seed: int, which: str
+) -> dict[str, Any]:
+    """The row of an earlier start, or measured now and kept."""
+    if path.exists():
+        kept: dict[str, Any] = json.loads(path.read_text())
+        return kept
+    command = PROBES[kind]
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    words = ["--data", args.data, "--seed", str(seed), "--cache", str(path.parent / "features")]
+    words += ["--data-dir", args.data_dir] if args.data_dir else []
+    subset = whole(args)
+    words += ["--subset", subset] if subset else []
+    if kind == "linear":
+        words += ["--epochs", str(args.probe_epochs), "--no-logistic"]
+    if "run.precision=bf16" in args.set:
+        words += ["--precision", "bf16"]
+    asked = parser.parse_args([checkpoint, *words])
+    source = probe_sources.open_source(asked, "pixels" if which == "pixels" else None)
+    if which == UNTRAINED:
+        assert isinstance(source.extractor, TokenFeatures)
+        assert isinstance(source.extractor.model, ConViT)
+        source = probe_sources.untrained_like(source.extractor.model, asked)
+    row: dict[str, Any] = command.measure_source(source, asked)
+    write_json(row, path)
+    print(f"{path.stem}: {100 * row['accuracy']:.1f} %", flush=True)
+    return row
