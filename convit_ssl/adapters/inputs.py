@@ -83,6 +83,7 @@ class TaskInputs:
                 world_size=world,
                 tail="drop",
                 repeats=getattr(self.options.method, "repeats", 1),
+                groups=self.train.groups() if len(dataset) == len(self.train) else (),  # type: ignore[arg-type]
             )
             self.sampler = sampler
         else:

@@ -25,13 +25,12 @@ def run(args: argparse.Namespace) -> int:
     """Choose, say what was chosen, write the list."""
     from collections import Counter
 
-    from convit_ssl.data.folders import find_images
     from convit_ssl.data.images import files_digest
-    from convit_ssl.data.opening import dataset_folder
+    from convit_ssl.data.opening import find_listing
     from convit_ssl.data.subsets import SubsetSpec, choose, write_list
 
     spec = SubsetSpec(args.fraction, args.per_class, args.seed, args.list, args.classes)
-    listing = find_images(dataset_folder(args.data, args.data_dir))
+    listing = find_listing(args.data, args.data_dir)
     chosen = choose(listing, spec)
     counts = Counter(chosen.targets).values()
     print(f"{len(chosen.files):,} of {len(listing.files):,} images of {listing.root}")

@@ -41,13 +41,13 @@ class Listing:
     """The images under ``root``.
 
     Attributes:
-        root: absolute folder that ``files`` are relative to.
+        root: absolute folder, or URL, that ``files`` are relative to.
         files: paths with ``/``, in sorted order: by class, then by name.
         targets: class number of each file, -1 without label.
         classes: sorted names of the class folders; empty without labels.
     """
 
-    root: Path
+    root: Path | str
     files: list[str]
     targets: list[int]
     classes: list[str]

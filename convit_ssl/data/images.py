@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,6 +92,16 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
     def paths(self) -> NameTable:
         """Full path of every image; a sequence of str."""
         return NameTable(self.files, prefix=os.path.join(self.root, ""))
+
+    def groups(self) -> list[int]:
+        """How many images lie together in each shard, in order; empty for single files."""
+        if not self.files or ".tar#" not in self.files[0]:
+            return []
+        sizes: dict[str, int] = {}
+        for file in self.files:
+            shard = file.partition("#")[0]
+            sizes[shard] = sizes.get(shard, 0) + 1
+        return list(sizes.values())
 
     @property
     def labelled(self) -> bool:
@@ -205,7 +214,7 @@ def files_digest(files: Sequence[str]) -> str:
 def take(listing: Listing, indices: Sequence[int]) -> Listing:
     """The listing of the chosen images, classes unchanged."""
     return Listing(
-        root=Path(listing.root),
+        root=listing.root,
         files=[listing.files[i] for i in indices],
         targets=[listing.targets[i] for i in indices],
         classes=listing.classes,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from convit_ssl.data.folders import find_images
+from convit_ssl.data.folders import Listing, find_images
 from convit_ssl.data.images import ImageFiles, Transform
+from convit_ssl.data.lists import find_listed_images
 from convit_ssl.data.samples import FaultLog
+from convit_ssl.data.shards import find_shards
 from convit_ssl.data.sources import get_source, materialise
 from convit_ssl.errors import UserError
 
@@ -20,6 +22,23 @@ def dataset_folder(data: str, data_dir: str | os.PathLike[str] | None = None) ->
     if data_dir is None or not str(data_dir):
         raise UserError(f"data={data} needs data_dir=/path, the folder that holds your images")
     return Path(data_dir)
+
+
+def find_listing(
+    data: str, data_dir: str | os.PathLike[str] | None = None, split: str = "train"
+) -> Listing:
+    """The images of a split, in folders, in a list or in shards; nothing of them is read.
+
+    Raises:
+        UserError: unknown name, missing, empty or inconsistent collection.
+    """
+    if data in ("list", "shards"):
+        if split not in ("train", "val"):
+            raise UserError(f"split is {split!r}; it is 'train' or 'val'")
+        if data_dir is None or not str(data_dir):
+            raise UserError(f"data={data} needs data_dir=, the folder or URL of the {data}")
+        return (find_shards if data == "shards" else find_listed_images)(data_dir, split)
+    return find_images(dataset_folder(data, data_dir), split)
 
 
 def open_dataset(
@@ -37,8 +56,9 @@ def open_dataset(
     """Open a data set.
 
     Args:
-        data: digits, mnist5k, fashion_mnist, imagenet or folder.
-        data_dir: the folder of the images, for imagenet and folder.
+        data: digits, mnist5k, fashion_mnist, imagenet, folder, list or shards.
+        data_dir: the folder of the images, for imagenet and folder; of lists or shards, also a
+            URL.
         split: train or val.
         transform: called with each Pillow RGB image; see :class:`ImageFiles`.
         subset: a choice among the images, such as ``fraction=0.05,seed=0``; see
@@ -51,7 +71,7 @@ def open_dataset(
     Raises:
         UserError: unknown name, missing, empty or inconsistent folder, impossible subset.
     """
-    listing = find_images(dataset_folder(data, data_dir), split)
+    listing = find_listing(data, data_dir, split)
     if subset:
         from convit_ssl.data.subsets import choose
 

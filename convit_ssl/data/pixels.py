@@ -23,6 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from convit_ssl.data.storage import openable
+
 Pixels = npt.NDArray[np.uint8]
 
 # Twice Pillow's warning level: where Pillow itself refuses to go on.
@@ -133,5 +135,5 @@ def image_header(path: str) -> tuple[int, int, str]:
     """(height, width, Pillow mode) of an image file, read from its header only."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path) as image:
+        with Image.open(openable(path)) as image:
             return image.height, image.width, image.mode

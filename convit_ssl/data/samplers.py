@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch.utils.data import Sampler
@@ -11,6 +11,7 @@ from convit_ssl.data.randomness import RepeatedIndex, sample_seed
 from convit_ssl.errors import UserError
 
 TAILS = ("pad", "drop", "uneven")
+WINDOW = 16  # shards that are read from at a time
 
 
 class EpochSampler(Sampler[int]):
@@ -29,6 +30,9 @@ class EpochSampler(Sampler[int]):
         tail: what becomes of images that do not fill a last round: ``pad`` gives every
             process as many by taking some of the first ones again, ``drop`` leaves them
             out, ``uneven`` gives some processes one more (evaluation).
+        groups: numbers of images that lie together, as in the shards of a collection. Then whole
+            groups are shuffled, and the images of `WINDOW` of them among each other, so that
+            only so many shards are read from at a time. Empty: each image by itself.
         repeats: with 3, every image comes three times in a row, to different processes
             where there are several, and the epoch still has ``num_images`` samples
             (repeated augmentation; Hoffer et al. 2020, arXiv:1901.09335, as in DeiT).
@@ -48,6 +52,7 @@ class EpochSampler(Sampler[int]):
         start_index: int = 0,
         tail: str = "pad",
         repeats: int = 1,
+        groups: Sequence[int] = (),
     ) -> None:
         if not 0 <= rank < world_size:
             raise UserError(f"process {rank} of {world_size}: they are counted from 0")
@@ -57,6 +62,8 @@ class EpochSampler(Sampler[int]):
             raise UserError(f"tail is {tail!r}; one of {', '.join(TAILS)}")
         if repeats < 1:
             raise UserError(f"repeats is {repeats}; it is at least 1")
+        if groups and sum(groups) != num_images:
+            raise UserError(f"groups of {sum(groups)} images in all, for {num_images} images")
         self.num_images = num_images
         self.shuffle = shuffle
         self.seed = seed
@@ -64,6 +71,7 @@ class EpochSampler(Sampler[int]):
         self.world_size = world_size
         self.tail = tail
         self.repeats = repeats
+        self.groups = list(groups)
         self.epoch = 0
         self.start_index = 0
         self.set_epoch(0, start_index)
@@ -95,5 +103,17 @@ class EpochSampler(Sampler[int]):
         if not self.shuffle:
             return list(range(self.num_images))
         generator = torch.Generator().manual_seed(sample_seed(self.seed, self.epoch, 0x0E9C))
+        if len(self.groups) > WINDOW:
+            return self._by_groups(generator)
         order: list[int] = torch.randperm(self.num_images, generator=generator).tolist()
+        return order
+
+    def _by_groups(self, generator: torch.Generator) -> list[int]:
+        starts = torch.tensor([0, *self.groups]).cumsum(0).tolist()
+        shuffled = torch.randperm(len(self.groups), generator=generator).tolist()
+        order: list[int] = []
+        for first in range(0, len(shuffled), WINDOW):
+            window = shuffled[first : first + WINDOW]
+            images = torch.cat([torch.arange(starts[g], starts[g + 1]) for g in window])
+            order += images[torch.randperm(len(images), generator=generator)].tolist()
         return order

@@ -23,6 +23,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, decode_array, decode_image
+from convit_ssl.data.storage import is_there, read_bytes
 from convit_ssl.errors import UserError
 
 logger = logging.getLogger("convit_ssl.data")
@@ -72,11 +73,6 @@ class TooManyUnreadableError(UserError):
         super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].rstrip())
 
 
-def _read_bytes(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
-
-
 def read_file(path: str) -> bytes:
     """The bytes of ``path``; transient errors of the file system are retried.
 
@@ -85,7 +81,7 @@ def read_file(path: str) -> bytes:
     """
     for delay in (*RETRY_DELAYS, None):
         try:
-            data = _read_bytes(path)
+            data = read_bytes(path)
         except OSError as error:
             if delay is None or error.errno not in _PASSING:
                 raise UnreadableImageError(error.strerror or type(error).__name__) from error
@@ -249,7 +245,7 @@ class SampleReader:
         mended = {
             path for path in ours - self._unreadable.keys() if _is_readable(path, self.max_pixels)
         }
-        gone = {path for path in faults.keys() - ours if not os.path.lexists(path)}
+        gone = {path for path in faults.keys() - ours if not is_there(path)}
         if mended or gone:
             self.fault_log.discard(mended | gone)
         return {path: why for path, why in faults.items() if path in ours - mended}
@@ -273,7 +269,7 @@ class SampleReader:
 
 def _is_readable(path: str, max_pixels: int) -> bool:
     try:
-        decode_image(_read_bytes(path), max_pixels)
+        decode_image(read_bytes(path), max_pixels)
     except Exception:
         return False
     return True

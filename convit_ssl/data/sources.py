@@ -7,6 +7,8 @@
 | fashion_mnist | 60,000 + 10,000 grey | 28 x 28 | Debian's dataset-fashion-mnist, or torchvision |
 | imagenet | your own copy | about 500 x 375 | data_dir |
 | folder | your own images | any | data_dir |
+| list | your own, named in train.txt and val.txt | any | data_dir, see ``lists`` |
+| shards | your own, in WebDataset tar files | any | data_dir or a URL, see ``shards`` |
 
 digits and mnist5k have no official split. Ours is stratified: within each class the
 images are ordered by a SHA-256 of their number, and the first share is val. On raw
@@ -112,6 +114,8 @@ SOURCES: dict[str, Source] = {
         ),
         Source("imagenet", num_classes=1000),
         Source("folder"),
+        Source("list"),
+        Source("shards"),
     )
 }
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from convit_ssl.data.storage import read_bytes
 from convit_ssl.engines.checkpoint import sorted_checkpoints
 from convit_ssl.engines.console import Screen, duration
 from convit_ssl.engines.hooks import QuietHook, peak_memory_mib
@@ -221,12 +222,11 @@ def _probe_images(task: Any, problems: list[str]) -> float:
     for number in range(min(PROBED_IMAGES, count)):
         path = task.inputs.train.path((first + number * step) % len(task.inputs.train))
         try:
-            with open(path, "rb") as file:
-                file.read(1)
+            read_bytes(path)
         except OSError as error:
             problems.append(
-                f"{path} cannot be read ({error.strerror}); mount the data on this node too, at "
-                "the same place, or correct data_dir"
+                f"{path} cannot be read ({error.strerror or error}); mount the data on this node "
+                "too, at the same place, or correct data_dir"
             )
             return 0.0
         dataset[(first + number * step) % count]

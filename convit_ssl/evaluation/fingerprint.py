@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -11,10 +10,21 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from convit_ssl.data.storage import size_and_time
 from convit_ssl.errors import UserError
+from convit_ssl.models.fingerprint import weights_fingerprint
+
+__all__ = [
+    "LabelledImages",
+    "combine",
+    "data_fingerprints",
+    "file_fingerprint",
+    "hash_json",
+    "transform_fingerprint",
+    "weights_fingerprint",
+]
 
 
 class LabelledImages(Protocol):
@@ -47,19 +57,6 @@ def hash_json(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def weights_fingerprint(model: nn.Module) -> str:
-    """sha256 of all parameters and buffers by name, with the model's config where it has one."""
-    digest = hashlib.sha256()
-    config = getattr(model, "config", None)
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        digest.update(hash_json(dataclasses.asdict(config)).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(raw.numpy().tobytes())
-    return digest.hexdigest()
-
-
 def data_fingerprints(dataset: LabelledImages) -> tuple[str, str]:
     """Two sha256 of a data set: of its content, and of its files as they are here.
 
@@ -74,7 +71,7 @@ def data_fingerprints(dataset: LabelledImages) -> tuple[str, str]:
     if all(os.path.dirname(path) == root for path in paths):
         root = os.path.dirname(root)  # one class alone: keep its name
     for path, target in zip(paths, dataset.targets, strict=True):
-        size, changed = _size_and_time(path)
+        size, changed = size_and_time(path)
         line = f"{os.path.relpath(path, root)}|{size}|{int(target)}\n"
         content.update(line.encode(errors="surrogateescape"))
         files.update(f"{changed}|{line}".encode(errors="surrogateescape"))
@@ -127,15 +124,6 @@ def file_fingerprint(path: str | Path) -> str:
 def combine(parts: Mapping[str, Any]) -> str:
     """One sha256 for several named parts."""
     return hash_json(dict(parts))
-
-
-def _size_and_time(path: str) -> tuple[int, int]:
-    """Bytes and nanoseconds; a missing file is the data set's to report."""
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return -1, -1
-    return stat.st_size, stat.st_mtime_ns
 
 
 def _as_array(value: Any) -> np.ndarray[Any, Any]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from convit_ssl.data.storage import openable
 from convit_ssl.errors import UserError
 
 CLASS_TOKEN = re.compile(r"class_last(\d+)")
@@ -140,7 +141,7 @@ def pixel_transform(paths: Sequence[str | Path], largest: int = 32) -> PixelTran
     side, grey, seen = largest, True, 0
     for path in paths[:: max(1, len(paths) // 32)][:32]:
         try:
-            with Image.open(path) as image:
+            with Image.open(openable(str(path))) as image:
                 side = min(side, *image.size)
                 red, green, blue = (band.tobytes() for band in image.convert("RGB").split())
         except OSError:

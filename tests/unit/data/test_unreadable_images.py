@@ -170,7 +170,7 @@ def test_a_failing_file_system_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
     waited: list[float] = []
     monkeypatch.setattr(samples.time, "sleep", waited.append)
     flaky = Flaky(3, errno.EIO)
-    monkeypatch.setattr(samples, "_read_bytes", flaky)
+    monkeypatch.setattr(samples, "read_bytes", flaky)
     assert SampleReader([""] * 10).image("x.png").size == (8, 8)
     assert waited == list(samples.RETRY_DELAYS[:3])
     assert flaky.calls == 4
@@ -184,7 +184,7 @@ def test_errors_that_stay_are_given_up(
 ) -> None:
     monkeypatch.setattr(samples.time, "sleep", lambda _seconds: None)
     flaky = Flaky(100, number)
-    monkeypatch.setattr(samples, "_read_bytes", flaky)
+    monkeypatch.setattr(samples, "read_bytes", flaky)
     reader = SampleReader([""] * 10)
     with pytest.raises(UnreadableImageError):
         reader.image("x.png")

@@ -1,0 +1,251 @@
+"""WebDataset tar shards as a collection of images that can be read in any order.
+
+A shard is an uncompressed tar file in which the files of a sample stand together and share
+their name up to its first dot: ``0001.jpg`` and, where there are labels, ``0001.cls`` with a
+number or a name as text. The tables of contents are read once and kept; nothing is unpacked, and
+nothing but plain text is read beside the images.
+
+``data_dir`` is a folder or a URL with ``train/*.tar`` and ``val/*.tar``; or with ``*.tar`` files
+that have train and val in their names; or with shards of train alone. Where a server lists
+nothing, the names are written out: ``https://host/imagenet-{split}-{0000..0146}.tar``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.data.folders import EXTENSIONS, Listing, check_folder
+from convit_ssl.data.labels import class_table, targets_of
+from convit_ssl.data.sources import cache_folder
+from convit_ssl.data.storage import is_url, local_copy, member_path, remote
+from convit_ssl.errors import UserError
+
+_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_SPLIT = {
+    "train": re.compile(r"(^|[^a-z])train([^a-z]|$)", re.IGNORECASE),
+    "val": re.compile(r"(^|[^a-z])val(idation)?([^a-z]|$)", re.IGNORECASE),
+}
+_LABEL_BYTES = 1024
+_THREADS = 8
+_WORTH_A_WORD = 32  # shards whose first reading takes a while
+# Name, offset, size in bytes, label.
+Entry = tuple[str, int, int, str | None]
+
+
+def find_shards(data_dir: str | os.PathLike[str], split: str = "train") -> Listing:
+    """The images in the shards of one split.
+
+    Raises:
+        UserError: no shards, a damaged or compressed one, one without images, or images of
+            which only some have labels.
+    """
+    root, shards = list_shards(str(data_dir))
+    if not shards[split]:
+        raise UserError(
+            f"no .tar shards for {split} in {data_dir}: looked for {split}/*.tar, *{split}*.tar"
+            + (" and *.tar" if split == "train" else "")
+        )
+    contents = {name: _contents(root, shards[name]) for name in shards}
+    labels = (entry[3] for parts in contents.values() for part in parts for entry in part)
+    classes = class_table(label for label in labels if label is not None)
+    files, own = [], []
+    for shard, entries in zip(shards[split], contents[split], strict=True):
+        for name, offset, size, label in entries:
+            files.append(member_path(shard, offset, size, name))
+            own.append(label)
+    targets = targets_of(own, classes, f"the {split} shards of {data_dir}")
+    return Listing(root, files, targets, classes if own[0] is not None else [])
+
+
+def list_shards(data_dir: str) -> tuple[Path | str, dict[str, list[str]]]:
+    """The folder or URL, and the shards of train and val relative to it, sorted.
+
+    Raises:
+        UserError: it is not there, or cannot be listed.
+    """
+    if "{" in data_dir:
+        return _written_out(data_dir)
+    root: Path | str = data_dir.rstrip("/") if is_url(data_dir) else check_folder(data_dir)
+    own = _tars(root, "")
+    found = {split: _tars(root, split) for split in _SPLIT}
+    for split, name in _SPLIT.items():
+        found[split] = found[split] or [shard for shard in own if name.search(shard)]
+    if not found["train"] and not found["val"]:
+        found["train"] = own
+    return root, found
+
+
+def _written_out(pattern: str) -> tuple[Path | str, dict[str, list[str]]]:
+    folder, _, name = pattern.rpartition("/")
+    if "{" in folder or not name.endswith(".tar"):
+        raise UserError(f"{pattern}: braces stand in the name of the shards, which ends in .tar")
+    root: Path | str = folder if is_url(pattern) else check_folder(folder or ".")
+    found = {}
+    for split in _SPLIT:
+        named = name.replace("{split}", split)
+        found[split] = [] if named == name and split == "val" else list(_expand(named))
+        if split == "val" and found[split] and not _is_there(root, found[split][0]):
+            found[split] = []
+    return root, found
+
+
+def _expand(name: str) -> Iterator[str]:
+    """``a-{000..012}.tar`` to its names, as a shell does."""
+    braces = _RANGE.search(name)
+    if braces is None:
+        yield name
+        return
+    first, last = braces[1], braces[2]
+    for number in range(int(first), int(last) + 1):
+        text = str(number).zfill(len(first))
+        yield from _expand(name[: braces.start()] + text + name[braces.end() :])
+
+
+def _is_there(root: Path | str, shard: str) -> bool:
+    if isinstance(root, Path):
+        return (root / shard).exists()
+    system, place = remote(f"{root}/{shard}")
+    return bool(system.exists(place))
+
+
+def _tars(root: Path | str, folder: str) -> list[str]:
+    """Names of the shards directly in a folder, sorted."""
+    prefix = f"{folder}/" if folder else ""
+    if isinstance(root, Path):
+        place = root / folder
+        names = os.listdir(place) if place.is_dir() else []
+    else:
+        system, url = remote(f"{root}/{folder}")
+        try:
+            names = [str(path).rstrip("/").rsplit("/", 1)[-1] for path in system.ls(url, False)]
+        except FileNotFoundError:
+            names = []
+        except Exception as error:
+            raise UserError(
+                f"{root}/{folder} cannot be listed ({type(error).__name__}: {str(error)[:160]}); "
+                "write the names out: data_dir='https://.../name-{split}-{0000..0146}.tar'"
+            ) from None
+    return sorted(prefix + name for name in names if name.endswith(".tar") and name[0] != ".")
+
+
+def _contents(root: Path | str, shards: Sequence[str]) -> list[list[Entry]]:
+    """The tables of contents, from the copy that is kept or from the shards themselves."""
+    if not shards:
+        return []
+    places = [f"{root}/{shard}" for shard in shards]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        states = list(pool.map(_state, places))
+    digest = hashlib.sha256(json.dumps([places, states]).encode()).hexdigest()[:24]
+    folder = cache_folder() / "shards"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = open(folder / f".lock-{digest[:2]}", "a")  # noqa: SIM115
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder} ({error.strerror}); choose another folder by the "
+            "environment variable CONVIT_SSL_DATA"
+        ) from error
+    kept = folder / f"contents-{digest}.json"
+    with lock:
+        fcntl.flock(lock.fileno(), fcntl.LOCK_EX)  # one process of a node reads for all
+        with contextlib.suppress(OSError, ValueError):
+            return [[(n, o, s, t) for n, o, s, t in part] for part in json.loads(kept.read_text())]
+        if len(shards) >= _WORTH_A_WORD:
+            print(f"reading the contents of {len(shards):,} shards, once", file=sys.stderr)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            contents = list(pool.map(read_contents, places))
+        partial = kept.with_name(f".{kept.name}.partial")
+        try:
+            partial.write_text(json.dumps(contents))
+            os.replace(partial, kept)
+        finally:
+            partial.unlink(missing_ok=True)
+    return contents
+
+
+def _state(place: str) -> list[str]:
+    """What changes when a shard does: its size, and the time or the tag its server gives."""
+    try:
+        if not is_url(place):
+            state = os.stat(place)
+            return [str(state.st_size), str(state.st_mtime_ns)]
+        system, path = remote(place)
+        about = system.info(path)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
+        raise UserError(f"the shard {place} cannot be read: {reason}") from error
+    return [str(about.get(key)) for key in ("size", "mtime", "LastModified", "ETag")]
+
+
+def read_contents(place: str) -> list[Entry]:
+    """The images of one shard with their labels.
+
+    Raises:
+        UserError: it is damaged or compressed, or holds no images.
+    """
+    try:
+        with _opened(place) as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            entries = _entries(archive, place)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
+        raise UserError(
+            f"the shard {place} is cut short, or no uncompressed tar file ({reason}); copy or "
+            "download it again"
+        ) from error
+    if not entries:
+        raise UserError(f"the shard {place} holds no images ({', '.join(sorted(EXTENSIONS))})")
+    return entries
+
+
+def _opened(place: str) -> Any:
+    copy = local_copy(place) if is_url(place) else place
+    if copy is not None:
+        return open(copy, "rb")
+    system, path = remote(place)
+    return system.open(path, "rb", block_size=2**22, cache_type="readahead")
+
+
+def _entries(archive: tarfile.TarFile, place: str) -> list[Entry]:
+    images: list[tuple[str, str, int, int]] = []
+    labels: dict[str, str] = {}
+    for member in archive:
+        folder, _, name = member.name.rpartition("/")
+        stem, _, extension = name.partition(".")
+        if not member.isfile() or member.issparse() or not stem:
+            continue
+        key = f"{folder}/{stem}"
+        if f".{extension.rpartition('.')[2].lower()}" in EXTENSIONS:
+            images.append((key, member.name, member.offset_data, member.size))
+        elif extension == "cls":
+            labels[key] = _label(archive, member, place)
+    return [(name, offset, size, labels.get(key)) for key, name, offset, size in images]
+
+
+def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, place: str) -> str:
+    file = archive.extractfile(member)
+    data = file.read(_LABEL_BYTES) if file is not None else b""
+    try:
+        text = data.decode("utf-8").strip()
+    except UnicodeDecodeError:
+        text = ""
+    if not text or len(data) == _LABEL_BYTES or "\n" in text:
+        raise UserError(
+            f"the label {member.name} in the shard {place} is no line of text: a .cls file holds "
+            "the number or the name of a class"
+        )
+    return text

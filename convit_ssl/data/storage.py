@@ -1,0 +1,238 @@
+"""The bytes of an image: of a file, or of a member of a tar shard; on a disk or at a URL.
+
+A member is written ``<shard>.tar#<offset>+<size>/<name>``: where its bytes lie in the shard. So
+any image of any shard can be read by itself, and nothing has to be kept in memory for it.
+
+URLs (``s3://``, ``https://``, ``memory://`` and what else fsspec knows) are read in ranges, one
+for each image. With ``CONVIT_SSL_SHARD_CACHE=200`` whole shards are kept on the node's disk, up
+to so many GiB, in the folder of the built-in data sets; those read longest ago go first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import functools
+import hashlib
+import io
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.data.sources import cache_folder
+from convit_ssl.errors import UserError
+
+CACHE_VARIABLE = "CONVIT_SSL_SHARD_CACHE"
+_MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)/")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_OPEN_SHARDS = 64
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Whether it is read through fsspec."""
+    return _URL.match(os.fspath(path)) is not None
+
+
+def member_path(shard: str, offset: int, size: int, name: str) -> str:
+    """The path of a member of a shard."""
+    return f"{shard}#{offset}+{size}/{name}"
+
+
+def split_member(path: str) -> tuple[str, int, int] | None:
+    """Shard, offset and size in bytes of a member's path; None for any other path."""
+    found = _MEMBER.match(path)
+    return (found[1], int(found[2]), int(found[3])) if found else None
+
+
+def read_bytes(path: str) -> bytes:
+    """The bytes of a file or a member.
+
+    Raises:
+        OSError: it cannot be read. A network's errors are EIO, which is worth another try.
+        UserError: a kind of URL that nothing here can read.
+    """
+    member = split_member(path)
+    if member is not None:
+        return _read_member(*member)
+    if is_url(path):
+        with _network(path):
+            system, place = remote(path)
+            return bytes(system.cat_file(place))
+    with open(path, "rb") as file:
+        return file.read()
+
+
+def openable(path: str) -> str | io.BytesIO:
+    """What Pillow opens for a path: a file by its name, of which it then reads what it needs."""
+    plain = split_member(path) is None and not is_url(path)
+    return path if plain else io.BytesIO(read_bytes(path))
+
+
+def is_there(path: str) -> bool:
+    """Whether a file, or the shard of a member, is on the disk. URLs are not asked for."""
+    member = split_member(path)
+    place = member[0] if member is not None else path
+    return is_url(place) or os.path.lexists(place)
+
+
+def size_and_time(path: str) -> tuple[int, int]:
+    """Bytes, and nanoseconds of the last change where that is known; -1 for what is not there."""
+    member = split_member(path)
+    place = member[0] if member is not None else path
+    try:
+        state = os.stat(place)
+    except OSError:
+        return (member[2] if member is not None else -1), -1
+    return (member[2] if member is not None else state.st_size), state.st_mtime_ns
+
+
+def remote(url: str) -> tuple[Any, str]:
+    """The file system of a URL, and the place in it. One for each process; never kept over a fork.
+
+    Raises:
+        UserError: an unknown kind of URL, or one that needs another package.
+    """
+    import fsspec  # type: ignore[import-untyped]
+
+    try:
+        system, place = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise UserError(f"{url} needs another package: {error}") from None
+    except ValueError as error:
+        raise UserError(f"{url} cannot be read: {error}") from None
+    return system, str(place)
+
+
+@contextlib.contextmanager
+def _network(url: str) -> Iterator[None]:
+    """What goes wrong on the way is EIO, whatever the package calls it."""
+    try:
+        yield
+    except (UserError, FileNotFoundError, PermissionError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OSError(errno.EIO, f"{type(error).__name__}: {reason[:160]}", url) from error
+
+
+def _read_member(shard: str, offset: int, size: int) -> bytes:
+    try:
+        descriptor = _descriptor(shard)
+        data = os.pread(descriptor, size, offset) if descriptor is not None else None
+    except OSError:
+        _descriptor.cache_clear()  # of a disk that was gone for a while
+        raise
+    if data is None:
+        with _network(shard):
+            system, place = remote(shard)
+            data = bytes(system.cat_file(place, start=offset, end=offset + size))
+    if len(data) > size:
+        raise UserError(
+            f"the server of {shard} sends whole files where a part is asked for; keep the shards "
+            f"on this node's disk: {CACHE_VARIABLE}=<GiB>"
+        )
+    if len(data) < size:
+        raise OSError(errno.ENODATA, f"the shard is cut short: {len(data)} of {size} bytes", shard)
+    return data
+
+
+@functools.lru_cache(maxsize=_OPEN_SHARDS)
+def _descriptor(shard: str) -> int | None:
+    """An open file to read a shard from; None where it is read over the network.
+
+    Reading at an offset moves nothing, so processes may share what they inherit. A closed shard
+    would cost a call to the file system for each image.
+    """
+    place = local_copy(shard) if is_url(shard) else shard
+    if place is None:
+        return None
+    return _Descriptor(os.open(place, os.O_RDONLY))
+
+
+class _Descriptor(int):
+    """A file descriptor that is closed when nothing uses it any more."""
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        try:
+            close(self)
+        except OSError:
+            return
+
+
+def cache_bytes() -> int:
+    """Room for copies of shards, from ``CONVIT_SSL_SHARD_CACHE``; 0 keeps none.
+
+    Raises:
+        UserError: it is no number.
+    """
+    text = os.environ.get(CACHE_VARIABLE, "0") or "0"
+    try:
+        return max(int(float(text) * 2**30), 0)
+    except (ValueError, OverflowError):
+        raise UserError(f"{CACHE_VARIABLE}={text!r} is no number of GiB") from None
+
+
+def local_copy(url: str) -> str | None:
+    """The copy of a shard on this node's disk, fetched by the first process that asks for it.
+
+    Returns:
+        Its path; None where no copies are kept, or there is no room for this one.
+    """
+    limit = cache_bytes()
+    if limit == 0:
+        return None
+    folder = cache_folder() / "shards"
+    digest = hashlib.sha256(url.encode()).hexdigest()[:16]
+    copy = folder / f"{digest}-{url.rsplit('/', 1)[-1]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder / f".lock-{digest[:2]}"):
+        if copy.exists():
+            os.utime(copy)
+            return str(copy)
+        return str(copy) if _fetch(url, copy, limit) else None
+
+
+def _fetch(url: str, copy: Path, limit: int) -> bool:
+    partial = copy.with_name(f".{copy.name}.partial")
+    try:
+        with _network(url):
+            system, place = remote(url)
+            if not _make_room(copy.parent, limit - int(system.size(place) or 0)):
+                return False
+            system.get_file(place, str(partial))
+        os.replace(partial, copy)
+    except OSError as error:
+        if error.errno == errno.ENOSPC or "No space left" in str(error):
+            return False
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+    return True
+
+
+def _make_room(folder: Path, left: int) -> bool:
+    """Delete the copies that were opened longest ago until the rest takes `left` bytes."""
+    if left < 0:
+        return False
+    states = []
+    for path in folder.glob("*.tar"):
+        with contextlib.suppress(OSError):
+            state = path.stat()
+            states.append((state.st_mtime_ns, state.st_size, path))
+    taken = sum(size for _, size, _ in states)
+    for _, size, path in sorted(states):
+        if taken <= left:
+            break
+        path.unlink(missing_ok=True)
+        taken -= size
+    return True
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    with open(lock, "a") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        yield

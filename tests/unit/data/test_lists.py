@@ -1,0 +1,97 @@
+"""Collections that are written down in a list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+from convit_ssl.data import open_dataset
+from convit_ssl.errors import UserError
+from tests.unit.data.make_shards import pixels, png
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "some where").mkdir()
+    for number in range(6):
+        (tmp_path / "some where" / f"{number}.png").write_bytes(png(number))
+    return tmp_path
+
+
+def write(folder: Path, text: str, split: str = "train") -> Path:
+    (folder / f"{split}.txt").write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("line", "classes", "targets"),
+    [
+        ("some where/{}.png", [], [-1] * 6),
+        ("some where/{}.png {}", ["0", "1", "2"], [0, 1, 2, 0, 1, 2]),
+        ("some where/{}.png\tcat{}", ["cat0", "cat1", "cat2"], [0, 1, 2, 0, 1, 2]),
+        ("{root}/some where/{}.png  00{}", ["0", "1", "2"], [0, 1, 2, 0, 1, 2]),
+    ],
+)
+def test_forms_of_a_line(folder: Path, line: str, classes: list[str], targets: list[int]) -> None:
+    lines = [line.format(n, n % 3, root=folder) for n in range(6)]
+    write(folder, "# a comment\n\n" + "\n".join(lines) + "\n")
+    dataset = open_dataset("list", folder)
+    assert dataset.classes == classes
+    assert list(dataset.targets) == targets
+    assert all((np.asarray(dataset[n][0]) == pixels(n)).all() for n in range(6))
+
+
+def test_val_and_a_list_by_itself(folder: Path) -> None:
+    write(folder, "some where/0.png a\nsome where/1.png b\n")
+    write(folder, "some where/2.png b\n", "val")
+    assert list(open_dataset("list", folder, "val").targets) == [1]
+    assert len(open_dataset("list", folder / "train.txt")) == 2
+    with pytest.raises(UserError, match="the list of train alone"):
+        open_dataset("list", folder / "train.txt", "val")
+
+
+def test_a_list_at_a_url(folder: Path) -> None:
+    write(folder, "some where/3.png\nsome where/4.png\n")
+    system = fsspec.filesystem("memory")
+    system.put(str(folder), "/lists", recursive=True)
+    try:
+        dataset = open_dataset("list", "memory://lists")
+        assert dataset.path(0) == "memory://lists/some where/3.png"
+        assert (np.asarray(dataset[1][0]) == pixels(4)).all()
+    finally:
+        system.rm("/lists", recursive=True)
+
+
+def test_missing_images_are_reported_like_others(folder: Path) -> None:
+    write(folder, "".join(f"some where/{n}.png 0\n" for n in (0, 1, 2, 3, 77)))
+    dataset = open_dataset("list", folder, max_corrupt=0.3)
+    dataset[4]
+    assert list(dataset.reader.fault_log.read()) == [f"{folder}/some where/77.png"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (None, r"there is no list .*train\.txt"),
+        ("", "is empty"),
+        ("# nothing\n", "is empty"),
+        ("picture\n", "line 1 of .* names no image: 'picture'"),
+        ("some where/0.png 1 2\n", "names no image"),
+        ("a.png 1\nb.png\n", "1 of 2 images .* have no label"),
+        ("a.png 5000000\n", "a label is 5000000"),
+    ],
+)
+def test_lists_that_are_none(folder: Path, text: str | None, words: str) -> None:
+    if text is not None:
+        write(folder, text)
+    with pytest.raises(UserError, match=words):
+        open_dataset("list", folder)
+
+
+def test_bytes_are_no_list(folder: Path) -> None:
+    (folder / "train.txt").write_bytes(bytes(range(256)))
+    with pytest.raises(UserError, match="is not a text file"):
+        open_dataset("list", folder)
