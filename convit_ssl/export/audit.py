@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convit_ssl.export.load import describe, layer_norm_eps, weights_fingerprint
+from convit_ssl.export.load import describe, layer_norm_eps
 from convit_ssl.models import GPSA, Block, ConViT
+from convit_ssl.models.fingerprint import weights_fingerprint
 
 # What is left of the identity in v after training from it: its mean diagonal. A random
 # matrix of width 128 and more has less than 0.01.

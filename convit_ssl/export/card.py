@@ -9,8 +9,8 @@ from convit_ssl import __version__
 from convit_ssl.export.check import Difference
 from convit_ssl.export.figures import Figure
 from convit_ssl.export.infer import variant_of
-from convit_ssl.export.load import weights_fingerprint
 from convit_ssl.models import ConViT
+from convit_ssl.models.fingerprint import weights_fingerprint
 
 _USES = {
     "timm": """import timm

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +19,7 @@ from convit_ssl.export.keys import VISSL_LAYER_NORM_EPS, is_vissl, locality_dim,
 from convit_ssl.export.layouts import FoundTrunk, choose, find_trunks
 from convit_ssl.export.sources import locate
 from convit_ssl.models import ConViT, ConViTConfig
+from convit_ssl.models.fingerprint import weights_fingerprint
 
 # Keys of a trunk's own state dict that belong to training heads, and are left out with notice.
 _HEADS = ("head_dist.", "heads.", "head.", "projector.", "predictor.", "fc_norm.", "pre_logits.")
@@ -38,7 +37,7 @@ class Provenance:
         variant: the named variant of this architecture, or None.
         config: fields of the model's configuration.
         method, epoch, data, commit: from our own checkpoints, None elsewhere.
-        fingerprint: sha256 of the configuration and weights as loaded.
+        fingerprint: sha256 of all that the outputs depend on, as loaded.
         not_loaded: tensors of the same state dict that are no part of the trunk.
         notes: what a reader should know.
         entry: all that our own checkpoints say about themselves.
@@ -197,18 +196,6 @@ def resample_positions(pos_embed: Tensor, own: tuple[int, int], grid: tuple[int,
     as_map = pos_embed.float().transpose(1, 2).reshape(1, -1, *own)  # (1, D, height, width)
     as_map = F.interpolate(as_map, size=grid, mode="bicubic", align_corners=False)
     return as_map.flatten(2).transpose(1, 2).to(pos_embed.dtype)
-
-
-def weights_fingerprint(model: ConViT) -> str:
-    """sha256 of the configuration and of all tensors by name; what evaluation writes as well."""
-    fields = dataclasses.asdict(model.config)
-    text = json.dumps(fields, sort_keys=True, default=str, separators=(",", ":"))
-    digest = hashlib.sha256(hashlib.sha256(text.encode()).hexdigest().encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
-        raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-        digest.update(raw.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def set_layer_norm_eps(model: ConViT, eps: float) -> None:

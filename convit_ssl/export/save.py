@@ -8,8 +8,9 @@ from typing import Any
 
 from convit_ssl.errors import UserError
 from convit_ssl.export.files import ENTRY, own_tensors, write_safetensors, write_torch
-from convit_ssl.export.load import layer_norm_eps, weights_fingerprint
+from convit_ssl.export.load import layer_norm_eps
 from convit_ssl.models import ConViT
+from convit_ssl.models.fingerprint import weights_fingerprint
 
 FORMATS = (".safetensors", ".torch", ".pth")
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import fingerprint as evaluation_fingerprint
 from convit_ssl.export import load_trunk, resized, weights_fingerprint
+from convit_ssl.export.load import set_layer_norm_eps
 from convit_ssl.export.save import save_trunk
 from convit_ssl.models import ConViT, ConViTConfig, create_model
 
@@ -204,6 +205,22 @@ def test_no_random_numbers_are_used_up(run_folder: Path) -> None:
     torch.manual_seed(3)
     load_trunk(run_folder)
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_fingerprint_is_of_what_is_computed(config: ConViTConfig, tmp_path: Path) -> None:
+    """How weights were drawn leaves no trace in it, so a foreign file and ours have the same."""
+    import dataclasses
+
+    model = ConViT(dataclasses.replace(config, locality_strength=2.0, drop_path_rate=0.1)).eval()
+    torch.save(model.state_dict(), tmp_path / "foreign.pth")
+    foreign = load_trunk(tmp_path / "foreign.pth")
+    assert foreign.config != model.config
+    assert weights_fingerprint(foreign) == weights_fingerprint(model)
+    pooled = ConViT(dataclasses.replace(config, global_pool="avg"))
+    pooled.load_state_dict(model.state_dict())
+    set_layer_norm_eps(foreign, 1e-5)
+    prints = {weights_fingerprint(each) for each in (model, pooled, foreign)}
+    assert len(prints) == 3
 
 
 def test_fingerprint_is_the_one_of_evaluation(teacher: ConViT) -> None:
