@@ -21,7 +21,7 @@ TINY = """
 config=convit_dino data=digits run=cpu trunk=convit_nano trunk.embed_dim=32 trunk.depth=3
 trunk.num_gpsa_layers=2 trunk.patch_size=4 crops.global_size=8 crops.local_count=0
 method.hidden_dim=32 method.bottleneck_dim=16 method.out_dim=64 optim.batch_size=100
-run.threads=1 data.workers=1 run.tensorboard=false watch.every=0 run.name=run
+run.threads=1 run.precision=fp32 data.workers=1 run.tensorboard=false watch.every=0 run.name=run
 """
 CHECKPOINT = re.compile(r"checkpoint_e\d+_s(\d+)\.torch")
 

@@ -37,10 +37,28 @@ def trunk_width(model_config: Any) -> int:
 
 @register_model_head("convit_ssl_dino_head")
 class VisslDINOHead(DINOHead):
-    """`DINOHead` behind the trunk's class token."""
+    """`DINOHead` behind the trunk's class token.
+
+    Attributes:
+        keep_features: hold what was put in, for a loss that looks at it too.
+        features: (rows, dim) of the last forward pass, until the loss takes them.
+    """
 
     def __init__(self, model_config: Any, **options: Any) -> None:
         super().__init__(trunk_width(model_config), **options)
+        self.keep_features = False
+        self.features: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits over the prototypes."""
+        self.features = x if self.keep_features else None
+        return super().forward(x)
+
+    def take_features(self) -> Tensor:
+        """The features, once: they hold the graph of a whole forward pass."""
+        features, self.features = self.features, None
+        assert features is not None
+        return features
 
 
 @register_model_head("convit_ssl_projection_head")

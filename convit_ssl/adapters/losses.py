@@ -1,19 +1,16 @@
-"""The losses of `convit_ssl.methods` as VISSL losses, each with the teacher it needs.
-
-A method's teacher is part of its loss, as in VISSL, so that the checkpoint's ``loss`` entry
-holds it (``teacher.trunk.*``, ``teacher.heads.*``) with the rest of the method's state.
-"""
+"""The losses of `convit_ssl.methods` as VISSL losses, registered by name."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from classy_vision.losses import ClassyLoss, register_loss
+from classy_vision.losses import register_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convit_ssl.adapters.heads import VisslDINOHead
+from convit_ssl.adapters.method_loss import MethodLoss, Progress, TeacherLoss
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.finetune import HardDistillation
 from convit_ssl.export import load_trunk
@@ -21,92 +18,14 @@ from convit_ssl.methods import (
     BarlowTwinsLoss,
     CosineSchedule,
     DINOLoss,
+    KoLeoLoss,
     MoCoV3Loss,
     NTXentLoss,
     SwAVLoss,
-    build_teacher,
     cancel_last_layer_gradients,
     forward_packed,
-    update_teacher,
 )
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where training is: optimiser steps done, and steps in an epoch."""
-
-    step: int
-    steps_per_epoch: int
-
-    @property
-    def epoch(self) -> float:
-        """Epochs done, with fractions."""
-        return self.step / self.steps_per_epoch
-
-
-class MethodLoss(ClassyLoss):  # type: ignore[misc]
-    """A loss with the calls that our train step makes around VISSL's.
-
-    Attributes:
-        teacher: the momentum copy of the student, None where the method has none.
-        stats: detached figures of the last step, for the log.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.teacher: nn.Module | None = None
-        self.stats: dict[str, Tensor | float] = {}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> MethodLoss:
-        """From a section of ``LOSS``; every key but the name is an argument."""
-        return cls(**{key: value for key, value in config.items() if key != "name"})
-
-    def attach(self, student: nn.Module) -> None:
-        """See the student once it is built, before a checkpoint is loaded."""
-
-    def observe(self, inputs: Any, progress: Progress) -> None:
-        """See the step's images before the loss is computed."""
-
-    def on_gradients(self, student: nn.Module, progress: Progress) -> None:
-        """Change gradients before the optimiser's step."""
-
-    def on_update(self, student: nn.Module, progress: Progress) -> None:
-        """Follow the student after the optimiser's step."""
-
-
-class TeacherLoss(MethodLoss):
-    """A method with a momentum teacher, whose momentum rises by a cosine over the run."""
-
-    def __init__(self, momentum: float, momentum_end: float, epochs: float) -> None:
-        super().__init__()
-        self.momentum = CosineSchedule(momentum, momentum_end, epochs)
-
-    def attach(self, student: nn.Module) -> None:
-        """Copy the student."""
-        self.teacher = build_teacher(student)
-        self.train(self.training)
-
-    def on_update(self, student: nn.Module, progress: Progress) -> None:
-        """Move the teacher towards the student."""
-        assert self.teacher is not None
-        momentum = self.momentum.value(progress.step, progress.steps_per_epoch)
-        self.stats["momentum"] = momentum
-        update_teacher(student, self.teacher, momentum)
-
-    def train(self, mode: bool = True) -> TeacherLoss:
-        """The teacher stays in eval mode, but for batch normalisation in its head.
-
-        That uses the statistics of the batch, as published: running ones lag behind a student
-        that changes quickly, and a teacher with wrong ones says the same of every image.
-        """
-        super().train(mode)
-        if self.teacher is not None:
-            self.teacher.eval()
-            for module in self.teacher.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.train(mode)
-        return self
+from convit_ssl.methods.cross_view import split_crops
 
 
 @register_loss("convit_ssl_dino")
@@ -120,6 +39,7 @@ class VisslDINOLoss(TeacherLoss):
         local_crops: int,
         student_temperature: float,
         center_momentum: float,
+        koleo_weight: float,
         warmup_teacher_temperature: float,
         teacher_temperature: float,
         warmup_teacher_temperature_epochs: float,
@@ -140,8 +60,20 @@ class VisslDINOLoss(TeacherLoss):
         )
         self.freeze_last_layer_epochs = freeze_last_layer_epochs
         self.global_crops = global_crops
+        self.koleo_weight = koleo_weight
+        self.koleo = KoLeoLoss()
+        self._student_head: tuple[VisslDINOHead, ...] = ()  # no submodule: it is the model's
         self._targets: Tensor | None = None
         self._teacher_temperature = teacher_temperature
+
+    def attach(self, student: nn.Module) -> None:
+        """Copy the student, and have its head keep the features that are to be spread."""
+        super().attach(student)
+        if self.koleo_weight:
+            head = student.heads[0]  # type: ignore[index,union-attr]
+            assert isinstance(head, VisslDINOHead)
+            head.keep_features = True
+            self._student_head = (head,)
 
     def observe(self, inputs: Any, progress: Progress) -> None:
         """The teacher's outputs for the global crops."""
@@ -156,7 +88,17 @@ class VisslDINOLoss(TeacherLoss):
         result = self.dino(output, self._targets, self._teacher_temperature)
         self.stats["teacher_entropy"] = result.teacher_entropy.detach()
         self.stats["teacher_temperature"] = self._teacher_temperature
-        return result.loss
+        if not self._student_head:
+            return result.loss
+        self.stats["cross_entropy"] = result.loss.detach()
+        return result.loss + self.koleo_weight * self._spread(self._student_head[0])
+
+    def _spread(self, head: VisslDINOHead) -> Tensor:
+        """KoLeo of the student's features, summed over the global crops, as DINOv2 does."""
+        crops = split_crops(head.take_features(), self.dino.num_crops, "features")
+        spread = torch.stack([self.koleo(crop) for crop in crops[: self.global_crops]])
+        self.stats["koleo"] = spread.detach().mean()
+        return spread.sum()
 
     def on_gradients(self, student: nn.Module, progress: Progress) -> None:
         """Hold the last layer for the first epochs."""

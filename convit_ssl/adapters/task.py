@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from vissl.trainer.train_task import SelfSupervisionTask
 
 from convit_ssl.adapters.inputs import TaskInputs, open_inputs
-from convit_ssl.adapters.losses import MethodLoss
+from convit_ssl.adapters.method_loss import MethodLoss
 from convit_ssl.adapters.optimizers import parameter_groups
 from convit_ssl.adapters.weights import initialise
 from convit_ssl.errors import UserError

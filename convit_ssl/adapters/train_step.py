@@ -16,7 +16,7 @@ from torch import Tensor
 from vissl.hooks import SSLClassyHookFunctions as Hooks
 from vissl.trainer.train_steps import register_train_step
 
-from convit_ssl.adapters.losses import MethodLoss, Progress
+from convit_ssl.adapters.method_loss import MethodLoss, Progress
 
 
 @register_train_step("convit_ssl_train_step")

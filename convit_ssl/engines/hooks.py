@@ -210,7 +210,7 @@ class TrainingHook(QuietHook):
             self.best = {"epoch": epoch, "knn": figures.get("knn", 0.0)}
         method = self.options.method
         message = diagnose(
-            figures["loss"],
+            figures.get("cross_entropy", figures["loss"]),
             out_dim=method.out_dim if method.name == "dino" else None,
             rank=figures.get("rankme"),
             std=figures.get("feature_std"),

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 
 @dataclass
 class DINOOptions:
-    """DINO (arXiv:2104.14294). Temperatures and momenta as published for ViT-S/16."""
+    """DINO (arXiv:2104.14294). Temperatures and momenta as published for ViT-S/16.
+
+    Attributes:
+        koleo_weight: of DINOv2's spreading of features (arXiv:2304.07193), for each global
+            crop; 0 as DINO was published, 0.1 in DINOv2.
+    """
 
     name: str = "dino"
     out_dim: int = 65536
@@ -23,6 +28,7 @@ class DINOOptions:
     teacher_temperature: float = 0.04
     warmup_teacher_temperature_epochs: float = 0
     center_momentum: float = 0.9
+    koleo_weight: float = 0.0
 
 
 @dataclass

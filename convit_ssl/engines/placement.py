@@ -11,6 +11,7 @@ import torch
 from convit_ssl.errors import UserError
 
 MOST_WORKERS = 8
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,27 @@ def place(run: Any, workers: int | None = None) -> Placement:
     if workers is None:
         workers = min(cores, MOST_WORKERS)
     return Placement(launcher, device, nodes, processes, threads, workers)
+
+
+def choose_precision(name: str, device: str) -> str:
+    """The precision of forward passes: as given, or what suits the device.
+
+    Args:
+        name: fp32, bf16 or fp16 (both by autocast), or auto: bf16 where the device has
+            instructions that multiply in it, fp32 elsewhere.
+        device: cpu or cuda.
+
+    Raises:
+        UserError: another name.
+    """
+    if name != "auto" and name not in PRECISIONS:
+        raise UserError(f"run.precision={name!r}: use auto, {', '.join(PRECISIONS)}")
+    if name != "auto":
+        return name
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    quick = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if quick else "fp32"
 
 
 def place_of_process(launcher: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from convit_ssl.data import ImageFiles, open_dataset
 from convit_ssl.engines.config import Composed
 from convit_ssl.engines.keys import hint
-from convit_ssl.engines.placement import Placement, place
+from convit_ssl.engines.placement import Placement, choose_precision, place
 from convit_ssl.engines.scaling import scale
 from convit_ssl.errors import UserError
 from convit_ssl.methods import Choice
@@ -56,6 +56,7 @@ def make_plan(composed: Composed) -> Plan:
     tree = composed.tree
     _check_variant(tree)
     placement = place(tree.run, tree.data.workers)
+    tree.run.precision = choose_precision(tree.run.precision, placement.device)
     train = _open_train(tree)
     labelled = tree.method.name in LABELLED
     if labelled:

@@ -129,7 +129,8 @@ class RunOptions:
         launcher: auto, local, torchrun or slurm.
         device: auto, cpu or cuda.
         nodes, processes: machines, and training processes on each (None: one per GPU).
-        precision: fp32, bf16 (autocast) or fp16 (autocast with loss scaling).
+        precision: fp32, bf16 (autocast), fp16 (autocast with loss scaling), or auto: bf16 where
+            the device multiplies in it, else fp32.
         threads: CPU threads per process; None shares the cores out.
         dir: run folder; None gives <root>/<name>.
         checkpoint_minutes: at most so much work is lost.

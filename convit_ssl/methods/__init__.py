@@ -16,6 +16,7 @@ from convit_ssl.methods.heads import (
     SimCLRHead,
     SwAVHead,
 )
+from convit_ssl.methods.koleo import KoLeoLoss
 from convit_ssl.methods.moco_v3 import MoCoV3Loss
 from convit_ssl.methods.multicrop import forward_crops, forward_packed, group_by_size
 from convit_ssl.methods.patch_projection import freeze_patch_projection
@@ -32,6 +33,7 @@ __all__ = [
     "DINOHead",
     "DINOLoss",
     "DINOOutput",
+    "KoLeoLoss",
     "MoCoV3Head",
     "MoCoV3Loss",
     "NTXentLoss",

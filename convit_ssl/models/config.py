@@ -30,6 +30,9 @@ class ConViTConfig:
         use_gating: gate each head between content and position (GPSA), or sum their logits.
         init_std: standard deviation of linear layers at init; 0.02 as released. Networks narrower
             than the published ones want more: signals shrink with the root of the width.
+        pos_embed_std: standard deviation of the position embeddings at init; 0.02 as released.
+            A patch embedding has about 0.6, so the class token of a short run sees little of
+            where things are unless this is larger.
         global_pool: "token" reads the class token, "avg" the mean of the patch tokens.
 
     Raises:
@@ -54,6 +57,7 @@ class ConViTConfig:
     use_gating: bool = True
     global_pool: str = "token"
     init_std: float = 0.02
+    pos_embed_std: float = 0.02
 
     def __post_init__(self) -> None:
         self.grid_size(*self.image_shape)

@@ -147,7 +147,7 @@ class ConViT(nn.Module):
 
     def init_weights(self) -> None:
         """Truncated normals everywhere, then the convolutional init over them."""
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=self.config.pos_embed_std)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -26,6 +26,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "img_size": 32,
         "patch_size": 4,
         "init_std": 0.06,
+        "pos_embed_std": 0.3,
     },
 }
 DEIT_SIZES = ("tiny", "small", "base", "nano")

@@ -15,7 +15,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from convit_ssl.methods import BarlowTwinsLoss, DINOLoss, MoCoV3Loss, NTXentLoss, SwAVLoss
+from convit_ssl.methods import (
+    BarlowTwinsLoss,
+    DINOLoss,
+    KoLeoLoss,
+    MoCoV3Loss,
+    NTXentLoss,
+    SwAVLoss,
+)
 
 PROCESSES = 2
 BATCH = 3  # images a process
@@ -46,9 +53,13 @@ def dino(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[T
     return output.loss, criterion.center
 
 
-METHODS = {f.__name__: f for f in (simclr, moco_v3, swav, barlow_twins, dino)}
+def koleo(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, Any]:
+    return KoLeoLoss()(head(crops[0])), None
+
+
+METHODS = {f.__name__: f for f in (simclr, moco_v3, swav, barlow_twins, dino, koleo)}
 # Collectives on each process for one step, backward included.
-COLLECTIVES = {"simclr": 2, "moco_v3": 2, "swav": 8, "barlow_twins": 4, "dino": 2}
+COLLECTIVES = {"simclr": 2, "moco_v3": 2, "swav": 8, "barlow_twins": 4, "dino": 2, "koleo": 2}
 
 
 def run(method: str, images: slice) -> tuple[Tensor, Tensor, Any]:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 LABELLED = """
 data=digits run=cpu trunk=convit_nano trunk.embed_dim=32 trunk.depth=4 trunk.num_gpsa_layers=2
 trunk.patch_size=4 crops.global_size=8 optim.batch_size=100 optim.epochs=2 run.threads=1
-data.workers=0 run.tensorboard=false run.name=run
+run.precision=fp32 data.workers=0 run.tensorboard=false run.name=run
 """
 # Nothing that each process draws for itself.
 ALIKE = ("optim.epochs=2", "trunk.drop_path_rate=0", "trunk.depth=4", "data.workers=0")

@@ -13,7 +13,10 @@ from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.plan import make_plan
 
 BuildTask = Callable[..., Any]
-BASE = "data=digits run=cpu trunk=convit_nano data.workers=0 run.threads=1 optim.batch_size=64"
+BASE = """
+data=digits run=cpu trunk=convit_nano data.workers=0 run.threads=1 run.precision=fp32
+optim.batch_size=64
+"""
 
 
 @pytest.fixture(scope="session")

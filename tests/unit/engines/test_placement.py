@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from convit_ssl.engines.placement import Placement, place, place_of_process
+from convit_ssl.engines.placement import Placement, choose_precision, place, place_of_process
 from convit_ssl.engines.rendezvous import listen, loopback_interface, meeting_host, meeting_port
 from convit_ssl.engines.schema import RunOptions
 from convit_ssl.engines.signals import RunFailure
@@ -42,6 +42,18 @@ def test_one_machine() -> None:
     assert placement.backend == "gloo"
     with pytest.raises(UserError, match=r"data\.workers=-1"):
         place(run, workers=-1)
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_precision_follows_the_device(monkeypatch: pytest.MonkeyPatch, supported: bool) -> None:
+    monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda: supported)
+    monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation: supported)
+    for device in ("cpu", "cuda"):
+        assert choose_precision("auto", device) == ("bf16" if supported else "fp32")
+        assert choose_precision("bf16", device) == "bf16"
+    with pytest.raises(UserError, match=r"run\.precision='fp64': use auto, fp32, bf16, fp16"):
+        choose_precision("fp64", "cpu")
 
 
 def test_torchrun_gives_processes_and_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
