@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compose the experiment's command line and run it."""
-    from convit_ssl.engines.launch import run_experiment
+    from convit_ssl.engines.command import run_experiment
 
     given = {
         "data_dir": args.data_dir,

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import time
 
 SUMMARY = "Run an experiment of configs/config: pretrain, fine-tune or probe."
 EXAMPLE = "convit-ssl train config=convit_dino data=digits run=cpu trunk=convit_nano"
-STARTED = time.time()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compose, check and run."""
-    from convit_ssl.engines.launch import run_experiment
+    from convit_ssl.engines.command import process_started, run_experiment
 
-    return run_experiment(args.overrides, STARTED)
+    return run_experiment(args.overrides, process_started())

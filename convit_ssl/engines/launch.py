@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from convit_ssl.engines.checkpoint import find_checkpoint
-from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.config import Composed
 from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.resume import RESULT, check_same_run, finished
@@ -32,22 +32,17 @@ LAST_WORDS = 5.0  # seconds
 STOP_CODES = {128 + int(number) for number in STOP_SIGNALS}
 
 
-def run_experiment(arguments: Sequence[str], started: float | None = None) -> int:
-    """Run an experiment from its command line. Returns the exit code.
+def launch(composed: Composed, arguments: Sequence[str], started: float) -> int:
+    """Plan an experiment and run it. Returns the exit code.
 
     Args:
-        arguments: ``config=NAME`` and overrides.
+        composed: the options.
+        arguments: the command line that they came from.
         started: `time.time()` at the command's start.
 
     Raises:
-        UserError: what the user can mend, before anything heavy where that is possible.
+        UserError: what the user can mend.
     """
-    started = started or time.time()
-    composed = compose_experiment(arguments)
-    if not composed.is_ours:
-        from convit_ssl.engines.vissl_run import run_vissl
-
-        return run_vissl(list(arguments))
     try:
         plan = make_plan(composed)
     except UserError as error:

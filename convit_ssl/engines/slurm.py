@@ -52,7 +52,7 @@ class Task:
         os.chdir(self.directory)
         for number in STOP_SIGNALS:  # submitit's handlers would requeue without a checkpoint
             signal.signal(number, signal.SIG_DFL)
-        from convit_ssl.engines.launch import run_experiment
+        from convit_ssl.engines.command import run_experiment
 
         try:
             code = run_experiment(self.arguments)

@@ -161,7 +161,7 @@ def test_debug_gives_the_traceback() -> None:
 def test_the_real_command_says_it_in_one_message_and_imports_nothing_heavy(tmp_path: Path) -> None:
     probe = (
         "import atexit, runpy, sys\n"
-        "heavy = ('vissl', 'classy_vision', 'matplotlib', 'sklearn', 'timm', 'torchvision')\n"
+        "heavy = ('torch', 'vissl', 'matplotlib', 'sklearn', 'timm', 'torchvision')\n"
         "atexit.register(lambda: print('loaded', [m for m in heavy if m in sys.modules]))\n"
         f"sys.argv = [{str(TOOL)!r}, 'config=convit_dino', 'data=digits', 'optim.lrr=1']\n"
         f"runpy.run_path({str(TOOL)!r}, run_name='__main__')\n"
