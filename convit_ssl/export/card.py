@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convit_ssl import __version__
+from convit_ssl.data.evaluation_transform import evaluation_transform
 from convit_ssl.export.check import Difference
 from convit_ssl.export.figures import Figure
 from convit_ssl.export.infer import variant_of
@@ -114,9 +115,7 @@ def _description(model: ConViT, provenance: Mapping[str, Any]) -> str:
 
 def _table(model: ConViT, provenance: Mapping[str, Any], license_name: str) -> str:
     config = model.config
-    data = provenance.get("data")
-    if isinstance(data, dict):
-        data = data.get("name") or data.get("dataset") or data.get("data") or None
+    data = _data(provenance.get("data"))
     parameters = sum(p.numel() for p in model.parameters())
     rows = {
         "variant": variant_of(config) or "of its own",
@@ -133,6 +132,16 @@ def _table(model: ConViT, provenance: Mapping[str, Any], license_name: str) -> s
     }
     lines = ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
     return "\n".join(lines) + "\n"
+
+
+def _data(data: Any) -> Any:
+    """Name, size and hash of what a trunk was trained on, as far as they are known."""
+    if not isinstance(data, Mapping):
+        return data
+    name = data.get("name") or data.get("dataset") or data.get("data")
+    known = [f"{data['images']:,} images"] if isinstance(data.get("images"), int) else []
+    known += [f"hash `{data['digest']}`"] if data.get("digest") else []
+    return f"{name or 'unnamed'} ({', '.join(known)})" if known else name
 
 
 def _epochs(provenance: Mapping[str, Any]) -> str:
@@ -177,12 +186,16 @@ def timm_arguments(model: ConViT) -> str:
 def _images(model: ConViT, provenance: Mapping[str, Any]) -> str:
     data = (provenance.get("entry") or {}).get("data")
     data = data if isinstance(data, dict) else {}
-    if "mean" not in data:
-        known = "ImageNet's mean and standard deviation unless you know better"
-    else:
-        mean, std = (", ".join(f"{v:.4g}" for v in data[key]) for key in ("mean", "std"))
-        known = f"mean ({mean}), standard deviation ({std})"
-    return f"`images` are float32 tensors (batch, channels, height, width), normalised: {known}.\n"
+    usual = evaluation_transform(model.config.image_shape)
+    mean, std = (
+        ", ".join(f"{v:.4g}" for v in data.get(key, getattr(usual, key))) for key in ("mean", "std")
+    )
+    known = "mean" in data or provenance.get("method")
+    return (
+        "`images` are float32 tensors (batch, channels, height, width), normalised: values in 0..1 "
+        f"minus the mean ({mean}), over the standard deviation ({std})"
+        + (".\n" if known else ", unless you know better.\n")
+    )
 
 
 def _checked(differences: Mapping[str, Sequence[Difference]]) -> str:

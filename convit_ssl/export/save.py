@@ -20,12 +20,15 @@ def describe_weights(model: ConViT) -> dict[str, Any]:
     provenance = getattr(model, "provenance", {})
     kept = ("variant", "weights", "method", "epoch", "data", "commit")
     source = provenance.get("entry") or {}
+    known = {key: provenance.get(key) for key in kept}
+    if isinstance(known["data"], dict):  # where it lay is nobody's business
+        known["data"] = {key: value for key, value in known["data"].items() if key != "folder"}
     return {
         "format": 1,
         "model": dataclasses.asdict(model.config),
         "layer_norm_eps": layer_norm_eps(model),
         "fingerprint": weights_fingerprint(model),
-        **{key: provenance.get(key) for key in kept},
+        **known,
         **({"versions": source["versions"]} if "versions" in source else {}),
     }
 

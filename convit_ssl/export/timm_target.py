@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convit_ssl.data.evaluation_transform import evaluation_transform
 from convit_ssl.errors import UserError
 from convit_ssl.export.files import own_tensors, write_json, write_safetensors
 from convit_ssl.export.infer import variant_of
@@ -17,8 +18,6 @@ from convit_ssl.models import ConViT, ConViTConfig
 
 # Sizes that timm has under the same name; the others are built from one of them by arguments.
 _OWN_NAMES = ("convit_tiny", "convit_small", "convit_base")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def architecture(config: ConViTConfig) -> str:
@@ -60,7 +59,8 @@ def timm_config(model: ConViT, data: dict[str, Any], license_name: str) -> dict[
     """The config.json that timm reads."""
     config = model.config
     shape = [config.in_chans, *config.image_shape]
-    grey = config.in_chans != 3
+    usual = evaluation_transform(config.image_shape)
+    own = (usual.mean, usual.std) if config.in_chans == 3 else ((0.5,) * config.in_chans,) * 2
     return {
         "architecture": architecture(config),
         "num_classes": config.num_classes,
@@ -71,11 +71,11 @@ def timm_config(model: ConViT, data: dict[str, Any], license_name: str) -> dict[
             "custom_load": False,
             "input_size": shape,
             "fixed_input_size": True,
-            "interpolation": data.get("interpolation", "bicubic"),
-            "crop_pct": data.get("crop_ratio", 0.875),
+            "interpolation": data.get("interpolation", usual.interpolation),
+            "crop_pct": data.get("crop_ratio", usual.crop_ratio),
             "crop_mode": "center",
-            "mean": list(data.get("mean", (0.5,) * config.in_chans if grey else IMAGENET_MEAN)),
-            "std": list(data.get("std", (0.5,) * config.in_chans if grey else IMAGENET_STD)),
+            "mean": list(data.get("mean", own[0])),
+            "std": list(data.get("std", own[1])),
             "num_classes": config.num_classes,
             "pool_size": None,
             "first_conv": "patch_embed.proj",

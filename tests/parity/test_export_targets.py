@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
+from convit_ssl.data import evaluation_transform
 from convit_ssl.errors import UserError
 from convit_ssl.export import graphs, load_trunk
 from convit_ssl.export.hub import HubConViT
@@ -106,6 +108,14 @@ def test_timm_loads_the_folder_strictly(folder: Path, model: ConViT) -> None:
     assert close(theirs.forward_features(x), model.forward_features(x))
     config = timm.data.resolve_model_data_config(theirs)
     assert config["input_size"] == (3, 16, 16)
+
+
+def test_timm_prepares_images_as_our_evaluation_does(folder: Path) -> None:
+    theirs = timm.create_model(f"local-dir:{folder / 'timm'}", pretrained=True)
+    prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(theirs))
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    image = Image.fromarray(pixels)
+    torch.testing.assert_close(prepare(image), evaluation_transform(16)(image))
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from convit_ssl.export import load_trunk
 from convit_ssl.export.card import model_card, timm_arguments
 from convit_ssl.export.check import Difference
 from convit_ssl.export.figures import Figure, figures_from_results, figures_from_run
+from convit_ssl.export.save import describe_weights
 from convit_ssl.models import create_model
 
 
@@ -28,6 +29,18 @@ def test_a_card_says_what_is_known(run_folder: Path) -> None:
     assert model.provenance["fingerprint"] in card
     assert "mean (0.1, 0.2, 0.3)" in card
     assert 'timm.create_model("local-dir:.", pretrained=True)' in card
+
+
+def test_a_card_names_the_data_and_not_where_it_lay(run_folder: Path) -> None:
+    model = load_trunk(run_folder)
+    data = {"name": "folder", "folder": "/home/me/secret", "images": 1200, "digest": "ab12"}
+    model.provenance = {**model.provenance, "data": data, "entry": {"data": data}}
+    card = model_card(model, {}, "trunk", "mit")
+    assert "| data | folder (1,200 images, hash `ab12`) |" in card
+    # Ours are always normalised alike, so that the card need not guess.
+    assert "minus the mean (0.485, 0.456, 0.406), over the standard deviation (0.229" in card
+    assert "unless you know better" not in card
+    assert "secret" not in card + json.dumps(describe_weights(model))
 
 
 def test_a_card_of_unknown_weights_invents_nothing() -> None:
