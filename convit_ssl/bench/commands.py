@@ -7,14 +7,15 @@ from typing import Any
 
 import torch
 
-from convit_ssl.bench import contenders, models, report
+from convit_ssl.bench import contenders, figures, models, record, report
 from convit_ssl.errors import UserError
 
 NOTES = [
     "Alternating in one process. 'Ours is' is the median, over rounds, of the contender's time "
-    "over ours; 'at best' compares the fastest rounds, since neighbours on a busy machine only "
-    "ever add time. Saved memory is what autograd keeps, per image and besides once a step, "
-    "counted exactly; operations are those of a forward pass, views left out. Training is "
+    "over ours: above 1 we are faster. 'At best' compares the fastest rounds, since neighbours on "
+    "a busy machine only ever add time. Saved memory is what autograd keeps, per image and "
+    "besides once a step, counted exactly; peak memory is the most that a call holds beyond "
+    "weights and images; operations are those of a forward pass, views left out. Training is "
     "forward, backward and a fused AdamW step."
 ]
 
@@ -26,6 +27,7 @@ def run(args: argparse.Namespace) -> None:
         UserError: a device that is not there, or an unknown name.
     """
     _check_device(args.device)
+    record.check_record(args.kind, args.json, args.add)
     if args.repeats < 1:
         raise UserError(f"--repeats {args.repeats}: give at least 1")
     if args.kind == "data":
@@ -55,31 +57,39 @@ def run_models(args: argparse.Namespace) -> None:
         comparisons.append(models.as_json(setting, rows))
         last = comparisons[-1]
         report.print_table(report.model_title(last), report.MODEL_COLUMNS, report.model_cells(last))
-    report.write_report(args.json, "model", comparisons)
+    made = record.make_record("model", comparisons, args.json, args.add)
+    comparisons = sorted(made["comparisons"], key=models.place)
     clock = "CPU time of the one thread" if args.clock == "cpu" else "Wall time"
     report.write_markdown(
         args.markdown,
         f"Models side by side on {args.device}",
-        [(report.model_title(c), report.MODEL_COLUMNS, report.model_cells(c)) for c in comparisons],
-        [*NOTES, f"{clock}.", *_not_measured(args)],
+        made,
+        [
+            (report.RATIO_TITLE, report.RATIO_COLUMNS, report.ratio_cells(comparisons)),
+            *(
+                (report.model_title(c), report.MODEL_COLUMNS, report.model_cells(c))
+                for c in comparisons
+            ),
+        ],
+        [*NOTES, f"{clock}.", *_not_measured(args.device, "model --images 256 --dtype bf16")],
     )
-    report.draw_models(args.figure, comparisons)
+    figures.draw_models(args.figure, comparisons)
 
 
-def _not_measured(args: argparse.Namespace) -> list[str]:
-    if args.device != "cpu":
+def _not_measured(device: str, options: str) -> list[str]:
+    """What to run where there is a GPU."""
+    if device != "cpu":
         return []
-    command = (
-        "convit-ssl bench model --device cuda --dtype bf16 --images 256 --sizes tiny small base"
-    )
-    return [f"GPU: not measured. `{command}`, and again with `--compile`."]
+    kind, rest = options.split(" ", 1)
+    again = ", and again with `--compile`" if kind == "model" else ""
+    return [f"GPU: not measured. `convit-ssl bench {kind} --device cuda {rest}`{again}."]
 
 
 def run_steps(args: argparse.Namespace) -> None:
     """``bench step``."""
     from convit_ssl.bench import steps
 
-    comparisons, tables = [], []
+    comparisons = []
     for method in args.methods:
         if method not in steps.METHODS:
             raise UserError(f"--methods {method}: there are {', '.join(steps.METHODS)}")
@@ -91,10 +101,15 @@ def run_steps(args: argparse.Namespace) -> None:
                 )  # fmt: skip
                 comparison = steps.compare(plan, args.repeats)
                 comparisons.append(comparison)
-                tables.append((steps.title(comparison), steps.COLUMNS, steps.cells(comparison)))
-                report.print_table(*tables[-1])
-    report.write_report(args.json, "step", comparisons)
-    report.write_markdown(args.markdown, "Training steps, part by part", tables, steps.NOTES)
+                report.print_table(*steps.table(comparison))
+    made = record.make_record("step", comparisons, args.json, args.add)
+    report.write_markdown(
+        args.markdown,
+        "Training steps, part by part",
+        made,
+        [steps.table(comparison) for comparison in made["comparisons"]],
+        [*steps.NOTES, *_not_measured(args.device, "step --images 32 --dtype bf16 --sizes small")],
+    )
 
 
 def run_data(args: argparse.Namespace) -> None:
@@ -104,10 +119,12 @@ def run_data(args: argparse.Namespace) -> None:
     device = args.device if args.device != "cpu" else None
     rows = inputs.measure(args.repeats, device)
     report.print_table(inputs.TITLE, inputs.COLUMNS, inputs.cells(rows))
-    report.write_report(args.json, "data", rows)
+    comparison = {"device": args.device, "rows": rows}
+    made = record.make_record("data", [comparison], args.json, args.add)
     report.write_markdown(
         args.markdown,
         "Input pipelines",
+        made,
         [(inputs.TITLE, inputs.COLUMNS, inputs.cells(rows))],
         inputs.NOTES,
     )
@@ -117,19 +134,32 @@ def run_scaling(args: argparse.Namespace) -> None:
     """``bench scaling``."""
     from convit_ssl.bench import scaling
 
-    comparisons, tables = [], []
+    comparisons: list[dict[str, Any]] = []
     for size in args.sizes:
         for dtype in args.dtype:
-            growth = scaling.growth(size, args.sides, dtype, args.device, args.clock, args.repeats)
-            spread = scaling.processes(
-                size, args.side, args.images, args.processes, args.device, args.repeats
+            comparisons.append(
+                scaling.growth(size, args.sides, dtype, args.device, args.clock, args.repeats)
             )
-            comparisons += [growth, spread]
-            tables += [scaling.growth_table(growth), scaling.process_table(spread)]
-            for table in tables[-2:]:
-                report.print_table(*table)
-    report.write_report(args.json, "scaling", comparisons)
-    report.write_markdown(args.markdown, "Scaling", tables, scaling.NOTES)
+            report.print_table(*scaling.table(comparisons[-1]))
+        if args.processes:
+            comparisons.append(
+                scaling.processes(
+                    size, args.side, args.images, args.processes, args.device, args.repeats
+                )
+            )
+            report.print_table(*scaling.table(comparisons[-1]))
+    made = record.make_record("scaling", comparisons, args.json, args.add)
+    report.write_markdown(
+        args.markdown,
+        "Scaling",
+        made,
+        [scaling.table(comparison) for comparison in made["comparisons"]],
+        [
+            *scaling.NOTES,
+            *_not_measured(args.device, "scaling --images 64 --side 224 --processes 1 2 4 8"),
+        ],
+    )
+    figures.draw_growth(args.figure, [c for c in made["comparisons"] if "growth" in c])
 
 
 def _check_device(name: str) -> None:

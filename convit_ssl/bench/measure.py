@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -103,6 +105,28 @@ def saved_memory(
 
     two, three = kept(2), kept(3)
     return SavedMemory((three - two) / MIB, (two - 2 * (three - two)) / MIB)
+
+
+def peak_memory(run: Callable[[], object], device: torch.device) -> float:
+    """The most that a call holds beyond what was there before it, in MiB; calls it twice."""
+    run()  # what stays is allocated here: gradients' buffers, optimiser state, caches
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return (torch.cuda.max_memory_allocated(device) - before) / MIB
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # it talks on the terminal
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    results: Any = profiler.profiler.kineto_results
+    events = [event for event in results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    held = itertools.accumulate(event.nbytes() for event in events)
+    return max(held, default=0) / MIB
 
 
 class Timing(NamedTuple):

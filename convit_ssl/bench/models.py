@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from convit_ssl.bench import contenders, measure
-from convit_ssl.models import ConViTConfig
+from convit_ssl.models import VARIANTS, ConViTConfig
 
 MODES = ("forward", "training")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -47,7 +47,7 @@ class Row:
         saved_mib: that autograd keeps per image in training, exactly.
         saved_mib_per_step: the same, whatever the batch.
         operations: of one call, views left out; None for compiled models.
-        peak_mib: of device memory; None on a CPU.
+        peak_mib: the most that a call holds beyond weights, optimiser state and images.
         mfu: share of the data sheet's peak; None where that is not known.
         of_ceiling: share of a large matrix product's speed on the device.
     """
@@ -61,7 +61,7 @@ class Row:
     saved_mib: float
     saved_mib_per_step: float
     operations: int | None
-    peak_mib: float | None
+    peak_mib: float
     mfu: float | None
     of_ceiling: float | None
 
@@ -100,8 +100,8 @@ def compare(setting: Setting, names: Sequence[str], repeats: int) -> list[Row]:
         model = contenders.build(name, config).to(device)
         exact[name] = _exact(model, setting)
         runs[name] = _runner(model, setting)
-    peaks = {name: _peak_memory(run, device) for name, run in runs.items()}
-    times = measure.alternate(runs, repeats, device, setting.clock)
+    peaks = {name: measure.peak_memory(run, device) for name, run in runs.items()}
+    times = measure.alternate(runs, repeats, device, setting.clock, warmup=1)
     ceiling = gemm_ceiling(device, DTYPES[setting.dtype]) if device.type == "cuda" else None
     return [_row(setting, config, name, times, exact[name], peaks[name], ceiling) for name in names]
 
@@ -122,7 +122,7 @@ def _row(
     name: str,
     times: dict[str, measure.Timing],
     exact: tuple[measure.SavedMemory, int | None],
-    peak_mib: float | None,
+    peak_mib: float,
     ceiling: float | None,
 ) -> Row:
     timing, (saved, operations) = times[name], exact
@@ -199,16 +199,6 @@ def _runner(model: nn.Module, setting: Setting) -> Callable[[], object]:
     return train
 
 
-def _peak_memory(run: Callable[[], object], device: torch.device) -> float | None:
-    if device.type != "cuda":
-        return None
-    run()
-    torch.cuda.reset_peak_memory_stats(device)
-    run()
-    torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device) / measure.MIB
-
-
 def gemm_ceiling(device: torch.device, dtype: torch.dtype, side: int = 8192) -> float:
     """FLOP/s of one large matrix product, the best of twenty."""
     left = torch.randn(side, side, device=device, dtype=dtype)
@@ -219,3 +209,12 @@ def gemm_ceiling(device: torch.device, dtype: torch.dtype, side: int = 8192) -> 
 def as_json(setting: Setting, rows: Sequence[Row]) -> dict[str, Any]:
     """One comparison as plain values."""
     return {"setting": asdict(setting), "rows": [asdict(row) for row in rows]}
+
+
+def place(comparison: dict[str, Any]) -> tuple[int, ...]:
+    """Where a comparison stands among others, whichever was measured first."""
+    s = comparison["setting"]
+    sizes = [name.removeprefix("convit_") for name in VARIANTS]
+    names = (sizes, list(DTYPES), MODES)
+    ranks = [n.index(s[k]) for n, k in zip(names, ("size", "dtype", "mode"), strict=True)]
+    return (*ranks, int(s["compiled"]), s["side"], s["batch"])

@@ -1,40 +1,25 @@
-"""Tables, JSON, Markdown and figures of the benchmarks."""
+"""Tables of the benchmarks, on the terminal and as Markdown."""
 
 from __future__ import annotations
 
 import os
-import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from convit_ssl.bench.contenders import CONTENDERS
-from convit_ssl.evaluation.results import commit, hardware, versions, write_json
 
-
-def environment() -> dict[str, Any]:
-    """What the figures of one run depend on."""
-    return {
-        "command": ["convit-ssl", *sys.argv[1:]],
-        "commit": commit(),
-        "versions": versions(),
-        "hardware": hardware(),
-        "threads": torch.get_num_threads(),
-        "load_average": [round(load, 1) for load in os.getloadavg()],
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-    }
-
+TableOf = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # title, columns, lines
 
 MODEL_COLUMNS = (
     "network", "ms / image", "quartiles", "images/s", "ours is", "at best", "saved MiB",
     "+ a step", "ops", "peak MiB", "MFU", "of GEMM",
 )  # fmt: skip
+ONLY_IN_FILES = ("quartiles", "+ a step")
 
 
 def model_title(comparison: dict[str, Any]) -> str:
@@ -68,13 +53,43 @@ def model_cells(comparison: dict[str, Any]) -> list[list[str]]:
     return lines
 
 
+RATIO_TITLE = "Ours beside the others: times as fast, and saved memory"
+RATIO_COLUMNS = (
+    "size", "px", "dtype", "pass", "batch", "timm's ConViT", "VISSL's ConViT", "plain ViT",
+    "saved / timm's", "saved / ViT's",
+)  # fmt: skip
+
+
+def ratio_cells(comparisons: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """One line for each setting."""
+    lines = []
+    for comparison in comparisons:
+        s, rows = comparison["setting"], {row["name"]: row for row in comparison["rows"]}
+        speeds = [
+            f"{rows[name]['ours_is_faster']:.2f} x" if name in rows else "-"
+            for name in ("timm", "vissl", "vit")
+        ]
+        memory = [
+            f"{rows['ours']['saved_mib'] / rows[name]['saved_mib']:.2f}"
+            if name in rows and s["mode"] == "training"
+            else "-"
+            for name in ("timm", "vit")
+        ]
+        how = f"{s['mode']}, compiled" if s["compiled"] else s["mode"]
+        lines.append(
+            [s["size"], str(s["side"]), s["dtype"], how, str(s["batch"]), *speeds, *memory]
+        )
+    return lines
+
+
 def _or_dash(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
 def print_table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     """A table on the terminal; columns that hold nothing are left out."""
-    shown = _shown(columns, lines)
+    # The files have all of them; this is for 80 columns.
+    shown = [i for i in _shown(columns, lines) if columns[i] not in ONLY_IN_FILES]
     table = Table(
         title=title,
         title_justify="left",
@@ -84,45 +99,41 @@ def print_table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str
         padding=(0, 1, 0, 0),
     )
     for i in shown:
-        if columns[i] != "quartiles":  # the files have them
-            is_text = any(line[i][:1].isalpha() for line in lines)
-            table.add_column(columns[i], justify="left" if i == 0 or is_text else "right")
+        justify: Literal["left", "right"] = "left" if _is_text(lines, i) else "right"
+        table.add_column(columns[i], justify=justify, no_wrap=i == 0)
     for line in lines:
-        table.add_row(*(line[i] for i in shown if columns[i] != "quartiles"))
+        table.add_row(*(line[i] for i in shown))
     Console(highlight=False).print(table)
+
+
+def _is_text(lines: Sequence[Sequence[str]], column: int) -> bool:
+    return column == 0 or any(line[column][:1].isalpha() for line in lines)
 
 
 def _shown(columns: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
     return [i for i in range(len(columns)) if any(line[i] not in ("", "-") for line in lines)]
 
 
-def write_report(path: str | None, kind: str, comparisons: list[dict[str, Any]]) -> None:
-    """The whole run as JSON."""
-    if path:
-        write_json({"kind": kind, **environment(), "comparisons": comparisons}, path)
-        print(f"written: {path}")
-
-
 def write_markdown(
     path: str | None,
     heading: str,
-    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]],
+    record: dict[str, Any],
+    tables: Sequence[TableOf],
     notes: Sequence[str] = (),
 ) -> None:
-    """The same tables for a reader, with the command that made them."""
+    """The same tables for a reader, with the commands that made them."""
     if not path:
         return
-    about = environment()
-    machine = about["hardware"]
+    last = record["runs"][-1]
+    machine = last["hardware"]
     lines = [
         f"# {heading}",
         "",
-        f"`{' '.join(about['command'])}`, {about['date']}, commit {about['commit']}.",
-        "",
-        f"{machine['cpu']}, {machine['cores']} cores, {about['threads']} thread(s); "
+        *(line for about in record["runs"] for line in _made_by(about)),
+        f"{machine['cpu']}, {machine['cores']} cores, {last['threads']} thread(s); "
         + (f"{', '.join(machine['gpus'])}; " if machine["gpus"] else "")
-        + ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-        + f". Load of the machine at the end: {about['load_average'][0]}.",
+        + ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+        + ".",
         "",
         *(line for note in notes for line in (note, "")),
     ]
@@ -130,11 +141,21 @@ def write_markdown(
         shown = _shown(columns, body)
         lines += [f"## {title}", ""]
         lines.append("| " + " | ".join(columns[i] for i in shown) + " |")
-        lines.append("|" + "|".join("---" if i == 0 else "---:" for i in shown) + "|")
+        texts = {i for i in shown if _is_text(body, i)}
+        lines.append("|" + "|".join("---" if i in texts else "---:" for i in shown) + "|")
         lines += ["| " + " | ".join(row[i] for i in shown) + " |" for row in body]
         lines.append("")
     _write_text(path, "\n".join(lines))
     print(f"written: {path}")
+
+
+def _made_by(about: dict[str, Any]) -> list[str]:
+    load = about["load_average"][0]
+    return [
+        f"`{' '.join(about['command'])}`  ",
+        f"{about['date']}, commit {about['commit']}, load of the machine at the end {load}.",
+        "",
+    ]
 
 
 def _write_text(path: str, text: str) -> None:
@@ -142,57 +163,3 @@ def _write_text(path: str, text: str) -> None:
     partial.parent.mkdir(parents=True, exist_ok=True)
     partial.write_text(text)
     os.replace(partial, path)
-
-
-def draw_models(path: str | None, comparisons: list[dict[str, Any]]) -> None:
-    """Speed against image side, a panel for each size, dtype and mode."""
-    if not path:
-        return
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
-
-    from convit_ssl.analysis.colours import CATEGORICAL
-
-    panels: dict[str, list[dict[str, Any]]] = {}
-    for comparison in comparisons:
-        s = comparison["setting"]
-        panels.setdefault(f"{s['size']}, {s['dtype']}, {s['mode']}", []).append(comparison)
-    columns = min(len(panels), 4)
-    rows = -(-len(panels) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.4 * columns + 0.6, 2.9 * rows + 0.7), squeeze=False
-    )
-    for axis in axes.flat[len(panels) :]:
-        axis.set_visible(False)
-    for axis, (title, group) in zip(axes.flat, panels.items(), strict=False):
-        names = [row["name"] for row in group[0]["rows"]]
-        for name in names:
-            colour = CATEGORICAL[list(CONTENDERS).index(name)]
-            sides = [comparison["setting"]["side"] for comparison in group]
-            speeds = [
-                row["images_per_s"] for c in group for row in c["rows"] if row["name"] == name
-            ]
-            width = 2.4 if name == "ours" else 1.5
-            axis.plot(sides, speeds, "o-", color=colour, label=CONTENDERS[name], linewidth=width)
-        axis.set(xscale="log", yscale="log", title=title, xlabel="image side (px)")
-        axis.set_xticks(sides, [str(side) for side in sides])
-        axis.xaxis.set_minor_locator(NullLocator())
-        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axis.yaxis.set_minor_locator(NullLocator())
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25)
-    for axis in axes[:, 0]:
-        axis.set_ylabel("images/s")
-    handles, labels = axes.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=len(labels), frameon=False)
-    figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
-    suffix = Path(path).suffix or ".png"
-    partial = f"{path}.{os.getpid()}{suffix}"
-    figure.savefig(partial, dpi=150)
-    plt.close(figure)
-    os.replace(partial, path)
-    print(f"written: {path}")

@@ -15,8 +15,8 @@ from torch import multiprocessing
 from torch.multiprocessing.spawn import spawn
 
 from convit_ssl.bench import contenders, models
+from convit_ssl.bench.report import TableOf
 
-Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 GROWING = ("ours", "vit", "timm")
 NOTES = [
     "Growth: forward passes of one image; the exponent p of time ~ side^p, by least squares over "
@@ -24,6 +24,11 @@ NOTES = [
     "Processes: DistributedDataParallel, each process with its own batch. Communication is the "
     "share of a step that goes away under no_sync. On one machine processes share its cores.",
 ]
+
+
+def table(comparison: dict[str, Any]) -> TableOf:
+    """One comparison as a table."""
+    return (_growth_table if "growth" in comparison else _process_table)(comparison)
 
 
 def growth(
@@ -55,7 +60,7 @@ def _slope(sides: Sequence[int], times: Sequence[float]) -> float | None:
     return statistics.linear_regression(x, y).slope
 
 
-def growth_table(comparison: dict[str, Any]) -> Table:
+def _growth_table(comparison: dict[str, Any]) -> TableOf:
     """Sides as columns."""
     setting = comparison["growth"]
     columns = ["network", *(f"{side} px, ms" for side in setting["sides"]), "exponent"]
@@ -130,7 +135,7 @@ def _free_port() -> int:
         return port
 
 
-def process_table(comparison: dict[str, Any]) -> Table:
+def _process_table(comparison: dict[str, Any]) -> TableOf:
     """A line for each number of processes."""
     setting = comparison["processes"]
     columns = ["processes", "ms / step", "images/s", "efficiency", "communication"]

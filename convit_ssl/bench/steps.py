@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from convit_ssl.bench import contenders, measure, published
 from convit_ssl.bench.models import DTYPES
+from convit_ssl.bench.report import TableOf
 from convit_ssl.methods.clip import clip_each
 from convit_ssl.methods.dino import DINOLoss
 from convit_ssl.methods.ema import update_teacher
@@ -22,7 +23,8 @@ from convit_ssl.methods.simclr import NTXentLoss
 from convit_ssl.models import ConViT
 
 METHODS = ("dino", "simclr")
-COLUMNS = ("manner", "ms / image", "images/s", "faster than published")
+COLUMNS = ("manner", "ms / image", "images/s", "gain of the part", "times as fast as published")
+PARTS = ("+ our", "ours: + our")
 NOTES = [
     "The published manner: timm's ConViT, one forward per resolution, the loss looped over pairs "
     "of crops, clipping, averaging and AdamW tensor by tensor. Each line below it changes one "
@@ -61,7 +63,7 @@ class Manner:
         parts = [f.name for f in dataclasses.fields(self) if getattr(self, f.name)]
         if not parts:
             return "published"
-        return "ours" if len(parts) == 3 else f"+ our {parts[-1]}"
+        return f"{'ours: ' if len(parts) == 3 else ''}+ our {parts[-1]}"
 
 
 MANNERS = (Manner(), Manner(trunk=True), Manner(trunk=True, loss=True), Manner(True, True, True))
@@ -187,12 +189,13 @@ def title(comparison: dict[str, Any]) -> str:
     return f"{s['method']}, {s['size']}, {crops}, batch {s['batch']}, {s['dtype']}"
 
 
-def cells(comparison: dict[str, Any]) -> Sequence[Sequence[str]]:
-    """Lines of the table."""
-    return [
-        [
-            row["name"], f"{row['milliseconds']:.1f}", f"{1e3 / row['milliseconds']:.2f}",
-            "" if row["faster"] == 1.0 else f"{row['faster']:.2f} x",
-        ]
-        for row in comparison["rows"]
-    ]  # fmt: skip
+def table(comparison: dict[str, Any]) -> TableOf:
+    """A line for each manner."""
+    lines, before = [], None
+    for row in comparison["rows"]:
+        spent = row["milliseconds"]
+        part = f"{before / spent:.2f} x" if before and row["name"].startswith(PARTS) else ""
+        faster = "" if row["faster"] == 1.0 else f"{row['faster']:.2f} x"
+        lines.append([row["name"], f"{spent:.1f}", f"{1e3 / spent:.2f}", part, faster])
+        before = spent
+    return title(comparison), COLUMNS, lines

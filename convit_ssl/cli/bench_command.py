@@ -22,6 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         kind.add_argument("--json", metavar="FILE", help="everything measured")
         kind.add_argument("--markdown", metavar="FILE", help="the tables, with the command")
+        kind.add_argument(
+            "--add",
+            action="store_true",
+            help="keep what the JSON file holds, and write tables and figure of all",
+        )
     for kind in (model, step, scaling):
         kind.add_argument("--threads", type=int, default=1, help="CPU threads")
         kind.add_argument("--dtype", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16"])
@@ -38,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--contenders", nargs="+", default=["ours", "timm", "vissl", "vit"])
     model.add_argument("--compile", action="store_true", help="torch.compile on every side")
     model.add_argument("--figure", metavar="PNG", help="images/s against the image side")
+    scaling.add_argument("--figure", metavar="PNG", help="milliseconds against the image side")
     step.add_argument("--methods", nargs="+", default=["dino", "simclr"])
     step.add_argument("--images", type=int, default=2, help="batch")
     step.add_argument("--global-side", type=int, default=224, help="pixels")
@@ -45,7 +51,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--local-crops", type=int, default=8)
     step.add_argument("--out-dim", type=int, default=65536, help="prototypes of DINO")
     scaling.add_argument("--sides", nargs="+", type=int, default=[96, 224, 384, 512, 768, 1024])
-    scaling.add_argument("--processes", nargs="+", type=int, default=[1, 2, 4])
+    scaling.add_argument(
+        "--processes", nargs="*", type=int, default=[1, 2, 4], help="none: growth alone"
+    )
     scaling.add_argument("--images", type=int, default=2, help="batch of each process")
     scaling.add_argument("--side", type=int, default=96, help="pixels, of the runs in processes")
 
