@@ -1,11 +1,11 @@
 """Kill a run of two processes again and again, and see what is left of it.
 
-    python tests/integration/chaos.py --kills 50 --root /tmp/chaos
+    python tests/integration/chaos.py --kills 50 --root /tmp/chaos --out results/chaos_cpu
 
 The two processes are forked from one that has imported everything, so that a life costs a second
 or two. They meet, train, save and are killed as any others: half of the time while a checkpoint
 is being written, else at a random moment, from before the first step on; sometimes one of the two
-alone.
+alone. With --out the report is written too, under that name and today's date.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ sys.path.insert(0, str(ROOT))
 
 from tests.quick_run import Run  # noqa: E402
 
-INTERVAL = 0.5  # seconds between checkpoints
+INTERVAL = 2.0  # seconds between checkpoints
 RECORD = struct.Struct("dq")  # when a step was over, and which
+LATEST, FIRST, STEPS = 0, 1, 2  # records: the last step of all, the first of a life, each step
 
 
 class Life:
@@ -61,10 +62,10 @@ class Life:
             def noted(hook: Any, task: Any) -> None:
                 plain(hook, task)
                 if rank == 0:
-                    RECORD.pack_into(board, 0, time.time(), task.iteration)
-                    RECORD.pack_into(
-                        board, RECORD.size * (1 + task.iteration), time.time(), task.iteration
-                    )
+                    note(board, STEPS + task.iteration, task.iteration)
+                    if read(board, FIRST)[0] < self.began:
+                        note(board, FIRST, task.iteration)
+                    note(board, LATEST, task.iteration)
 
             heartbeat.HeartbeatHook.on_step = noted  # type: ignore[method-assign]
             code = train(plan, rank, rank, str(meeting), self.began)
@@ -93,8 +94,17 @@ class Life:
         self.children = []
 
 
+def note(board: mmap.mmap, slot: int, step: int) -> None:
+    RECORD.pack_into(board, RECORD.size * slot, time.time(), step)
+
+
+def read(board: mmap.mmap, slot: int) -> tuple[float, int]:
+    when, step = RECORD.unpack_from(board, RECORD.size * slot)
+    return float(when), int(step)
+
+
 def first_step_after(board: mmap.mmap, began: float) -> bool:
-    return float(RECORD.unpack_from(board, 0)[0]) > began
+    return read(board, LATEST)[0] > began
 
 
 def writing(run: Run) -> bool:
@@ -111,7 +121,7 @@ def kill_at(life: Life, run: Run, board: mmap.mmap, kind: str) -> bool:
                 return False
             time.sleep(0.005)
         saving = kind == "writing"
-        chosen = time.time() + random.uniform(0, 4 * INTERVAL)
+        chosen = time.time() + random.uniform(0, 1.5 * INTERVAL)
         deadline = chosen + (20.0 if saving else 0.0)
         condition = (lambda: time.time() > chosen and writing(run)) if saving else None
     while time.time() < deadline and not (condition is not None and condition()):
@@ -121,6 +131,14 @@ def kill_at(life: Life, run: Run, board: mmap.mmap, kind: str) -> bool:
     return True
 
 
+def saved_step(run: Run) -> int:
+    """The step that the next life begins after; 0 before the first checkpoint."""
+    from convit_ssl.engines.checkpoint import find_checkpoint
+
+    found = find_checkpoint(run.checkpoints)
+    return int(found.path.stem.rpartition("_s")[2]) if found is not None else 0
+
+
 def chaos(root: Path, kills: int, seed: int, epochs: int) -> dict[str, Any]:
     """Kill as often, let it finish, and report.
 
@@ -128,7 +146,6 @@ def chaos(root: Path, kills: int, seed: int, epochs: int) -> dict[str, Any]:
         Kills by kind, the work lost at each in seconds and steps, files left over.
     """
     import convit_ssl.adapters  # noqa: F401
-    from convit_ssl.engines.checkpoint import find_checkpoint
     from convit_ssl.engines.config import compose_experiment
     from convit_ssl.engines.plan import make_plan
     from convit_ssl.engines.train import write_config
@@ -145,9 +162,10 @@ def chaos(root: Path, kills: int, seed: int, epochs: int) -> dict[str, Any]:
     write_config(plan)
     import vissl.trainer  # noqa: F401 once, for all lives
 
-    board = mmap.mmap(-1, RECORD.size * (2 + 10 * epochs + 10))
+    board = mmap.mmap(-1, RECORD.size * (STEPS + 10 * epochs + 10))
     report: dict[str, Any] = {"kills": 0, "kinds": {}, "lost_seconds": [], "lost_steps": []}
-    report |= {"most_files": 0, "resumed": 0, "ended_early": 0}
+    report |= {"most_files": 0, "lives_that_stepped": 0, "began_elsewhere": 0, "ended_early": 0}
+    saved = 0
     while report["kills"] < kills:
         kind = random.choice(["starting", "training", "writing", "writing"])
         life = Life(plan, root / "meet" / str(report["kills"] + report["ended_early"]), board)
@@ -163,17 +181,16 @@ def chaos(root: Path, kills: int, seed: int, epochs: int) -> dict[str, Any]:
         life.kill(one=random.random() < 0.3)
         report["kills"] += 1
         report["kinds"][kind] = report["kinds"].get(kind, 0) + 1
-        when, step = RECORD.unpack_from(board, 0)
-        found = find_checkpoint(run.checkpoints)
-        saved = run.saved()[-1] if found is not None else 0
-        if found is not None:
-            saved = int(found.path.stem.rpartition("_s")[2])
-            report["resumed"] += 1
+        began, first = read(board, FIRST)
+        if began > life.began:
+            report["lives_that_stepped"] += 1
+            report["began_elsewhere"] += first != saved + 1
+        saved = saved_step(run)
+        when, step = read(board, LATEST)
         if when > life.began:
-            behind = RECORD.unpack_from(board, RECORD.size * (1 + saved))[0] if saved else when
+            behind = read(board, STEPS + saved)[0] if saved else when
             # A life that had not saved yet went back to where it began, not further.
-            lost = when - max(behind, life.began)
-            report["lost_seconds"].append(round(max(lost, 0.0), 3))
+            report["lost_seconds"].append(round(max(when - max(behind, life.began), 0.0), 3))
             report["lost_steps"].append(step - saved)
         report["most_files"] = max(report["most_files"], len(list(run.checkpoints.glob("*"))))
         print(f"kill {report['kills']}: {kind}, step {step}, saved {saved}", flush=True)
@@ -190,16 +207,63 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--out", metavar="results/NAME", help="write NAME_<date>.json and .md")
     args = parser.parse_args()
     report = chaos(args.root / "killed", args.kills, args.seed, args.epochs)
     quiet = chaos(args.root / "undisturbed", 0, args.seed, args.epochs)
+    report["asked"] = args.kills
+    report["interval_seconds"] = INTERVAL
+    report["most_lost_seconds"] = max(report["lost_seconds"], default=0.0)
     report["equal"] = report["losses"] == quiet["losses"]
     report["final_loss"] = report["losses"][-1]
+    report["final_loss_undisturbed"] = quiet["losses"][-1]
     report["epochs"] = len(report.pop("losses"))
+    if args.out:
+        write_result(report, args.out)
     print(json.dumps(report))
     return 0
+
+
+def write_result(report: dict[str, Any], out: str) -> None:
+    from convit_ssl.evaluation.results import commit, hardware, versions, write_json
+
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    command = "python tests/integration/chaos.py " + " ".join(sys.argv[1:])
+    about = {"commit": commit(), "versions": versions(), "hardware": hardware(), "date": date}
+    load = round(os.getloadavg()[0], 1)
+    config = (Path(sys.argv[sys.argv.index("--root") + 1]) / "killed/run/config.yaml").read_text()
+    entry = {"command": command, **about, "load_average": load, "config": config, **report}
+    write_json(entry, f"{out}_{date}.json")
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report["kinds"].items()))
+    lost = sorted(report["lost_seconds"])
+    rows = {
+        "kills": f"{report['kills']} of {report['asked']} ({kinds})",
+        "lives that came to a step": report["lives_that_stepped"],
+        "of these, not from the last whole checkpoint": report["began_elsewhere"],
+        "seconds between checkpoints": f"{report['interval_seconds']:g}",
+        "lost at a kill, seconds": f"{lost[len(lost) // 2]:g} in the middle, {lost[-1]:g} at most",
+        "lost at a kill, steps": f"{max(report['lost_steps'])} at most",
+        "files in the checkpoint folder": f"{report['most_files']} at most",
+        "files left over at the end": len(report["stray_files"]),
+        "epochs": report["epochs"],
+        "losses of all epochs equal to the undisturbed run's": "yes" if report["equal"] else "no",
+        "final loss": f"{report['final_loss']} (undisturbed {report['final_loss_undisturbed']})",
+    }
+    words = (
+        f"`{command}`, {date}, commit {about['commit']}.\n\n{about['hardware']['cpu']}, "
+        f"{about['hardware']['cores']} cores, load {load} at the end; torch "
+        f"{about['versions']['torch']}.\n\nTwo processes train one run and are killed with "
+        "SIGKILL: while starting, at a random step, or while a checkpoint is being written; in "
+        "three of ten cases one first and the other up to half a second later. The same command "
+        "then starts the run again. Expected: every life begins after the last whole checkpoint, "
+        "nobody loses more than the time between two checkpoints, nothing is left over, and all "
+        "losses are those of a run that nothing happened to."
+    )
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+    text = f"# Killed again and again\n\n{words}\n\n| | |\n|---|---|\n{table}\n"
+    Path(f"{out}_{date}.md").write_text(text)
 
 
 if __name__ == "__main__":

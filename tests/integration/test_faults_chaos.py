@@ -24,5 +24,6 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_were_not(tmp_path: P
     assert done.returncode == 0, done.stderr[-2000:]
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["equal"] and report["exit_code"] == 0
+    assert report["began_elsewhere"] == 0
     assert report["stray_files"] == []
     assert report["most_files"] <= 12  # three checkpoints and what was being written

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import tarfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from convit_ssl.data import open_dataset
+from convit_ssl.data.samplers import WINDOW
 from tests import quick_run
 from tests.quick_run import Run
 
@@ -17,11 +20,15 @@ IMAGES = 1000
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("data", ["digits", "shards"])
 def test_each_image_once_per_epoch_whoever_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quick_run, "TOOL", RECORDING)
     run = Run(tmp_path, "optim.epochs=4", "run.checkpoint_minutes=60")
+    if data == "shards":
+        run.arguments.remove("data=digits")
+        run.arguments += ["data=shards", f"data_dir={write_shards(tmp_path / 'shards')}"]
     places = [tmp_path / "first", tmp_path / "second"]
     for place in places:
         place.mkdir()
@@ -49,6 +56,17 @@ def test_each_image_once_per_epoch_whoever_goes_on(
         assert IMAGES - len(images) < 100  # the last ones fill no batch
     # The schedule ends with the run, on a whole step of the new batch.
     assert max(line["step"] for line in second) == 4 * (IMAGES // 70)
+
+
+def write_shards(folder: Path) -> Path:
+    """The digits in more shards than a process reads from at a time."""
+    images = open_dataset("digits").paths
+    (folder / "train").mkdir(parents=True)
+    for number in range(WINDOW + 4):
+        with tarfile.open(folder / "train" / f"{number:04d}.tar", "w") as archive:
+            for position, path in list(enumerate(images))[number :: WINDOW + 4]:
+                archive.add(path, f"{position:05d}.png")
+    return folder
 
 
 def records(place: Path) -> list[dict[str, object]]:

@@ -1,0 +1,92 @@
+"""Shards behind a server: HTTP with and without ranges, and S3 where s3fs is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from convit_ssl.data import open_dataset
+from convit_ssl.data import storage as storage_module
+from convit_ssl.data.storage import CACHE_VARIABLE
+from convit_ssl.errors import UserError
+from tests.unit.data.make_shards import pixels, write_shards
+from tests.unit.data.servers import Bucket, Files, WholeFiles, serve
+
+pytest.importorskip("aiohttp")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("CONVIT_SSL_DATA", str(tmp_path / "kept"))
+    monkeypatch.delenv(CACHE_VARIABLE, raising=False)
+    storage_module._descriptor.cache_clear()
+    yield write_shards(tmp_path / "served" / "bucket")
+    storage_module._descriptor.cache_clear()
+
+
+def check(data_dir: str, workers: int = 0) -> None:
+    """All images, in this process and in loader workers, are those that were written."""
+    dataset = open_dataset("shards", data_dir)
+    assert list(dataset.targets) == [number % 3 for number in range(26)]
+    loader: Any = DataLoader(dataset, batch_size=None, num_workers=workers)
+    for image, _, index in loader:
+        assert (np.asarray(image) == pixels(int(index))).all()
+    assert not dataset.reader.fault_log.read()
+
+
+@pytest.mark.parametrize("written_out", [False, True])
+def test_http(folder: Path, written_out: bool) -> None:
+    with serve(folder.parent, Files) as address:
+        check(f"{address}/bucket" + ("/train/{0000..0003}.tar" if written_out else ""))
+
+
+def test_http_in_workers_that_were_forked_after_the_first_read(folder: Path) -> None:
+    with serve(folder.parent, Files) as address:
+        open_dataset("shards", f"{address}/bucket")[0]
+        check(f"{address}/bucket", workers=2)
+
+
+def test_a_server_without_ranges(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with serve(folder.parent, WholeFiles) as address:
+        monkeypatch.setenv(CACHE_VARIABLE, "1")
+        check(f"{address}/bucket", workers=2)
+        monkeypatch.delenv(CACHE_VARIABLE)
+        storage_module._descriptor.cache_clear()
+        with pytest.raises(UserError, match=r"sends whole files.*CONVIT_SSL_SHARD_CACHE="):
+            check(f"{address}/bucket")
+
+
+def test_a_server_that_is_not_there() -> None:
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9/x.* cannot be (listed|read)"):
+        open_dataset("shards", "http://127.0.0.1:9/x")
+    with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9/0\.tar cannot be read"):
+        open_dataset("shards", "http://127.0.0.1:9/{0..1}.tar")
+
+
+def test_a_list_over_http(folder: Path) -> None:
+    (folder / "pictures").mkdir()
+    dataset = open_dataset("shards", folder)
+    for number in range(3):
+        dataset[number][0].save(folder / "pictures" / f"{number}.png")
+    (folder / "train.txt").write_text("".join(f"pictures/{n}.png {n}\n" for n in range(3)))
+    with serve(folder.parent, Files) as address:
+        listed = open_dataset("list", f"{address}/bucket")
+        assert (np.asarray(listed[2][0]) == pixels(2)).all() and listed[2][1] == 2
+
+
+def test_s3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("s3fs", reason="s3fs is not installed (pip install s3fs)")
+    with serve(folder.parent, Bucket) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        check("s3://bucket")
+        check("s3://bucket", workers=2)
+        monkeypatch.setenv(CACHE_VARIABLE, "1")
+        storage_module._descriptor.cache_clear()
+        check("s3://bucket")
