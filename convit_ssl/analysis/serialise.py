@@ -183,7 +183,7 @@ def _feature_panel(features: FeatureMap) -> dict[str, Any]:
         "targets": plain(features.targets),
         "classes": list(features.classes),
         "neighbours": plain(features.neighbours[:, :6]),
-        "similarities": plain(features.similarities[:, :6], 3),
+        "similarities": plain(features.similarities[:, :6], 4),
         "names": list(features.names),
         "sheet": data_uri(sprite_sheet(features.thumbnails, columns), quality=80),
         "sheet_columns": columns,

@@ -182,9 +182,11 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
     screen.line(f"done: {last}", style="bold")
     options, facts = plan.options, plan.facts
     where = f" --data-dir {options['data_dir']}" if options["data_dir"] else ""
+    following = [f"convit-ssl export {folder} --to safetensors"]
     if facts["classes"] > 1 and not options["derived"]["test_model"]:
-        screen.line(f"next: convit-ssl knn {folder} --data {facts['name']}{where}")
-    screen.line(f"      convit-ssl export {folder} --to safetensors")
+        following.insert(0, f"convit-ssl knn {folder} --data {facts['name']}{where}")
+    for words, command in zip(("next:", "     "), following, strict=False):
+        screen.line(f"{words} {command}")
 
 
 def _entry(plan: Plan) -> dict[str, Any]:

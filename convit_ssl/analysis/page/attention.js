@@ -122,7 +122,7 @@ function attention() {
 
 function explorer(packed, body) {
   const view = { image: Math.min(state.get("image", 0), packed.images.length - 1), layer: Math.min(state.get("layer", 0), packed.layers - 1),
-    head: Math.min(state.get("head", 0), packed.heads - 1), over: state.get("over", true), row: null, column: null };
+    head: Math.min(state.get("head", 0), packed.heads - 1), over: state.get("over", packed.images[0].width > 64), row: null, column: null };
   const names = ["content", "positional", "mixed"];
   const canvases = names.map((name) => el("canvas", { role: "img" }));
   const captions = names.map(() => el("div", { class: "scale" }));

@@ -85,12 +85,14 @@ function neighbourRows(panel, queries) {
     drawThumb(canvas, panel.image, panel.sheet_columns, index, 104);
     return el("td", {}, canvas, text);
   };
+  // Features that lie close together differ in the third digit only.
+  const digits = panel.similarities.flat().every((value) => value > 0.98) ? 3 : 2;
   return el("div", { class: "scroll" }, el("table", { class: "neighbours" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "image"), el("th", { scope: "col", colspan: panel.neighbours[0].length }, "nearest first, with cosine similarity"))),
     el("tbody", {}, queries.map((query) => el("tr", {}, cell(query, className(panel, panel.targets[query]), ""),
       panel.neighbours[query].map((other, i) => {
         const known = panel.targets[query] >= 0 && panel.targets[other] >= 0;
         const same = panel.targets[query] === panel.targets[other];
-        const value = panel.similarities[query][i].toFixed(2);
+        const value = panel.similarities[query][i].toFixed(digits);
         return cell(other, `${known ? (same ? "✓ " : "✗ ") : ""}${innerWidth < 760 ? value.replace("0.", ".") : value}`, known ? (same ? "hit" : "miss") : "");
       }))))));
 }
@@ -166,12 +168,13 @@ function attribution() {
     for (const item of run.attribution) {
       const canvas = el("canvas", { role: "img", "aria-label": `${item.method} of ${item.name} for ${item.target}` });
       const holder = el("div", {}, canvas);
-      const sum = item.residual === null ? "" : `; shares add up to the score within ${(100 * item.residual).toFixed(1)} %`;
-      grid.append(figure(item.target, `${(100 * item.probability).toFixed(0)} %, ${item.method}${sum}`, holder));
+      grid.append(figure(`Taken for ${item.target}`, `(${(100 * item.probability).toFixed(0)} %)`, holder));
       const picture = new Image();
       picture.src = item.picture;
       picture.decode().then(() => responsive(holder, () => paint(canvas, picture, item, item.values.flat(), { signed: true, top: 1 }))).catch(() => {});
     }
+    const worst = Math.max(...run.attribution.map((item) => item.residual ?? 0));
+    body.append(el("p", { class: "muted" }, `By ${run.attribution[0].method}${worst ? `; shares add up to the score within ${(100 * worst).toFixed(1)} %` : ""}.`));
   });
 }
 

@@ -55,7 +55,7 @@ function gates() {
     if (run.gates.x.length < 2) body.append(missing("There is one measurement only."));
     const grid = el("div", { class: "cells", style: "--cell:220px" });
     run.gates.y[0].forEach((_, layer) => grid.append(figure(`Layer ${layers[layer] ?? layer}`, "", lineChart({
-      title: `Gates of layer ${layers[layer] ?? layer} over epochs`, series: layerSeries(run.gates, layer), yDomain: [0, 1], height: 150, yTicks: 2, left: 30 }))));
+      title: `Gates of layer ${layers[layer] ?? layer} over epochs`, series: layerSeries(run.gates, layer), whole: true, yDomain: [0, 1], height: 150, yTicks: 2, left: 30 }))));
     body.append(headLegend(now[0].length), grid);
   });
 }
@@ -126,7 +126,7 @@ function nonlocality() {
     if (history) {
       const layers = history.y[0].length;
       body.append(el("h3", {}, "Over training"), legend(history.y[0].map((_, layer) => ({ name: `layer ${layer}`, colour: layerColour(layer, layers) }))),
-        lineChart({ title: "Non-locality of each layer over epochs", height: 240, fromZero: true, series: history.y[0].map((_, layer) => ({
+        lineChart({ title: "Non-locality of each layer over epochs", height: 240, whole: true, fromZero: true, series: history.y[0].map((_, layer) => ({
           name: `layer ${layer}`, colour: layerColour(layer, layers), points: history.x.map((x, i) => [x, mean(history.y[i][layer])]) })) }));
     } else body.append(missing(`${run.name}: measured at one time only, so there is no curve over epochs.`));
     if (run.nonlocality) {
