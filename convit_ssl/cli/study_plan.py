@@ -28,7 +28,12 @@ def plan(args: argparse.Namespace) -> study.Study:
         args.images_per_class,
     )
     seeds = range(args.seeds)
-    images = len(open_dataset(args.data, args.data_dir, "train", subset=whole(args)))
+    train = open_dataset(args.data, args.data_dir, "train", subset=whole(args))
+    if not train.labelled:
+        raise UserError(
+            f"a study measures accuracy, but the images of {train.root} have no labels; put those "
+            "of each class into a folder of its own, train/<class>/ and val/<class>/"
+        )
     if args.kind == "sample-efficiency":
         fractions = args.fractions or study.FRACTIONS
         weights = dict(_pair(text) for text in args.weights)
@@ -43,7 +48,7 @@ def plan(args: argparse.Namespace) -> study.Study:
             raise UserError(f"unknown size {args.size!r}; use nano, tiny, small or base")
         depth = VARIANTS[f"convit_{args.size}"].depth
         planned = study.ablation(args.size, settings, args.presets, fractions, seeds, depth)
-    study.check_batch(settings, images, planned.fractions)
+    study.check_batch(settings, len(train), planned.fractions)
     return planned
 
 

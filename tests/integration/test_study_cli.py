@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from convit_ssl.cli.main import main
 from convit_ssl.engines.config import compose_experiment
@@ -61,3 +62,13 @@ def test_mistakes_are_refused_before_anything_runs(
     assert message in captured.err
     assert "Traceback" not in captured.err
     assert not out.exists()
+
+
+def test_a_study_needs_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / split / "one.png")
+    arguments = ["study", "sample-efficiency", "--data", "folder", "--data-dir", str(tmp_path)]
+    assert main([*arguments, "--out", str(tmp_path / "study")]) == 2
+    assert "have no labels" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
