@@ -179,7 +179,9 @@ def _open(options: Any, split: str, transform: Any, log: FaultLog) -> ImageFiles
 def augment_config(options: Any) -> AugmentConfig:
     """The views that an experiment's method wants, at its crop sizes."""
     crops, method = options.crops, options.method
-    scale = tuple(crops.global_scale)
+    given = {key: value for key, value in dict(options.augmentation).items() if value is not None}
+    least = given.pop("min_crop_scale", 0.0)
+    scale = tuple(max(share, least) for share in crops.global_scale)
     if method.name in ("dino", "swav"):
         config = AugmentConfig.dino(
             crops.global_size,
@@ -202,7 +204,6 @@ def augment_config(options: Any) -> AugmentConfig:
         )
     else:
         config = AugmentConfig.simclr(crops.global_size, scale)  # type: ignore[arg-type]
-    given = {key: value for key, value in dict(options.augmentation).items() if value is not None}
     if "blur_sigma" in given:
         given["blur_sigma"] = tuple(given["blur_sigma"])
     elif crops.global_size < PUBLISHED_SIDE:

@@ -151,6 +151,7 @@ class AugmentConfig:
         horizontal_flip: float | None = None,
         vertical_flip: float | None = None,
         rotate90: bool | None = None,
+        solarize: float | None = None,
         blur_sigma: tuple[float, float] | None = None,
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
@@ -158,7 +159,8 @@ class AugmentConfig:
         """The same with some things changed for every crop.
 
         Satellite and microscope images, which have no upper side, want ``vertical_flip=0.5``
-        and ``rotate90=True``; digits and letters ``horizontal_flip=0``.
+        and ``rotate90=True``; digits and letters ``horizontal_flip=0``. ``solarize`` is the
+        probability for crops that are solarised at all.
         """
         wanted = {
             "horizontal_flip": horizontal_flip,
@@ -169,9 +171,13 @@ class AugmentConfig:
         changes: dict[str, Any] = {
             name: value for name, value in wanted.items() if value is not None
         }
+        sun = {} if solarize is None else {"solarize_prob": solarize}
         return replace(
             self,
-            crops=tuple(replace(crop, **changes) for crop in self.crops),
+            crops=tuple(
+                replace(crop, **changes, **(sun if crop.solarize_prob else {}))
+                for crop in self.crops
+            ),
             grey_images=self.grey_images if grey_images is None else grey_images,
             mean=self.mean if mean is None else mean,
             std=self.std if std is None else std,

@@ -28,7 +28,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "hidden_dim": ("method.hidden_dim",),
     "use_bn": ("method.use_bn",),
     "bottleneck_dim": ("method.bottleneck_dim",),
-    "center_momentum": ("method.center_momentum",),
+    "koleo_weight": ("method.koleo_weight",),
     "weight_decay_end": ("optim.weight_decay_end",),
     "drop_path_rate": ("trunk.drop_path_rate",),
     "momentum": ("method.momentum",),
@@ -41,9 +41,9 @@ PUBLISHED_FROM = 200_000
 # A run on a processor ends within half an hour, unless the user sets its length.
 CPU_MINUTES = 24.0
 FEWEST_EPOCHS = 10
-# Of one core, and its share where two work together; measured with convit_nano, which comes to
-# 55 to 60 GFLOP/s before data and optimiser (results/small_collections_cpu_2026-11-21.md).
-CORE_FLOPS = 50e9
+# Of one core, and its share where two work together; measured with convit_nano, data and optimiser
+# left out. In bf16 where the processor multiplies in it.
+CORE_FLOPS = {"fp32": 50e9, "bf16": 85e9}
 SHARED_CORE = 0.75
 CROP_SECONDS = 2e-4
 STEP_SECONDS = 0.02
@@ -103,7 +103,9 @@ def _budget(
     few = Budget(FEWEST_EPOCHS, True, "")
     sizes = scale_to_data(images, size, method, overrides, budget=few)
     values = {name: cast(int, choice.value) for name, choice in sizes.items()}
-    work = cpu_seconds(_network(tree, values["patch_size"]), method, images, values)
+    network = _network(tree, values["patch_size"])
+    flops = CORE_FLOPS.get(tree.run.precision, CORE_FLOPS["fp32"])
+    work = cpu_seconds(network, method, images, values, flops)
     speed = (cores if cores == 1 else cores * SHARED_CORE) * placement.nodes
     epoch, looks = (part / speed for part in work)
     fitting = int((CPU_MINUTES * 60 - looks) / epoch)
@@ -117,7 +119,11 @@ def _budget(
 
 
 def cpu_seconds(
-    network: ConViTConfig, method: Method, images: int, sizes: dict[str, int]
+    network: ConViTConfig,
+    method: Method,
+    images: int,
+    sizes: dict[str, int],
+    flops: float = CORE_FLOPS["fp32"],
 ) -> tuple[float, float]:
     """Seconds of one core for an epoch, and for all looks at the features.
 
@@ -127,6 +133,7 @@ def cpu_seconds(
         images: number of training images.
         sizes: ``global_crop_size, batch_size`` and, of multi-crop methods, ``local_crop_size,
             num_local_crops``.
+        flops: floating-point operations that a core does in a second.
     """
     whole = operations(network, sizes["global_crop_size"])
     locals_ = sizes.get("num_local_crops", 0)
@@ -135,8 +142,8 @@ def cpu_seconds(
     teacher = 2 * whole if method in ("dino", "moco_v3") else 0
     crop = (2 + locals_) * CROP_SECONDS
     steps = images / sizes["batch_size"]
-    epoch = images * ((student + teacher) / CORE_FLOPS + crop) + steps * STEP_SECONDS
-    return epoch, LOOKS * images * whole / CORE_FLOPS
+    epoch = images * ((student + teacher) / flops + crop) + steps * STEP_SECONDS
+    return epoch, LOOKS * images * whole / flops
 
 
 def operations(network: ConViTConfig, side: int) -> int:

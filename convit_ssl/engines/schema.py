@@ -76,12 +76,18 @@ class AugmentationOptions:
     Attributes:
         horizontal_flip, vertical_flip: probabilities; 0 for digits and letters.
         rotate90: turn by quarters, for images without an upper side.
+        solarize: probability in DINO's second crop; 0 for strokes on an empty ground, which
+            are lost when bright pixels are inverted.
+        min_crop_scale: share of the image's area that a global crop shows at least, for things
+            that fill the image and are told apart by their whole shape.
         blur_sigma: smallest and largest standard deviation in pixels.
     """
 
     horizontal_flip: float | None = None
     vertical_flip: float | None = None
     rotate90: bool | None = None
+    solarize: float | None = None
+    min_crop_scale: float | None = None
     blur_sigma: list[float] | None = None
 
 

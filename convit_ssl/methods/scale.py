@@ -107,7 +107,7 @@ def scale_to_data(
         local_crop_scale`` for DINO and SwAV; ``momentum`` for DINO and MoCo v3;
         ``out_dim, teacher_temperature`` for DINO; ``num_prototypes`` for SwAV. Under 200,000
         images also ``lr`` (per 256 images) and ``hidden_dim`` for DINO and SimCLR, and
-        ``use_bn, bottleneck_dim, center_momentum, weight_decay_end, drop_path_rate`` for DINO.
+        ``use_bn, bottleneck_dim, koleo_weight, weight_decay_end, drop_path_rate`` for DINO.
 
     Raises:
         UserError: fewer than two images, no image size, an unknown override.
@@ -235,7 +235,7 @@ def _choose_for_width(chooser: _Chooser, method: Method, width: int) -> None:
     if method == "dino":
         chooser.pick("use_bn", 1, "few images and a narrow network end in one output without it")
         chooser.whole("bottleneck_dim", min(width, 256), f"as the network's {width}, at most 256")
-        chooser.pick("center_momentum", 0.5, "as in the runs that the rates here are from")
+        chooser.pick("koleo_weight", 0.1, "DINOv2's: without it few images end close together")
         chooser.pick("weight_decay_end", 0.1, "0.4 as published is for long runs")
         chooser.pick("drop_path_rate", 0.0, "a narrow network has no layer to spare")
 

@@ -21,11 +21,11 @@ class CollectionRule:
 
 
 # Smallest first; the first row with more than the number of images is taken.
-# out_dim under 20,000: lightly-train's default; teacher temperature and momentum: measured, since
-# a teacher that is slower than the run is short, or less sharp, taught less.
+# Under 20,000: out_dim and momentum are lightly-train's defaults, the teacher's temperature was
+# measured, with features spread by KoLeo (results/small_collections_cpu_2026-11-25.md).
 COLLECTION_RULES = (
-    CollectionRule(2_000, 400, 64, 1024, 0.03, 0.97, 128, "under 2,000 images"),
-    CollectionRule(20_000, 200, 128, 1024, 0.025, 0.98, 512, "under 20,000 images"),
+    CollectionRule(2_000, 400, 64, 1024, 0.03, 0.99, 128, "under 2,000 images"),
+    CollectionRule(20_000, 200, 128, 1024, 0.03, 0.99, 512, "under 20,000 images"),
     CollectionRule(200_000, 200, 256, 4096, 0.04, 0.996, 1024, "under 200,000 images"),
     CollectionRule(float("inf"), 100, 512, 65536, 0.04, 0.996, 3000, "the published recipe"),
 )
@@ -91,7 +91,7 @@ class SmallRun:
     batch_size: int
 
 
-# On 3,920 textures of 64 pixels (results/small_collections_cpu_2026-11-21.md); the published
+# On 3,920 textures of 64 pixels (results/small_collections_cpu_2026-11-25.md); the published
 # rates, for wide networks and large batches, left them where they began.
 SMALL_RUNS: dict[Method, SmallRun] = {
     "dino": SmallRun(2e-3, 64),

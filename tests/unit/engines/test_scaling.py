@@ -46,6 +46,15 @@ def test_a_processor_gets_a_run_that_ends(folder: Path) -> None:
     assert asked.options["optim"]["epochs"] == 77
 
 
+def test_bf16_makes_room_for_more_epochs(folder: Path) -> None:
+    large = ("trunk.embed_dim=512", "trunk.depth=24")
+    epochs = [
+        plan(folder, "simclr", *large, f"run.precision={name}").options["optim"]["epochs"]
+        for name in ("fp32", "bf16")
+    ]
+    assert epochs[0] < epochs[1]
+
+
 @pytest.mark.parametrize("method", NAMES)
 def test_every_method_can_be_planned(folder: Path, method: str) -> None:
     chosen = plan(folder, method)
