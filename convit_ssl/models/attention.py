@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 # The CPU's fused kernel is slow in bfloat16, above all its backward pass for few tokens (ten
-# times at 36). Up to so many tokens explicit products are faster; more would cost memory.
-EXPLICIT_TOKENS = 256
+# times at 36), and a little slow in float32 for very few. Up to so many tokens explicit products
+# are faster; more would cost memory.
+EXPLICIT_TOKENS = {torch.bfloat16: 256, torch.float32: 26}
+# Up to so many tokens the maps are small enough to be kept for the backward pass.
+KEPT_TOKENS = 64
 
 
 def content_attention(
@@ -27,15 +32,17 @@ def content_attention(
         dropout: probability of dropping an entry of the attention map.
     """
     if dropout == 0.0 and explicit_is_faster(query, key):
-        with torch.autocast("cpu", enabled=False):
-            return content_map(query, key) @ value
+        return explicit_attention(query, key, value)
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
 
 
 def explicit_is_faster(query: Tensor, key: Tensor) -> bool:
     """Whether attention maps should be built, and not only their products."""
-    on_cpu_in_bf16 = query.device.type == "cpu" and query.dtype == torch.bfloat16
-    return on_cpu_in_bf16 and key.shape[-2] <= EXPLICIT_TOKENS
+    if query.device.type != "cpu":
+        return False
+    if query.dtype == torch.float32 and torch.compiler.is_compiling():
+        return False  # a threshold would be one more graph
+    return key.shape[-2] <= EXPLICIT_TOKENS.get(query.dtype, 0)
 
 
 def content_logits(
@@ -53,6 +60,56 @@ def content_map(
 ) -> Float[Tensor, "batch heads queries keys"]:
     """The attention map that the fused kernel never builds."""
     return content_logits(query, key).softmax(dim=-1)
+
+
+def explicit_attention(
+    query: Float[Tensor, "batch heads queries head_dim"],
+    key: Float[Tensor, "batch heads keys head_dim"],
+    value: Float[Tensor, "batch heads keys head_dim"],
+    position: Float[Tensor, "heads queries keys"] | None = None,
+) -> Float[Tensor, "batch heads queries head_dim"]:
+    """(softmax(Q K^T / sqrt(head_dim)) + position) V, by way of the map.
+
+    In training the backward pass makes the map again where keeping it would cost memory.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        if torch.is_grad_enabled() and key.shape[-2] > KEPT_TOKENS:
+            out: Tensor = RemadeMap.apply(  # type: ignore[no-untyped-call]
+                query, key, value, position
+            )
+            return out
+        mixed = content_map(query, key)
+        return (mixed if position is None else mixed + position) @ value
+
+
+class RemadeMap(torch.autograd.Function):
+    """`explicit_attention`, which saves its inputs and not the maps."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(query: Tensor, key: Tensor, value: Tensor, position: Tensor | None) -> Tensor:
+        """Shapes (B, H, N, d) three times, (H, N, N)."""
+        mixed = content_map(query, key)
+        return (mixed if position is None else mixed + position) @ value
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
+        """Keep the inputs."""
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The map once more, and what autograd would do with it."""
+        query, key, value, position = ctx.saved_tensors
+        content = content_map(query, key)
+        mixed = content if position is None else content + position
+        grad_value = mixed.mT @ grad
+        grad_mixed = grad @ value.mT
+        grad_position = None if position is None else grad_mixed.sum(0)
+        grad_logits = torch.ops.aten._softmax_backward_data(grad_mixed, content, -1, content.dtype)
+        grad_logits = grad_logits * query.shape[-1] ** -0.5
+        return grad_logits @ key, grad_logits.mT @ query, grad_value, grad_position
 
 
 class SelfAttention(nn.Module):

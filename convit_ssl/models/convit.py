@@ -335,7 +335,9 @@ class ConViT(nn.Module):
         self, x: Tensor, keep: Tensor | None
     ) -> tuple[Tensor, tuple[int, int], Tensor | None]:
         grid = self.grid_size(*x.shape[-2:])
-        tokens = self.patch_embed(x) + self._position_embedding(grid)
+        # In this order the sum is laid out as the embedding is, token by token. As the convolution
+        # leaves them, channel by channel, every LayerNorm would copy its tokens first.
+        tokens = self._position_embedding(grid) + self.patch_embed(x)
         if keep is None:
             return tokens, grid, None
         index = keep.unsqueeze(-1)
@@ -350,7 +352,7 @@ class ConViT(nn.Module):
             return self.pos_embed
         as_map = at_least_single(self.pos_embed).transpose(1, 2).unflatten(2, own)
         resampled = F.interpolate(as_map, size=grid, mode="bicubic", align_corners=False)
-        return resampled.flatten(2).transpose(1, 2).to(self.pos_embed.dtype)
+        return resampled.flatten(2).transpose(1, 2).to(self.pos_embed.dtype).contiguous()
 
     def _prepend_class_token(self, tokens: Tensor) -> Tensor:
         cls_token = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)

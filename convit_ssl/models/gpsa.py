@@ -25,6 +25,7 @@ from convit_ssl.models.attention import (
     content_attention,
     content_logits,
     content_map,
+    explicit_attention,
     explicit_is_faster,
     merge_heads,
     split_heads,
@@ -196,8 +197,7 @@ class GPSA(nn.Module):
             split_heads(part, self.num_heads) for part in F.linear(x, weight, bias).chunk(3, dim=-1)
         )
         if explicit_is_faster(query, key):
-            with without_autocast(x.device):
-                return (content_map(query, key) + kronecker_product(row[0], column[0])) @ value
+            return explicit_attention(query, key, value, kronecker_product(row[0], column[0]))
         content = content_attention(query, key, value)
         if content_gate is not None:
             content = content * content_gate

@@ -1,0 +1,52 @@
+"""Attention by way of its map: the backward pass that makes the map again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from convit_ssl.models import attention
+from convit_ssl.models.attention import RemadeMap, content_map, explicit_attention
+
+
+def problem(with_position: bool) -> list[Tensor | None]:
+    """Query, key and value (B, H, N, d), laid out as in the network, and position (H, N, N)."""
+    qkv = torch.randn(2, 5, 3, 2, 4).double().permute(2, 0, 3, 1, 4)
+    position = torch.rand(2, 5, 5).double().requires_grad_() if with_position else None
+    return [*(part.detach().requires_grad_() for part in qkv.unbind(0)), position]
+
+
+@pytest.mark.parametrize("with_position", [True, False])
+def test_every_gradient_and_theirs(with_position: bool) -> None:
+    inputs = problem(with_position)
+    query, key, value, position = inputs
+    mixed = content_map(query, key)
+    expected = (mixed if position is None else mixed + position) @ value
+    torch.testing.assert_close(RemadeMap.apply(*inputs), expected)
+    assert torch.autograd.gradcheck(RemadeMap.apply, inputs)
+    assert torch.autograd.gradgradcheck(RemadeMap.apply, inputs)
+
+
+def test_both_ways_of_training_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = problem(True)
+    weights = torch.randn(2, 2, 5, 4).double()
+    gradients = []
+    for kept in (4, 5):  # five tokens: made again, and kept
+        monkeypatch.setattr(attention, "KEPT_TOKENS", kept)
+        out = explicit_attention(*inputs)
+        assert ("RemadeMap" in type(out.grad_fn).__name__) == (kept == 4)
+        gradients.append(torch.autograd.grad((out * weights).sum(), inputs))
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_per_sample_gradients() -> None:
+    query, key, value, position = problem(True)
+
+    def loss(query: Tensor) -> Tensor:
+        args = (query.unsqueeze(0), key[:1], value[:1], position)
+        return RemadeMap.apply(*args).square().sum()
+
+    batched = torch.func.vmap(torch.func.grad(loss))(query)
+    for one, gradient in zip(query, batched, strict=True):
+        torch.testing.assert_close(torch.func.grad(loss)(one), gradient)
