@@ -171,13 +171,15 @@ class AugmentConfig:
         changes: dict[str, Any] = {
             name: value for name, value in wanted.items() if value is not None
         }
-        sun = {} if solarize is None else {"solarize_prob": solarize}
+        crops = tuple(replace(crop, **changes) for crop in self.crops)
+        if solarize is not None:
+            crops = tuple(
+                replace(crop, solarize_prob=solarize) if crop.solarize_prob else crop
+                for crop in crops
+            )
         return replace(
             self,
-            crops=tuple(
-                replace(crop, **changes, **(sun if crop.solarize_prob else {}))
-                for crop in self.crops
-            ),
+            crops=crops,
             grey_images=self.grey_images if grey_images is None else grey_images,
             mean=self.mean if mean is None else mean,
             std=self.std if std is None else std,

@@ -40,6 +40,7 @@ class TrunkOptions:
     num_heads: int | None = None
     num_gpsa_layers: int | None = None
     locality_strength: float | None = None
+    pos_embed_std: float | None = None
     mlp_ratio: float | None = None
     drop_rate: float = 0.0
     attn_drop_rate: float = 0.0

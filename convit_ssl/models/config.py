@@ -31,8 +31,8 @@ class ConViTConfig:
         init_std: standard deviation of linear layers at init; 0.02 as released. Networks narrower
             than the published ones want more: signals shrink with the root of the width.
         pos_embed_std: standard deviation of the position embeddings at init; 0.02 as released.
-            A patch embedding has about 0.6, so the class token of a short run sees little of
-            where things are unless this is larger.
+            A patch embedding has about 0.6, so that a short run tells what is there and hardly
+            where; 3 for things that lie in the same place in every image.
         global_pool: "token" reads the class token, "avg" the mean of the patch tokens.
 
     Raises:

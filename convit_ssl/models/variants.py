@@ -26,7 +26,6 @@ SIZES: dict[str, dict[str, Any]] = {
         "img_size": 32,
         "patch_size": 4,
         "init_std": 0.06,
-        "pos_embed_std": 1.0,
     },
 }
 DEIT_SIZES = ("tiny", "small", "base", "nano")
