@@ -115,10 +115,30 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> None:
             f"method.test_every={tree.method.test_every}: give the epochs between two tests, at "
             "least 1; more than optim.epochs tests after the last epoch alone"
         )
+    _check_teacher(tree.method.get("distill_from"), len(train.classes))
     if tree.method.num_classes not in (None, len(train.classes)):
         raise UserError(
             f"method.num_classes={tree.method.num_classes}, but {train.root} has "
             f"{len(train.classes)} classes; leave it out to take the data's"
+        )
+
+
+def _check_teacher(path: str | None, classes: int) -> None:
+    """The classifier that a supervised run distils from decides among the same classes."""
+    if not path:
+        return
+    from convit_ssl.export import load_trunk
+
+    known = load_trunk(path).config.num_classes
+    if not known:
+        raise UserError(
+            f"method.distill_from={path} holds no classifier; give a checkpoint of "
+            "convit_supervised or convit_finetune, or released weights with their head"
+        )
+    if known != classes:
+        raise UserError(
+            f"method.distill_from={path} knows {known} classes, and the images have {classes}; "
+            "give a classifier that was trained on the same classes"
         )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.errors import UserError
+from convit_ssl.models import create_model
 
 BASE = ("data=digits", "run=cpu", "trunk=convit_nano", "trunk.patch_size=4", "crops.global_size=8")
 
@@ -109,3 +111,17 @@ def test_any_folder_of_images_of_any_shape(tmp_path: Path, layout: str) -> None:
     assert made.facts["classes"] == (0 if layout == "flat" else 2)
     assert made.options["derived"]["steps_per_epoch"] == 2
     assert made.config["MODEL"]["TRUNK"]["CONVIT_SSL"]["IMG_SIZE"] == 8
+
+
+@pytest.mark.parametrize(("classes", "words"), [(0, "holds no classifier"), (7, "knows 7 classes")])
+def test_a_teacher_decides_among_the_same_classes(classes: int, words: str, tmp_path: Path) -> None:
+    model = create_model("convit_nano", img_size=8, patch_size=4, num_classes=classes)
+    torch.save(model.state_dict(), tmp_path / "teacher.pth")
+    given = f"method.distill_from={tmp_path}/teacher.pth"
+    with pytest.raises(UserError, match=words):
+        plan(given, config="convit_supervised")
+
+
+def test_tests_on_val_are_at_least_an_epoch_apart() -> None:
+    with pytest.raises(UserError, match=r"method.test_every=0: .* at least 1"):
+        plan("method.test_every=0", config="convit_supervised")
