@@ -33,6 +33,9 @@ def run(args: argparse.Namespace) -> None:
     if args.kind == "data":
         run_data(args)
         return
+    if args.kind == "startup":
+        run_startup(args)
+        return
     torch.set_num_threads(args.threads)
     if args.clock == "cpu" and (args.threads > 1 or args.device != "cpu"):
         raise UserError("--clock cpu counts one thread; it needs --threads 1 and --device cpu")
@@ -127,6 +130,18 @@ def run_data(args: argparse.Namespace) -> None:
         made,
         [(inputs.TITLE, inputs.COLUMNS, inputs.cells(rows))],
         inputs.NOTES,
+    )
+
+
+def run_startup(args: argparse.Namespace) -> None:
+    """``bench startup``."""
+    from convit_ssl.bench import startup
+
+    comparison = startup.measure(args.repeats)
+    report.print_table(*startup.table(comparison))
+    made = record.make_record("startup", [comparison], args.json, args.add)
+    report.write_markdown(
+        args.markdown, "Start-up", made, [startup.table(comparison)], startup.NOTES
     )
 
 

@@ -101,7 +101,8 @@ def compare(setting: Setting, names: Sequence[str], repeats: int) -> list[Row]:
         exact[name] = _exact(model, setting)
         runs[name] = _runner(model, setting)
     peaks = {name: measure.peak_memory(run, device) for name, run in runs.items()}
-    times = measure.alternate(runs, repeats, device, setting.clock, warmup=1)
+    # Each was called twice above; no further warm-up.
+    times = measure.alternate(runs, repeats, device, setting.clock, warmup=0)
     ceiling = gemm_ceiling(device, DTYPES[setting.dtype]) if device.type == "cuda" else None
     return [_row(setting, config, name, times, exact[name], peaks[name], ceiling) for name in names]
 

@@ -1,21 +1,26 @@
-"""``convit-ssl bench model|step|data|scaling``: speed and memory, side by side."""
+"""``convit-ssl bench model|step|data|scaling|startup``: speed and memory, side by side."""
 
 from __future__ import annotations
 
 import argparse
 
-SUMMARY = "ours, timm's and VISSL's ConViT and a plain ViT side by side; steps, input, scaling"
+SUMMARY = (
+    "ours, timm's and VISSL's ConViT and a plain ViT side by side; steps, input, scaling, start-up"
+)
 EXAMPLE = "convit-ssl bench model --sizes nano --sides 32 --images 4 --repeats 3"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One set of options for each benchmark."""
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="model|step|data|scaling")
+    kinds = parser.add_subparsers(
+        dest="kind", required=True, metavar="model|step|data|scaling|startup"
+    )
     model = kinds.add_parser("model", help="networks: forward, and forward + backward + step")
     step = kinds.add_parser("step", help="a DINO or SimCLR step against the published manner")
     data = kinds.add_parser("data", help="input pipelines, per image and core")
     scaling = kinds.add_parser("scaling", help="1, 2, 4 processes; growth with the image side")
-    for kind in (model, step, data, scaling):
+    startup = kinds.add_parser("startup", help="from the command to the first step, and its parts")
+    for kind in (model, step, data, scaling, startup):
         kind.add_argument("--device", default="cpu", help="cpu or cuda")
         kind.add_argument(
             "--repeats", type=int, default=9, help="rounds of which medians are taken"

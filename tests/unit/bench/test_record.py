@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from convit_ssl.bench import measure, models, report, scaling, steps
+from convit_ssl.bench import measure, models, report, scaling, startup, steps
 from convit_ssl.bench.record import check_record, make_record
 from convit_ssl.cli.main import main
 from convit_ssl.errors import UserError
@@ -114,3 +114,35 @@ def test_the_gain_of_each_part() -> None:
         "", "2.00 x", "2.00 x", "2.00 x", "",
     ]  # fmt: skip
     assert [manner.name for manner in steps.MANNERS] == names[:4]
+
+
+IMPORTS = """
+import time: self [us] | cumulative | imported package
+import time:      2000 |       3000 |   torch.nn
+import time:   1000000 |    1003000 | torch
+import time:    500000 |     500000 | convit_ssl.engines.train
+import time:    250000 |     250000 |     rich.console
+something else on the terminal
+"""
+
+
+def test_what_a_start_is_spent_on() -> None:
+    spent = startup.group_imports(IMPORTS)
+    assert spent["PyTorch"] == 1.002
+    assert spent["convit_ssl"] == 0.5
+    assert spent[startup.OTHERS] == 0.25
+    rows = {"first_step_s": [4.0, 3.0, 5.0], "watched_first_step_s": 6.0, "imports_s": spent}
+    _, _, lines = startup.table({"experiment": ["config=x"], "rows": rows})
+    assert [line[1] for line in lines[:3]] == ["3.00", "4.00", "6.00"]
+    assert float(lines[-1][1]) == pytest.approx(6.0 - sum(spent.values()), abs=0.01)
+
+
+@pytest.mark.slow
+def test_startup(tmp_path: Path) -> None:
+    path = tmp_path / "startup.json"
+    assert main(["bench", "startup", "--repeats", "1", "--json", str(path)]) == 0
+    (comparison,) = json.loads(path.read_text())["comparisons"]
+    assert comparison["rows"]["first_step_s"][0] > 0
+    assert comparison["rows"]["imports_s"]["PyTorch"] > 0
+    # What is drawn, probed or exported is not needed to train.
+    assert comparison["rows"]["modules"] < 4000
