@@ -45,11 +45,13 @@ def probe_runs(
                 fresh.add((run.arm.trunk, run.seed))
                 path = folder / f"{run.arm.trunk}-{UNTRAINED}-seed{run.seed}-{kind}.json"
                 row = _once(path, kind, args, checkpoint, run.seed, UNTRAINED)
-                rows.append({**row, "features": UNTRAINED, "trunk": run.arm.trunk})
+                name = f"{run.arm.trunk}, {UNTRAINED}"
+                rows.append({**row, "name": name, "features": UNTRAINED, "trunk": run.arm.trunk})
             path = folder / f"{run.name}-{kind}.json"
             row = _once(path, kind, args, checkpoint, run.seed, "")
             features = run.arm.name.removeprefix(f"{run.arm.trunk}, ")
-            rows.append({**row, "features": features, "trunk": run.arm.trunk})
+            found = {"name": run.arm.name, "features": features, "trunk": run.arm.trunk}
+            rows.append({**row, **found})
     return rows
 
 
