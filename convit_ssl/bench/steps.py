@@ -72,7 +72,7 @@ MANNERS = (Manner(), Manner(trunk=True), Manner(trunk=True, loss=True), Manner(T
 def compare(plan: Plan, repeats: int) -> dict[str, Any]:
     """Time the manners in turn."""
     device = torch.device(plan.device)
-    runs = {manner.name: _step(plan, manner, device) for manner in MANNERS}
+    runs = {manner.name: make_step(plan, manner, device) for manner in MANNERS}
     times = measure.alternate(runs, repeats, device, plan.clock)
     rows = [
         {
@@ -104,7 +104,8 @@ def _with_input(plan: Plan, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _step(plan: Plan, manner: Manner, device: torch.device) -> Callable[[], object]:
+def make_step(plan: Plan, manner: Manner, device: torch.device) -> Callable[[], object]:
+    """One training step: forward, loss, backward, clipping, AdamW and the teacher."""
     torch.manual_seed(0)
     config = contenders.size_config(plan.size, plan.global_side)
     if manner.trunk:

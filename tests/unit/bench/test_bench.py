@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from convit_ssl.bench import contenders, measure, published
+from convit_ssl.bench import contenders, measure, published, steps
 from convit_ssl.cli.main import main
 
 
@@ -129,6 +129,22 @@ def test_bench_step(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "published" in out
     assert "+ our loss" in out
+
+
+@pytest.mark.parametrize("method", steps.METHODS)
+def test_our_step_never_waits_for_the_device(method: str) -> None:
+    """Reading one number on the host is a wait. The published manner compares each norm."""
+    plan = steps.Plan(method, "nano", 2, 32, 16, 2, 64, "bf16", "cpu", "wall")
+    waits = []
+    for manner in (steps.MANNERS[0], steps.MANNERS[-1]):
+        step = steps.make_step(plan, manner, torch.device("cpu"))
+        step()
+        with measure.OperationCounter() as counter:
+            step()
+        waits.append(counter.counts.get("_local_scalar_dense", 0))
+    assert waits[0] > 50
+    # On a CPU alone, where it costs nothing, DINO's loss looks whether its gradient is 1.
+    assert waits[1] <= (method == "dino")
 
 
 @pytest.mark.parametrize(
