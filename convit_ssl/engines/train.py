@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import logging
 import os
 import random
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -144,12 +146,28 @@ def _train(
     # Initialisation is alike in all processes; what is drawn in training is not.
     torch.manual_seed(int(config.SEED_VALUE) * 9973 + rank)
     try:
-        trainer.train()
+        with imports_uncollected():
+            trainer.train()
     finally:
         saving.wait()
         _end_loaders(trainer.task)
     if screen is not None:
         _finish(plan, folder, training, screen)
+
+
+@contextlib.contextmanager
+def imports_uncollected() -> Iterator[None]:
+    """Let the garbage collector pass over what is there before training.
+
+    VISSL collects whenever an epoch or a test begins, over the 350,000 objects of the imported
+    modules: 0.2 s, which is most of an epoch of a few hundred small images.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _end_loaders(task: Any) -> None:
