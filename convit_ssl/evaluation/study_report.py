@@ -175,11 +175,11 @@ def draw_curves(study: Study, summary: Sequence[dict[str, Any]], path: Path) -> 
         style = _style(rows[0]["trunk"], pretrained="pretrained" in name)
         ours.errorbar(x, y, error, label=name, capsize=3, **style)
     spread = f", mean ± s.d. of {seeds} seeds" if seeds > 1 else ""
-    ours.set_title(f"{study.runs[0].settings.data}, here{spread}", loc="left")
+    ours.set_title(f"here, {_whole(study)}{spread}", loc="left", fontsize=11)
     for name, curve in PAPER_SAMPLE_EFFICIENCY.items():
         x, y = [100 * f for f in curve], [100 * v for v in curve.values()]
         paper.plot(x, y, label=name, **_style(name.lower(), pretrained=False))
-    paper.set_title("ImageNet, the paper (Table 2)", loc="left")
+    paper.set_title("the paper (Table 2), ImageNet", loc="left", fontsize=11)
     for axes in (ours, paper):
         shares = sorted(100 * f for f in (study.fractions if axes is ours else _paper_fractions()))
         axes.set(xscale="log", xlabel="share of the labelled images (%)", ylabel="top-1 (%)")
@@ -210,12 +210,15 @@ def draw_ablation(study: Study, summary: Sequence[dict[str, Any]], path: Path) -
     panels[0].invert_yaxis()
     share = f"{100 * fraction:g} %"
     seeds = len({run.seed for run in study.runs})
-    spread = f", mean ± s.d. of {seeds} seeds" if seeds > 1 else ""
-    panels[0].set_title(f"{share} of {study.runs[0].settings.data}{spread}", loc="left")
+    spread = f"\nmean ± s.d. of {seeds} seeds" if seeds > 1 else ""
+    title = f"here, {share} of {_whole(study)}{spread}"
+    panels[0].set_title(title, loc="left", fontsize=11)
     if with_paper:
         known = [(100 * row["paper"], i) for i, row in enumerate(rows) if row["paper"] is not None]
         panels[1].scatter(*zip(*known, strict=True), c=[colours[i] for _, i in known])
-        panels[1].set_title(f"{share} of ImageNet, the paper (Table 3)", loc="left")
+        title = f"the paper (Table 3), {share} of ImageNet\n"
+        panels[1].set_title(title, loc="left", fontsize=11)
+        panels[1].tick_params(left=False)
     for axes in panels:
         axes.set_xlabel("top-1 (%)")
         axes.grid(axis="x", alpha=0.25)
@@ -230,6 +233,12 @@ def _style(trunk: str, pretrained: bool) -> dict[str, Any]:
         "marker": "s" if pretrained else "o",
         "linestyle": "--" if pretrained else "-",
     }
+
+
+def _whole(study: Study) -> str:
+    settings = study.runs[0].settings
+    few = settings.images_per_class
+    return settings.data if few is None else f"{settings.data} ({few:,} a class)"
 
 
 def _paper_fractions() -> list[float]:
