@@ -10,6 +10,7 @@ import convit_ssl.adapters  # noqa: F401  lets timm and VISSL be imported
 from convit_ssl.cli.vissl_trunk import vissl_difference
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
+from convit_ssl.export.audit import audit_trunk
 from convit_ssl.export.check import Difference, compare, own_size
 from convit_ssl.export.load import describe, layer_norm_eps
 from convit_ssl.export.save import FORMATS, save_trunk
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {note}")
     print(f"  loaded: all {len(model.state_dict())} tensors of the trunk")
     _print_left_out(provenance["not_loaded"], args.all)
+    for problem in audit_trunk(model).problems:
+        print(f"  PROBLEM: {problem}")
     name, difference = _difference(model, provenance["layout"])
     print(f"  largest difference to {name}: {difference}")
     if args.output:

@@ -247,7 +247,7 @@ def _judge(report: Audit, wanted: bool) -> None:
         report.problems.append(
             f"the convolutional init is missing in {_blocks(missing)}: v is random "
             f"(||v - I|| = {mean:.1f} instead of 0). This is how VISSL 0.1.6 makes its ConViT; "
-            "--repair gives these blocks the init they were meant to have"
+            "`convit-ssl audit FILE --repair OUT` gives them the init they were meant to have"
         )
     if lost and wanted:
         report.problems.append(

@@ -285,6 +285,15 @@ def test_comparison_page(browser, tmp_path):
     assert browser.console() == []
     assert browser.script("return document.querySelectorAll('svg.chart circle').length") > 30
     assert "59.7" in browser.script("return document.body.innerText")
+    browser.size(390, 844)
+    browser.open(tmp_path / "comparison.html")
+    browser.wait("document.querySelectorAll('section').length === 4")
+    cut = browser.script(
+        "return [...document.querySelectorAll('svg text')].filter((e) =>"
+        " e.getBoundingClientRect().left < 0).map((e) => e.textContent)"
+    )
+    assert cut == []
+    browser.size(1280)
     (tmp_path / "results.json").write_text('[{"accuracy": 0.5}]')
     browser.open(write_comparison([tmp_path / "results.json"], tmp_path))
     browser.wait("document.querySelectorAll('section').length === 4")

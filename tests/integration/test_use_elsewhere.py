@@ -209,6 +209,8 @@ def test_audit_says_by_its_exit_code_what_it_found(
     torch.save(model.state_dict(), wiped)
     assert main(["audit", wiped, "--json"]) == 1
     assert json.loads(capsys.readouterr().out)["repairable"] == [0, 1, 2, 3]
+    assert main(["import", wiped]) == 0
+    assert "PROBLEM: the convolutional init is missing" in capsys.readouterr().out
     assert main(["audit", wiped, "--repair", sound]) == 0
     assert "4 GPSA blocks re-localised" in capsys.readouterr().out
     assert main(["audit", sound, "--heads"]) == 0

@@ -76,16 +76,19 @@ function ablations() {
 function bars(rows) {
   const holder = el("div", { style: "margin-top:12px" });
   responsive(holder, (width) => {
-    const [left, high] = [Math.min(230, width * 0.5), 26];
+    // Names beside the bars where they fit, above them on a phone.
+    const above = width < 460;
+    const [left, high] = above ? [0, 42] : [230, 26];
     const top = Math.max(...rows.map((row) => row.value + (row.spread || 0)));
     const svg = el("svg", { class: "chart", viewBox: `0 0 ${width} ${high * rows.length}`, height: high * rows.length, role: "img",
       "aria-label": rows.map((row) => `${row.name}: ${percent(row.value)} %`).join("; ") });
     rows.forEach((row, i) => {
       const length = (value) => ((width - left - 46) * value) / top;
-      svg.append(el("text", { class: "strong", x: left - 8, y: i * high + 17, "text-anchor": "end" }, row.name),
-        el("rect", { x: left, y: i * high + 4, width: length(row.value), height: high - 9, rx: 3, fill: PALETTE[0] }),
-        el("text", { x: left + length(row.value + (row.spread || 0)) + 6, y: i * high + 17 }, percent(row.value)));
-      if (row.spread) svg.append(el("line", { x1: left + length(row.value - row.spread), x2: left + length(row.value + row.spread), y1: i * high + 12, y2: i * high + 12, stroke: "var(--ink)", "stroke-width": 2 }));
+      const y = i * high + (above ? 16 : 0);
+      svg.append(el("text", { class: "strong", x: above ? 0 : left - 8, y: above ? y - 2 : y + 17, "text-anchor": above ? "start" : "end" }, row.name),
+        el("rect", { x: left, y: y + 4, width: length(row.value), height: 17, rx: 3, fill: PALETTE[0] }),
+        el("text", { x: left + length(row.value + (row.spread || 0)) + 6, y: y + 17 }, percent(row.value)));
+      if (row.spread) svg.append(el("line", { x1: left + length(row.value - row.spread), x2: left + length(row.value + row.spread), y1: y + 12, y2: y + 12, stroke: "var(--ink)", "stroke-width": 2 }));
     });
     holder.replaceChildren(svg);
   });
@@ -101,11 +104,17 @@ function plane(title, xLabel, families) {
     const xs = extent(all.map((point) => point.x), [0, 1]);
     const ys = extent(all.map((point) => point.y), [0, 1]);
     const room = 0.08 * (xs[1] - xs[0]);
-    const { svg, x, y } = frame(width, 280, [Math.max(0, xs[0] - room), xs[1] + room], [ys[0] - 1, ys[1] + 1], { xLabel, alt });
+    const { svg, x, y } = frame(width, 280, [Math.max(0, xs[0] - room), xs[1] + room], [ys[0] - 1, ys[1] + 1.5], { xLabel, alt });
     for (const family of families) {
       const sorted = [...family.points].sort((a, b) => a.x - b.x);
       if (family.join) svg.append(el("path", { d: linePath(sorted.map((point) => [point.x, point.y]), x, y), fill: "none", stroke: family.colour, "stroke-dasharray": family.dash || null }));
-      for (const point of sorted) svg.append(el("circle", { cx: x(point.x), cy: y(point.y), r: 5, fill: family.colour }, el("title", {}, `${point.name}: ${point.y.toFixed(1)} %, ${format(point.x)}`)));
+      let previous = -Infinity; // where a name would meet the one before, it goes below its point
+      for (const point of sorted) {
+        svg.append(el("circle", { cx: x(point.x), cy: y(point.y), r: 5, fill: family.colour }, el("title", {}, `${point.name}: ${point.y.toFixed(1)} %, ${format(point.x)}`)));
+        const below = x(point.x) - previous < 20 && y(point.y) < 60;
+        previous = below ? -Infinity : x(point.x);
+        if (family.named) svg.append(el("text", { x: x(point.x), y: y(point.y) + (below ? 20 : -9), "text-anchor": "middle" }, point.name));
+      }
     }
     holder.replaceChildren(svg);
   });
@@ -116,7 +125,7 @@ function cost() {
   const node = section("cost", "Accuracy against size and speed", "Top-1 accuracy in % against parameters and images per second, for all labels.");
   const models = Object.entries(PAPER.models);
   const short = (name) => name.replace("convit_", "").replace("_plus", "+");
-  const paper = (key, baseline, x) => ({ points: models.map(([name, row]) => ({ name: short(name), x: row[x], y: row[baseline ? "baseline_accuracy" : "accuracy"] })), join: true, name: key, colour: seriesColour(baseline ? 1 : 0), dash: baseline ? "6 3" : "" });
+  const paper = (key, baseline, x) => ({ points: models.map(([name, row]) => ({ name: short(name), x: row[x], y: row[baseline ? "baseline_accuracy" : "accuracy"] })), join: true, named: !baseline, name: key, colour: seriesColour(baseline ? 1 : 0), dash: baseline ? "6 3" : "" });
   const full = POINTS.filter((point) => (point.fraction === null || point.fraction === 1) && !point.ablation);
   for (const [key, baseKey, label, unit] of [["parameters", "parameters", "parameters (millions)", 1e6], ["images_per_s", "baseline_images_per_s", "images per second", 1]]) {
     const families = [paper("ConViT", false, key), paper("DeiT", true, baseKey)];
@@ -126,7 +135,7 @@ function cost() {
       ours.length ? figure("This study", "", legend(ours), plane(`This study, ${label}`, label, ours)) : missing(`This study does not say: ${label}.`),
       figure("The paper", `${PAPER.source}, Table 1, ImageNet${unit === 1 ? ", one GP100" : ""}`, legend(families), plane(`The paper, ${label}`, label, families))));
   }
-  node.append(el("p", { class: "muted" }, DATA.footer));
+  node.append(el("p", { class: "muted says" }, DATA.footer));
 }
 
 start();

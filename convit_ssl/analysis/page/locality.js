@@ -25,7 +25,7 @@ function training() {
   // One axis for all, so that what is measured seldom stands below the epochs it belongs to.
   const xDomain = extent(RUNS.flatMap((run) => Object.values(run.curves).flatMap((curve) => curve.x)), [0, 1]);
   const chart = (key) => figure(titles[key], "", lineChart({ title: `${titles[key]} over epochs`, height: 190, xDomain, whole: true, series: RUNS.map((run, index) => ({
-    name: run.name, colour: seriesColour(index), dash: runDash(index), dots: RUNS.length === 1 && run.curves[key].x.length <= 24, r: 2.5,
+    name: run.name, colour: seriesColour(index), dash: runDash(index), dots: RUNS.length === 1 && run.curves[key].x.length <= 24, r: xDomain[1] - xDomain[0] > 1 ? 2.5 : 4,
     points: run.curves[key] ? run.curves[key].x.map((x, i) => [x, run.curves[key].y[i]]) : [] })) }));
   node.append(el("div", { class: "cells" }, first.map(chart)));
   if (others.length) node.append(el("details", { open: !first.length }, el("summary", {}, `${others.length} further measurements`), el("div", { class: "cells" }, others.map(chart))));
