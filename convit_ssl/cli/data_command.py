@@ -10,7 +10,7 @@ EXAMPLE = "convit-ssl data digits --out digits_images"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("name", help="digits, mnist5k or fashion_mnist")
+    parser.add_argument("name", help="digits, mnist5k, fashion_mnist or textures")
     parser.add_argument("--out", help="folder to write (default: the cache that training uses)")
     parser.add_argument("--data-dir", help="folder of the original files, for fashion_mnist")
 

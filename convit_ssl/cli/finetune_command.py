@@ -14,9 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags for what is chosen most often; everything else as key=value."""
     add = parser.add_argument
     add("checkpoint", metavar="CKPT", help="run folder or checkpoint; ours, official or timm's")
-    add("--data", default="folder", help="digits, mnist5k, fashion_mnist, imagenet or folder")
+    add("--data", default="folder", help="digits, mnist5k, fashion_mnist, textures, imagenet or folder")
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add("--subset", help="labelled images to use, such as fraction=0.1,seed=0 or per_class=10")
+    add(
+        "--low-shot",
+        type=float,
+        metavar="PERCENT",
+        help="settings for few labels, on 1 or 10 %% of each class unless --subset is given",
+    )
     add("--weights", default="teacher", choices=("teacher", "student", "ema"))
     add("--epochs", type=int, help="100 as published, or by the number of images")
     add("--img-size", type=int, help="pixels; position embeddings are resampled to it")
@@ -31,15 +37,18 @@ def run(args: argparse.Namespace) -> int:
     """Compose the experiment's command line and run it."""
     from convit_ssl.engines.command import run_experiment
 
+    subset = args.subset
+    if subset is None and args.low_shot is not None:
+        subset = f"fraction={args.low_shot / 100:g},seed={args.seed}"
     given = {
         "data_dir": args.data_dir,
-        "data.subset": args.subset,
+        "data.subset": subset and f"'{subset}'",
         "optim.epochs": args.epochs,
         "crops.global_size": args.img_size,
         "run.name": args.name,
     }
     arguments = [
-        "config=convit_finetune",
+        "config=convit_finetune" if args.low_shot is None else "config=convit_low_shot",
         f"data={args.data}",
         "run=gpu8" if args.device == "cuda" else "run=cpu",
         f"run.device={args.device}",

