@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags for what is chosen most often; everything else as key=value."""
     add = parser.add_argument
     add("checkpoint", metavar="CKPT", help="run folder or checkpoint; ours, official or timm's")
-    add("--data", default="folder", help="digits, mnist5k, fashion_mnist, textures, imagenet or folder")
+    add("--data", default="folder", help="a built-in data set, imagenet or folder")
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add("--subset", help="labelled images to use, such as fraction=0.1,seed=0 or per_class=10")
     add(

@@ -19,6 +19,7 @@ EXPERIMENTS = {
     "convit_barlow_twins",
     "convit_supervised",
     "convit_finetune",
+    "convit_low_shot",
     "convit_linear",
 }
 FILES = sorted((experiments_dir() / "config").glob("*.yaml"))
