@@ -128,6 +128,10 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
+
+
 def write_result(found: dict[str, Any], runs: list[dict[str, Any]], out: str) -> None:
     from convit_ssl.evaluation.results import commit, hardware, versions, write_json
 
@@ -157,10 +161,10 @@ def write_result(found: dict[str, Any], runs: list[dict[str, Any]], out: str) ->
         f"| the step waits for the copy | {found['in_step_ms']:.1f} ms |",
         f"| the thread writes, beside training | {found['writing_ms']:.0f} ms |",
         f"| CPU time, both | {found['cpu_ms_each']:.0f} ms |",
-        f"| share of the time one every {OFTEN:g} s waits | {found['waited_share_often']:.3%} |",
-        f"| and of CPU time | {found['cpu_share_often']:.3%} |",
-        f"| one every {USUAL / 60:g} min, the default, waits | {found['waited_share_usual']:.5%} |",
-        f"| and of CPU time | {found['cpu_share_usual']:.5%} |",
+        f"| share of the time one every {OFTEN:g} s waits | {percent(found['waited_share_often'])} |",
+        f"| and of CPU time | {percent(found['cpu_share_often'])} |",
+        f"| one every {USUAL / 60:g} min, the default, waits | {percent(found['waited_share_usual'])} |",
+        f"| and of CPU time | {percent(found['cpu_share_usual'])} |",
         "",
         "| a step of 100 images | CPU time, all processes | clock |",
         "|---|---:|---:|",
