@@ -15,14 +15,14 @@ SUMMARY = (
     "it beside raw pixels and the untrained network; export it, load it by timm, and draw it."
 )
 EXAMPLE = "convit-ssl demo"
-# What fits into about two minutes of two cores; everything else is set from the data.
+# What fits into about three minutes of two cores; everything else is set from the data.
 OVERRIDES = ("config=convit_dino", "data=digits", "run=cpu", "trunk=convit_nano")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder")
-    parser.add_argument("--epochs", type=int, default=30, help="of pretraining")
+    parser.add_argument("--epochs", type=int, default=50, help="of pretraining")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the experiment")
 
 

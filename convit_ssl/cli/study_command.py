@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
     add("kind", choices=("sample-efficiency", "ablation", "pretraining"))
-    add("--data", required=True, help="digits, mnist5k, fashion_mnist, textures, imagenet or folder")
+    add("--data", required=True, help="a built-in data set, imagenet or folder")
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add("--trunks", nargs="+", default=["convit_nano", "deit_nano"], help="not of the ablation")
     add("--size", default="nano", help="of the ablation's networks: nano, tiny, small, base")
