@@ -18,6 +18,8 @@ from convit_ssl.evaluation.splits import hold_out
 
 PUBLISHED_SIDE = 224
 PUBLISHED_BLUR = (0.1, 2.0)
+LARGEST_TESTING_BATCH = 256
+TESTING_PIXELS = LARGEST_TESTING_BATCH * 64**2
 
 
 class EpochLoader(DataLoader[Any]):
@@ -88,10 +90,12 @@ class TaskInputs:
             self.sampler = sampler
         else:
             sampler = range(rank, len(dataset), world)  # type: ignore[arg-type]
-        workers = derived.workers
+        batch, workers = derived.batch_per_process, derived.workers
+        if not training:
+            batch = max(batch, testing_batch(self.options.crops.global_size))
         return EpochLoader(
             dataset,
-            batch_size=derived.batch_per_process,
+            batch_size=batch,
             sampler=sampler,
             drop_last=training,
             num_workers=workers,
@@ -130,6 +134,11 @@ class TaskInputs:
             crops = self.finish(pixels.to(self.device, non_blocking=True), drawn)
             return crops[0] if len(crops) == 1 else crops
         return [self.finish(view.to(self.device, non_blocking=True)) for view in views]
+
+
+def testing_batch(side: int) -> int:
+    """Images at a time that a test takes at least: many where they are small (side in pixels)."""
+    return min(LARGEST_TESTING_BATCH, TESTING_PIXELS // side**2)
 
 
 def open_inputs(options: Any, device: torch.device) -> TaskInputs:

@@ -1,0 +1,28 @@
+"""The data side of a task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from vissl.config import AttrDict
+
+from convit_ssl.adapters import inputs
+from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.plan import make_plan
+
+
+@pytest.mark.parametrize(("side", "batch"), [(8, 256), (64, 256), (128, 64), (224, 20)])
+def test_small_images_are_tested_many_at_a_time(side: int, batch: int) -> None:
+    assert inputs.testing_batch(side) == batch
+
+
+def test_every_image_of_val_is_tested_once_whatever_the_training_batch(tmp_path: Path) -> None:
+    words = f"""config=convit_supervised data=digits run=cpu trunk=convit_nano data.workers=0
+    trunk.patch_size=4 crops.global_size=8 optim.batch_size=10 run.dir={tmp_path}"""
+    options = AttrDict(make_plan(compose_experiment(words.split())).options)
+    loader = inputs.open_inputs(options, torch.device("cpu")).loader("TEST", pin_memory=False)
+    sizes = [len(batch[1]) for batch in loader]
+    assert sizes == [256, 256, 256, 29]
+    assert len(loader) == 4
