@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from vissl.trainer.train_task import SelfSupervisionTask
 
+from convit_ssl.adapters.gradients import average_in_bf16
 from convit_ssl.adapters.inputs import TaskInputs, open_inputs
 from convit_ssl.adapters.method_loss import MethodLoss
 from convit_ssl.adapters.optimizers import parameter_groups
@@ -103,6 +104,12 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
 
             self.model_ema = ModelEmaV3(model, decay=float(decay))
         return model
+
+    def init_distributed_data_parallel_model(self) -> None:
+        """Gradients are exchanged in bf16 where that is asked for."""
+        super().init_distributed_data_parallel_model()
+        if self.options.run.gradients == "bf16" and self.distributed_model is not None:
+            self.distributed_model.register_comm_hook(None, average_in_bf16)
 
     def prepare_optimizer(self) -> None:
         """Parameter groups with our exemptions from weight decay, and layer decay."""

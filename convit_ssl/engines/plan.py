@@ -57,6 +57,8 @@ def make_plan(composed: Composed) -> Plan:
     _check_variant(tree)
     placement = place(tree.run, tree.data.workers)
     tree.run.precision = choose_precision(tree.run.precision, placement.device)
+    if tree.run.gradients not in ("fp32", "bf16"):
+        raise UserError(f"run.gradients={tree.run.gradients!r}: use fp32 or bf16")
     train = _open_train(tree)
     labelled = tree.method.name in LABELLED
     if labelled:

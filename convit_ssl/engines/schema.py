@@ -138,6 +138,8 @@ class RunOptions:
         nodes, processes: machines, and training processes on each (None: one per GPU).
         precision: fp32, bf16 (autocast), fp16 (autocast with loss scaling), or auto: bf16 where
             the device multiplies in it, else fp32.
+        gradients: fp32 or bf16: in what processes exchange them; bf16 is half the traffic, and
+            each sum over processes is rounded to 8 bits.
         threads: CPU threads per process; None shares the cores out.
         dir: run folder; None gives <root>/<name>.
         checkpoint_minutes: at most so much work is lost.
@@ -157,6 +159,7 @@ class RunOptions:
     processes: int | None = None
     gpus_per_node: int | None = None
     precision: str = "fp32"
+    gradients: str = "fp32"
     compile: bool = False
     grad_checkpointing: bool = False
     threads: int | None = None

@@ -142,6 +142,10 @@ def write_result(found: dict[str, Any], runs: list[dict[str, Any]], out: str) ->
     about |= {"load_average": load, "options": OPTIONS, "ways": WAYS}
     write_json({"command": command, **about, **found, "runs": runs}, f"{out}_{date}.json")
     rounds = len(runs) // len(WAYS)
+    usual, often = (
+        [percent(found[f"{what}_share_{when}"]) for what in ("waited", "cpu")]
+        for when in ("usual", "often")
+    )
     lines = [
         "# What checkpoints and a second process cost",
         "",
@@ -161,10 +165,10 @@ def write_result(found: dict[str, Any], runs: list[dict[str, Any]], out: str) ->
         f"| the step waits for the copy | {found['in_step_ms']:.1f} ms |",
         f"| the thread writes, beside training | {found['writing_ms']:.0f} ms |",
         f"| CPU time, both | {found['cpu_ms_each']:.0f} ms |",
-        f"| one every {OFTEN:g} s: time that waits | {percent(found['waited_share_often'])} |",
-        f"| and CPU time | {percent(found['cpu_share_often'])} |",
-        f"| one every {USUAL / 60:g} min: time that waits | {percent(found['waited_share_usual'])} |",
-        f"| and CPU time | {percent(found['cpu_share_usual'])} |",
+        f"| one every {OFTEN:g} s: time that waits | {often[0]} |",
+        f"| and CPU time | {often[1]} |",
+        f"| one every {USUAL / 60:g} min: time that waits | {usual[0]} |",
+        f"| and CPU time | {usual[1]} |",
         "",
         "| a step of 100 images | CPU time, all processes | clock |",
         "|---|---:|---:|",
