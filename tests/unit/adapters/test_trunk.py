@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from convit_ssl.models import ConViTConfig
 from convit_ssl.models.gpsa import GPSA
 
 BuildTask = Callable[..., Any]
@@ -122,3 +123,20 @@ def test_frozen_parts_neither_learn_nor_reach_the_optimiser(build_task: BuildTas
     learned = {id(p) for group in groups for p in group["params"]}
     named = dict(task.base_model.named_parameters())
     assert learned == {id(p) for n, p in named.items() if n not in held}
+
+
+def test_every_option_of_the_trunk_reaches_it(build_task) -> None:  # type: ignore[no-untyped-def]
+    """An option that is taken and then ignored would be worse than none."""
+    import dataclasses
+
+    from convit_ssl.engines.schema import TrunkOptions
+
+    task = build_task("convit_dino")
+    fields = {field.name for field in dataclasses.fields(ConViTConfig)}
+    reached = {key.lower() for key in task.config.MODEL.TRUNK.CONVIT_SSL}
+    assert {field.name for field in dataclasses.fields(TrunkOptions)} & fields <= reached
+
+
+def test_positions_of_aligned_images_start_large(build_task) -> None:  # type: ignore[no-untyped-def]
+    trunk = build_task("convit_dino", "trunk.pos_embed_std=5").base_model.trunk
+    assert trunk.pos_embed.std().item() == pytest.approx(5, rel=0.1)
