@@ -38,6 +38,12 @@ def surroundings() -> dict[str, Any]:
     }
 
 
+def data_facts(state: State) -> dict[str, Any]:
+    """A run's images in numbers, with their hash; not where they lie on this machine."""
+    found = state.result.get("data") or {}
+    return {key: value for key, value in found.items() if key != "folder"}
+
+
 def facts(states: Sequence[State], study: Study, about: Mapping[str, Any]) -> list[str]:
     """Lines of Markdown: command, machine, time of a run, settings of each experiment."""
     done = [state for state in states if state.status == "done"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from convit_ssl.evaluation.results import average, write_json
 from convit_ssl.evaluation.study import Study
-from convit_ssl.evaluation.study_page import describe_settings, facts, surroundings
+from convit_ssl.evaluation.study_page import data_facts, describe_settings, facts, surroundings
 from convit_ssl.evaluation.study_runner import State
 
 KINDS = ("knn", "linear")
@@ -44,7 +44,7 @@ def write_pretraining(
                 "settings_hash": state.run.settings_hash(),
                 "seconds": state.result.get("seconds"),
                 "figures": state.result.get("figures"),
-                "data": state.result.get("data"),
+                "data": data_facts(state),
                 **state.about,
             }
             for state in states

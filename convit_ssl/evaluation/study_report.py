@@ -13,6 +13,7 @@ from convit_ssl.evaluation.results import average, write_json
 from convit_ssl.evaluation.study import Study
 from convit_ssl.evaluation.study_arms import PAPER_SAMPLE_EFFICIENCY
 from convit_ssl.evaluation.study_page import (
+    data_facts,
     describe_settings,
     facts,
     seeds_table,
@@ -35,7 +36,7 @@ def study_rows(states: Sequence[State]) -> list[dict[str, Any]]:
             "epochs": state.run.epochs,
             "seconds": state.result.get("seconds"),
             "images_per_s": (state.result.get("figures") or {}).get("images_per_s"),
-            "data": state.result.get("data"),
+            "data": data_facts(state),
             "fingerprint": {"settings": state.run.settings_hash()},
             "settings": {},
             "settings_hash": state.run.settings_hash(),

@@ -46,7 +46,9 @@ with open(folder.parent / "trace.txt", "a") as trace:
 time.sleep(seconds)
 if accuracy == "fail":
     sys.exit("the lights went out")
-(folder / "result.json").write_text(json.dumps({"accuracy": float(accuracy), "epochs": 1}))
+data = {"digest": "0f", "folder": "/home/me/images"}
+result = {"accuracy": float(accuracy), "epochs": 1, "data": data}
+(folder / "result.json").write_text(json.dumps(result))
 with open(folder.parent / "trace.txt", "a") as trace:
     trace.write(f"end {folder.name} {time.time()}\\n")
 """
@@ -134,7 +136,18 @@ def test_impossible_studies() -> None:
 
 
 def test_runs_at_once_never_exceed_the_jobs(tmp_path: Path) -> None:
-    states = run_study(small_study(), tmp_path, jobs=3, command=fake(0.5, 0.3), interval=0.02)
+    wait = (
+        "import time; from pathlib import Path; folder = Path(sys.argv[1]).parent\n"
+        "deadline = time.monotonic() + 100\n"
+        "while (folder / 'trace.txt').read_text().count('start') < 3:\n"
+        "    assert time.monotonic() < deadline; time.sleep(0.02)\n"
+    )
+    together = TRAIN.replace("time.sleep(seconds)\n", wait)
+
+    def command(run: Run, folder: Path) -> list[str]:
+        return [sys.executable, "-c", together, str(folder), "0.5", "0"]
+
+    states = run_study(small_study(), tmp_path, jobs=3, command=command, interval=0.02)
     assert [state.status for state in states] == ["done"] * 8
     events = [line.split() for line in (tmp_path / "runs" / "trace.txt").read_text().splitlines()]
     events.sort(key=lambda event: float(event[2]))
@@ -330,6 +343,7 @@ def test_every_row_says_where_it_comes_from(tmp_path: Path) -> None:
             "time",
             "images_per_s",
         } <= set(row)
+        assert row["data"] == {"digest": "0f"}
     page = (tmp_path / "results.md").read_text()
     assert "Expected: ConViT ahead." in page
     assert "| convit_nano, 50 % | 0 | 50.00 |" in page
