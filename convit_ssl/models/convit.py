@@ -147,7 +147,10 @@ class ConViT(nn.Module):
 
     def init_weights(self) -> None:
         """Truncated normals everywhere, then the convolutional init over them."""
-        nn.init.trunc_normal_(self.pos_embed, std=self.config.pos_embed_std)
+        # The released draw, then its scale: trunc_normal_ cuts at 2, whatever the deviation.
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        with torch.no_grad():
+            self.pos_embed.mul_(self.config.pos_embed_std / 0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
