@@ -192,11 +192,11 @@ def title(comparison: dict[str, Any]) -> str:
 
 def table(comparison: dict[str, Any]) -> TableOf:
     """A line for each manner."""
-    lines, before = [], None
+    lines, before = [], 1.0
     for row in comparison["rows"]:
-        spent = row["milliseconds"]
-        part = f"{before / spent:.2f} x" if before and row["name"].startswith(PARTS) else ""
-        faster = "" if row["faster"] == 1.0 else f"{row['faster']:.2f} x"
-        lines.append([row["name"], f"{spent:.1f}", f"{1e3 / spent:.2f}", part, faster])
-        before = spent
+        spent, faster = row["milliseconds"], row["faster"]
+        part = f"{faster / before:.2f} x" if row["name"].startswith(PARTS) else ""
+        of_all = "" if faster == 1.0 else f"{faster:.2f} x"
+        lines.append([row["name"], f"{spent:.1f}", f"{1e3 / spent:.2f}", part, of_all])
+        before = faster
     return title(comparison), COLUMNS, lines
