@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder")
     parser.add_argument("--epochs", type=int, default=50, help="of pretraining")
+    parser.add_argument("--record", metavar="STEM", help="also write STEM.json and STEM.md")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the experiment")
 
 
@@ -44,7 +45,12 @@ def run(args: argparse.Namespace) -> int:
     _step("5/5  pictures")
     picture = draw(args.out)
     _call("report", folder, "--data", "digits")
-    show(results, args.out, picture, time.time() - started)
+    seconds = time.time() - started
+    show(results, args.out, picture, seconds)
+    if args.record:
+        from convit_ssl.cli.demo_record import write
+
+        write(args.record, results, args.out, seconds)
     return 0
 
 

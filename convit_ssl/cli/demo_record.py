@@ -1,0 +1,61 @@
+"""The demo's figures as a result file: what README shows, and all that they depend on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.evaluation.results import commit, hardware, versions, write_json
+
+
+def write(stem: str, results: Mapping[str, list[Any]], folder: Path, seconds: float) -> None:
+    """Write ``stem.json`` and ``stem.md``.
+
+    Args:
+        stem: path without an ending.
+        results: of ``knn`` and ``linear``, a row for each kind of features.
+        folder: of the run.
+        seconds: of the whole demo.
+    """
+    about = {
+        "command": ["convit-ssl", *sys.argv[1:]],
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "seconds": round(seconds, 1),
+        "commit": commit(),
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+    run = json.loads((folder / "result.json").read_text())
+    write_json({**about, "results": results, "run": run}, f"{stem}.json")
+    Path(f"{stem}.md").write_text(page(about, results))
+    print(f"written: {stem}.json, {stem}.md")
+
+
+def page(about: Mapping[str, Any], results: Mapping[str, list[Any]]) -> str:
+    """The figures in Markdown, with 95 % intervals."""
+    machine, command = about["hardware"], shlex.join(about["command"])
+    lines = [
+        f"# The demo, {about['date']}",
+        "",
+        f"`{command}`: {about['seconds']:.0f} s on {machine['cores']} core(s) of {machine['cpu']}, "
+        f"torch {about['versions'].get('torch', '?')}, commit "
+        f"{about['commit'] or 'unknown'}. DINO on 1,000 digits of 8 x 8 pixels, seed 0; accuracy "
+        "in % on 797 others, with 95 % intervals.",
+        "",
+        "| features | kNN (k = 20) | kNN (k = 10) | plain 5-NN | linear probe |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for knn, linear in zip(results["knn"], results["linear"], strict=True):
+        cells = [_interval(knn), knn["details"]["k=10"], knn["details"]["plain 5-NN"]]
+        lines.append(f"| {knn['name']} | {' | '.join(cells)} | {_interval(linear)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _interval(row: Mapping[str, Any]) -> str:
+    accuracy, low, high = (100 * share for share in (row["accuracy"], *row["interval_95"]))
+    return f"{accuracy:.1f} ({low:.1f} - {high:.1f})"
