@@ -70,12 +70,12 @@ def scale(
         explicit = explicit | {"optim.lr"}
     given = {name: _given(tree, keys) for name, keys in OPTIONS.items() if explicit & set(keys)}
     width = _network(tree, 1).embed_dim
-    rules = scale_to_data(images, size, method, width=width)
+    rules = scale_to_data(images, size, method, width=width, labelled=labelled)
     overrides = cast("dict[str, Value]", {k: v for k, v in given.items() if k in rules})
     budget = (
         None if labelled or images >= PUBLISHED_FROM else _budget(tree, images, size, overrides)
     )
-    choices = scale_to_data(images, size, method, overrides, width, budget)
+    choices = scale_to_data(images, size, method, overrides, width, budget, labelled)
     chosen: dict[str, Choice] = {}
     for name, choice in choices.items():
         if images >= PUBLISHED_FROM and name not in SIZE_OF_IMAGE:

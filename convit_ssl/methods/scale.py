@@ -26,6 +26,7 @@ from convit_ssl.methods.scale_tables import (
     PUBLISHED_RUNS,
     SMALL_RUNS,
     SMALLEST_GLOBAL_SHARE,
+    SMALLEST_LABELLED,
     SMALLEST_LOCAL_SIDE,
     STEPS_PER_EPOCH,
     WARMUP_SHARE,
@@ -90,6 +91,7 @@ def scale_to_data(
     overrides: Mapping[str, Value] | None = None,
     width: int = 432,
     budget: Budget | None = None,
+    labelled: bool = False,
 ) -> dict[str, Choice]:
     """Settings for a collection, by name, each with its reason.
 
@@ -100,6 +102,8 @@ def scale_to_data(
         overrides: values that win; settings that follow from them follow.
         width: channels of a token, which the learning rate and the heads follow.
         budget: what a slow machine allows.
+        labelled: labels are learned, whose rate falls with the batch: a handful of images keeps
+            a batch that teaches.
 
     Returns:
         ``epochs, warmup_epochs, batch_size, patch_size, global_crop_size`` and
@@ -120,7 +124,7 @@ def scale_to_data(
         )
     chooser = _Chooser(overrides or {})
     rule = _rule(num_images)
-    _choose_length(chooser, num_images, method, budget)
+    _choose_length(chooser, num_images, method, budget, SMALLEST_LABELLED if labelled else 2)
     _choose_crops(chooser, side, method, budget)
     _choose_method(chooser, rule, method)
     if rule is not COLLECTION_RULES[-1]:
@@ -141,7 +145,7 @@ def describe(choices: Mapping[str, Choice]) -> str:
 
 
 def _choose_length(
-    chooser: _Chooser, num_images: int, method: Method, budget: Budget | None
+    chooser: _Chooser, num_images: int, method: Method, budget: Budget | None, smallest: int
 ) -> None:
     rule, published = _rule(num_images), PUBLISHED_RUNS[method]
     large = rule is COLLECTION_RULES[-1]
@@ -160,11 +164,11 @@ def _choose_length(
     if not large and method in SMALL_RUNS:
         batch = min(batch, SMALL_RUNS[method].batch_size)
     full = batch
-    while batch > 2 and num_images // batch < STEPS_PER_EPOCH:
+    while batch > smallest and num_images // batch < STEPS_PER_EPOCH:
         batch //= 2
     reason = why
     if batch != full:
-        reason += f"; halved until an epoch has {STEPS_PER_EPOCH} steps"
+        reason += f"; halved until an epoch has {STEPS_PER_EPOCH} steps, but not below {smallest}"
     chooser.whole("batch_size", min(batch, num_images), reason)
 
 

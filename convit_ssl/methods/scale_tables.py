@@ -76,6 +76,7 @@ FEWEST_LOCAL_PATCHES = 3
 SMALLEST_LOCAL_SIDE = 12  # pixels of the original image that a local crop should show
 WARMUP_SHARE = 0.1  # of the epochs, up to what is published
 STEPS_PER_EPOCH = 16  # at least, or the batch is halved
+SMALLEST_LABELLED = 16  # batch that labels are learned with; the rate is per 256 images
 
 
 @dataclass(frozen=True)

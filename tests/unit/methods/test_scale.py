@@ -155,3 +155,9 @@ def test_what_cannot_be_scaled(
 ) -> None:
     with pytest.raises(UserError, match=message):
         scale_to_data(images, side, overrides=overrides)
+
+
+@pytest.mark.parametrize(("images", "batch"), [(10, 10), (100, 16), (1000, 32), (5000, 128)])
+def test_a_handful_of_labels_keeps_a_batch_that_teaches(images: int, batch: int) -> None:
+    assert scale_to_data(images, 28, "simclr", labelled=True)["batch_size"].value == batch
+    assert scale_to_data(100, 28, "simclr")["batch_size"].value == 4
