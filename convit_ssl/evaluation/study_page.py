@@ -34,8 +34,15 @@ def surroundings() -> dict[str, Any]:
         "commit": commit(),
         "versions": versions(),
         "hardware": hardware(),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": _command(sys.argv),
     }
+
+
+def _command(words: Sequence[str]) -> list[str]:
+    """The command line, without the note, which the page begins with."""
+    name = "convit-ssl" if words[0].endswith("main.py") else Path(words[0]).name
+    kept = [w for w, before in zip(words[1:], words, strict=False) if before != "--note"]
+    return [name, *(word for word in kept if word != "--note")]
 
 
 def data_facts(state: State) -> dict[str, Any]:

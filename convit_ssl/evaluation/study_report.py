@@ -175,12 +175,12 @@ def draw_curves(study: Study, summary: Sequence[dict[str, Any]], path: Path) -> 
         error = [100 * (row["spread"] or 0.0) for row in rows]
         style = _style(rows[0]["trunk"], pretrained="pretrained" in name)
         ours.errorbar(x, y, error, label=name, capsize=3, **style)
-    spread = f", mean ± s.d. of {seeds} seeds" if seeds > 1 else ""
+    spread = f"\nmean ± s.d. of {seeds} seeds" if seeds > 1 else "\n"
     ours.set_title(f"here, {_whole(study)}{spread}", loc="left", fontsize=11)
     for name, curve in PAPER_SAMPLE_EFFICIENCY.items():
         x, y = [100 * f for f in curve], [100 * v for v in curve.values()]
         paper.plot(x, y, label=name, **_style(name.lower(), pretrained=False))
-    paper.set_title("the paper (Table 2), ImageNet", loc="left", fontsize=11)
+    paper.set_title("the paper (Table 2), ImageNet\n", loc="left", fontsize=11)
     for axes in (ours, paper):
         shares = sorted(100 * f for f in (study.fractions if axes is ours else _paper_fractions()))
         axes.set(xscale="log", xlabel="share of the labelled images (%)", ylabel="top-1 (%)")

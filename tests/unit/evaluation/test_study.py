@@ -328,7 +328,19 @@ def test_runs_of_another_study_are_taken_over(tmp_path: Path) -> None:
     assert [state.result["accuracy"] for state in states] == [0.5, 0.7]
 
 
-def test_every_row_says_where_it_comes_from(tmp_path: Path) -> None:
+def test_every_row_says_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [
+        "convit_ssl/cli/main.py",
+        "study",
+        "ablation",
+        "--note",
+        "Expected ...",
+        "--seeds",
+        "2",
+    ]
+    monkeypatch.setattr(sys, "argv", words)
     states = run_study(small_study(), tmp_path, 4, command=fake(0.5), interval=0.02)
     write_study(small_study(), states, tmp_path, note="Expected: ConViT ahead.")
     content = json.loads((tmp_path / "results.json").read_text())
@@ -347,3 +359,4 @@ def test_every_row_says_where_it_comes_from(tmp_path: Path) -> None:
     assert "Expected: ConViT ahead." in page
     assert "| convit_nano, 50 % | 0 | 50.00 |" in page
     assert "8 of 8 done" in page
+    assert "- Command: `convit-ssl study ablation --seeds 2`" in page
