@@ -118,7 +118,10 @@ class CheckpointHook(QuietHook):
         epoch = task.train_phase_idx + 1
         last = epoch == self.options.optim.epochs
         best = self.training.best.get("epoch") == epoch
-        due = last or best or time.monotonic() - self.saved_at > SHORTEST_PAUSE
+        # Epochs may be shorter than the time between two agreements: then this is the only place.
+        pause = min(SHORTEST_PAUSE, self._interval())
+        late = time.monotonic() - self.saved_at > pause and not self._busy()
+        due = last or best or late
         stop, save = self.agreement.decide(self.box.signum, due, now=True)
         if stop or save:
             self._save(task, within_phase=False, best=best)

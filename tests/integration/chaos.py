@@ -11,6 +11,7 @@ alone. With --out the report is written too, under that name and today's date.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import mmap
 import os
@@ -103,6 +104,12 @@ def read(board: mmap.mmap, slot: int) -> tuple[float, int]:
     return float(when), int(step)
 
 
+def longest_step(board: mmap.mmap, first: int, last: int) -> float:
+    """Seconds of the longest step between two: a busy machine stops a run for as long."""
+    times = [read(board, STEPS + step)[0] for step in range(first, last + 1)]
+    return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
+
+
 def first_step_after(board: mmap.mmap, began: float) -> bool:
     return read(board, LATEST)[0] > began
 
@@ -164,6 +171,7 @@ def chaos(root: Path, kills: int, seed: int, epochs: int) -> dict[str, Any]:
 
     board = mmap.mmap(-1, RECORD.size * (STEPS + 10 * epochs + 10))
     report: dict[str, Any] = {"kills": 0, "kinds": {}, "lost_seconds": [], "lost_steps": []}
+    report |= {"longest_step": []}
     report |= {"most_files": 0, "lives_that_stepped": 0, "began_elsewhere": 0, "ended_early": 0}
     saved = 0
     while report["kills"] < kills:
@@ -189,8 +197,10 @@ def chaos(root: Path, kills: int, seed: int, epochs: int) -> dict[str, Any]:
         when, step = read(board, LATEST)
         if when > life.began:
             behind = read(board, STEPS + saved)[0] if saved else when
-            # A life that had not saved yet went back to where it began, not further.
-            report["lost_seconds"].append(round(max(when - max(behind, life.began), 0.0), 3))
+            # A life that had not saved yet went back to where it began, not further; what it
+            # needed to start is no work.
+            report["lost_seconds"].append(round(max(when - max(behind, began), 0.0), 3))
+            report["longest_step"].append(round(longest_step(board, max(saved, first), step), 3))
             report["lost_steps"].append(step - saved)
         report["most_files"] = max(report["most_files"], len(list(run.checkpoints.glob("*"))))
         print(f"kill {report['kills']}: {kind}, step {step}, saved {saved}", flush=True)
@@ -226,6 +236,12 @@ def main() -> int:
     return 0
 
 
+def most_beyond(report: dict[str, Any]) -> float:
+    """Most seconds lost at a kill, without the longest of the lost steps."""
+    pairs = zip(report["lost_seconds"], report["longest_step"], strict=True)
+    return round(max(lost - step for lost, step in pairs), 3)
+
+
 def write_result(report: dict[str, Any], out: str) -> None:
     from convit_ssl.evaluation.results import commit, hardware, versions, write_json
 
@@ -244,6 +260,8 @@ def write_result(report: dict[str, Any], out: str) -> None:
         "of these, not from the last whole checkpoint": report["began_elsewhere"],
         "seconds between checkpoints": f"{report['interval_seconds']:g}",
         "lost at a kill, seconds": f"{lost[len(lost) // 2]:g} in the middle, {lost[-1]:g} at most",
+        "the longest single step of those lost": f"{max(report['longest_step']):g} s",
+        "lost at a kill, less that step": f"{most_beyond(report):g} s at most",
         "lost at a kill, steps": f"{max(report['lost_steps'])} at most",
         "files in the checkpoint folder": f"{report['most_files']} at most",
         "files left over at the end": len(report["stray_files"]),
