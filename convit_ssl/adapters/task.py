@@ -88,6 +88,15 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         if phase_type == "train":
             self.inputs.set_position(train_phase_idx, start_iter)
 
+    def _compute_start_iter_from_checkpoint(self, phase_type: str) -> int:
+        """Within the epoch, even where the steps of a checkpoint are of another batch.
+
+        The saving hook counts them anew when training starts; VISSL asks before, and with a smaller
+        batch than the run began with its answer is below 0.
+        """
+        start: int = super()._compute_start_iter_from_checkpoint(phase_type)
+        return min(max(start, 0), len(self.dataloaders[phase_type]))
+
     def on_device(self, views: Any, target: Tensor) -> tuple[Any, Tensor]:
         """Move a batch to the device, finish its augmentation there, and mix it if asked to."""
         return self.inputs.on_device(views, target, training=self.train)

@@ -74,7 +74,10 @@ def test_peak_memory_of_training_is_at_least_what_is_saved() -> None:
     assert measure.peak_memory(train, torch.device("cpu")) > saved * 0.9
 
 
-def test_ratios_in_one_table_whatever_the_order(tmp_path: Path) -> None:
+def test_ratios_in_one_table_whatever_the_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["convit-ssl", "bench", "model"])
     command = ["bench", "model", "--sizes", "nano", "--images", "1", "--repeats", "1"]
     command += ["--json", str(tmp_path / "a.json"), "--markdown", str(tmp_path / "a.md"), "--add"]
     command += ["--figure", str(tmp_path / "a.png"), "--contenders", "vit", "--modes"]
