@@ -92,10 +92,10 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         """Within the epoch, even where the steps of a checkpoint are of another batch.
 
         The saving hook counts them anew when training starts; VISSL asks before, and with a smaller
-        batch than the run began with its answer is below 0.
+        batch than the run began with its answer is below 0, or behind the last batch.
         """
         start: int = super()._compute_start_iter_from_checkpoint(phase_type)
-        return min(max(start, 0), len(self.dataloaders[phase_type]))
+        return min(max(start, 0), len(self.dataloaders[phase_type]) - 1)
 
     def on_device(self, views: Any, target: Tensor) -> tuple[Any, Tensor]:
         """Move a batch to the device, finish its augmentation there, and mix it if asked to."""
