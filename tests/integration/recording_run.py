@@ -1,10 +1,15 @@
-"""A training command that also writes down which images each step learned from."""
+"""A training command that also writes down which images each step learned from.
+
+``RECORD`` names the folder for that, and ``PACE`` the seconds that each step takes longer, so that
+a test which wants to disturb a run is not too late on a fast machine.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +22,9 @@ _plain = heartbeat.HeartbeatHook.on_step
 
 def _recording(hook: Any, task: Any) -> None:
     _plain(hook, task)
+    time.sleep(float(os.environ.get("PACE", "0")))
+    if "RECORD" not in os.environ:
+        return
     indices = [int(index) for index in task.last_batch.sample["data_idx"]]
     path = Path(os.environ["RECORD"]) / f"{os.getpid()}.jsonl"
     with open(path, "a", encoding="utf-8") as file:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import quick_run
 from tests.quick_run import Run
 
 LONG = ("optim.epochs=400", "run.checkpoint_minutes=60")
+PACED = Path(__file__).with_name("recording_run.py")
 PATIENCE = 400.0  # seconds, on a machine that does much else
 
 
@@ -24,10 +26,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[float]:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_two_processes_save_leave_and_go_on_exactly(
-    number: signal.Signals, tmp_path: Path, undisturbed: list[float]
+    number: signal.Signals,
+    tmp_path: Path,
+    undisturbed: list[float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(quick_run, "TOOL", PACED)
     run = Run(tmp_path, "optim.epochs=6", "run.processes=2", "run.checkpoint_minutes=60")
-    run.start()
+    run.start(PACE="0.2")
     run.until(run.reached(12))
     run.signal(number)
     assert run.wait(PATIENCE) == 128 + number, run.text()

@@ -33,7 +33,7 @@ def test_each_image_once_per_epoch_whoever_goes_on(
     for place in places:
         place.mkdir()
 
-    run.start("run.processes=2", RECORD=str(places[0]))
+    run.start("run.processes=2", RECORD=str(places[0]), PACE="0.2")
     run.until(run.reached(12))
     run.signal(signal.SIGUSR1)
     assert run.wait() == 128 + signal.SIGUSR1, run.text()
