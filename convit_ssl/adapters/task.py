@@ -115,10 +115,26 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         return model
 
     def init_distributed_data_parallel_model(self) -> None:
-        """Gradients are exchanged in bf16 where that is asked for."""
+        """Shares of FSDP2, or whole copies whose gradients may be exchanged in bf16."""
+        run = self.options.run
+        if run.fsdp:
+            self._shard()
+            return
         super().init_distributed_data_parallel_model()
-        if self.options.run.gradients == "bf16" and self.distributed_model is not None:
+        if run.gradients == "bf16" and self.distributed_model is not None:
             self.distributed_model.register_comm_hook(None, average_in_bf16)
+
+    def _shard(self) -> None:
+        # Everything is built and loaded by now, so each process cuts its share of the whole.
+        from convit_ssl.adapters.sharding import shard_models, shard_state
+
+        run = self.options.run
+        teacher = self.base_loss.teacher
+        shares = shard_models(self.base_model, teacher, self.device.type, run.gradients)
+        state = self.optimizer.optimizer.state
+        self.prepare_optimizer()
+        self.optimizer.optimizer.state.update(shard_state(state, shares))
+        self.distributed_model = self.base_model
 
     def prepare_optimizer(self) -> None:
         """Parameter groups with our exemptions from weight decay, and layer decay."""

@@ -56,7 +56,7 @@ def _learn(task: Any, views: Any, target: Tensor) -> None:
     for number, (part, part_target) in enumerate(parts):
         last = number == len(parts) - 1
         # Gradients are summed over processes once, with the last part.
-        sync = contextlib.nullcontext() if last else _no_sync(task.model)
+        sync = contextlib.nullcontext() if last else _no_sync(task)
         with sync:
             with task.autocast():
                 output = _single(task.model(part))
@@ -108,7 +108,11 @@ def _parts(views: Any, target: Tensor, count: int) -> list[tuple[Any, Tensor]]:
     return [(list(part), targets[i]) for i, part in enumerate(zip(*chunks, strict=True))]
 
 
-def _no_sync(model: Any) -> contextlib.AbstractContextManager[Any]:
-    no_sync = getattr(model, "no_sync", contextlib.nullcontext)
+def _no_sync(task: Any) -> contextlib.AbstractContextManager[Any]:
+    if task.options.run.fsdp:
+        from convit_ssl.adapters.sharding import unsynchronised
+
+        return unsynchronised(task.base_model)
+    no_sync = getattr(task.model, "no_sync", contextlib.nullcontext)
     manager: contextlib.AbstractContextManager[Any] = no_sync()
     return manager

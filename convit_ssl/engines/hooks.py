@@ -247,10 +247,18 @@ def accuracy_figures(values: dict[str, list[float]]) -> dict[str, Any]:
 
 
 def watched_trunk(task: Any) -> Any:
-    """The trunk that is evaluated: the teacher's where there is one."""
+    """The trunk that is evaluated: the teacher's where there is one.
+
+    A collective call where trunks are shared out (FSDP2): each process gets a whole copy.
+    """
     teacher = getattr(task.base_loss, "teacher", None)
     model = teacher if teacher is not None else task.base_model
-    return getattr(model.trunk, "base_model", model.trunk)
+    trunk = getattr(model.trunk, "base_model", model.trunk)
+    if not task.options.run.fsdp:
+        return trunk
+    from convit_ssl.adapters.sharding import whole_trunk
+
+    return whole_trunk(trunk)
 
 
 def peak_memory_mib(device: torch.device) -> int:

@@ -59,6 +59,8 @@ def make_plan(composed: Composed) -> Plan:
     tree.run.precision = choose_precision(tree.run.precision, placement.device)
     if tree.run.gradients not in ("fp32", "bf16"):
         raise UserError(f"run.gradients={tree.run.gradients!r}: use fp32 or bf16")
+    if tree.run.fsdp:
+        _check_fsdp(tree)
     train = _open_train(tree)
     labelled = tree.method.name in LABELLED
     if labelled:
@@ -91,6 +93,21 @@ def make_plan(composed: Composed) -> Plan:
     options["facts"] = facts
     config["CONVIT_SSL"] = options
     return Plan(config, options, placement, trunk, choices, facts, composed.arguments)
+
+
+def _check_fsdp(tree: DictConfig) -> None:
+    clashing = {
+        "run.compile=true": tree.run.compile,
+        "run.precision=fp16": tree.run.precision == "fp16",
+        "method.ema": tree.method.get("ema") is not None,
+        "config=convit_linear": tree.method.name == "linear",
+    }
+    found = [name for name, clashes in clashing.items() if clashes]
+    if found:
+        raise UserError(
+            f"run.fsdp=true does not go with {' and '.join(found)}; leave it out, or use "
+            "run.precision=bf16, run.grad_checkpointing=true or optim.accumulate to save memory"
+        )
 
 
 def _open_train(tree: DictConfig) -> ImageFiles:

@@ -140,6 +140,8 @@ class RunOptions:
             the device multiplies in it, else fp32.
         gradients: fp32 or bf16: in what processes exchange them; bf16 is half the traffic, and
             each sum over processes is rounded to 8 bits.
+        fsdp: share weights, gradients, optimiser and teacher out over the processes (FSDP2), for
+            networks that do not fit; the losses are the same.
         threads: CPU threads per process; None shares the cores out.
         dir: run folder; None gives <root>/<name>.
         checkpoint_minutes: at most so much work is lost.
@@ -160,6 +162,7 @@ class RunOptions:
     gpus_per_node: int | None = None
     precision: str = "fp32"
     gradients: str = "fp32"
+    fsdp: bool = False
     compile: bool = False
     grad_checkpointing: bool = False
     threads: int | None = None

@@ -58,6 +58,11 @@ def run_state(
     }
     if task.model_ema is not None:
         state["ema"] = task.model_ema.module.trunk.state_dict()
+    if task.options.run.fsdp:
+        from convit_ssl.adapters.sharding import whole
+
+        whole_state: dict[str, Any] = whole(state)
+        return whole_state
     return state
 
 

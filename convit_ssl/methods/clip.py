@@ -1,6 +1,6 @@
 """Gradient clipping and freezing without waiting for the device."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float
@@ -85,9 +85,21 @@ def _gradients_and_norms(
             f"max_norm={max_norm} must be above 0; leave clipping out to switch it off"
         )
     listed = list(parameters)
-    gradients = [p.grad for p in listed if p.grad is not None]
-    if not gradients:
+    given = [p.grad for p in listed if p.grad is not None]
+    if not given:
         return [], torch.zeros(1, device=listed[0].device if listed else None)
-    norms = torch._foreach_norm(gradients)
-    device = norms[0].device
-    return gradients, torch.stack([norm.to(device, torch.float32) for norm in norms])
+    gradients = [own_share(gradient) for gradient in given]
+    device = gradients[0].device
+    norms = torch.stack([norm.to(device, torch.float32) for norm in torch._foreach_norm(gradients)])
+    mesh = getattr(given[0], "device_mesh", None)
+    if mesh is not None:  # each process holds a share of every gradient
+        squares = norms.square()
+        torch.distributed.all_reduce(squares, group=mesh.get_group())
+        norms = squares.sqrt()
+    return gradients, norms
+
+
+def own_share(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: all, or its share of a DTensor (FSDP2)."""
+    to_local: Callable[[], Tensor] | None = getattr(tensor, "to_local", None)
+    return tensor if to_local is None else to_local()

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from convit_ssl.methods.clip import own_share
+
 _WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # DistributedDataParallel, torch.compile
 
 
@@ -70,7 +72,7 @@ def _unwrapped(module: nn.Module) -> nn.Module:
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     inner = _unwrapped(module)
     named: list[Iterable[tuple[str, Tensor]]] = [inner.named_parameters(), inner.named_buffers()]
-    return {_plain(name): tensor for pairs in named for name, tensor in pairs}
+    return {_plain(name): own_share(tensor) for pairs in named for name, tensor in pairs}
 
 
 def _plain(name: str) -> str:

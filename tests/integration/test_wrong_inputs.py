@@ -56,6 +56,7 @@ def write_images(folder: Path, count: int, size: tuple[int, int] = (8, 8)) -> No
         ("trunk=convit_smal", ["unknown trunk 'convit_smal'", "convit_small", "deit_nano"]),
         ("optim=adam", ["unknown optim 'adam'", "adamw", "lars", "sgd"]),
         ("data=digit", ["unknown data 'digit'", "'digits'", "imagenet", "folder"]),
+        ("run.gradients=int8", ["run.gradients='int8'", "fp32 or bf16"]),
         ("run=gpu", ["unknown run 'gpu'", "gpu1", "cpu", "slurm"]),
         ("method=dinos", ["unknown method 'dinos'", "'dino'", "simclr"]),
         ("optim.name=adam", ["optim.name", "adamw"]),
@@ -80,6 +81,11 @@ def test_wrong_words_are_met_with_the_right_ones(
     )
     for word in words:
         assert word in message
+
+
+def test_what_does_not_go_with_shares_is_named(refuse: Refuse) -> None:
+    message = refuse("run.fsdp=true", "run.compile=true", "run.precision=fp16")
+    assert "run.fsdp=true does not go with run.compile=true and run.precision=fp16" in message
 
 
 def test_unknown_experiment_lists_what_there_is(refuse: Refuse) -> None:
