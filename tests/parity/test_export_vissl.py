@@ -17,6 +17,7 @@ from convit_ssl.export.save import save_trunk
 from convit_ssl.export.timm_target import load_into_timm
 from convit_ssl.export.trunk import export_trunk
 from convit_ssl.models import ConViT, ConViTConfig
+from tests.quick_run import Run
 
 
 def sizes(head_dim: int) -> ConViTConfig:
@@ -72,6 +73,25 @@ def test_their_runs_become_ours(head_dim: int, trained: bool, tmp_path: Path) ->
         assert float((ours(x) - theirs(x, None)[0]).abs().max()) < 1e-5
         assert vissl_difference(ours).value < 1e-5
     assert "loss.center" in ours.provenance["not_loaded"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["convit_finetune", "convit_dino"])
+def test_their_run_is_trained_on_to_the_end(experiment: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    path = tmp_path / "model_phase3.torch"
+    torch.save(vissl_checkpoint(vissl_model(48, True), vissl_model(48, True)), path)
+    run = Run(tmp_path)
+    words = f"""config={experiment} data=digits run=cpu crops.global_size=32 optim.epochs=1
+        optim.batch_size=100 optim.lr=1e-9 run.threads=1 run.precision=fp32 run.tensorboard=false
+        run.name=run run.root={tmp_path} weights={path}"""
+    run.arguments = [*words.split(), *(["crops.local_count=0"] if "dino" in experiment else [])]
+    assert run.complete() == 0, run.text()
+    # At next to no rate what comes out is what went in.
+    before, after = load_trunk(path), load_trunk(run.folder)
+    assert after.config.num_heads == 4 and after.config.patch_size == 8
+    for key, value in before.state_dict().items():
+        torch.testing.assert_close(after.state_dict()[key], value, rtol=0, atol=1e-4)
 
 
 @torch.no_grad()
