@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch import nn
 
+from convit_ssl.models import ConViT, ConViTConfig
 from tests import quick_run
 from tests.quick_run import Run
 
@@ -62,3 +65,40 @@ def test_a_run_goes_on_with_shares_and_without(
         assert run.losses() == pytest.approx(
             undisturbed.losses(), rel=1e-4
         )  # sums in another order
+
+
+class Model(nn.Module):
+    """A trunk and a head, as VISSL has them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.trunk = ConViT(
+            ConViTConfig(img_size=8, patch_size=2, num_classes=0, embed_dim=32, depth=3,
+                         num_heads=4, num_gpsa_layers=2)
+        )  # fmt: skip
+        self.heads = nn.ModuleList([nn.Linear(32, 8)])
+
+
+def hold_a_share(rank: int, meeting: str) -> None:
+    """One of two processes: half of everything is here, and the whole can be had."""
+    from convit_ssl.adapters.sharding import is_sharded, shard_models, whole, whole_trunk
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+    model, plain = Model(), Model()
+    shares = shard_models(model, None, "cpu", "fp32")
+    held = sum(share.to_local().numel() for share in shares.values())  # type: ignore[attr-defined]
+    total = sum(parameter.numel() for parameter in plain.parameters())
+    assert is_sharded(model) and abs(held / total - 0.5) < 0.02, (held, total)
+    images = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(model.trunk(images), plain.trunk(images))
+    torch.testing.assert_close(whole_trunk(model.trunk)(images), plain.trunk(images))
+    state = whole(model.state_dict())
+    for key, value in plain.state_dict().items():
+        assert torch.equal(state[key], value) if rank == 0 else state[key] is None, key
+    dist.destroy_process_group()
+
+
+def test_each_process_holds_its_share(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(hold_a_share, (str(tmp_path / "meeting"),), nprocs=2)
