@@ -22,6 +22,7 @@ from convit_ssl.models import ConViT
 RANK_IMAGES = 2000  # enough for the rank of a few hundred channels
 LOOKS = 20
 LONGEST_BATCH = 256
+SMALLEST_FOR_WORKERS = 96  # pixels; below, decoding takes less than starting a worker
 NONLOCALITY_IMAGES = 8  # each costs one pass with dense attention maps
 
 
@@ -123,11 +124,15 @@ class Watch:
     def _features(self, trunk: nn.Module, images: ImageFiles, rows: np.ndarray[Any, Any]) -> Tensor:
         """Class tokens (N, D) of some images, in their order, in every process."""
         share = rows[processes.rank() :: processes.world_size()]
+        # Workers are forked from a process with other threads, which once in a long while leaves
+        # one that never answers. Small images need none.
+        small = self.options.crops.global_size < SMALLEST_FOR_WORKERS
+        workers = 0 if small else self.options.derived.workers
         loader: DataLoader[Any] = DataLoader(
             Subset(images, share.tolist()),
             batch_size=LONGEST_BATCH,
-            num_workers=self.options.derived.workers,
-            multiprocessing_context="fork" if self.options.derived.workers else None,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,
             worker_init_fn=shield_worker,
             generator=torch.Generator().manual_seed(0),
         )
