@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
-import time
+import threading
 from pathlib import Path
 
 from convit_ssl.analysis.attribution import METHODS
@@ -48,15 +49,29 @@ def run(args: argparse.Namespace) -> int:
         return _compare(args, studies)
     folder = args.out or args.runs[0] / "report"
     seen = _write(args, folder, first=True)
+    if args.watch:
+        _follow(args, folder, seen)
+    return 0
+
+
+def _follow(args: argparse.Namespace, folder: Path, seen: list[float]) -> None:
+    """Write the page again whenever the run goes on, until asked to stop."""
+    stopped = threading.Event()
+
+    def stop(number: int, frame: object) -> None:
+        # No exception: one that is raised inside a destructor is printed and forgotten.
+        stopped.set()
+        signal.signal(number, signal.SIG_DFL)  # whoever asks twice does not want to wait
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        while args.watch:
-            time.sleep(max(args.every, 1.0))
+        while not stopped.wait(max(args.every, 1.0)):
             if (now := _stamp(args.runs)) != seen:
                 seen = now
                 _write(args, folder, first=False)
-    except KeyboardInterrupt:
-        print()
-    return 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
