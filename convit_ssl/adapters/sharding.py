@@ -68,21 +68,20 @@ def shard_state(
     }
 
 
-def is_sharded(module: nn.Module) -> bool:
-    """Whether a process holds a share of it alone."""
-    return any(isinstance(part, FSDPModule) for part in module.modules())
-
-
 def whole(state: Any, everywhere: bool = False) -> Any:
     """A state with whole tensors instead of shares. A collective call.
 
     Args:
         state: tensors in nested dictionaries and lists.
-        everywhere: in all processes; else the others than the first get None for what is shared.
+        everywhere: in all processes, on their devices; else in the first one, on the CPU, and the
+            others get None for what is shared.
     """
     if isinstance(state, DTensor):
         tensor = state.full_tensor()
-        return tensor if everywhere or torch.distributed.get_rank() == 0 else None
+        if everywhere:
+            return tensor
+        # One at a time on the device: all of them, with the optimiser's, may not fit there.
+        return tensor.cpu() if torch.distributed.get_rank() == 0 else None
     if isinstance(state, dict):
         return {key: whole(child, everywhere) for key, child in state.items()}
     if isinstance(state, (list, tuple)):
