@@ -218,7 +218,9 @@ class TrainingHook(QuietHook):
             epoch=epoch,
             grace_epochs=max(3.0, float(self.options.optim.warmup_epochs)),
         )
-        if message and self.figures.get("collapse") != message and self.screen is not None:
+        said = str(self.figures.get("collapse"))
+        repeated = message is not None and said.partition(":")[0] == message.partition(":")[0]
+        if message and not repeated and self.screen is not None:
             self.screen.line(f"warning: {message}", style="yellow")
         if message:
             figures["collapse"] = message
