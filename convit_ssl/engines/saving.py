@@ -84,8 +84,11 @@ class CheckpointHook(QuietHook):
         place = position(self.resumed)
         if place is None:
             return
-        epoch, seen = place
         images, batch = task.inputs.sampler.num_images, self.options.optim.batch_size
+        epoch, seen = place
+        # Where a larger batch than before no longer fits, the epoch ends with one step on its last
+        # images, of which fewer than a batch come twice.
+        seen = min(seen, images - batch)
         # VISSL reads where to go on from the checkpoint, in steps of today's batch.
         task.iteration = task.checkpoint["iteration"] = iteration_at(epoch, seen, images, batch)
         task.inputs.resume_at = (epoch, seen)
@@ -103,8 +106,9 @@ class CheckpointHook(QuietHook):
 
     def on_step(self, task: Any) -> None:
         """Save within an epoch when the last checkpoint is too long ago, or before leaving."""
-        ends_epoch = task.train and task.iteration % task.steps_per_epoch == 0
-        due = task.train and not ends_epoch and self._since() > self._interval()
+        if task.train and task.iteration % task.steps_per_epoch == 0:
+            return  # the end of the epoch saves, and leaves, once its figures are complete
+        due = task.train and self._since() > self._interval()
         stop, save = self.agreement.decide(self.box.signum, due and not self._busy())
         if stop or save:
             self._save(task, within_phase=True)

@@ -1,13 +1,15 @@
 """A training command that also writes down which images each step learned from.
 
 ``RECORD`` names the folder for that, and ``PACE`` the seconds that each step takes longer, so that
-a test which wants to disturb a run is not too late on a fast machine.
+a test which wants to disturb a run is not too late on a fast machine. ``STOP_AT`` is the step at
+which the process asks itself to stop, as a scheduler would.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -23,6 +25,8 @@ _plain = heartbeat.HeartbeatHook.on_step
 def _recording(hook: Any, task: Any) -> None:
     _plain(hook, task)
     time.sleep(float(os.environ.get("PACE", "0")))
+    if task.train and task.iteration == int(os.environ.get("STOP_AT", "-1")):
+        os.kill(os.getpid(), signal.SIGUSR1)
     if "RECORD" not in os.environ:
         return
     indices = [int(index) for index in task.last_batch.sample["data_idx"]]

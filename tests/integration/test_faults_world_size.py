@@ -58,6 +58,37 @@ def test_each_image_once_per_epoch_whoever_goes_on(
     assert max(line["step"] for line in second) == 4 * (IMAGES // 70)
 
 
+@pytest.mark.slow
+def test_stopped_at_the_last_step_of_an_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the epoch is left then, which must not look like an empty data set."""
+    monkeypatch.setattr(quick_run, "TOOL", RECORDING)
+    options = "optim.epochs=3", "run.checkpoint_minutes=60"
+    undisturbed = Run(tmp_path / "undisturbed", *options)
+    assert undisturbed.complete() == 0, undisturbed.text()
+
+    run = Run(tmp_path / "stopped", *options)
+    assert run.complete(STOP_AT="10") == 128 + signal.SIGUSR1, run.text()
+    assert max(run.saved()) == 10
+    assert run.complete() == 0, run.text()
+    assert run.losses() == undisturbed.losses()
+
+
+@pytest.mark.slow
+def test_less_is_left_of_the_epoch_than_the_new_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quick_run, "TOOL", RECORDING)
+    run = Run(tmp_path, "optim.epochs=3", "run.checkpoint_minutes=60")
+    assert run.complete(STOP_AT="9") == 128 + signal.SIGUSR1, run.text()
+    assert max(run.saved()) == 9
+
+    changed = "optim.batch_size=250", "run.accept_changes=[optim]"
+    assert run.complete(*changed) == 0, run.text()
+    assert [line["epoch"] for line in run.epochs()] == [1, 2, 3]
+
+
 def write_shards(folder: Path) -> Path:
     """The digits in more shards than a process reads from at a time."""
     images = open_dataset("digits").paths
