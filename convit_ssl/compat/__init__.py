@@ -39,6 +39,7 @@ AFTER: dict[str, tuple[str, ...]] = {
     "checkpoint_rerun": ("vissl.utils.checkpoint",),
     "checkpoint_atomic": ("classy_vision.generic.util",),
     "checkpoint_types": ("classy_vision.generic.util", "vissl.utils.cluster_utils"),
+    "wrapper_state": ("classy_vision.models.classy_model",),
     "environment_dump": ("vissl.utils.env",),
     "resize_larger_side": ("vissl.data.ssl_transforms.img_pil_resize_larger_side",),
     "svm_average_precision": (
