@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from convit_ssl.evaluation.splits import ProbeData, Rows
 
 Choice = tuple[str, ...]
+MANY_CLASSES = 50  # up to here whole passes are faster than torch's softmax, by 3 at 10 classes
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class LinearHeads:
             factor: of the learning rates, by the schedule.
             momentum: as in torch.optim.SGD.
         """
-        gradient = self.logits(columns).softmax(dim=-1)  # (B, H, C)
+        gradient = _softmax(self.logits(columns))  # (B, H, C)
         index = targets.view(-1, 1, 1).expand(-1, len(self.heads), 1)
         gradient.scatter_add_(2, index, -torch.ones_like(index, dtype=gradient.dtype))
         gradient /= len(targets)
@@ -166,6 +167,14 @@ def train_heads(
         heads.step(data.batch(chosen), truth, factor * batch_size / 256, momentum)
         if progress is not None and (step % 20 == 19 or step + 1 == iterations):
             progress(step + 1, iterations)
+
+
+def _softmax(logits: Tensor) -> Tensor:
+    """Over the last dimension; overwrites its argument where that is faster."""
+    if logits.shape[-1] > MANY_CLASSES:
+        return logits.softmax(dim=-1)
+    logits.sub_(logits.amax(dim=-1, keepdim=True)).exp_()
+    return logits.div_(logits.sum(dim=-1, keepdim=True))
 
 
 def _shuffled(rows: Rows, size: int, generator: np.random.Generator) -> Iterator[Rows]:
