@@ -22,7 +22,7 @@ OVERRIDES = ("config=convit_dino", "data=digits", "run=cpu", "trunk=convit_nano"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder")
-    parser.add_argument("--epochs", type=int, default=50, help="of pretraining")
+    parser.add_argument("--epochs", type=int, default=56, help="of pretraining")
     parser.add_argument("--record", metavar="STEM", help="also write STEM.json and STEM.md")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the experiment")
 
