@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Subset
 
 from convit_ssl.analysis.training import training_summary
 from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
-from convit_ssl.data.loader_workers import shield_worker
+from convit_ssl.data.loader_workers import end_workers, shield_worker
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.feature_set import FeatureSet
@@ -23,6 +24,7 @@ RANK_IMAGES = 2000  # enough for the rank of a few hundred channels
 LOOKS = 20
 LONGEST_BATCH = 256
 SMALLEST_FOR_WORKERS = 96  # pixels; below, decoding takes less than starting a worker
+WORKER_PATIENCE = 120.0  # seconds that a look waits for a batch
 NONLOCALITY_IMAGES = 8  # each costs one pass with dense attention maps
 
 
@@ -42,6 +44,7 @@ class Watch:
         self._bank: ImageFiles | None = None
         self._val: ImageFiles | None = None
         self._rows: np.ndarray[Any, Any] | None = None
+        self.workers_hung = False
 
     def due(self, epoch: int) -> bool:
         """Whether to look after this many epochs: the last one always, unless never."""
@@ -124,29 +127,52 @@ class Watch:
     def _features(self, trunk: nn.Module, images: ImageFiles, rows: np.ndarray[Any, Any]) -> Tensor:
         """Class tokens (N, D) of some images, in their order, in every process."""
         share = rows[processes.rank() :: processes.world_size()]
-        # Workers are forked from a process with other threads, which once in a long while leaves
-        # one that never answers. Small images need none.
-        small = self.options.crops.global_size < SMALLEST_FOR_WORKERS
-        workers = 0 if small else self.options.derived.workers
-        loader: DataLoader[Any] = DataLoader(
-            Subset(images, share.tolist()),
-            batch_size=LONGEST_BATCH,
-            num_workers=workers,
-            multiprocessing_context="fork" if workers else None,
-            worker_init_fn=shield_worker,
-            generator=torch.Generator().manual_seed(0),
-        )
-        features = []
-        for batch, _, _ in loader:
-            with self.autocast():
-                out = trunk(batch.to(self.device))
-            features.append((out[0] if isinstance(out, list) else out).float().cpu())
-        own = torch.cat(features) if features else torch.empty(0)
+        own = self._own_features(trunk, Subset(images, share.tolist()))
         parts = processes.gather(own)
         merged = torch.empty(len(rows), max(part.shape[-1] for part in parts))
         for number, part in enumerate(parts):
             merged[number :: processes.world_size()] = part
         return merged
+
+    def _own_features(self, trunk: nn.Module, images: Subset[Any]) -> Tensor:
+        """Class tokens of this process's images, read by workers where that is faster.
+
+        They are forked from a process with other threads, which once in a long while leaves one
+        that never answers. Then the images are read here, from now on.
+        """
+        small = self.options.crops.global_size < SMALLEST_FOR_WORKERS
+        workers = 0 if small or self.workers_hung else self.options.derived.workers
+        # The other processes wait in a collective meanwhile, so half of their patience at most.
+        patience = min(WORKER_PATIENCE, 30.0 * float(self.options.run.timeout_minutes))
+        loader: DataLoader[Any] = DataLoader(
+            images,
+            batch_size=LONGEST_BATCH,
+            num_workers=workers,
+            multiprocessing_context="fork" if workers else None,
+            worker_init_fn=shield_worker,
+            generator=torch.Generator().manual_seed(0),
+            timeout=patience if workers else 0,
+        )
+        features: list[Tensor] = []
+        batches = iter(loader)
+        try:
+            for batch, _, _ in batches:
+                with self.autocast():
+                    out = trunk(batch.to(self.device))
+                features.append((out[0] if isinstance(out, list) else out).float().cpu())
+        except RuntimeError as error:
+            if not workers or "timed out" not in str(error):
+                raise
+            self.workers_hung = True
+            logging.warning(
+                "the loader workers of a look did not answer within %g s; from now on this "
+                "process reads the images of its looks itself",
+                patience,
+            )
+            return self._own_features(trunk, images)
+        finally:
+            end_workers([batches])
+        return torch.cat(features) if features else torch.empty(0)
 
 
 def _convit(trunk: nn.Module) -> ConViT:
