@@ -205,7 +205,7 @@ class TrainingHook(QuietHook):
         )
 
     def _judge(self, epoch: int, figures: dict[str, Any]) -> None:
-        """Name a collapse once."""
+        """Name a collapse once, as long as it lasts."""
         if figures.get("knn", 0.0) > self.best.get("knn", -1.0):
             self.best = {"epoch": epoch, "knn": figures.get("knn", 0.0)}
         method = self.options.method
@@ -218,7 +218,7 @@ class TrainingHook(QuietHook):
             epoch=epoch,
             grace_epochs=max(3.0, float(self.options.optim.warmup_epochs)),
         )
-        said = str(self.figures.get("collapse"))
+        said = self.figures.pop("collapse", "")
         repeated = message is not None and said.partition(":")[0] == message.partition(":")[0]
         if message and not repeated and self.screen is not None:
             self.screen.line(f"warning: {message}", style="yellow")
