@@ -48,6 +48,7 @@ SHARED_CORE = 0.75
 CROP_SECONDS = 2e-4
 STEP_SECONDS = 0.02
 LOOKS = 21
+WHOLE = (1.0, 1.0)
 SIZE_OF_IMAGE = ("patch_size", "global_crop_size", "local_crop_size", "num_local_crops")
 
 
@@ -88,6 +89,12 @@ def scale(
         if name not in overrides:
             for key in OPTIONS[name]:
                 OmegaConf.update(tree, key, _plain(choice.value))
+    whole = tree.method.name == "linear" and tree.augmentation.min_crop_scale is not None
+    if whole and "crops.global_scale" not in explicit:
+        # Parts as small as pretraining takes cost a frozen trunk 4 points on digits.
+        reason = "things that are told apart by their whole shape; probes see them as val does"
+        chosen["global_crop_scale"] = Choice(WHOLE, reason)
+        OmegaConf.update(tree, "crops.global_scale", list(WHOLE))
     return chosen
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from convit_ssl.cli.main import main
 from tests.quick_run import Run
 
 pytestmark = pytest.mark.slow
@@ -130,6 +131,21 @@ def test_labelled_experiments_train_and_are_tested(
     assert [line["epoch"] for line in tests] == [1, 2]
     assert all(0 < line["top1"] <= line["top5"] <= 1 for line in tests)
     assert "val top1" in run.text()
+
+
+def test_probes_by_vissl_and_on_stored_features_agree(trained: Run, tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.arguments = ["config=convit_linear", *LABELLED.split(), f"run.root={tmp_path}"]
+    run.arguments += [f"weights={trained.folder}", "optim.epochs=30", "method.test_every=30"]
+    run.arguments += ["optim.batch_size=20", "optim.lr=4"]
+    assert run.complete() == 0, run.text()
+    by_vissl = json.loads((run.folder / "result.json").read_text())["accuracy"]
+
+    written = tmp_path / "linear.json"
+    assert main(["linear", str(trained.folder), "--data", "digits", "--json", str(written)]) == 0
+    (on_features,) = json.loads(written.read_text())["results"]
+    low, high = on_features["interval_95"]
+    assert low - 0.01 < by_vissl < high + 0.01
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_its_images(tmp_path: Path) -> None:

@@ -87,3 +87,17 @@ def test_seconds_grow_with_the_work() -> None:
     assert plain < teacher < multi
     assert 15 < plain < 25  # 18 s measured
     assert looks < plain * 10
+
+
+def test_probes_see_centred_things_whole(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.save(ConViT(create_config("convit_nano")).state_dict(), weights)
+
+    def crops(*overrides: str) -> list[float]:
+        common = ("config=convit_linear", f"weights={weights}", "data=digits", "trunk=convit_nano")
+        found = make_plan(compose_experiment([*common, "run=cpu", *overrides])).options
+        return list(found["crops"]["global_scale"])
+
+    assert crops() == [1.0, 1.0]
+    assert crops("augmentation.min_crop_scale=null") == [0.08, 1.0]
+    assert crops("crops.global_scale=[0.5,1]") == [0.5, 1.0]
