@@ -110,8 +110,9 @@ def scale_to_data(
         ``global_crop_scale`` for all; ``num_local_crops, local_crop_size,
         local_crop_scale`` for DINO and SwAV; ``momentum`` for DINO and MoCo v3;
         ``out_dim, teacher_temperature`` for DINO; ``num_prototypes`` for SwAV. Under 200,000
-        images also ``lr`` (per 256 images) and ``hidden_dim`` for DINO and SimCLR, and
-        ``use_bn, bottleneck_dim, koleo_weight, weight_decay_end, drop_path_rate`` for DINO.
+        images also ``lr`` (per 256 images) and ``hidden_dim`` for all but SwAV, ``out_dim`` for
+        Barlow Twins, and for DINO ``use_bn, bottleneck_dim, koleo_weight, weight_decay_end,
+        drop_path_rate``.
 
     Raises:
         UserError: fewer than two images, no image size, an unknown override.
@@ -225,7 +226,7 @@ def _choose_method(chooser: _Chooser, rule: CollectionRule, method: Method) -> N
 
 
 def _choose_for_width(chooser: _Chooser, method: Method, width: int) -> None:
-    """Learning rate and head of DINO and SimCLR, whose published ones are for wide networks."""
+    """Learning rate and head, whose published ones are for wide networks."""
     if method not in SMALL_RUNS:
         return
     batch = chooser.choices["batch_size"].value
@@ -236,6 +237,9 @@ def _choose_for_width(chooser: _Chooser, method: Method, width: int) -> None:
     )
     hidden = min(4 * width, 2048)
     chooser.whole("hidden_dim", hidden, f"four times the network's {width}, at most 2048")
+    if method == "barlow_twins":
+        out = min(8 * width, 8192)
+        chooser.whole("out_dim", out, f"eight times the network's {width}, at most 8192")
     if method == "dino":
         chooser.pick("use_bn", 1, "few images and a narrow network end in one output without it")
         chooser.whole("bottleneck_dim", min(width, 256), f"as the network's {width}, at most 256")
