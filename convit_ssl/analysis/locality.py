@@ -14,6 +14,8 @@ from torch import Tensor
 
 from convit_ssl.models import GPSA, Block, ConViT
 
+MAP_VALUES = 2**26  # of attention maps held at a time: 256 MB
+
 
 @dataclass(frozen=True)
 class PositionalAttention:
@@ -176,7 +178,7 @@ def mean_distance(
 def measure_nonlocality(
     model: ConViT, images: Float[Tensor, "batch chans height width"]
 ) -> NonLocality:
-    """Non-locality of every layer on its own input, one image at a time to spare memory.
+    """Non-locality of every layer on its own input, as many images at a time as memory allows.
 
     The release logs it with the raw patch embeddings as input to every layer; see
     `released_nonlocality` for those figures.
@@ -186,16 +188,18 @@ def measure_nonlocality(
     sums = np.zeros((3, *shape))
     was_training = model.training
     model.eval()
-    for image in images:
-        _, inside = model.forward_intermediates(image[None], return_attention=True)
+    tokens = grid[0] * grid[1] + 1
+    at_once = max(1, MAP_VALUES // (3 * shape[0] * shape[1] * tokens**2))
+    for part in images.split(at_once):
+        _, inside = model.forward_intermediates(part, return_attention=True)
         for layer, maps in enumerate(inside.attention):
             assert maps is not None
-            sums[0, layer] += mean_distance(maps.mixed, grid).double().cpu().numpy()
-            sums[1, layer] += mean_distance(maps.content, grid).double().cpu().numpy()
-            if maps.position is None:
-                sums[2, layer] = np.nan
-            else:
-                sums[2, layer] += mean_distance(maps.position, grid).double().cpu().numpy()
+            for row, attention in enumerate((maps.mixed, maps.content, maps.position)):
+                if attention is None:
+                    sums[row, layer] = np.nan
+                    continue
+                mean = mean_distance(attention, grid).double().cpu().numpy()
+                sums[row, layer] += len(part) * mean
     model.train(was_training)
     mixed, content, position = sums / len(images)
     return NonLocality(mixed, content, position, uniform_distance(grid), grid)

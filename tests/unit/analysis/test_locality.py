@@ -175,3 +175,14 @@ def test_nonlocality_of_each_layer_on_its_own_input():
     gates = locality.positional_attention(model).gates
     mix = (1 - gates) * found.content[:4] + gates * found.position[:4]
     np.testing.assert_allclose(found.mixed[:4], mix, rtol=1e-4)
+
+
+def test_nonlocality_is_the_same_however_many_images_at_a_time(monkeypatch):
+    model, images = create_model("convit_nano", num_classes=0), torch.randn(5, 3, 32, 48)
+    together = locality.measure_nonlocality(model, images)
+    for values in (1, 2 * 3 * model.config.depth * model.config.num_heads * 97**2):
+        monkeypatch.setattr(locality, "MAP_VALUES", values)  # one image, two
+        parts = locality.measure_nonlocality(model, images)
+        for kind in ("mixed", "content", "position"):
+            found, expected = getattr(parts, kind), getattr(together, kind)
+            np.testing.assert_allclose(found, expected, atol=1e-5)
