@@ -80,7 +80,8 @@ class AugmentationOptions:
         solarize: probability in DINO's second crop; 0 for strokes on an empty ground, which
             are lost when bright pixels are inverted.
         min_crop_scale: share of the image's area that a global crop shows at least, for things
-            that fill the image and are told apart by their whole shape.
+            that fill the image and are told apart by their whole shape. Linear probes then see
+            whole images, unless ``crops.global_scale`` is given.
         blur_sigma: smallest and largest standard deviation in pixels.
     """
 

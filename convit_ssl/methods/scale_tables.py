@@ -97,7 +97,7 @@ class SmallRun:
 SMALL_RUNS: dict[Method, SmallRun] = {
     "dino": SmallRun(2e-3, 64),
     "simclr": SmallRun(2e-3, 128),
-    # On digits: MoCo v3 and Barlow Twins stay where they began at their published rates.
+    # On digits (results/digits_methods_cpu_2026-11-26.md).
     "moco_v3": SmallRun(2e-3, 128),
     "barlow_twins": SmallRun(2e-3, 128),
 }
