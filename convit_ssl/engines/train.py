@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
 
-from convit_ssl import adapters
+from convit_ssl import __version__, adapters
 from convit_ssl.data.loader_workers import end_workers
 from convit_ssl.engines.checkpoint import find_checkpoint, remove_leftovers
 from convit_ssl.engines.console import Screen, run_facts
@@ -34,7 +34,7 @@ from convit_ssl.engines.saving import CheckpointHook
 from convit_ssl.engines.signals import RunFailure, SignalBox, Stopped
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
-from convit_ssl.evaluation.results import hardware
+from convit_ssl.evaluation.results import commit, hardware
 
 CHECKPOINTS = "checkpoints"
 LOST_PEER = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Broken pipe")
@@ -216,24 +216,10 @@ def _entry(plan: Plan) -> dict[str, Any]:
         "method": plan.options["method"]["name"],
         "config": json.loads(json.dumps(plan.options)),
         "data": plan.facts,
-        "commit": _commit(),
+        "commit": commit() or f"convit_ssl {__version__}",
         "hardware": {**hardware(), "processes": plan.placement.world_size},
         "command": ["convit-ssl", "train", *plan.arguments],
     }
-
-
-def _commit() -> str:
-    """The project's commit where it runs from a checkout, else its version."""
-    import subprocess
-
-    root = Path(__file__).resolve().parents[2]
-    try:
-        git = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return git.stdout.strip() or "unknown"
 
 
 def _environment(plan: Plan, rank: int, local_rank: int) -> None:

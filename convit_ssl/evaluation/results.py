@@ -37,15 +37,29 @@ def versions() -> dict[str, str]:
     return found
 
 
-def commit(folder: str | Path | None = None) -> str | None:
-    """The git commit of the source, with "-dirty" after local changes; None outside of git."""
-    folder = folder or Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+def commit(root: str | Path | None = None) -> str | None:
+    """The git commit of the source, with "-dirty" after local changes; None outside of git.
+
+    The files under ``results/`` are left out: they are written by what asks for the commit. A
+    package that was installed inside somebody else's repository has no commit.
+    """
+    root = Path(root or Path(__file__).resolve().parents[2]).resolve()
+    found = _git(root, "rev-parse", "--show-toplevel", "HEAD")
+    if found is None or Path(found.splitlines()[0]).resolve() != root:
+        return None
+    source = ("--untracked-files=no", "--", ".", ":(exclude)results")
+    changed = _git(root, "status", "--porcelain", *source)
+    return found.splitlines()[1] + ("-dirty" if changed else "")
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git prints, None where it fails or is absent."""
+    command = ["git", "-C", str(root), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return done.stdout.strip()
 
 
 def now() -> str:

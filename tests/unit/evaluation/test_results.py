@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,27 @@ def test_rows_say_what_they_depend_on(tmp_path: Path) -> None:
 def test_commit_is_none_outside_of_git(tmp_path: Path) -> None:
     assert commit(tmp_path) is None
     assert "cpu" in hardware()
+
+
+def test_commit_tells_changes_of_the_source_from_new_results(tmp_path: Path) -> None:
+    def git(*arguments: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *arguments], check=True)
+
+    source, figures = tmp_path / "source.py", tmp_path / "results" / "a.json"
+    figures.parent.mkdir()
+    for file in (source, figures):
+        file.write_text("1")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    clean = commit(tmp_path)
+    assert clean is not None and len(clean) == 40
+    figures.write_text("2")
+    assert commit(tmp_path) == clean
+    source.write_text("2")
+    assert commit(tmp_path) == f"{clean}-dirty"
+    assert commit(figures.parent) is None, "a package within somebody else's repository"
 
 
 def test_table_has_a_line_per_result() -> None:
