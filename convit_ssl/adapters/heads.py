@@ -79,10 +79,23 @@ class VisslMoCoV3Head(MoCoV3Head):
 
 @register_model_head("convit_ssl_swav_head")
 class VisslSwAVHead(SwAVHead):
-    """`SwAVHead` behind the trunk's class token."""
+    """`SwAVHead` behind the trunk's class token.
+
+    Attributes:
+        keep_embeddings: hold what is scored, for a loss with a queue.
+        embeddings: (rows, out_dim) of the last forward pass, detached.
+    """
 
     def __init__(self, model_config: Any, **options: Any) -> None:
         super().__init__(trunk_width(model_config), **options)
+        self.keep_embeddings = False
+        self.embeddings: Tensor | None = None
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Embeddings on the unit sphere."""
+        unit = super().embed(x)
+        self.embeddings = unit.detach() if self.keep_embeddings else None
+        return unit
 
 
 @register_model_head("convit_ssl_barlow_twins_head")

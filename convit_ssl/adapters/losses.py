@@ -9,7 +9,7 @@ from classy_vision.losses import register_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convit_ssl.adapters.heads import VisslDINOHead
+from convit_ssl.adapters.heads import VisslDINOHead, VisslSwAVHead
 from convit_ssl.adapters.method_loss import MethodLoss, Progress, TeacherLoss
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.finetune import HardDistillation
@@ -22,6 +22,7 @@ from convit_ssl.methods import (
     MoCoV3Loss,
     NTXentLoss,
     SwAVLoss,
+    SwAVQueue,
     cancel_last_layer_gradients,
     forward_packed,
 )
@@ -143,7 +144,7 @@ class VisslMoCoV3Loss(TeacherLoss):
 
 @register_loss("convit_ssl_swav")
 class VisslSwAVLoss(MethodLoss):
-    """SwAV; see `convit_ssl.methods.SwAVLoss`."""
+    """SwAV; see `convit_ssl.methods.SwAVLoss`, and `SwAVQueue` for small batches."""
 
     def __init__(
         self,
@@ -153,15 +154,54 @@ class VisslSwAVLoss(MethodLoss):
         epsilon: float,
         sinkhorn_iterations: int,
         freeze_prototypes_epochs: float,
+        queue_length: int,
+        queue_start_epoch: float,
     ) -> None:
         super().__init__()
         crops = global_crops + local_crops
         self.swav = SwAVLoss(crops, global_crops, temperature, epsilon, sinkhorn_iterations)
         self.freeze_prototypes_epochs = freeze_prototypes_epochs
+        self.queue_length = queue_length
+        self.queue_start_epoch = queue_start_epoch
+        self.queue: SwAVQueue | None = None
+        self._student_head: tuple[VisslSwAVHead, ...] = ()  # no submodule: it is the model's
+        self._epoch = 0.0
+        self._waiting: list[list[Tensor]] = []  # embeddings of this step's parts
+        self._embeddings: list[list[Tensor]] = []  # of the whole step
+
+    def attach(self, student: nn.Module) -> None:
+        """Have the head keep the embeddings that are to be queued."""
+        if self.queue_length:
+            head = student.heads[0]  # type: ignore[index,union-attr]
+            assert isinstance(head, VisslSwAVHead)
+            head.keep_embeddings = True
+            self._student_head = (head,)
+            width, globals_ = head.prototypes.in_features, self.swav.num_global_crops
+            self.queue = SwAVQueue(self.queue_length, width, globals_)
+            self.queue.to(head.prototypes.weight.device)
+
+    def observe(self, inputs: Any, progress: Progress) -> None:
+        """How far training is, by which the queue is used."""
+        self._epoch = progress.epoch
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Swapped prediction of assignments; labels are not looked at."""
-        return self.swav(output)
+        if self.queue is None:
+            return self.swav(output)
+        head = self._student_head[0]
+        assert head.embeddings is not None
+        crops = split_crops(head.embeddings, self.swav.num_crops, "embeddings")
+        self._waiting.append(crops[: self.swav.num_global_crops])
+        used = self.queue.full() and self._epoch >= self.queue_start_epoch
+        return self.swav(output, self._queued(self.queue, head) if used else ())
+
+    @torch.no_grad()
+    def _queued(self, queue: SwAVQueue, head: VisslSwAVHead) -> list[Tensor]:
+        """Scores of the queue by the prototypes of now, for each global crop."""
+        prototypes: Any = head.prototypes.weight
+        if hasattr(prototypes, "full_tensor"):  # a share of FSDP
+            prototypes = prototypes.full_tensor()
+        return list(nn.functional.linear(queue.share(), prototypes))
 
     def on_gradients(self, student: nn.Module, progress: Progress) -> None:
         """Hold the prototypes for the first epochs."""
@@ -169,10 +209,15 @@ class VisslSwAVLoss(MethodLoss):
             for name, parameter in student.named_parameters():
                 if ".prototypes." in name:
                     parameter.grad = None
+        # Only a step that is taken fills the queue: a skipped one may hold what is not finite.
+        self._embeddings, self._waiting = self._waiting, []
 
     def on_update(self, student: nn.Module, progress: Progress) -> None:
-        """Put the prototypes back on the unit sphere."""
+        """Put the prototypes back on the unit sphere, and the embeddings into the queue."""
         student.heads[0].normalize_prototypes()  # type: ignore[index,union-attr]
+        if self.queue is not None:
+            for crops in self._embeddings:
+                self.queue.push(crops)
 
 
 @register_loss("convit_ssl_barlow_twins")

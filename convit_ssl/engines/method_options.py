@@ -55,7 +55,13 @@ class MoCoV3Options:
 
 @dataclass
 class SwAVOptions:
-    """SwAV (arXiv:2006.09882)."""
+    """SwAV (arXiv:2006.09882).
+
+    Attributes:
+        queue_length: images before, of all processes, that help to balance a small batch; 0 for
+            none. 3840 is published for batches of 256.
+        queue_start_epoch: from which it is used, once it is full.
+    """
 
     name: str = "swav"
     temperature: float = 0.1
@@ -65,6 +71,8 @@ class SwAVOptions:
     epsilon: float = 0.05
     sinkhorn_iterations: int = 3
     freeze_prototypes_epochs: float = 1
+    queue_length: int = 0
+    queue_start_epoch: float = 15
 
 
 @dataclass

@@ -23,7 +23,7 @@ from convit_ssl.methods.patch_projection import freeze_patch_projection
 from convit_ssl.methods.scale import Choice, scale_to_data
 from convit_ssl.methods.schedules import CosineSchedule, constant, scaled_learning_rate
 from convit_ssl.methods.simclr import NTXentLoss
-from convit_ssl.methods.swav import SwAVLoss, sinkhorn
+from convit_ssl.methods.swav import SwAVLoss, SwAVQueue, sinkhorn
 
 __all__ = [
     "BarlowTwinsHead",
@@ -40,6 +40,7 @@ __all__ = [
     "SimCLRHead",
     "SwAVHead",
     "SwAVLoss",
+    "SwAVQueue",
     "build_teacher",
     "cancel_last_layer_gradients",
     "clip_each",

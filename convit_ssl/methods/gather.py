@@ -76,7 +76,7 @@ def gather_rows(rows: Float[Tensor, "batch dim"]) -> Float[Tensor, "all_rows dim
 
 
 @torch.no_grad()
-def gather_constant_rows(rows: Float[Tensor, "batch dim"]) -> Float[Tensor, "all_rows dim"]:
+def gather_constant_rows(rows: Float[Tensor, "batch ..."]) -> Float[Tensor, "all_rows ..."]:
     """As :func:`gather_rows`, for rows that carry no gradient."""
     return rows.detach() if world_size() == 1 else _concatenated(rows.detach())
 

@@ -164,8 +164,8 @@ class SwAVHead(nn.Module):
 
     Args:
         in_dim: width of the trunk.
-        num_prototypes: 3000 for ImageNet's 1000 classes; fewer for small batches,
-            which cannot fill them (the loss keeps no queue).
+        num_prototypes: 3000 for ImageNet's 1000 classes; fewer for small collections. More than
+            ``out_dim``, or an embedding at right angles to all of them agrees with every view.
         hidden_dim: of the projection MLP.
         out_dim: width of the embedding.
 
@@ -189,10 +189,13 @@ class SwAVHead(nn.Module):
         """Puts the prototypes back on the unit sphere; call before each step."""
         self.prototypes.weight.copy_(F.normalize(self.prototypes.weight, dim=1))
 
+    def embed(self, x: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch out_dim"]:
+        """Embeddings on the unit sphere."""
+        return F.normalize(full_precision(self.projection_head(x)), dim=1)
+
     def forward(self, x: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch prototypes"]:
         """Cosine of each embedding with each prototype."""
-        unit = F.normalize(full_precision(self.projection_head(x)), dim=1)
-        scores: Tensor = self.prototypes(unit.to(self.prototypes.weight.dtype))
+        scores: Tensor = self.prototypes(self.embed(x).to(self.prototypes.weight.dtype))
         return scores
 
 

@@ -22,6 +22,7 @@ from convit_ssl.methods import (
     MoCoV3Loss,
     NTXentLoss,
     SwAVLoss,
+    SwAVQueue,
 )
 
 PROCESSES = 2
@@ -42,6 +43,17 @@ def swav(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[T
     return SwAVLoss(CROPS)(head(torch.cat(crops))), None
 
 
+def swav_queue(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, Any]:
+    queue = SwAVQueue(7, WIDTH)  # odd: the processes' shares differ
+    for shift in (0.1, 0.2):
+        assert not queue.full()
+        queue.push([crop + shift for crop in crops[:2]])
+    assert queue.full()
+    assert isinstance(head.weight, Tensor)
+    queued = nn.functional.linear(queue.share(), head.weight.detach())
+    return SwAVLoss(CROPS)(head(torch.cat(crops)), list(queued)), queue.embeddings
+
+
 def barlow_twins(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, Any]:
     return BarlowTwinsLoss(0.1)(head(crops[0]), head(crops[1])), None
 
@@ -57,9 +69,12 @@ def koleo(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[
     return KoLeoLoss()(head(crops[0])), None
 
 
-METHODS = {f.__name__: f for f in (simclr, moco_v3, swav, barlow_twins, dino, koleo)}
+METHODS = {f.__name__: f for f in (simclr, moco_v3, swav, swav_queue, barlow_twins, dino, koleo)}
 # Collectives on each process for one step, backward included.
-COLLECTIVES = {"simclr": 2, "moco_v3": 2, "swav": 8, "barlow_twins": 4, "dino": 2, "koleo": 2}
+COLLECTIVES = {
+    "simclr": 2, "moco_v3": 2, "swav": 8, "swav_queue": 10, "barlow_twins": 4, "dino": 2,
+    "koleo": 2,
+}  # fmt: skip
 
 
 def run(method: str, images: slice) -> tuple[Tensor, Tensor, Any]:

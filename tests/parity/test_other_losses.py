@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convit_ssl.methods import BarlowTwinsLoss, MoCoV3Loss, SwAVLoss, sinkhorn
+from convit_ssl.methods import BarlowTwinsLoss, MoCoV3Loss, SwAVLoss, SwAVQueue, sinkhorn
 
 
 def published_moco(queries: list[Tensor], keys: list[Tensor], temperature: float) -> Tensor:
@@ -75,6 +75,45 @@ def test_swav(num_crops: int) -> None:
     torch.testing.assert_close(loss, expected)
     gradients = [torch.autograd.grad(value, scores)[0] for value in (loss, expected)]
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_swav_with_a_queue_is_vissls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.nn.Module, "cuda", lambda self: self)  # it wants a GPU when built
+    from vissl.losses.swav_loss import SwAVCriterion
+
+    crops, batch, length, width, prototypes = 3, 4, 9, 5, 11
+    vissls = SwAVCriterion(
+        0.1, [0, 1], crops, 3, 0.05, False, [prototypes], length, width, 0, "absent"
+    )
+    vissls.use_gpu = False
+    embeddings = F.normalize(torch.randn(crops * batch, width), dim=1)
+    weight = F.normalize(torch.randn(prototypes, width), dim=1)
+    queue = SwAVQueue(length, width)
+    for _ in range(3):  # twelve images for nine places
+        latest = F.normalize(torch.randn(crops * batch, width), dim=1)
+        vissls.update_emb_queue(latest)
+        queue.push(latest.chunk(crops)[:2])
+    torch.testing.assert_close(queue.embeddings, vissls.local_emb_queue)
+    queued = F.linear(queue.share(), weight)
+    vissls.use_queue = True
+    vissls.local_queue0.copy_(queued)
+    scores = (embeddings @ weight.T).requires_grad_()
+    loss, expected = SwAVLoss(crops)(scores, list(queued)), vissls(scores, 0)
+    torch.testing.assert_close(loss, expected)
+    gradients = [torch.autograd.grad(value, scores)[0] for value in (loss, expected)]
+    torch.testing.assert_close(*gradients)
+    assert not torch.allclose(loss, SwAVLoss(crops)(scores)), "the queue tells"
+
+
+def test_a_queue_knows_from_its_state_that_it_is_full() -> None:
+    full, fresh = SwAVQueue(4, 3), SwAVQueue(4, 3)
+    full.push([torch.randn(4, 3), torch.randn(4, 3)])
+    assert full.full()
+    assert not fresh.full()
+    fresh.load_state_dict(full.state_dict())
+    assert fresh.full()
+    with pytest.raises(ValueError, match="length=0"):
+        SwAVQueue(0, 3)
 
 
 def published_barlow(first: Tensor, second: Tensor, weight: float) -> Tensor:
