@@ -52,7 +52,9 @@ def _bars(axis: Any, group: Sequence[dict[str, Any]], reference: str) -> None:
         bars = axis.bar(spots, heights, 0.94 * width, color=_colour(name), label=CONTENDERS[name])
         axis.bar_label(bars, fmt="{:.2f}", fontsize=5.5, padding=1)
     axis.axhline(1.0, color="0.4", linewidth=0.8, linestyle=":", zorder=0)
-    axis.set_xticks(range(len(group)), [f"{c['setting']['side']} px" for c in group])
+    settings = [comparison["setting"] for comparison in group]
+    labels = [f"{s['side']} px\nbatch {s['batch']}" for s in settings]
+    axis.set_xticks(range(len(group)), labels, fontsize=8)
     axis.set_ylim(0, max(1.18, 1.12 * axis.dataLim.ymax))
     axis.set_xlim(-0.6, max(len(group), 2) - 0.4)
 
