@@ -35,6 +35,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "out_dim": ("method.out_dim",),
     "teacher_temperature": ("method.teacher_temperature", "method.warmup_teacher_temperature"),
     "num_prototypes": ("method.prototypes",),
+    "epsilon": ("method.epsilon",),
 }
 # From so many images on, an experiment keeps the length, batch and head that it was published with.
 PUBLISHED_FROM = 200_000

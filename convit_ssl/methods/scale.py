@@ -110,9 +110,9 @@ def scale_to_data(
         ``global_crop_scale`` for all; ``num_local_crops, local_crop_size,
         local_crop_scale`` for DINO and SwAV; ``momentum`` for DINO and MoCo v3;
         ``out_dim, teacher_temperature`` for DINO; ``num_prototypes`` for SwAV. Under 200,000
-        images also ``lr`` (per 256 images) and ``hidden_dim`` for all but SwAV, ``out_dim`` for
-        Barlow Twins, and for DINO ``use_bn, bottleneck_dim, koleo_weight, weight_decay_end,
-        drop_path_rate``.
+        images also ``lr`` (per 256 images) and ``hidden_dim``, ``out_dim`` for SwAV and Barlow
+        Twins, ``epsilon`` for SwAV, and for DINO ``use_bn, bottleneck_dim, koleo_weight,
+        weight_decay_end, drop_path_rate``.
 
     Raises:
         UserError: fewer than two images, no image size, an unknown override.
@@ -188,7 +188,7 @@ def _choose_crops(chooser: _Chooser, side: int, method: Method, budget: Budget |
         "global_crop_size", crop, f"the image's {side} pixels in whole patches, at most 224"
     )
     smallest = SMALLEST_GLOBAL_SHARE[method]
-    alone = bool(budget and budget.few_tokens and method == "dino")
+    alone = bool(budget and budget.few_tokens and method in MULTI_CROP)
     if alone and not chooser.overrides.get("num_local_crops"):
         smallest = 0.25  # the global crops have to differ by themselves
     chooser.pick("global_crop_scale", (smallest, 1.0), f"share of the image's area for {method}")
@@ -240,6 +240,12 @@ def _choose_for_width(chooser: _Chooser, method: Method, width: int) -> None:
     if method == "barlow_twins":
         out = min(8 * width, 8192)
         chooser.whole("out_dim", out, f"eight times the network's {width}, at most 8192")
+    if method == "swav":
+        prototypes = chooser.choices["num_prototypes"].value
+        assert not isinstance(prototypes, tuple)
+        out = max(min(width // 4, 128, int(prototypes) // 4), 1)
+        chooser.whole("out_dim", out, "a quarter of the network's width or of the prototypes")
+        chooser.pick("epsilon", 0.01, "0.05 as published leaves the assignments of few images even")
     if method == "dino":
         chooser.pick("use_bn", 1, "few images and a narrow network end in one output without it")
         chooser.whole("bottleneck_dim", min(width, 256), f"as the network's {width}, at most 256")

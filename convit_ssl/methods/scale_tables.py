@@ -100,6 +100,7 @@ SMALL_RUNS: dict[Method, SmallRun] = {
     # On digits (results/digits_methods_cpu_2026-11-26.md).
     "moco_v3": SmallRun(2e-3, 128),
     "barlow_twins": SmallRun(2e-3, 128),
+    "swav": SmallRun(2e-3, 128),
 }
 MEASURED_WIDTH = 128
 

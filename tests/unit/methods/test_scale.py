@@ -96,8 +96,16 @@ def test_every_method_gets_its_own_settings() -> None:
     names = {method: set(scale_to_data(4_900, 64, method)) for method in METHODS}
     assert names["moco_v3"] - names["simclr"] == {"momentum"}
     assert names["barlow_twins"] - names["simclr"] == {"out_dim"}
-    assert "num_prototypes" in names["swav"]
+    assert {"num_prototypes", "out_dim", "epsilon"} <= names["swav"]
     assert {"out_dim", "teacher_temperature"} <= names["dino"]
+
+
+@pytest.mark.parametrize("width", [32, 128, 384, 768])
+@pytest.mark.parametrize("images", [300, 4_900, 100_000, 1_281_167])
+def test_no_embedding_is_at_right_angles_to_all_prototypes(images: int, width: int) -> None:
+    chosen = values(scale_to_data(images, 64, "swav", width=width))
+    published = 128
+    assert int(str(chosen["num_prototypes"])) > int(str(chosen.get("out_dim", published)))
 
 
 def test_table_for_the_user() -> None:
