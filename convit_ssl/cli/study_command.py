@@ -31,7 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("kind", choices=("sample-efficiency", "ablation", "pretraining"))
     add("--data", required=True, help="a built-in data set, imagenet or folder")
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
-    add("--trunks", nargs="+", default=["convit_nano", "deit_nano"], help="not of the ablation")
+    add(
+        "--trunks",
+        nargs="+",
+        default=["convit_nano", "deit_nano"],
+        help="not of the ablation; resnet50 is VISSL's, for labels alone",
+    )
     add("--size", default="nano", help="of the ablation's networks: nano, tiny, small, base")
     add("--presets", nargs="+", default=["table3"], help="table3, gpsa-layers, locality")
     add("--methods", nargs="+", default=["dino", "simclr"], help="of pretraining")

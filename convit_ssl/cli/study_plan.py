@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 
 from convit_ssl.data import open_dataset
+from convit_ssl.engines.config import group_names
+from convit_ssl.engines.keys import hint
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import study
 from convit_ssl.models import VARIANTS
@@ -15,7 +17,8 @@ def plan(args: argparse.Namespace) -> study.Study:
     """The study that the arguments describe; checks what can be checked before it starts.
 
     Raises:
-        UserError: data that is not there, a batch that does not fit, unknown sizes or presets.
+        UserError: data that is not there, a batch that does not fit, unknown trunks, sizes or
+            presets.
     """
     settings = study.Settings(
         args.data,
@@ -27,6 +30,10 @@ def plan(args: argparse.Namespace) -> study.Study:
         tuple(args.set),
         args.images_per_class,
     )
+    for trunk in args.trunks:
+        if trunk not in (known := group_names("trunk")):
+            near = hint(trunk, known)
+            raise UserError(f"--trunks: unknown {trunk!r}{near} (there are: {', '.join(known)})")
     seeds = range(args.seeds)
     train = open_dataset(args.data, args.data_dir, "train", subset=whole(args))
     if not train.labelled:

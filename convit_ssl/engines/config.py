@@ -110,7 +110,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     if not any(choice.startswith("config=") for choice in choices):
         raise UserError(
             "no experiment given; write config=NAME, for example config=convit_dino "
-            f"(there are: {', '.join(_names('config'))})"
+            f"(there are: {', '.join(group_names('config'))})"
         )
     return choices, values
 
@@ -127,7 +127,8 @@ def _value(argument: str, text: str) -> Any:
     return text if override.is_sweep_override() else override.value()
 
 
-def _names(group: str) -> list[str]:
+def group_names(group: str) -> list[str]:
+    """What can be chosen from a group of configs/, sorted."""
     return sorted(path.stem for path in (experiments_dir() / group).glob("*.yaml"))
 
 
@@ -155,7 +156,7 @@ def _refuse_missing(file: str) -> None:
     """Name what a file's defaults list asks for in vain."""
     group, _, name = file.strip("/").rpartition("/")
     if group in GROUPS and group != "config":
-        names = _names(group)
+        names = group_names(group)
         raise UserError(
             f"unknown {group} {name!r}{hint(name, names)} (there are: {', '.join(names)})"
         ) from None
@@ -165,7 +166,7 @@ def _refuse_choice(overrides: Sequence[str], error: Exception) -> None:
     """Name the group whose choice is missing, and what there is to choose."""
     for override in overrides:
         group, _, name = override.lstrip("+").partition("=")
-        if group in GROUPS and name not in (names := _names(group)) and "/" not in name:
+        if group in GROUPS and name not in (names := group_names(group)) and "/" not in name:
             what = "experiment" if group == "config" else group
             raise UserError(
                 f"unknown {what} {name!r}{hint(name, names)} (there are: {', '.join(names)})"

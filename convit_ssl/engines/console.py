@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from convit_ssl.engines.plan import Plan
+from convit_ssl.models import ConViTConfig
 
 WIDTH = 100
 
@@ -72,12 +73,11 @@ class Screen:
 
 def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str, str]:
     """The screen of facts: data, model, views, schedule, machine, where outputs go."""
-    options, facts, trunk = plan.options, plan.facts, plan.trunk
+    options, facts = plan.options, plan.facts
     derived, optim, crops = options["derived"], options["optim"], options["crops"]
     height, width = facts["native_size"]
     colour = "grey" if facts["grey"] else "colour"
     subset = f", subset {facts['subset']}" if facts["subset"] else ""
-    grid = trunk.grid_size(*trunk.image_shape)
     local = f" + {crops['local_count']} x {crops['local_size']} px" if crops["local_count"] else ""
     steps = derived["steps_per_epoch"]
     decay = f"{optim['weight_decay']:g}"
@@ -87,8 +87,7 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         "data": f"{facts['name']}: {facts['images']:,} images, {facts['classes']} classes, "
         f"{height} x {width} {colour}{subset}, in {facts['folder']}",
         "model": f"{options['trunk']['variant']}: {parameters / 1e6:.1f} M parameters, "
-        f"patch {trunk.patch_size}, grid {grid[0]} x {grid[1]}, "
-        f"{trunk.num_gpsa_layers} of {trunk.depth} layers GPSA",
+        + _model_facts(plan.trunk),
         "views": f"{crops['global_count']} x {crops['global_size']} px{local}, "
         f"augment={options['augment']}",
         "method": _method_facts(options["method"]),
@@ -108,6 +107,14 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     if resumed_from:
         rows["resumed"] = resumed_from
     return rows
+
+
+def _model_facts(trunk: ConViTConfig | None) -> str:
+    if trunk is None:
+        return "VISSL's own"
+    height, width = trunk.grid_size(*trunk.image_shape)
+    layers = f"{trunk.num_gpsa_layers} of {trunk.depth} layers GPSA"
+    return f"patch {trunk.patch_size}, grid {height} x {width}, {layers}"
 
 
 def _method_facts(method: Mapping[str, Any]) -> str:

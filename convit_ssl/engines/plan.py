@@ -21,6 +21,9 @@ from convit_ssl.methods import Choice
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
 
 LABELLED = ("supervised", "linear")
+# VISSL's own trunks that the studies compare with, and their depth.
+RESNETS = {"resnet50": 50}
+VARIANT = "trunk.variant"
 
 
 @dataclass
@@ -31,7 +34,7 @@ class Plan:
         config: VISSL's whole configuration, resolved; ours is under ``config.CONVIT_SSL``.
         options: ours, resolved.
         placement: where the processes go.
-        trunk: the network.
+        trunk: the network; None for a CNN of VISSL's.
         choices: what was set from the data, with reasons.
         facts: the data in numbers, for the screen and the checkpoint.
         arguments: of the command line.
@@ -40,7 +43,7 @@ class Plan:
     config: dict[str, Any]
     options: dict[str, Any]
     placement: Placement
-    trunk: ConViTConfig
+    trunk: ConViTConfig | None
     choices: dict[str, Choice]
     facts: dict[str, Any]
     arguments: tuple[str, ...] = ()
@@ -55,6 +58,8 @@ def make_plan(composed: Composed) -> Plan:
     """
     tree = composed.tree
     _check_variant(tree)
+    if tree.trunk.variant in RESNETS:
+        _choose_resnet(tree, composed.explicit)
     placement = place(tree.run, tree.data.workers)
     tree.run.precision = choose_precision(tree.run.precision, placement.device)
     if tree.run.gradients not in ("fp32", "bf16"):
@@ -81,8 +86,8 @@ def make_plan(composed: Composed) -> Plan:
         "subset": tree.data.subset,
     }
     _derive(tree, placement, facts, labelled)
-    trunk = _trunk(tree)
-    if tree.method.name == "linear":
+    trunk = None if tree.trunk.variant in RESNETS else _trunk(tree)
+    if tree.method.name == "linear" and trunk is not None:
         _fit_probes(tree, trunk)
     try:
         OmegaConf.resolve(tree)
@@ -191,12 +196,36 @@ def _follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
 
 
 def _check_variant(tree: DictConfig) -> None:
+    name, known = tree.trunk.variant, [*VARIANTS, *RESNETS]
+    if name not in known:
+        near = hint(str(name), known)
+        raise UserError(f"unknown trunk.variant {name!r}{near} (there are: {', '.join(known)})")
+
+
+def _choose_resnet(tree: DictConfig, explicit: frozenset[str]) -> None:
+    """Have VISSL build its own trunk, for what it is there for and nothing else.
+
+    Raises:
+        UserError: an experiment or an option that needs a ConViT.
+    """
     name = tree.trunk.variant
-    if name not in VARIANTS:
+    if tree.method.name != "supervised" or tree.weights:
+        what = f"weights={tree.weights}" if tree.weights else tree.experiment
         raise UserError(
-            f"unknown trunk.variant {name!r}{hint(str(name), VARIANTS)} "
-            f"(there are: {', '.join(VARIANTS)})"
+            f"trunk={name} is the CNN that ConViT is compared with; it is trained from scratch by "
+            f"config=convit_supervised, and {what} needs a trunk of this project's"
         )
+    needing = {
+        "run.fsdp": tree.run.fsdp,
+        "run.grad_checkpointing": tree.run.grad_checkpointing,
+        "optim.layer_decay": tree.optim.layer_decay is not None,
+    }
+    needless = [key for key, asked in needing.items() if asked]
+    needless += sorted(key for key in explicit if key.startswith("trunk.") and key != VARIANT)
+    if needless:
+        raise UserError(f"trunk={name} has no {', '.join(needless)}; leave it out")
+    OmegaConf.update(tree, "config.MODEL.TRUNK.NAME", "resnet", force_add=True)
+    OmegaConf.update(tree, "config.MODEL.TRUNK.RESNETS.DEPTH", RESNETS[name], force_add=True)
 
 
 def _check_views(tree: DictConfig) -> None:
@@ -216,7 +245,9 @@ def _check_views(tree: DictConfig) -> None:
 
 
 def patch_size(tree: DictConfig) -> int:
-    """The patch of the trunk in pixels, its variant's unless it is given."""
+    """The patch of the trunk in pixels, its variant's unless it is given; 1 of a CNN."""
+    if tree.trunk.variant in RESNETS:
+        return 1
     return int(tree.trunk.patch_size or create_config(tree.trunk.variant).patch_size)
 
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from convit_ssl.analysis.training import write_summary
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
@@ -75,9 +77,12 @@ class Recorder:
             os.ftruncate(descriptor, size)
             raise
 
-    def write_locality(self, trunk: ConViT, figures: Mapping[str, Any], step: int) -> None:
-        """Gates, widths and non-locality for TensorBoard, with a picture of the heads."""
-        if not self.options.run.tensorboard:
+    def write_locality(self, trunk: nn.Module, figures: Mapping[str, Any], step: int) -> None:
+        """Gates, widths and non-locality for TensorBoard, with a picture of the heads.
+
+        A CNN, which the studies compare with, has none of them.
+        """
+        if not self.options.run.tensorboard or not isinstance(trunk, ConViT):
             return
         tables = {name: table for name, table in figures.items() if isinstance(table, list)}
         try:

@@ -10,8 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from convit_ssl.engines.placement import place
 from convit_ssl.methods import Choice, scale_to_data
 from convit_ssl.methods.scale import Budget, Value
-from convit_ssl.methods.scale_tables import Method
-from convit_ssl.models import ConViTConfig, create_config
+from convit_ssl.methods.scale_tables import MEASURED_WIDTH, Method
+from convit_ssl.models import VARIANTS, ConViTConfig, create_config
 
 # Name in methods/scale.py -> options that it sets.
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -71,7 +71,8 @@ def scale(
     if labelled or tree.optim.name != "adamw":
         explicit = explicit | {"optim.lr"}
     given = {name: _given(tree, keys) for name, keys in OPTIONS.items() if explicit & set(keys)}
-    width = _network(tree, 1).embed_dim
+    is_convit = tree.trunk.variant in VARIANTS
+    width = _network(tree, 1).embed_dim if is_convit else MEASURED_WIDTH
     rules = scale_to_data(images, size, method, width=width, labelled=labelled)
     overrides = cast("dict[str, Value]", {k: v for k, v in given.items() if k in rules})
     budget = (
@@ -83,6 +84,8 @@ def scale(
         if images >= PUBLISHED_FROM and name not in SIZE_OF_IMAGE:
             continue
         if labelled and name in ("global_crop_scale", "lr", "hidden_dim"):
+            continue
+        if name == "patch_size" and not is_convit:
             continue
         if name == "warmup_epochs" and not tree.optim.warmup_epochs:
             continue  # probes start at their rate, and their features do not move

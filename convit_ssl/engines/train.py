@@ -200,7 +200,7 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
     screen.line(f"done: {last}", style="bold")
     options, facts = plan.options, plan.facts
     where = f" --data-dir {options['data_dir']}" if options["data_dir"] else ""
-    following = [f"convit-ssl export {folder} --to safetensors"]
+    following = [f"convit-ssl export {folder} --to safetensors"] if plan.trunk else []
     if facts["classes"] > 1 and not options["derived"]["test_model"]:
         following.insert(0, f"convit-ssl knn {folder} --data {facts['name']}{where}")
     for words, command in zip(("next:", "     "), following, strict=False):
@@ -209,7 +209,7 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
 
 def _entry(plan: Plan) -> dict[str, Any]:
     """What a checkpoint says of its run."""
-    model = {**asdict(plan.trunk), "num_classes": 0}
+    model = {**asdict(plan.trunk), "num_classes": 0} if plan.trunk else {}
     return {
         "model": {k: list(v) if isinstance(v, tuple) else v for k, v in model.items()},
         "variant": plan.options["trunk"]["variant"],
@@ -266,7 +266,14 @@ def _count_parameters(plan: Plan) -> int:
     from convit_ssl.models import ConViT
 
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in ConViT(plan.trunk).parameters())
+        if plan.trunk is not None:
+            network: torch.nn.Module = ConViT(plan.trunk)
+        else:
+            from torchvision.models import get_model
+
+            network = get_model(plan.options["trunk"]["variant"])
+            network.fc = torch.nn.Identity()
+        return sum(parameter.numel() for parameter in network.parameters())
 
 
 def write_config(plan: Plan) -> None:

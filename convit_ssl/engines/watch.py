@@ -65,9 +65,11 @@ class Watch:
         return {} if frozen else self.heads(trunk)
 
     def heads(self, trunk: nn.Module) -> dict[str, Any]:
-        """Gates, places and non-locality of the heads; see `training_summary`."""
+        """Gates, places and non-locality of the heads, nothing of a CNN; see `training_summary`."""
+        if not isinstance(trunk, ConViT):
+            return {}
         self._open()
-        return training_summary(_convit(trunk), self._pictures())
+        return training_summary(trunk, self._pictures())
 
     @torch.no_grad()
     def look(self, trunk: nn.Module) -> dict[str, Any]:
@@ -153,12 +155,14 @@ class Watch:
             generator=torch.Generator().manual_seed(0),
             timeout=patience if workers else 0,
         )
+        is_vissls = hasattr(trunk, "_feature_blocks")  # its ResNet asks which features
+        names = (["flatten"],) if is_vissls else ()
         features: list[Tensor] = []
         batches = iter(loader)
         try:
             for batch, _, _ in batches:
                 with self.autocast():
-                    out = trunk(batch.to(self.device))
+                    out = trunk(batch.to(self.device), *names)
                 features.append((out[0] if isinstance(out, list) else out).float().cpu())
         except RuntimeError as error:
             if not workers or "timed out" not in str(error):
@@ -173,8 +177,3 @@ class Watch:
         finally:
             end_workers([batches])
         return torch.cat(features) if features else torch.empty(0)
-
-
-def _convit(trunk: nn.Module) -> ConViT:
-    assert isinstance(trunk, ConViT)
-    return trunk

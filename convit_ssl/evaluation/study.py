@@ -110,14 +110,16 @@ class Run:
         return [*words, *arm.overrides, *self._given()]
 
     def _given(self) -> list[str]:
-        """The user's further settings, as far as they are for this run's experiment."""
-        found = []
+        """The user's further settings, as far as they are for this run's experiment and network."""
+        found: list[str] = []
         for word in self.settings.overrides:
             experiment, colon, rest = word.partition(":")
             if not colon or "=" in experiment:
                 found.append(word)
             elif experiment == self.arm.config:
                 found.append(rest)
+        if self.arm.trunk.startswith("resnet"):  # a CNN has no patches and the like
+            found = [word for word in found if not word.startswith("trunk.")]
         return found
 
     def command(self, folder: Path) -> list[str]:

@@ -48,6 +48,7 @@ def test_dry_run_prints_commands(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("sample-efficiency --data digits --batch-size 64", "use --batch-size 50 or less"),
         ("sample-efficiency --data digitz", "digitz"),
+        ("sample-efficiency --data digits --trunks resnet", "--trunks: unknown 'resnet'"),
         ("sample-efficiency --data digits --weights convit_nano=absent", "found 'convit_nano=abs"),
         ("ablation --data digits --size giant", "use nano, tiny, small or base"),
         ("ablation --data digits --presets table9", "table3, gpsa-layers and locality"),

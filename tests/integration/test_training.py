@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from convit_ssl.cli.main import main
+from convit_ssl.errors import UserError
+from convit_ssl.export import load_trunk
 from tests.quick_run import Run
 
 pytestmark = pytest.mark.slow
@@ -131,6 +133,22 @@ def test_labelled_experiments_train_and_are_tested(
     assert [line["epoch"] for line in tests] == [1, 2]
     assert all(0 < line["top1"] <= line["top5"] <= 1 for line in tests)
     assert "val top1" in run.text()
+
+
+def test_vissls_cnn_trains_and_says_that_it_is_none_of_ours(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    few = "optim.epochs=2 optim.batch_size=8 optim.lr=1e-2 run.threads=1 data.subset=per_class=2"
+    words = f"config=convit_supervised data=digits trunk=resnet50 run=cpu {few}"
+    run.arguments = [*words.split(), f"run.root={tmp_path}", "run.name=run", "watch.every=2"]
+    assert run.complete() == 0, run.text()
+    assert "resnet50: 23.5 M parameters, VISSL's own" in run.text()
+    assert "convit-ssl export" not in run.text()
+    assert all(math.isfinite(loss) for loss in run.losses())
+    last = run.epochs()[-1]
+    assert 0 <= last["knn"] <= 1, "features of a CNN are looked at as any others"
+    assert "gates" not in last
+    with pytest.raises(UserError, match=r"holds no ConViT: .*_feature_blocks"):
+        load_trunk(run.folder)
 
 
 def test_probes_by_vissl_and_on_stored_features_agree(trained: Run, tmp_path: Path) -> None:

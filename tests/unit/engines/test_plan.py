@@ -125,3 +125,40 @@ def test_a_teacher_decides_among_the_same_classes(classes: int, words: str, tmp_
 def test_tests_on_val_are_at_least_an_epoch_apart() -> None:
     with pytest.raises(UserError, match=r"method.test_every=0: .* at least 1"):
         plan("method.test_every=0", config="convit_supervised")
+
+
+def cnn(*options: str, config: str = "convit_supervised") -> Plan:
+    words = [f"config={config}", "data=digits", "run=cpu", "trunk=resnet50", *options]
+    return make_plan(compose_experiment(words))
+
+
+def test_vissl_builds_the_cnn_of_the_comparison() -> None:
+    made = cnn()
+    assert made.trunk is None
+    trunk = made.config["MODEL"]["TRUNK"]
+    assert (trunk["NAME"], trunk["RESNETS"]["DEPTH"]) == ("resnet", 50)
+    assert "patch_size" not in made.choices
+    assert made.options["crops"]["global_size"] == 8
+    by_variant = make_plan(
+        compose_experiment(
+            ["config=convit_supervised", "data=digits", "run=cpu", "trunk.variant=resnet50"]
+        )
+    )
+    assert by_variant.config["MODEL"]["TRUNK"]["NAME"] == "resnet"
+
+
+@pytest.mark.parametrize(
+    ("options", "config", "message"),
+    [
+        ((), "convit_dino", "convit_dino needs a trunk of this project's"),
+        (("trunk.patch_size=4",), "convit_supervised", "has no trunk.patch_size; leave it out"),
+        (("optim.layer_decay=0.7",), "convit_supervised", "has no optim.layer_decay"),
+        (("run.grad_checkpointing=true",), "convit_supervised", "has no run.grad_checkpointing"),
+        (("weights=runs/x",), "convit_finetune", "weights=runs/x needs a trunk of this project's"),
+    ],
+)
+def test_what_needs_a_convit_is_refused_of_a_cnn(
+    options: tuple[str, ...], config: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        cnn(*options, config=config)

@@ -101,6 +101,15 @@ def test_command_of_a_run() -> None:
     assert not any("subset" in word for word in tuned)
 
 
+def test_a_cnn_is_spared_the_options_of_the_others() -> None:
+    settings = Settings("digits", overrides=("trunk.patch_size=2", "optim.lr=1e-2"))
+    runs = sample_efficiency(["convit_nano", "resnet50"], settings, [1.0], [0]).runs
+    given = {run.arm.trunk: run.overrides() for run in runs}
+    assert "trunk.patch_size=2" in given["convit_nano"]
+    assert [word for word in given["resnet50"] if word.startswith("trunk")] == ["trunk=resnet50"]
+    assert "optim.lr=1e-2" in given["resnet50"]
+
+
 def test_only_seeds_may_differ_in_an_average() -> None:
     runs = sample_efficiency(["convit_nano", "deit_nano"], SETTINGS, [0.1, 1.0], [0, 1]).runs
     groups = {(run.arm.name, run.fraction): set() for run in runs}
