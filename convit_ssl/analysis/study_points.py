@@ -130,7 +130,10 @@ def _parameters(model: str) -> int | None:
     import torch
 
     from convit_ssl.models import VARIANTS, create_model
+    from convit_ssl.models.cnn import RESNETS, count_cnn_parameters
 
+    if model in RESNETS:
+        return count_cnn_parameters(model)
     if model not in VARIANTS:
         return None
     with torch.device("meta"):

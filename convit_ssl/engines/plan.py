@@ -19,10 +19,9 @@ from convit_ssl.engines.scaling import scale
 from convit_ssl.errors import UserError
 from convit_ssl.methods import Choice
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
+from convit_ssl.models.cnn import RESNETS
 
 LABELLED = ("supervised", "linear")
-# VISSL's own trunks that the studies compare with, and their depth.
-RESNETS = {"resnet50": 50}
 VARIANT = "trunk.variant"
 
 

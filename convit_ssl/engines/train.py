@@ -35,6 +35,7 @@ from convit_ssl.engines.signals import RunFailure, SignalBox, Stopped
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.results import commit, hardware
+from convit_ssl.models.cnn import count_cnn_parameters
 
 CHECKPOINTS = "checkpoints"
 LOST_PEER = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Broken pipe")
@@ -265,15 +266,10 @@ def _read_state(path: Path) -> dict[str, Any]:
 def _count_parameters(plan: Plan) -> int:
     from convit_ssl.models import ConViT
 
+    if plan.trunk is None:
+        return count_cnn_parameters(plan.options["trunk"]["variant"])
     with torch.device("meta"):
-        if plan.trunk is not None:
-            network: torch.nn.Module = ConViT(plan.trunk)
-        else:
-            from torchvision.models import get_model
-
-            network = get_model(plan.options["trunk"]["variant"])
-            network.fc = torch.nn.Identity()
-        return sum(parameter.numel() for parameter in network.parameters())
+        return sum(parameter.numel() for parameter in ConViT(plan.trunk).parameters())
 
 
 def write_config(plan: Plan) -> None:
