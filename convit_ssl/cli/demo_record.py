@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convit_ssl.evaluation.results import commit, hardware, versions, write_json
+from convit_ssl.evaluation.results import commit, hardware, versions, without_home, write_json
 
 
 def write(stem: str, results: Mapping[str, list[Any]], folder: Path, seconds: float) -> None:
@@ -30,7 +30,7 @@ def write(stem: str, results: Mapping[str, list[Any]], folder: Path, seconds: fl
         "versions": versions(),
         "hardware": hardware(),
     }
-    run = json.loads((folder / "result.json").read_text())
+    run = without_home(json.loads((folder / "result.json").read_text()))
     write_json({**about, "results": results, "run": run}, f"{stem}.json")
     Path(f"{stem}.md").write_text(page(about, results))
     print(f"written: {stem}.json, {stem}.md")

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -113,7 +114,7 @@ def result_row(
         "kind": kind,
         "name": name,
         **figure,
-        **about,
+        **without_home(about),
         "settings": dict(settings),
         "settings_hash": hash_json(settings),
         "fingerprint": dict(fingerprint),
@@ -123,6 +124,18 @@ def result_row(
         "time": now(),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
+
+
+def without_home(value: Any) -> Any:
+    """The same with ~ in place of the home folder: results are shown to others."""
+    if isinstance(value, Mapping):
+        return {key: without_home(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_home(item) for item in value]
+    home = str(Path.home())
+    if isinstance(value, str) and home != "/":
+        return re.sub(rf"(?<![\w/]){re.escape(home)}(?=/|$)", "~", value)
+    return value
 
 
 def write_json(value: Any, path: str | Path) -> None:

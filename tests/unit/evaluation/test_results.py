@@ -117,6 +117,19 @@ def test_commit_tells_changes_of_the_source_from_new_results(tmp_path: Path) -> 
     assert commit(figures.parent) is None, "a package within somebody else's repository"
 
 
+def test_results_do_not_say_whose_machine_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    known = {
+        "folder": "/home/ada/.cache/digits",
+        "also": ["x=/home/ada", "/home/adam", "/a/home/ada"],
+    }
+    row_ = result_row("knn", "n", {}, {}, {}, provenance=known, seed=0)
+    assert row_["provenance"] == {
+        "folder": "~/.cache/digits", "also": ["x=~", "/home/adam", "/a/home/ada"]
+    }  # fmt: skip
+    assert row_["seed"] == 0
+
+
 def test_table_has_a_line_per_result() -> None:
     console = Console(width=80, record=True, file=io.StringIO())
     made = [row(0.5, 0, interval_95=[0.4, 0.6], details={"k=10": "49.0"}), row(0.6, 1)]
