@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convit_ssl import __version__
+from convit_ssl.machine import available_cores
 
 SUMMARY = "versions, devices and known problems of this installation"
 EXAMPLE = "convit-ssl doctor"
@@ -85,7 +86,7 @@ def _classy_vision() -> str:
 def _devices() -> Iterator[tuple[str, str, str | None]]:
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     yield "cpu", f"{cores} cores, {torch.get_num_threads()} threads of PyTorch", None
     if not torch.cuda.is_available():
         yield "gpu", "none that PyTorch can use; run=cpu", None

@@ -29,6 +29,7 @@ from convit_ssl.evaluation.tokens import (
     pixel_transform,
 )
 from convit_ssl.export import load_trunk
+from convit_ssl.machine import available_cores
 from convit_ssl.models import ConViT, create_model
 
 CHECKPOINT = (
@@ -188,7 +189,7 @@ def _workers(args: argparse.Namespace, images: int) -> int:
     if args.workers is not None:
         return int(args.workers)
     # Starting workers costs more than a few thousand small images do.
-    cores = (os.cpu_count() or 1) // max(1, args.processes)
+    cores = available_cores() // max(1, args.processes)
     return 0 if images < 5000 or cores < 2 else min(8, cores)
 
 

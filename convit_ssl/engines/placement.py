@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from convit_ssl.errors import UserError
+from convit_ssl.machine import available_cores
 
 MOST_WORKERS = 8
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -75,7 +76,7 @@ def place(run: Any, workers: int | None = None) -> Placement:
         )
     if nodes < 1 or processes < 1:
         raise UserError(f"run.nodes={nodes} and run.processes={processes} must be at least 1")
-    cores = max(len(os.sched_getaffinity(0)) // processes, 1)
+    cores = max(available_cores() // processes, 1)
     threads = run.threads or (cores if device == "cpu" else max(cores // 2, 1))
     if workers is not None and workers < 0:
         raise UserError(f"data.workers={workers} must be at least 0; 0 loads in the same process")

@@ -22,6 +22,7 @@ from rich.table import Table
 from convit_ssl import __version__
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.fingerprint import hash_json
+from convit_ssl.machine import available_cores
 
 PACKAGES = ("torch", "torchvision", "timm", "vissl", "numpy", "scikit-learn", "pillow")
 FORMAT = 1
@@ -73,9 +74,7 @@ def hardware() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": available_cores(),
         "gpus": gpus,
         "system": platform.system(),
     }

@@ -16,6 +16,7 @@ from typing import Any
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.results import commit, hardware, now, versions, write_json
 from convit_ssl.evaluation.study import Run, Study
+from convit_ssl.machine import available_cores
 
 RECORD = "study_run.json"
 RESULT = "result.json"
@@ -212,7 +213,7 @@ def _share(slot: int, jobs: int) -> dict[str, str]:
     """This run's part of the machine: threads, and one of several GPUs."""
     import torch
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = available_cores()
     share = {"OMP_NUM_THREADS": str(max(1, (cores or 1) // jobs))} if jobs > 1 else {}
     gpus = torch.cuda.device_count()
     if gpus > 1 and jobs > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
