@@ -23,9 +23,12 @@ METHODS = {
     "convit_moco_v3": ("method.hidden_dim=32", "method.out_dim=16"),
     # Its head shifts nothing but the mean that batch norm takes away: the gradient of the trunk's
     # last bias is rounding alone, which AdamW would make as large as any other.
-    "convit_swav": ("method.hidden_dim=32", "method.prototypes=32", "optim.name=sgd"),
+    "convit_swav": (
+        "method.hidden_dim=32", "method.prototypes=32", "optim.name=sgd",
+        "method.queue_length=150", "method.queue_start_epoch=1",
+    ),
     "convit_supervised": (),
-}
+}  # fmt: skip
 
 
 @pytest.mark.slow
