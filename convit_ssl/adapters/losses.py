@@ -160,6 +160,8 @@ class VisslSwAVLoss(MethodLoss):
         super().__init__()
         crops = global_crops + local_crops
         self.swav = SwAVLoss(crops, global_crops, temperature, epsilon, sinkhorn_iterations)
+        if queue_length < 0:
+            raise ValueError(f"queue_length={queue_length}: give the images to hold, or 0 for none")
         self.freeze_prototypes_epochs = freeze_prototypes_epochs
         self.queue_length = queue_length
         self.queue_start_epoch = queue_start_epoch
@@ -201,7 +203,7 @@ class VisslSwAVLoss(MethodLoss):
         prototypes: Any = head.prototypes.weight
         if hasattr(prototypes, "full_tensor"):  # a share of FSDP
             prototypes = prototypes.full_tensor()
-        return list(nn.functional.linear(queue.share(), prototypes))
+        return list(F.linear(queue.share(), prototypes))
 
     def on_gradients(self, student: nn.Module, progress: Progress) -> None:
         """Hold the prototypes for the first epochs."""

@@ -12,6 +12,7 @@ from typing import Any
 from classy_vision.losses import ClassyLoss
 from torch import Tensor, nn
 
+from convit_ssl.errors import UserError
 from convit_ssl.methods import CosineSchedule, build_teacher, update_teacher
 
 
@@ -43,8 +44,16 @@ class MethodLoss(ClassyLoss):  # type: ignore[misc]
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MethodLoss:
-        """From a section of ``LOSS``; every key but the name is an argument."""
-        return cls(**{key: value for key, value in config.items() if key != "name"})
+        """From a section of ``LOSS``; every key but the name is an argument.
+
+        Raises:
+            UserError: an argument out of its range.
+        """
+        arguments = {key: value for key, value in config.items() if key != "name"}
+        try:
+            return cls(**arguments)
+        except ValueError as error:
+            raise UserError(f"method: {error}") from None
 
     def attach(self, student: nn.Module) -> None:
         """See the student once it is built, before a checkpoint is loaded."""

@@ -1,8 +1,10 @@
 """SwAV's queue, through VISSL's task."""
 
+import pytest
 import torch
 
 from convit_ssl.adapters.method_loss import Progress
+from convit_ssl.errors import UserError
 
 SMALL = (
     "trunk.embed_dim=32", "trunk.depth=3", "trunk.num_gpsa_layers=2", "trunk.patch_size=4",
@@ -51,3 +53,15 @@ def test_only_steps_that_are_taken_fill_the_queue(build_task) -> None:  # type: 
     torch.testing.assert_close(norms[:, :6], torch.ones(2, 6), rtol=1e-2, atol=0)
     assert not norms[:, 6:].any()
     assert {"queue.embeddings", "queue.seen"} <= set(task.base_loss.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("method.queue_length=-3", "method: queue_length=-3: give the images to hold, or 0"),
+        ("method.temperature=0", "method: temperature=0"),
+    ],
+)
+def test_values_out_of_range_are_named(build_task, option: str, message: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UserError, match=message):
+        build_task("convit_swav", *SMALL, option)
