@@ -22,7 +22,6 @@ from convit_ssl.models import VARIANTS, ConViTConfig, create_config
 from convit_ssl.models.cnn import RESNETS
 
 LABELLED = ("supervised", "linear")
-VARIANT = "trunk.variant"
 
 
 @dataclass
@@ -220,7 +219,9 @@ def _choose_resnet(tree: DictConfig, explicit: frozenset[str]) -> None:
         "optim.layer_decay": tree.optim.layer_decay is not None,
     }
     needless = [key for key, asked in needing.items() if asked]
-    needless += sorted(key for key in explicit if key.startswith("trunk.") and key != VARIANT)
+    needless += sorted(
+        key for key in explicit if key.startswith("trunk.") and key != "trunk.variant"
+    )
     if needless:
         raise UserError(f"trunk={name} has no {', '.join(needless)}; leave it out")
     OmegaConf.update(tree, "config.MODEL.TRUNK.NAME", "resnet", force_add=True)
