@@ -32,8 +32,8 @@ def run(args: argparse.Namespace) -> int:
     started = time.time()
     folder = str(args.out)
     _step("1/5  pretrain without labels")
-    pace = f"optim.epochs={args.epochs}", f"watch.every={max(args.epochs // 6, 1)}"
-    _call("train", *OVERRIDES, *pace, f"run.dir={folder}", "run.overwrite=true", *args.overrides)
+    length = f"optim.epochs={args.epochs}"
+    _call("train", *OVERRIDES, length, f"run.dir={folder}", "run.overwrite=true", *args.overrides)
     results = {}
     for number, kind in ((2, "knn"), (3, "linear")):
         _step(f"{number}/5  {kind}, beside raw pixels and the untrained network")

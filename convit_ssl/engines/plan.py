@@ -64,6 +64,9 @@ def make_plan(composed: Composed) -> Plan:
         raise UserError(f"run.gradients={tree.run.gradients!r}: use fp32 or bf16")
     if tree.run.fsdp:
         _check_fsdp(tree)
+    for key, least in (("every", 0), ("knn_k", 1), ("knn_images", 1)):
+        if tree.watch[key] is not None and tree.watch[key] < least:
+            raise UserError(f"watch.{key}={tree.watch[key]}: give {least} or more, or leave it out")
     train = _open_train(tree)
     labelled = tree.method.name in LABELLED
     if labelled:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +24,14 @@ from convit_ssl.methods import effective_rank, feature_std
 from convit_ssl.models import ConViT
 
 RANK_IMAGES = 2000  # enough for the rank of a few hundred channels
-LOOKS = 20
+# An image that is looked at takes an eighth of the time of one that is trained on: it has one view
+# and no backward pass. One look in eight images trained on keeps looking under 2 % of the time.
+LOOKED_AT = 1 / 8
+LOOKS = 20  # at most
+SAMPLED_FOR = 10  # looks that the sample of images is made for
+BANK = (1000, 20_000)  # images of train at least and at most, where there are as many
+LEAST_VAL = 500
+VAL_SHARE = 1 / 4
 LONGEST_BATCH = 256
 SMALLEST_FOR_WORKERS = 96  # pixels; below, decoding takes less than starting a worker
 WORKER_PATIENCE = 120.0  # seconds that a look waits for a batch
@@ -29,7 +39,10 @@ NONLOCALITY_IMAGES = 8  # each costs one pass with dense attention maps
 
 
 class Watch:
-    """Looks at a trunk on a fixed part of train, and on val where there is one.
+    """Looks at a trunk on a fixed part of train, and of val where there is one.
+
+    How many images and how often follow from the images trained on, so that it takes under 2 %
+    of the time, unless the options say otherwise.
 
     Args:
         options: the experiment's options.
@@ -43,16 +56,32 @@ class Watch:
         self.autocast = autocast
         self._bank: ImageFiles | None = None
         self._val: ImageFiles | None = None
-        self._rows: np.ndarray[Any, Any] | None = None
+        self._bank_rows = self._val_rows = np.arange(0)
         self.workers_hung = False
 
     def due(self, epoch: int) -> bool:
         """Whether to look after this many epochs: the last one always, unless never."""
-        every, epochs = self.options.watch.every, self.options.optim.epochs
-        if every == 0:
+        if self.options.watch.every == 0:
             return False
-        every = every or max(epochs // LOOKS, 1)
-        return bool(epoch % every == 0 or epoch == epochs)
+        return epoch % self.every == 0 or epoch == self.options.optim.epochs
+
+    @cached_property
+    def every(self) -> int:
+        """Epochs between two looks."""
+        given, epochs = self.options.watch.every, int(self.options.optim.epochs)
+        if given is not None:
+            return int(given)
+        looks = min(LOOKS, epochs)
+        if not self.options.derived.test_model:  # there it is at the heads alone
+            self._open()
+            allowed = self._images_allowed() / (len(self._bank_rows) + len(self._val_rows))
+            looks = min(max(int(allowed), 2), looks)
+        return math.ceil(epochs / looks)
+
+    def _images_allowed(self) -> float:
+        """How many may be looked at in the whole run."""
+        assert self._bank is not None
+        return float(self.options.optim.epochs * len(self._bank) * LOOKED_AT)
 
     def figures(self, trunk: nn.Module) -> dict[str, Any]:
         """What is due: a whole look, or by default where labels are learned the heads alone.
@@ -80,10 +109,10 @@ class Watch:
             ``knn`` in 0..1 where train and val have labels.
         """
         self._open()
-        assert self._bank is not None and self._rows is not None
+        assert self._bank is not None
         was_training = trunk.training
         trunk.eval()
-        bank = self._features(trunk, self._bank, self._rows)
+        bank = self._features(trunk, self._bank, self._bank_rows)
         # On the CPU whatever the device: a few thousand rows, and no wait for a kernel.
         sample = bank[:RANK_IMAGES]
         figures: dict[str, Any] = {
@@ -92,11 +121,12 @@ class Watch:
             **self.heads(trunk),
         }
         if self._val is not None:
-            val = self._features(trunk, self._val, np.arange(len(self._val)))
-            targets = np.asarray(self._bank.targets)[self._rows]
+            val = self._features(trunk, self._val, self._val_rows)
+            targets = np.asarray(self._bank.targets)[self._bank_rows]
+            val_targets = np.asarray(self._val.targets)[self._val_rows]
             result = evaluate_knn(
                 FeatureSet(bank, targets, classes=self._bank.classes),
-                FeatureSet(val, np.asarray(self._val.targets), classes=self._val.classes),
+                FeatureSet(val, val_targets, classes=self._val.classes),
                 ks=(min(self.options.watch.knn_k, len(targets)),),
                 device=self.device,
             )
@@ -106,8 +136,8 @@ class Watch:
 
     def _pictures(self) -> Tensor:
         """The images that non-locality is measured on, the same every time."""
-        assert self._bank is not None and self._rows is not None
-        chosen = [self._bank[int(row)][0] for row in self._rows[:NONLOCALITY_IMAGES]]
+        assert self._bank is not None
+        chosen = [self._bank[int(row)][0] for row in self._bank_rows[:NONLOCALITY_IMAGES]]
         return torch.stack(chosen).to(self.device)
 
     def _open(self) -> None:
@@ -117,14 +147,28 @@ class Watch:
         transform = evaluation_transform(self.options.crops.global_size)
         source = data.name, self.options.data_dir
         self._bank = open_dataset(*source, "train", transform, subset=data.subset)
-        most = min(self.options.watch.knn_images, len(self._bank))
-        chosen = np.random.default_rng(0).choice(len(self._bank), most, replace=False)
-        self._rows = np.sort(chosen)
         if self._bank.labelled:
-            try:
+            with contextlib.suppress(UserError):  # pretraining needs no val
                 self._val = open_dataset(*source, "val", transform, subset=data.subset)
-            except UserError:  # pretraining needs no val
-                self._val = None
+        self._choose_rows()
+
+    def _choose_rows(self) -> None:
+        assert self._bank is not None
+        val_images = 0 if self._val is None else len(self._val)
+        bank, val = self._sizes(val_images)
+        self._bank_rows = _sample(len(self._bank), bank)
+        self._val_rows = _sample(val_images, val)
+
+    def _sizes(self, val_images: int) -> tuple[int, int]:
+        """Images of train and of val in a look, before there may be fewer."""
+        watch, epochs = self.options.watch, self.options.optim.epochs
+        if watch.knn_images is not None:
+            return int(watch.knn_images), val_images
+        looks = epochs / watch.every if watch.every else min(SAMPLED_FOR, epochs)
+        images = self._images_allowed() / max(looks, 1)
+        least, most = BANK
+        bank = min(max(int(images * (1 - VAL_SHARE)), least), most)
+        return bank, max(int(images * VAL_SHARE), LEAST_VAL)
 
     def _features(self, trunk: nn.Module, images: ImageFiles, rows: np.ndarray[Any, Any]) -> Tensor:
         """Class tokens (N, D) of some images, in their order, in every process."""
@@ -177,3 +221,9 @@ class Watch:
         finally:
             end_workers([batches])
         return torch.cat(features) if features else torch.empty(0)
+
+
+def _sample(images: int, wanted: int) -> np.ndarray[Any, Any]:
+    """Rows of some of the images, in order, the same every time."""
+    chosen = np.random.default_rng(0).choice(images, min(wanted, images), replace=False)
+    return np.sort(chosen)

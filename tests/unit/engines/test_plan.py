@@ -90,6 +90,8 @@ def test_probes_take_features_that_the_network_has(depth: int, features: list[st
         (("crops.local_count=2", "crops.local_size=6"), ["crops.local_size=6"]),
         (("trunk.num_heads=5",), ["trunk", "5"]),
         (("augment=none",), ["augment"]),
+        (("watch.every=-1",), ["watch.every=-1", "0 or more"]),
+        (("watch.knn_images=0",), ["watch.knn_images=0", "1 or more"]),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(options: tuple[str, ...], words: list[str]) -> None:

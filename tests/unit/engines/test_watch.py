@@ -51,3 +51,47 @@ def test_a_worker_that_fails_is_an_error() -> None:
     assert not look.workers_hung
     # While the error is still held. A worker left behind would keep the process from ending.
     assert raised.tb and not multiprocessing.active_children()
+
+
+def resized(images: int, val: int, epochs: int, **watching: int | None) -> Watch:
+    """A watch on so many images, which are not opened."""
+    options = SimpleNamespace(
+        derived=SimpleNamespace(test_model=False),
+        optim=SimpleNamespace(epochs=epochs),
+        watch=SimpleNamespace(**{"every": None, "knn_images": None, **watching}),
+    )
+    look = Watch(options, torch.device("cpu"), contextlib.nullcontext)
+    look._bank, look._val = range(images), range(val)  # type: ignore[assignment]
+    look._choose_rows()
+    return look
+
+
+@pytest.mark.parametrize(
+    ("images", "val", "epochs"),
+    [(1000, 797, 56), (3920, 980, 77), (60_000, 10_000, 10), (1_281_167, 50_000, 100)],
+)
+def test_looks_are_few_enough_to_cost_little(images: int, val: int, epochs: int) -> None:
+    look = resized(images, val, epochs)
+    looks = [epoch for epoch in range(1, epochs + 1) if look.due(epoch)]
+    looked_at = len(looks) * (len(look._bank_rows) + len(look._val_rows))
+    assert 2 <= len(looks) <= watch.LOOKS
+    assert looks[-1] == epochs
+    assert looked_at <= images * epochs * watch.LOOKED_AT
+
+
+def test_a_sample_is_large_enough_to_tell_something_and_the_same_every_time() -> None:
+    small = resized(300, 40, 5)
+    assert small._bank_rows.tolist() == list(range(300))
+    assert small._val_rows.tolist() == list(range(40))
+    large = resized(100_000, 50_000, 1)
+    assert (len(large._bank_rows), len(large._val_rows)) == (9375, 3125)
+    assert large._bank_rows.tolist() == resized(100_000, 50_000, 1)._bank_rows.tolist()
+    assert len(set(large._bank_rows.tolist())) == 9375
+    assert not len(resized(300, 0, 5)._val_rows)
+
+
+def test_what_is_given_wins() -> None:
+    look = resized(60_000, 10_000, 10, every=3, knn_images=20_000)
+    assert [epoch for epoch in range(1, 11) if look.due(epoch)] == [3, 6, 9, 10]
+    assert (len(look._bank_rows), len(look._val_rows)) == (20_000, 10_000)
+    assert not resized(1000, 0, 4, every=0).due(4)
