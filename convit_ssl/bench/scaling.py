@@ -41,6 +41,8 @@ def growth(
         setting = models.Setting(size, side, 1, dtype, "forward", False, device, clock, threads)
         for row in models.compare_times(setting, GROWING, repeats):
             rows[row[0]].append(1e3 * row[1].median)
+        latest = "  ".join(f"{name} {times[-1]:.1f} ms" for name, times in rows.items())
+        print(f"{size}, {side:>4} px  {latest}", flush=True)
     half = len(sides) // 2
     exponents = {name: _slope(sides[half:], times[half:]) for name, times in rows.items()}
     setting_json = {"size": size, "sides": list(sides), "dtype": dtype, "device": device}
@@ -88,6 +90,7 @@ def processes(
         arguments = (count, _free_port(), size, side, batch, device, repeats, queue)
         spawn(_worker, arguments, nprocs=count)
         seconds, without = queue.get()
+        print(f"{count} processes  {1e3 * seconds:.0f} ms a step", flush=True)
         rows.append({"processes": count, "seconds": seconds, "without": without})
     setting = {"size": size, "side": side, "batch": batch, "device": device}
     return {"processes": setting, "rows": rows}
