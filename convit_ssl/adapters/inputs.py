@@ -123,7 +123,7 @@ class TaskInputs:
         target = target.to(self.device, non_blocking=True)
         moved = self._finished(views)
         if training and self.mixup is not None:
-            moved, target = self.mixup(moved, target)
+            moved, target = mix(self.mixup, moved, target)
         return moved, target
 
     def _finished(self, views: Any) -> Any:
@@ -235,6 +235,30 @@ def build_mixup(options: Any) -> Any:
         label_smoothing=method.smoothing,
         num_classes=options.derived.num_classes,
     )
+
+
+def mix(mixup: Any, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """A batch in which pairs of images are mixed, as timm does it; the odd one stays as it is.
+
+    Args:
+        mixup: timm's, which mixes an image with its mirror in the batch.
+        images: (B, C, H, W).
+        target: (B,) classes.
+
+    Returns:
+        Images as they were shaped, and shares of the classes, (B, K).
+    """
+    from timm.data.mixup import mixup_target
+
+    pairs = len(images) // 2 * 2
+    if pairs == len(images):
+        mixed, shares = mixup(images, target)
+        return mixed, shares
+    alone = mixup_target(target[pairs:], mixup.num_classes, 1.0, mixup.label_smoothing)
+    if pairs == 0:
+        return images, alone
+    mixed, shares = mixup(images[:pairs], target[:pairs])
+    return torch.cat([mixed, images[pairs:]]), torch.cat([shares, alone])
 
 
 def process_rank() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,14 +27,25 @@ if TYPE_CHECKING:
 _MARKERS = "os^D"
 
 
+_OWN_NAMES = re.compile(
+    r"(training|nonlocality|(gates|heads|attention_\d+|features|confusion|attribution)(_\d+)?)\.png"
+)
+
+
 def write_figures(summaries: Sequence[RunSummary], folder: Path) -> list[Path]:
-    """Draw what the runs have; figures of one run carry its number when there are several."""
+    """Draw what the runs have; figures of one run carry its number when there are several.
+
+    Figures that an earlier report left there, of runs that are not in this one, are removed.
+    """
     written = [save_figure(figure, folder / f"{name}.png") for name, figure in _shared(summaries)]
     for number, summary in enumerate(summaries, start=1):
         suffix = f"_{number}" if len(summaries) > 1 else ""
         written += [
             save_figure(figure, folder / f"{name}{suffix}.png") for name, figure in _single(summary)
         ]
+    for path in set(folder.glob("*.png")) - set(written):
+        if _OWN_NAMES.fullmatch(path.name):
+            path.unlink()
     return written
 
 
@@ -185,7 +197,9 @@ def nonlocality_figure(summaries: Sequence[RunSummary]) -> Figure | None:
         depth = history.values.shape[1]
         for layer in range(depth):
             mean = history.values[:, layer].mean(axis=1)
-            axis.plot(history.epochs, mean, color=layer_colour(layer, depth), label=str(layer))
+            marker = "o" if len(mean) < 3 else None
+            colour = layer_colour(layer, depth)
+            axis.plot(history.epochs, mean, color=colour, marker=marker, label=str(layer))
         axis.set(xlabel="epoch", ylim=(0, None))
         axis.set_title(f"{summary.run.name}, by layer over epochs", fontsize=10)
         axis.legend(frameon=False, fontsize=7, ncols=2, title="layer", title_fontsize=7)
@@ -283,6 +297,9 @@ def _single(summary: RunSummary) -> Iterator[tuple[str, Figure]]:
 
 
 def _tidy(axis: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(axis="y", color="0.9", lw=0.6)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))  # epochs, layers
     axis.tick_params(labelsize=8)

@@ -59,7 +59,8 @@ def read_study(paths: Sequence[Path]) -> tuple[list[StudyPoint], list[str]]:
     under "settings".
 
     Raises:
-        UserError: a file cannot be read, or no row has an accuracy.
+        UserError: a file cannot be read, no row has an accuracy, or rows of one setting were
+            measured on different things.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     problems, damaged = [], 0
@@ -95,6 +96,11 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is no JSON: {error}") from error
     content = {"results": content} if isinstance(content, list) else content
+    if isinstance(content, dict) and "results" in content and "study" not in content:
+        raise UserError(
+            f"{path} holds rows of `convit-ssl knn` or `linear`, which `convit-ssl results` "
+            "prints; give the results.json of a study"
+        )
     if not isinstance(content, dict) or not isinstance(content.get("results"), list):
         raise UserError(f"{path} holds no list of results; give the results.json of a study")
     return content
@@ -113,6 +119,7 @@ def _row(
     found = {name: _find(row, names) for name, names in _NAMES.items()}
     found["fraction"] = _fraction(found["fraction"])
     found["accuracy"] = float(row["accuracy"])
+    found["fingerprint"] = row.get("fingerprint")
     arm = arms.get(f"{row.get('name')}/{found['fraction']}", {})
     found["published"] = arm.get("paper")
     found["model"] = found["model"] or arm.get("trunk")
@@ -166,6 +173,11 @@ def _fraction(value: Any) -> float | None:
 
 def _point(rows: Sequence[Mapping[str, Any]]) -> StudyPoint:
     first = rows[0]
+    if any(row["fingerprint"] != first["fingerprint"] for row in rows):
+        raise UserError(
+            f"rows of {first['name']!r} were measured on different images, weights or settings "
+            "(their fingerprints differ) and are not averaged"
+        )
     accuracies = [row["accuracy"] for row in rows]
     published = first["published"]
     return StudyPoint(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from convit_ssl.cli.values import positive
 from convit_ssl.errors import UserError
 
 SUMMARY = "the attention maps of one image, as PNG, SVG or PDF"
@@ -22,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--layers", type=_numbers, help="rows, such as 0,4,9; four over the depth by default")
     add("--head", type=int, help="one head; the mean of the heads by default")
     add("--query", type=_numbers, help="row,column of the query patch; the middle by default")
-    add("--img-size", type=int, help="pixels of the shorter side; the model's own by default")
-    add("--dpi", type=int, default=300, help="of a PNG")
+    add("--img-size", type=positive, help="pixels of the shorter side; the model's own by default")
+    add("--dpi", type=positive, default=300, help="of a PNG")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +41,14 @@ def run(args: argparse.Namespace) -> int:
             )
         )
     if summaries:
-        print(f"next: convit-ssl linear {args.out}")
+        print(f"next: convit-ssl linear {shlex.quote(args.out)}")
     return 0
 
 
 def extract(args: argparse.Namespace) -> dict[str, Any]:
     """The manifest of each split; runs in every process."""
+    if args.columns:
+        args.columns = list(dict.fromkeys(args.columns))
     source = probe_sources.open_source(args)
     return {
         split: probe_sources.read_features(source, args, split).manifest for split in args.splits

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 
+from convit_ssl.cli.values import positive
+
 SUMMARY = "fine-tune a checkpoint on labelled images, the whole network or the classifier first"
 EXAMPLE = "convit-ssl finetune runs/demo --data digits --device cpu --epochs 20"
 STARTED = time.time()
@@ -24,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings for few labels, on 1 or 10 %% of each class unless --subset is given",
     )
     add("--weights", default="teacher", choices=("teacher", "student", "ema"))
-    add("--epochs", type=int, help="100 as published, or by the number of images")
-    add("--img-size", type=int, help="pixels; position embeddings are resampled to it")
+    add("--epochs", type=positive, help="100 as published, or by the number of images")
+    add("--img-size", type=positive, help="pixels; position embeddings are resampled to it")
     add("--freeze-epochs", type=float, default=0.0, help="in which only the classifier learns")
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--name", help="of the run folder under runs/")

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from convit_ssl.cli import probe_report, probe_sources
+from convit_ssl.cli.values import above_zero, positive
 from convit_ssl.evaluation.knn import NEIGHBOURS, TEMPERATURE, evaluate_knn
 from convit_ssl.evaluation.pictures import draw_confusion
 from convit_ssl.evaluation.processes import rank, run_in_processes
@@ -22,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     probe_sources.add_arguments(parser)
     probe_report.add_arguments(parser)
     add = parser.add_argument
-    add("-k", type=int, nargs="+", default=list(NEIGHBOURS), help="numbers of neighbours")
-    add("--temperature", type=float, default=TEMPERATURE)
+    add("-k", type=positive, nargs="+", default=list(NEIGHBOURS), help="numbers of neighbours")
+    add("--temperature", type=above_zero, default=TEMPERATURE)
     add("--token", help="feature to compare, such as patch_mean_last1; the last class token")
     add("--confusion", metavar="PNG", help="picture of the confusion matrix")
 

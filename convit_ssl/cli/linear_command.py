@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from convit_ssl.cli import probe_report, probe_sources
+from convit_ssl.cli.values import positive, share
 from convit_ssl.evaluation.linear import LinearConfig, LinearResult, evaluate_linear
 from convit_ssl.evaluation.processes import rank, run_in_processes
 from convit_ssl.evaluation.progress import progress_bar
@@ -23,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     probe_sources.add_arguments(parser)
     probe_report.add_arguments(parser)
     add = parser.add_argument
-    add("--epochs", type=int, default=LinearConfig.epochs, help="within 2,000 to 12,500 steps")
-    add("--hold-out", type=float, default=LinearConfig.hold_out, help="share of train to choose by")
+    add("--epochs", type=positive, default=LinearConfig.epochs, help="within 2,000 to 12,500 steps")
+    add("--hold-out", type=share, default=LinearConfig.hold_out, help="share of train to choose by")
     add("--no-refit", action="store_true", help="measure the head that was fitted without it")
     add("--no-standardise", action="store_true", help="leave features as the trunk gives them")
     add("--no-logistic", action="store_true", help="no logistic regression")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import convit_ssl.adapters  # noqa: F401 installs what VISSL and torchvision need
 from convit_ssl import __version__
+from convit_ssl.cli.values import check_outputs
 from convit_ssl.errors import UserError
 
 # Each command is a module of this package with SUMMARY, EXAMPLE, add_arguments(parser)
@@ -65,12 +66,19 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     command.add_arguments(parser)
     try:
-        return int(command.run(_parse(parser, arguments)))
+        args = _parse(parser, arguments)
+        check_outputs(args)
+        return int(command.run(args))
     except UserError as error:
         if debug:
             raise
         print(f"convit-ssl {name}: {error}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        # Of a place that cannot be read or written; without a name it is no such thing.
+        if debug or error.filename is None:
+            raise
+        print(f"convit-ssl {name}: {error.filename}: {error.strerror}", file=sys.stderr)
+    return 2
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:

@@ -12,6 +12,7 @@ from rich.console import Console
 from convit_ssl.cli.probe_sources import Source, open_source, untrained_like
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.feature_set import FeatureSet
+from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
 from convit_ssl.evaluation.results import result_row, results_table, write_json
 from convit_ssl.evaluation.tokens import TokenFeatures
 from convit_ssl.models import ConViT
@@ -57,6 +58,9 @@ def row(
     train, val = sets["train"].manifest, sets["val"].manifest
     marks = {f"{split}_data": sets[split].manifest["fingerprint"]["data"] for split in sets}
     marks |= {key: train["fingerprint"][key] for key in ("transform", "columns", "precision")}
+    options = ((source.provenance if source else {}).get("entry") or {}).get("config")
+    if isinstance(options, dict):  # rows of one network, pretrained in two ways, are no repetition
+        marks["pretraining"] = hash_json(experiment_settings(options))
     speed = val.get("images_per_s")
     return result_row(
         kind,

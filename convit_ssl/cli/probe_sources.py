@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from convit_ssl.cli.values import device, natural, positive
 from convit_ssl.data import evaluation_transform, open_dataset
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.features import (
@@ -56,13 +57,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add("--subset", help="labelled images of train to use, such as fraction=0.1,seed=0")
     add("--weights", default="teacher", choices=("teacher", "student", "ema"))
-    add("--img-size", type=int, help="pixels; the model's own by default")
+    add("--img-size", type=positive, help="pixels; the model's own by default")
     add("--mask", choices=MASKS, help="take away what attention sees, at test time")
     add("--seed", type=int, default=0, help="of untrained weights and of the probe")
-    add("--processes", type=int, default=1, help="that share the images; one per GPU is usual")
-    add("--batch-size", type=int, default=256)
-    add("--workers", type=int, help="loader processes each; by the number of images and cores")
-    add("--device", help="cpu, cuda, ...; a GPU where there is one by default")
+    add("--processes", type=positive, default=1, help="that share the images; one per GPU is usual")
+    add("--batch-size", type=positive, default=256)
+    add("--workers", type=natural, help="loader processes each; by the number of images and cores")
+    add("--device", type=device, help="cpu, cuda, ...; a GPU where there is one by default")
     add("--precision", default="fp32", choices=("fp32", "bf16"))
     add("--cache", help="where features are kept for the next probe (~/.cache/convit_ssl)")
 

@@ -80,6 +80,11 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
     name, data_dir = recorded_data(runs[0])
     data_dir = args.data_dir or (None if args.data else data_dir)
     sample, problem = open_sample(args.data or name, data_dir, args.split, args.images, args.image)
+    if problem and first and (args.data or args.data_dir or args.split):
+        raise UserError(problem)  # what the run recorded may be gone; what was given is meant
+    if first and args.weights != "teacher":
+        for found in args.runs:
+            load_trunk(found, weights=args.weights)
 
     def load(path: Path) -> ConViT:
         return load_trunk(path, weights=args.weights)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from convit_ssl.cli.study_plan import plan
 from convit_ssl.cli.study_probes import probe_runs
+from convit_ssl.cli.values import positive
 from convit_ssl.evaluation import study
 from convit_ssl.evaluation.study_pretraining import write_pretraining
 from convit_ssl.evaluation.study_report import progress_table, write_study
@@ -40,17 +41,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--size", default="nano", help="of the ablation's networks: nano, tiny, small, base")
     add("--presets", nargs="+", default=["table3"], help="table3, gpsa-layers, locality")
     add("--methods", nargs="+", default=["dino", "simclr"], help="of pretraining")
-    add("--probe-epochs", type=int, default=100, help="of pretraining's linear probes")
+    add("--probe-epochs", type=positive, default=100, help="of pretraining's linear probes")
     add("--fractions", nargs="+", type=float, help="of the images of each class, 0..1")
-    add("--images-per-class", type=int, metavar="N", help="N of each class are the 100 %%")
-    add("--seeds", type=int, default=3, help="how many")
-    add("--epochs", type=int, default=20, help="at 100 %% of the images; 1/fraction times more")
+    add("--images-per-class", type=positive, metavar="N", help="N of each class are the 100 %%")
+    add("--seeds", type=positive, default=3, help="how many")
+    add(
+        "--epochs", type=positive, default=20, help="at 100 %% of the images; 1/fraction times more"
+    )
     add("--no-scale-epochs", action="store_true", help="the same epochs at every fraction")
-    add("--batch-size", type=int, default=128, help="of runs that learn labels")
+    add("--batch-size", type=positive, default=128, help="of runs that learn labels")
     add("--weights", nargs="+", default=[], metavar="TRUNK=CKPT", help="also fine-tune from these")
     add("--no-scratch", action="store_true", help="only fine-tune")
     add("--run", default="cpu", help="group of configs/run: cpu, gpu1, slurm, ...")
-    add("--jobs", type=int, default=1, help="runs at once on this machine")
+    add("--jobs", type=positive, default=1, help="runs at once on this machine")
     add(
         "--set",
         nargs="+",

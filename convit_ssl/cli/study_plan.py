@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import re
 from pathlib import Path
 
 from convit_ssl.data import open_dataset
@@ -10,7 +12,11 @@ from convit_ssl.engines.config import group_names
 from convit_ssl.engines.keys import hint
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import study
-from convit_ssl.models import VARIANTS
+from convit_ssl.evaluation.fingerprint import file_fingerprint
+from convit_ssl.export import load_trunk
+from convit_ssl.export.load import describe, shape
+from convit_ssl.export.sources import locate
+from convit_ssl.models import VARIANTS, create_config
 
 
 def plan(args: argparse.Namespace) -> study.Study:
@@ -56,7 +62,32 @@ def plan(args: argparse.Namespace) -> study.Study:
         depth = VARIANTS[f"convit_{args.size}"].depth
         planned = study.ablation(args.size, settings, args.presets, fractions, seeds, depth)
     study.check_batch(settings, len(train), planned.fractions)
-    return planned
+    checkpoints = {arm.weights for arm in planned.arms if arm.weights}
+    _check_weights(planned)
+    return dataclasses.replace(
+        planned,
+        images=train.digest(),
+        weights={path: _file_hash(path) for path in checkpoints},
+    )
+
+
+def _check_weights(planned: study.Study) -> None:
+    """Refuse a checkpoint of another network before the first run."""
+    if any(re.match(r"(\w+:)?trunk\.", word) for word in planned.runs[0].settings.overrides):
+        return  # training compares what is given
+    for arm in planned.arms:
+        if not arm.weights:
+            continue
+        held, asked = load_trunk(arm.weights).config, create_config(arm.trunk)
+        if shape(held) != shape(asked):
+            raise UserError(
+                f"--weights {arm.trunk}={arm.weights}: it holds {describe(held)}, no {arm.trunk}"
+            )
+
+
+def _file_hash(path: str) -> str:
+    file = locate(path)
+    return file_fingerprint(file) if isinstance(file, Path) else path
 
 
 def whole(args: argparse.Namespace) -> str | None:

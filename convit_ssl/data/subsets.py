@@ -157,13 +157,13 @@ def class_names(available: list[str], text: str, root: str | os.PathLike[str]) -
                 f"the classes of {root}"
             )
         return available[: int(rest)]
-    # A class list may have columns or comments, as those of ImageNet-100 do.
+    known = set(available)
+    # A class list may have columns or comments, as those of ImageNet-100 do; a name, spaces.
     names = (
-        [line.split()[0] for line in _lines(rest, "class list")]
+        [line if line in known else line.split()[0] for line in _lines(rest, "class list")]
         if kind == "file"
         else [name.strip() for name in text.split("+")]
     )
-    known = set(available)
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(

@@ -71,6 +71,10 @@ class Screen:
             self._progress = None
 
 
+# Experiments that somebody runs for the sake of a trunk that was pretrained.
+STARTING_FROM_WEIGHTS = ("convit_finetune", "convit_linear", "convit_low_shot")
+
+
 def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str, str]:
     """The screen of facts: data, model, views, schedule, machine, where outputs go."""
     options, facts = plan.options, plan.facts
@@ -104,6 +108,8 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         rows[""] = "each with its reason in log.txt; override any, or scale_to_data=false"
     if options["weights"]:
         rows["weights"] = f"{options['weights']} ({options['weights_from']})"
+    elif options["experiment"] in STARTING_FROM_WEIGHTS:
+        rows["weights"] = "none: the trunk starts from random init; weights=PATH gives it some"
     if resumed_from:
         rows["resumed"] = resumed_from
     return rows

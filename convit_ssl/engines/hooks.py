@@ -206,8 +206,8 @@ class TrainingHook(QuietHook):
 
     def _judge(self, epoch: int, figures: dict[str, Any]) -> None:
         """Name a collapse once, as long as it lasts."""
-        if figures.get("knn", 0.0) > self.best.get("knn", -1.0):
-            self.best = {"epoch": epoch, "knn": figures.get("knn", 0.0)}
+        if "knn" in figures and figures["knn"] > self.best.get("knn", -1.0):
+            self.best = {"epoch": epoch, "knn": figures["knn"]}
         method = self.options.method
         message = diagnose(
             figures.get("cross_entropy", figures["loss"]),

@@ -172,6 +172,7 @@ def _follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
     if not tree.weights:
         return
     from convit_ssl.export import load_trunk
+    from convit_ssl.export.load import describe, shape
 
     loaded = load_trunk(tree.weights, weights=tree.weights_from)
     config, provenance = loaded.config, vars(loaded)["provenance"]
@@ -183,6 +184,14 @@ def _follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
                 f"use trunk={variant}, or leave trunk out"
             )
         tree.trunk.variant = variant
+    elif "trunk" in explicit:
+        asked = shape(create_config(tree.trunk.variant))
+        asked = {k: tree.trunk[k] if f"trunk.{k}" in explicit else v for k, v in asked.items()}
+        if asked != shape(config):
+            raise UserError(
+                f"{tree.weights} holds {describe(config)}, but trunk={tree.trunk.variant} is asked "
+                "for; leave trunk out"
+            )
     regularisation = ("drop_rate", "attn_drop_rate", "drop_path_rate", "global_pool", "local_init")
     for name, value in dataclasses.asdict(config).items():
         key = f"trunk.{name}"

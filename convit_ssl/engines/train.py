@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -34,7 +35,8 @@ from convit_ssl.engines.saving import CheckpointHook
 from convit_ssl.engines.signals import RunFailure, SignalBox, Stopped
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
-from convit_ssl.evaluation.results import commit, hardware
+from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
+from convit_ssl.evaluation.results import commit, hardware, now, versions
 from convit_ssl.models.cnn import count_cnn_parameters
 
 CHECKPOINTS = "checkpoints"
@@ -179,15 +181,25 @@ def _end_loaders(task: Any) -> None:
 
 def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) -> None:
     figures = training.figures
-    accuracy = figures.get("top1", figures.get("knn"))
+    variant, epochs = plan.options["trunk"]["variant"], plan.options["optim"]["epochs"]
+    settings = experiment_settings(plan.options)
     result = {
+        "kind": "top-1 on val" if "top1" in figures else "online kNN",
+        "name": f"{variant} {plan.options['method']['name']} epoch {epochs}",
         "experiment": plan.options["experiment"],
-        "accuracy": accuracy,
-        "epochs": plan.options["optim"]["epochs"],
+        "accuracy": figures.get("top1", figures.get("knn")),
+        "epochs": epochs,
         "figures": figures,
+        "images_per_s": figures.get("images_per_s"),
         "data": plan.facts,
-        "variant": plan.options["trunk"]["variant"],
+        "variant": variant,
         "seed": plan.options["seed"],
+        "settings_hash": hash_json(settings),
+        "fingerprint": {"settings": hash_json(settings), "data": plan.facts["digest"]},
+        "commit": commit(),
+        "versions": versions(),
+        "hardware": {**hardware(), "processes": plan.placement.world_size},
+        "time": now(),
     }
     try:
         (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n")
@@ -200,10 +212,11 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
     last = folder / CHECKPOINTS / "last.torch"
     screen.line(f"done: {last}", style="bold")
     options, facts = plan.options, plan.facts
-    where = f" --data-dir {options['data_dir']}" if options["data_dir"] else ""
-    following = [f"convit-ssl export {folder} --to safetensors"] if plan.trunk else []
+    where = f" --data-dir {shlex.quote(options['data_dir'])}" if options["data_dir"] else ""
+    quoted = shlex.quote(str(folder))
+    following = [f"convit-ssl export {quoted} --to safetensors"] if plan.trunk else []
     if facts["classes"] > 1 and not options["derived"]["test_model"]:
-        following.insert(0, f"convit-ssl knn {folder} --data {facts['name']}{where}")
+        following.insert(0, f"convit-ssl knn {quoted} --data {facts['name']}{where}")
     for words, command in zip(("next:", "     "), following, strict=False):
         screen.line(f"{words} {command}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,7 @@ __all__ = [
     "LabelledImages",
     "combine",
     "data_fingerprints",
+    "experiment_settings",
     "file_fingerprint",
     "hash_json",
     "transform_fingerprint",
@@ -55,6 +57,23 @@ def hash_json(value: Any) -> str:
     """sha256 of a value's canonical JSON form."""
     text = json.dumps(value, sort_keys=True, default=str, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def experiment_settings(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What an experiment's weights depend on but the seed, without folders and the machine.
+
+    Args:
+        options: resolved, as a checkpoint keeps them.
+
+    Returns:
+        The options of model, data, augmentation, method and optimiser; of a subset's choice the
+        seed is left out too. Runs with equal ones are repetitions of each other.
+    """
+    groups = ("experiment", "augment", "trunk", "crops", "augmentation", "method", "optim")
+    settings = {name: options.get(name) for name in groups}
+    data = options.get("data") or {}
+    chosen = re.sub(r",?seed=\d+", "", str(data.get("subset") or ""))
+    return {**settings, "data": data.get("name"), "subset": chosen}
 
 
 def data_fingerprints(dataset: LabelledImages) -> tuple[str, str]:

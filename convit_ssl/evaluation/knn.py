@@ -116,7 +116,7 @@ def evaluate_knn(
     weights = (similarities.double() / temperature).exp()
     predictions = {k: vote(k, weights) for k in wanted}
     majority = vote(min(MAJORITY, len(train_rows)), torch.ones_like(weights))
-    headline = HEADLINE if HEADLINE in predictions else wanted[-1]
+    headline = min(wanted, key=lambda k: abs(k - HEADLINE))
     confusion = confusion_matrix(predictions[headline], truth, len(names))
     return KnnResult(
         {k: measure(predicted, truth) for k, predicted in predictions.items()},

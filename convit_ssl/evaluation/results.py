@@ -150,22 +150,38 @@ def write_json(value: Any, path: str | Path) -> None:
 
 
 def read_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
-    """The result rows of some JSON files, each a row or a list of rows.
+    """The result rows of some JSON files or of the folders of runs and studies.
+
+    A file holds a row or a list of rows.
 
     Raises:
-        UserError: a file is missing or holds no results.
+        UserError: a file is missing or holds no results with an accuracy.
     """
     rows: list[dict[str, Any]] = []
     for path in paths:
         try:
-            value = json.loads(Path(path).read_text())
+            value = json.loads(_result_file(Path(path)).read_text())
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read results from {path}: {error}") from error
-        value = value if isinstance(value, list) else value.get("results", [value])
-        if not all(isinstance(row, dict) and "accuracy" in row for row in value):
-            raise UserError(f"{path} holds no results: a row without 'accuracy'")
-        rows.extend(value)
+        found = value.get("results", [value]) if isinstance(value, dict) else value
+        if not isinstance(found, list) or not found:
+            raise UserError(f"{path} holds no results")
+        for row in found:
+            if not isinstance(row, dict) or "accuracy" not in row:
+                raise UserError(f"{path} holds no results: a row without 'accuracy'")
+            if not isinstance(row["accuracy"], (int, float)):
+                raise UserError(
+                    f"{path} has no accuracy: its images have no labels, or there was no val; "
+                    "convit-ssl knn and linear measure a run on images with labels"
+                )
+        rows.extend(found)
     return rows
+
+
+def _result_file(path: Path) -> Path:
+    """The file itself, or that of a run's or a study's folder."""
+    files = (path / "result.json", path / "results.json") if path.is_dir() else (path,)
+    return next((file for file in files if file.is_file()), files[0])
 
 
 def average(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from convit_ssl.errors import UserError
@@ -129,8 +129,12 @@ class Run:
 
     def settings_hash(self) -> str:
         """Of everything but the seed: runs with the same hash may be averaged."""
+        return hash_json(self.repeated_options())
+
+    def repeated_options(self) -> list[str]:
+        """The options of this run without its seed, which repetitions of it share."""
         words = [word for word in self.overrides() if not word.startswith("seed=")]
-        return hash_json([re.sub(r",seed=\d+", "", word) for word in words])
+        return [re.sub(r",seed=\d+", "", word) for word in words]
 
 
 @dataclass(frozen=True)
@@ -141,11 +145,21 @@ class Study:
         kind: "sample-efficiency", "ablation" or "pretraining".
         title: for the table and the figure.
         runs: in the order in which they start.
+        images: hash of all images that the runs take theirs from; runs on others do not belong.
+        weights: path of each checkpoint that is fine-tuned, to the hash of the file.
     """
 
     kind: str
     title: str
     runs: tuple[Run, ...]
+    images: str = ""
+    weights: Mapping[str, str] = field(default_factory=dict)
+
+    def marks(self, run: Run) -> dict[str, str]:
+        """What has to be the same in rows of one setting that are averaged."""
+        weights = self.weights.get(run.arm.weights or "")
+        found = {"settings": run.settings_hash(), "images": self.images, "weights": weights}
+        return {name: mark for name, mark in found.items() if mark}
 
     @property
     def arms(self) -> list[Arm]:

@@ -16,6 +16,7 @@ from typing import Any
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.results import commit, hardware, now, versions, write_json
 from convit_ssl.evaluation.study import Run, Study
+from convit_ssl.evaluation.study_slurm import SlurmJobs, job_number
 from convit_ssl.machine import available_cores
 
 RECORD = "study_run.json"
@@ -36,6 +37,7 @@ class State:
         result: what it measured, once done.
         about: commit, versions, machine and time of its last start.
         message: why it failed.
+        marks: see `Study.marks`; those it was run with, once it was.
     """
 
     run: Run
@@ -47,6 +49,7 @@ class State:
     result: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     message: str = ""
+    marks: dict[str, str] = field(default_factory=dict)
 
     @property
     def progress(self) -> float:
@@ -85,18 +88,22 @@ def run_study(
         All runs, done or failed.
 
     Raises:
-        UserError: a folder holds a run of other settings.
+        UserError: a folder holds a run of other settings, on other images or from other weights.
         KeyboardInterrupt: passed on, after the runs were told to stop.
     """
-    states = [State(run, Path(out).absolute() / "runs" / run.name) for run in study.runs]
+    folders = Path(out).absolute() / "runs"
+    states = [State(r, folders / r.name, marks=study.marks(r)) for r in study.runs]
     finished = {} if reuse is None else _finished(Path(reuse))
     for state in states:
         state.folder = finished.get(json.dumps(state.run.overrides()), state.folder)
         _look_back(state)
+    jobs_of_slurm = SlurmJobs()
+    _resubmit(states, jobs_of_slurm)
     command = command or (lambda run, folder: run.command(folder))
     try:
         with _terminated_as_exit():
             while any(state.status in ("waiting", "running", "submitted") for state in states):
+                jobs_of_slurm.look(states)
                 _advance(states, command, jobs)
                 if watch is not None:
                     watch(states)
@@ -151,10 +158,30 @@ def _look_back(state: State) -> None:
                 f"{state.folder} holds a run of other settings ({', '.join(changed[:4])}); "
                 "give the study another --out"
             )
+        _refuse_other(state, record.get("marks", {}))
     elif (state.folder / RESULT).exists():
         raise UserError(f"{state.folder} holds a run of no study; give the study another --out")
     if not _collect(state) and record.get("submitted"):
         state.status = "submitted"
+
+
+def _refuse_other(state: State, marks: dict[str, str]) -> None:
+    """What was started on other images is no repetition of what would be started now."""
+    for name, words in (("images", "the images"), ("weights", state.run.arm.weights)):
+        if name in marks and name in state.marks and marks[name] != state.marks[name]:
+            raise UserError(
+                f"{words} changed since {state.folder} was started, and its figure is no "
+                "repetition of the others; give the study another --out"
+            )
+
+
+def _resubmit(states: Sequence[State], jobs: SlurmJobs) -> None:
+    """Let what an earlier start submitted, and what has ended without a result, start again."""
+    submitted = [state for state in states if state.status == "submitted"]
+    queued = jobs.queued(submitted)
+    for state in submitted:
+        if queued is not None and job_number(state.folder) not in queued:
+            state.status = "waiting"
 
 
 def _finished(study: Path) -> dict[str, Path]:
@@ -186,6 +213,7 @@ def _collect(state: State) -> bool:
     record = _record(state)
     state.status, state.result = "done", {**result, "seconds": record.get("seconds")}
     state.about = record.get("about", {})
+    state.marks = record.get("marks", {})
     return True
 
 
@@ -193,7 +221,12 @@ def _start(state: State, command: Command, slot: int, jobs: int) -> None:
     state.folder.mkdir(parents=True, exist_ok=True)
     about = {"commit": commit(), "versions": versions(), "hardware": hardware(), "time": now()}
     seconds = _record(state).get("seconds", 0.0)
-    record = {"overrides": state.run.overrides(), "seconds": seconds, "about": about}
+    record = {
+        "overrides": state.run.overrides(),
+        "seconds": seconds,
+        "about": about,
+        "marks": state.marks,
+    }
     write_json(record, state.folder / RECORD)
     environment = {**os.environ, **_share(slot, jobs)}
     with open(state.folder / "study.log", "ab") as log:

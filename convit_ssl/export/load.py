@@ -210,6 +210,12 @@ def layer_norm_eps(model: ConViT) -> float:
     return float(model.norm.eps)
 
 
+def shape(config: ConViTConfig) -> dict[str, int]:
+    """What makes it this network and no other, whatever the images."""
+    names = ("embed_dim", "depth", "num_heads", "num_gpsa_layers")
+    return {name: getattr(config, name) for name in names}
+
+
 def describe(config: ConViTConfig) -> str:
     """A configuration in a few words."""
     name = variant_of(config) or "a ConViT"

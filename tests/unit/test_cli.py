@@ -78,3 +78,47 @@ sys.exit(main(["doctor"]))
     assert process.stderr is not None
     assert process.stderr.read() == b""
     assert process.wait(120) == 141
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "knn pixels --data digits --temperature 0",
+        "knn pixels --data digits -k 0",
+        "knn pixels --data digits --batch-size 0",
+        "knn pixels --data digits --workers -1",
+        "knn pixels --data digits --device cuda:99",
+        "knn pixels --data digits --device foo",
+        "linear pixels --data digits --hold-out 1.5",
+        "linear pixels --data digits --epochs -5",
+        "attention i.png --weights w --dpi 0",
+        "study ablation --data digits --jobs 0",
+    ],
+)
+def test_values_that_cannot_be_meant_are_refused(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *arguments = words.split()
+    with pytest.raises(SystemExit) as stopped:
+        run_command(name, arguments)
+    assert stopped.value.code == 2
+    assert arguments[-2] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--json", "--confusion", "--cache"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    assert run_command("knn", ["nothing", option, str(tmp_path / "file" / "x")]) == 2
+    assert f"{tmp_path / 'file'} is a file, and no folder" in capsys.readouterr().err
+
+
+def test_a_place_that_fails_later_is_one_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = tmp_path / "names.txt"
+    words = ["--data", "digits", "--per-class", "1", "--out", str(listed / "")]
+    listed.mkdir()
+    assert run_command("subset", words) == 2
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,12 +1,13 @@
 // Charts drawn as SVG at the width they have, so that text keeps its size on a phone.
-function ticks(low, high, count) {
+function ticks(low, high, count, whole) {
   const span = high - low || 1;
-  const raw = span / Math.max(count, 1);
+  const raw = Math.max(span / Math.max(count, 1), whole ? 1 : 0);
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * power).find((value) => value >= raw);
+  const factors = whole ? [1, 2, 5, 10] : [1, 2, 2.5, 5, 10];
+  const step = factors.map((factor) => factor * power).find((value) => value >= raw);
   const values = [];
-  for (let value = Math.ceil(low / step - 1e-9) * step; value <= high + step * 1e-9; value += step) {
-    values.push(Math.abs(value) < step * 1e-9 ? 0 : value);
+  for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index += 1) {
+    values.push(index * step);
   }
   return values;
 }
@@ -40,7 +41,7 @@ function frame(width, height, xDomain, yDomain, options) {
       el("text", { x: box.left - 6, y: y(value) + 4, "text-anchor": "end" }, tickText(value, yDomain[1] - yDomain[0])));
   }
   const texts = options.xNames || null;
-  const marks = ticks(...xDomain, Math.max(2, Math.floor(width / 75))).filter((value) => !options.whole || Number.isInteger(value));
+  const marks = ticks(...xDomain, Math.max(2, Math.floor(width / 75)), options.whole);
   for (const value of texts ? texts.keys() : marks) {
     svg.append(el("text", { x: x(value), y: box.bottom + 16, "text-anchor": "middle" }, texts ? texts[value] : tickText(value, 1)));
   }

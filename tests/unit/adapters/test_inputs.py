@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from timm.data import Mixup
 from vissl.config import AttrDict
 
 from convit_ssl.adapters import inputs
+from convit_ssl.adapters.inputs import mix
 from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.plan import make_plan
 
@@ -26,3 +28,17 @@ def test_every_image_of_val_is_tested_once_whatever_the_training_batch(tmp_path:
     sizes = [len(batch[1]) for batch in loader]
     assert sizes == [256, 256, 256, 29]
     assert len(loader) == 4
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_the_odd_image_of_a_batch_is_left_unmixed(images: int) -> None:
+    mixup = Mixup(mixup_alpha=0.8, cutmix_alpha=0, label_smoothing=0.1, num_classes=3)
+    torch.manual_seed(0)
+    x, target = torch.randn(images, 3, 4, 4), torch.arange(images) % 3
+    last = x[-1].clone()
+    mixed, shares = mix(mixup, x, target)
+    assert mixed.shape == x.shape
+    torch.testing.assert_close(shares.sum(1), torch.ones(images))
+    if images % 2:
+        assert torch.equal(mixed[-1], last)
+        assert shares[-1].argmax() == target[-1]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from convit_ssl.analysis.study_points import read_study
+from convit_ssl.errors import UserError
 
 
 def test_seeds_are_averaged_and_networks_have_their_size(tmp_path: Path) -> None:
@@ -27,3 +28,21 @@ def test_seeds_are_averaged_and_networks_have_their_size(tmp_path: Path) -> None
     for point in points:
         assert (point.accuracy, point.seeds) == (pytest.approx(0.6), 2)
         assert point.spread == pytest.approx(0.1414, abs=1e-4)
+
+
+def test_rows_of_different_things_are_not_averaged(tmp_path: Path) -> None:
+    rows = [
+        {"name": "convit_nano", "accuracy": value, "seed": seed, "fingerprint": {"images": images}}
+        for seed, (value, images) in enumerate(((0.5, "a"), (0.7, "b")))
+    ]
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({"study": "ablation", "results": rows}))
+    with pytest.raises(UserError, match="fingerprints differ"):
+        read_study([file])
+
+
+def test_rows_of_probes_are_no_study(tmp_path: Path) -> None:
+    file = tmp_path / "knn.json"
+    file.write_text(json.dumps({"results": [{"name": "pixels", "accuracy": 0.5}]}))
+    with pytest.raises(UserError, match="convit-ssl results"):
+        read_study([file])

@@ -89,6 +89,18 @@ def test_rows_say_what_they_depend_on(tmp_path: Path) -> None:
         read_rows([tmp_path / "bad.json"])
     with pytest.raises(UserError, match="cannot read results"):
         read_rows([tmp_path / "absent.json"])
+    for text in ("3", "[]"):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(UserError, match="holds no results"):
+            read_rows([tmp_path / "bad.json"])
+
+
+def test_a_run_is_read_by_its_folder(tmp_path: Path) -> None:
+    write_json(row(0.5, 0), tmp_path / "run" / "result.json")
+    assert [r["accuracy"] for r in read_rows([tmp_path / "run"])] == [0.5]
+    write_json({"accuracy": None}, tmp_path / "unlabelled" / "result.json")
+    with pytest.raises(UserError, match=r"has no accuracy.*convit-ssl knn"):
+        read_rows([tmp_path / "unlabelled"])
 
 
 def test_commit_is_none_outside_of_git(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from PIL import Image
 from rich.console import Console
 
 from convit_ssl.errors import UserError
+from convit_ssl.evaluation import study_slurm
 from convit_ssl.evaluation.study import (
     Run,
     Settings,
@@ -211,6 +214,95 @@ def test_slurm_jobs_are_waited_for(tmp_path: Path) -> None:
     states = run_study(study, tmp_path, 1, watch, lambda run, folder: submit, interval=0.02)
     assert ["submitted", "submitted"] in seen
     assert [state.status for state in states] == ["done", "done"]
+
+
+# Stands for SLURM: the jobs in the file beside it are in the queue.
+SQUEUE = """#!/bin/sh
+asked=",$(echo "$5"),"
+while read -r job; do case "$asked" in *",$job,"*) echo "$job";; esac; done < "$0.jobs"
+"""
+
+
+def slurm_with(folder: Path, *jobs: int) -> Path:
+    """A folder for PATH, whose queue holds these jobs."""
+    folder.mkdir(exist_ok=True)
+    (folder / "squeue").write_text(SQUEUE)
+    (folder / "squeue").chmod(0o755)
+    (folder / "squeue.jobs").write_text("".join(f"{job}\n" for job in jobs))
+    return folder
+
+
+def submitting(run: Run, folder: Path) -> list[str]:
+    script = (
+        "import sys; from pathlib import Path; folder = Path(sys.argv[1]) / 'slurm'\n"
+        "folder.mkdir(exist_ok=True); (folder / 'job').write_text(sys.argv[2])\n"
+        "(folder / f'{sys.argv[2]}_0_log.out').write_text('out of memory\\nsrun: error\\n')"
+    )
+    return [sys.executable, "-c", script, str(folder), str(10 + run.seed)]
+
+
+def test_a_job_that_ends_without_a_result_has_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = sample_efficiency(["convit_nano"], Settings("digits", run="slurm"), [1.0], [0, 1])
+    queue = slurm_with(tmp_path / "bin", 10, 11)
+    monkeypatch.setenv("PATH", f"{queue}:{os.environ['PATH']}")
+    monkeypatch.setattr(study_slurm, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(study_slurm, "SECONDS_WITHOUT_RESULT", 0.1)
+
+    def watch(states: Sequence[State]) -> None:
+        if [state.status for state in states] == ["submitted", "submitted"]:
+            slurm_with(queue, 11)  # job 10 is gone
+        if states[0].status == "failed":
+            (states[1].folder / "result.json").write_text('{"accuracy": 0.5}')
+
+    states = run_study(study, tmp_path, 2, watch, submitting, interval=0.02)
+    assert [state.status for state in states] == ["failed", "done"]
+    assert states[0].message == "job 10 ended without a result: out of memory"
+
+
+def test_a_study_that_is_started_again_submits_what_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = sample_efficiency(["convit_nano"], Settings("digits", run="slurm"), [1.0], [0, 1])
+    queue = slurm_with(tmp_path / "bin", 10, 11)
+    monkeypatch.setenv("PATH", f"{queue}:{os.environ['PATH']}")
+
+    def leave(states: Sequence[State]) -> None:
+        if {state.status for state in states} == {"submitted"}:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_study(study, tmp_path, 2, leave, submitting, interval=0.02)
+    slurm_with(queue, 11)
+    again: list[str] = []
+
+    def command(run: Run, folder: Path) -> list[str]:
+        again.append(run.name)
+        return fake(0.5)(run, folder)
+
+    def finish(states: Sequence[State]) -> None:
+        (states[1].folder / "result.json").write_text('{"accuracy": 0.5}')
+
+    states = run_study(study, tmp_path, 2, finish, command, interval=0.02)
+    assert [state.status for state in states] == ["done", "done"]
+    assert again == [states[0].run.name]
+
+
+@pytest.mark.parametrize("mark", ["images", "weights"])
+def test_other_images_or_weights_are_no_repetition(tmp_path: Path, mark: str) -> None:
+    study = sample_efficiency(
+        ["convit_nano"], SETTINGS, [1.0], [0], {"convit_nano": "run"}, scratch=False
+    )
+    marks = {"images": {"images": "aa"}, "weights": {"weights": {"run": "aa"}}}[mark]
+    first = dataclasses.replace(study, **marks)
+    states = run_study(first, tmp_path, command=fake(), interval=0.02)
+    (row,) = study_rows(states)
+    assert row["fingerprint"][mark] == "aa"
+    assert run_study(first, tmp_path, command=fake(0.7), interval=0.02)[0].result["accuracy"] == 0.5
+    changed = {"images": {"images": "bb"}, "weights": {"weights": {"run": "bb"}}}[mark]
+    with pytest.raises(UserError, match=r"changed since .* another --out"):
+        run_study(dataclasses.replace(study, **changed), tmp_path, command=fake())
 
 
 def test_progress_is_read_from_the_run(tmp_path: Path) -> None:
