@@ -96,13 +96,14 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is no JSON: {error}") from error
     content = {"results": content} if isinstance(content, list) else content
-    if isinstance(content, dict) and "results" in content and "study" not in content:
-        raise UserError(
-            f"{path} holds rows of `convit-ssl knn` or `linear`, which `convit-ssl results` "
-            "prints; give the results.json of a study"
-        )
     if not isinstance(content, dict) or not isinstance(content.get("results"), list):
         raise UserError(f"{path} holds no list of results; give the results.json of a study")
+    kinds = {row.get("kind", "study") for row in content["results"] if isinstance(row, Mapping)}
+    if kinds - {"study"}:
+        raise UserError(
+            f"{path} holds rows of {', '.join(sorted(map(str, kinds)))}, which `convit-ssl "
+            "results` prints; give the results.json of a study"
+        )
     return content
 
 

@@ -184,14 +184,19 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         Unreadable ones are left out. Raises UserError where none can be read.
         """
         step = max(1, len(self.files) // count)
-        headers = []
+        headers, reasons = [], []
         for position in range(0, len(self.files), step)[:count]:
             try:
                 headers.append(image_header(self.path(position)))
-            except Exception:  # Pillow raises many kinds; reading it later reports it.
-                continue
+            except UserError:
+                raise
+            except Exception as error:  # Pillow raises many kinds; reading it later reports it.
+                reasons.append(f"{self.path(position)}: {str(error) or type(error).__name__}")
         if not headers:
-            raise UserError(f"none of {count} images looked at in {self.root} can be read")
+            raise UserError(
+                f"none of {len(reasons)} images looked at in {self.root} can be read; the first "
+                f"is {reasons[0][:300]}"
+            )
         return headers
 
     def native_size(self) -> tuple[int, int]:

@@ -263,7 +263,7 @@ class SampleReader:
         return TooManyUnreadableError(
             f"{len(faults)} of {self.num_images:,} images cannot be read, more than "
             f"max_corrupt={self.max_corrupt:g} allows ({self.allowance}). Mend or remove them, "
-            "or raise max_corrupt:\n" + "\n".join(shown)
+            "or raise data.max_corrupt:\n" + "\n".join(shown)
         )
 
 

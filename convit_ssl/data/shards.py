@@ -150,7 +150,8 @@ def _contents(root: Path | str, shards: Sequence[str]) -> list[list[Entry]]:
     folder = cache_folder() / "shards"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = open(folder / f".lock-{digest[:2]}", "a")  # noqa: SIM115
+        # Reading a shard takes a lock of its own in this folder, so not one of those names.
+        lock = open(folder / f".lock-contents-{digest[:2]}", "a")  # noqa: SIM115
     except OSError as error:
         raise UserError(
             f"cannot write to {folder} ({error.strerror}); choose another folder by the "
@@ -185,7 +186,8 @@ def _state(place: str) -> list[str]:
     except UserError:
         raise
     except Exception as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
+        text = " ".join(str(error.__cause__ or error).split())[:160]
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {text}"
         raise UserError(f"the shard {place} cannot be read: {reason}") from error
     return [str(about.get(key)) for key in ("size", "mtime", "LastModified", "ETag")]
 

@@ -21,6 +21,7 @@ import torch
 
 from convit_ssl.engines.checkpoint import find_checkpoint
 from convit_ssl.engines.config import Composed
+from convit_ssl.engines.lock import lock_run
 from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.resume import RESULT, check_same_run, finished
@@ -62,22 +63,20 @@ def _where() -> str:
 
 
 def _run(plan: Plan, arguments: Sequence[str], started: float) -> int:
-    from convit_ssl.engines.train import CHECKPOINTS, train, write_config
+    from convit_ssl.engines.train import CHECKPOINTS, train
 
     folder = Path(plan.options["run"]["dir"])
     checkpoints = folder / CHECKPOINTS
     launcher = plan.placement.launcher
     rank, local_rank = place_of_process(launcher)
     afresh = plan.options["run"]["overwrite"] and not _started_again()
-    if afresh and rank == 0:
-        _forget(folder)
-    # Another process may look before the first one has deleted.
+    # What is to be overwritten is deleted last, when nothing else can refuse this run.
     if not afresh and finished(folder, checkpoints, plan):
         if rank == 0:
             print(f"{folder} is finished. Start afresh with run.overwrite=true, or give the new "
                   "run a name with run.name=...")  # fmt: skip
         return 0
-    if rank == 0:
+    if rank == 0 and not afresh:
         found = find_checkpoint(checkpoints)
         if found is not None:
             check_same_run(found.path, plan)
@@ -85,14 +84,33 @@ def _run(plan: Plan, arguments: Sequence[str], started: float) -> int:
         from convit_ssl.engines.slurm import submit
 
         return submit(plan, arguments)
+    if launcher not in ("torchrun", "srun") and plan.placement.nodes > 1:
+        raise UserError(
+            f"run.nodes={plan.placement.nodes} needs run=slurm, or torchrun on each node"
+        )
     if rank == 0:
-        write_config(plan)
+        _claim(plan, folder, afresh)
     if launcher in ("torchrun", "srun"):
         meeting = "env://" if launcher == "torchrun" else "slurm"
         return train(plan, rank, local_rank, meeting, started)
     if plan.placement.world_size == 1:
         return train(plan, 0, 0, "", started)
     return _spawn(plan, started)
+
+
+def _claim(plan: Plan, folder: Path, afresh: bool) -> None:
+    """Write the configuration, and delete an earlier run if asked to, while nobody trains there.
+
+    Raises:
+        UserError: another process trains in the folder, or it cannot be written.
+    """
+    from convit_ssl.engines.train import make_folder, write_config
+
+    make_folder(folder)
+    with lock_run(folder):
+        if afresh:
+            _forget(folder)
+        write_config(plan)
 
 
 def _started_again() -> bool:
@@ -111,10 +129,6 @@ def _forget(folder: Path) -> None:
 
 def _spawn(plan: Plan, started: float) -> int:
     """One process per GPU or CPU share of this machine; the first failure ends all."""
-    if plan.placement.nodes > 1:
-        raise UserError(
-            f"run.nodes={plan.placement.nodes} needs run=slurm, or torchrun on each node"
-        )
     with tempfile.TemporaryDirectory(prefix="convit_ssl-meet-") as meeting:
         context: Any = torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
             _process, (plan, started, meeting), plan.placement.processes, join=False

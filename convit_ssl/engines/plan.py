@@ -15,6 +15,7 @@ from convit_ssl.data import ImageFiles, open_dataset
 from convit_ssl.engines.config import Composed
 from convit_ssl.engines.keys import hint
 from convit_ssl.engines.placement import Placement, choose_precision, place
+from convit_ssl.engines.ranges import check_numbers
 from convit_ssl.engines.scaling import scale
 from convit_ssl.errors import UserError
 from convit_ssl.methods import Choice
@@ -55,6 +56,7 @@ def make_plan(composed: Composed) -> Plan:
             do not fit.
     """
     tree = composed.tree
+    check_numbers(tree)
     _check_variant(tree)
     if tree.trunk.variant in RESNETS:
         _choose_resnet(tree, composed.explicit)
@@ -64,9 +66,6 @@ def make_plan(composed: Composed) -> Plan:
         raise UserError(f"run.gradients={tree.run.gradients!r}: use fp32 or bf16")
     if tree.run.fsdp:
         _check_fsdp(tree)
-    for key, least in (("every", 0), ("knn_k", 1), ("knn_images", 1)):
-        if tree.watch[key] is not None and tree.watch[key] < least:
-            raise UserError(f"watch.{key}={tree.watch[key]}: give {least} or more, or leave it out")
     train = _open_train(tree)
     labelled = tree.method.name in LABELLED
     if labelled:

@@ -20,7 +20,8 @@ from typing import Any
 
 import torch.distributed as dist
 
-from convit_ssl.data.storage import read_bytes
+from convit_ssl.data.samples import UnreadableImageError, read_file
+from convit_ssl.data.storage import is_url
 from convit_ssl.engines.checkpoint import sorted_checkpoints
 from convit_ssl.engines.console import Screen, duration
 from convit_ssl.engines.hooks import QuietHook, peak_memory_mib
@@ -35,7 +36,6 @@ PROBED_IMAGES = 8
 PROBE_SECONDS = 0.25  # a slow file system is known after one image
 MEASURED_STEPS = 20
 LONG_RUN = 120.0  # seconds; a shorter run is over before its prediction is read
-SLOW_IMAGES = 1.0  # seconds for one image
 
 
 @dataclass
@@ -219,20 +219,24 @@ def _probe_images(task: Any, problems: list[str]) -> float:
     first = processes.rank() * 7919
     began = time.perf_counter()
     read = 0
+    unreadable: list[str] = []
     for number in range(min(PROBED_IMAGES, count)):
         path = task.inputs.train.path((first + number * step) % len(task.inputs.train))
         try:
-            read_bytes(path)
-        except OSError as error:
-            problems.append(
-                f"{path} cannot be read ({error.strerror or error}); mount the data on this node "
-                "too, at the same place, or correct data_dir"
-            )
-            return 0.0
-        dataset[(first + number * step) % count]
-        read += 1
+            read_file(path)
+        except UnreadableImageError as error:
+            unreadable.append(f"{path} cannot be read ({error})")
+        else:
+            dataset[(first + number * step) % count]
+            read += 1
         if time.perf_counter() - began > PROBE_SECONDS:
             break
+    # Single ones are listed and replaced while training; with none, the place is not there.
+    if unreadable and not read:
+        advice = "mount the data on this node too, at the same place, or correct data_dir"
+        if is_url(unreadable[0]):
+            advice = "check the address, the network and the credentials of this node"
+        problems.append(f"{unreadable[0]}; {advice}")
     seconds = max(time.perf_counter() - began, 1e-9)
     return read / seconds
 

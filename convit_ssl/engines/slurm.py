@@ -92,9 +92,9 @@ def submit(plan: Plan, arguments: Sequence[str]) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=0)
     executor.update_parameters(**parameters(plan, folder))
-    # The folder of the run is fixed here: run.overwrite has done its work, and a name that
-    # depends on the directory must not change.
-    fixed = [a for a in arguments if not a.startswith(("run.overwrite=", "run.dir="))]
+    # The folder of the run is fixed here: a name that depends on the directory must not change.
+    # run.overwrite goes along. The job obeys it once, when it starts for the first time.
+    fixed = [a for a in arguments if not a.startswith("run.dir=")]
     task = Task([*fixed, f"run.dir={Path(run['dir']).absolute()}"], os.getcwd(), str(folder))
     try:
         job = executor.submit(task)

@@ -25,7 +25,7 @@ from convit_ssl.engines.checkpoint import find_checkpoint, remove_leftovers
 from convit_ssl.engines.console import Screen, run_facts
 from convit_ssl.engines.heartbeat import Heartbeat, HeartbeatHook
 from convit_ssl.engines.hooks import TrainingHook
-from convit_ssl.engines.lock import lock_run
+from convit_ssl.engines.lock import LOCK, lock_run
 from convit_ssl.engines.plan import Plan
 from convit_ssl.engines.preflight import PreflightHook
 from convit_ssl.engines.record import Recorder
@@ -288,11 +288,27 @@ def _count_parameters(plan: Plan) -> int:
 def write_config(plan: Plan) -> None:
     """Write the resolved configuration into the run folder, before anything runs."""
     folder = Path(plan.options["run"]["dir"])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = OmegaConf.to_yaml(OmegaConf.create(plan.options))
-        reasons = [f"# {name} = {c.value}: {c.reason}" for name, c in plan.choices.items()]
+    text = OmegaConf.to_yaml(OmegaConf.create(plan.options))
+    reasons = [f"# {name} = {c.value}: {c.reason}" for name, c in plan.choices.items()]
+    with _writing_in(folder):
         (folder / "config.yaml").write_text("\n".join([*reasons, text]))
+
+
+def make_folder(folder: Path) -> None:
+    """Make the run folder, with room in it for a file.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with _writing_in(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LOCK).touch()
+
+
+@contextlib.contextmanager
+def _writing_in(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise UserError(
             f"the run folder {folder} cannot be written ({error.strerror}); choose another with "

@@ -55,6 +55,10 @@ def read_weights(path: str | Path) -> tuple[Any, dict[str, Any]]:
         return _read_safetensors(path)
     if path.suffix == ".onnx":
         raise UserError(f"{path} is an ONNX graph; weights are read from the file it was made of")
+    if path.suffix == ".pt2":
+        raise UserError(
+            f"{path} is an exported program; weights are read from the file it was made of"
+        )
     return _read_torch(path), {}
 
 
@@ -89,11 +93,12 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return f"{path} is a TorchScript program, not weights; save its state_dict() instead"
     unpickling = re.search(r"WeightsUnpickler error: (.*)", text)
     lines = [unpickling[1]] if unpickling else [line for line in text.splitlines() if line.strip()]
-    reason = lines[0].strip() if lines else "empty"
+    reason = lines[0].strip().partition(". ")[0] if lines else "empty"
+    said = f" ({reason[:160]})" if re.search("[a-z]", reason) else ""
     size = path.stat().st_size
     return (
-        f"{path} ({size} bytes) is no readable checkpoint; it may be cut short, "
-        f"so copy or download it again ({reason[:160]})"
+        f"{path} ({size} bytes) is no readable checkpoint: it is cut short, so copy or download "
+        f"it again, or neither torch.save nor safetensors wrote it{said}"
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from convit_ssl.errors import UserError
@@ -25,8 +26,8 @@ _ANCHOR = "patch_embed.proj.weight"
 # Words on the way to a trunk, and what they say about it; the first that matches counts.
 _ROLES = (
     ("ema", ("ema", "model_ema", "state_dict_ema", "ema_model", "model_state_ema")),
-    ("teacher", ("teacher", "momentum_teacher", "momentum_encoder", "target_network")),
-    ("student", ("student", "base_model", "online_network")),
+    ("teacher", ("teacher", "momentum_teacher", "momentum_encoder", "target_network", "encoder_k")),
+    ("student", ("student", "base_model", "online_network", "encoder_q")),
 )
 WEIGHTS = ("teacher", "student", "ema")
 # What is taken where nobody says what to take.
@@ -84,17 +85,37 @@ def choose(found: list[FoundTrunk], weights: str, path: str) -> FoundTrunk:
         path: for the message.
 
     Raises:
-        UserError: the weights asked for are not in the file.
+        UserError: the weights asked for are not in the file, or there are several such.
     """
     if weights not in WEIGHTS:
         raise UserError(f"weights={weights!r}: choose one of {', '.join(WEIGHTS)}")
     by_role = {trunk.role: trunk for trunk in reversed(found)}
     if weights in by_role:
-        return by_role[weights]
+        return _only(by_role[weights], found, path)
     if weights == "teacher":
-        return next(by_role[role] for role in _PREFERENCE if role in by_role)
+        role = next(role for role in _PREFERENCE if role in by_role)
+        return _only(by_role[role], found, path)
     there = ", ".join(f"{trunk.role} ({trunk.where})" for trunk in found)
     raise UserError(f"{path} holds no {weights} weights; it has: {there}")
+
+
+def _only(chosen: FoundTrunk, found: list[FoundTrunk], path: str) -> FoundTrunk:
+    """The trunk, unless the file has another one by the same right."""
+    rivals = [trunk for trunk in found if trunk.role == chosen.role and _differ(trunk, chosen)]
+    if rivals:
+        places = ", ".join(trunk.where for trunk in (chosen, *rivals))
+        raise UserError(
+            f"{path} holds several trunks, and nothing says which one is meant ({places}); save "
+            "one of them into a file of its own"
+        )
+    return chosen
+
+
+def _differ(one: FoundTrunk, other: FoundTrunk) -> bool:
+    if one.tensors.keys() != other.tensors.keys():
+        return True
+    pairs = ((value, other.tensors[key]) for key, value in one.tensors.items())
+    return any(a.shape != b.shape or not torch.equal(a, b) for a, b in pairs)
 
 
 def _state_dicts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from convit_ssl.export.files import ENTRY, read_weights
 from convit_ssl.export.infer import config_from_entry, config_from_tensors, variant_of
 from convit_ssl.export.keys import VISSL_LAYER_NORM_EPS, is_vissl, locality_dim, to_official
 from convit_ssl.export.layouts import FoundTrunk, choose, find_trunks
-from convit_ssl.export.sources import locate
+from convit_ssl.export.sources import locate, older_checkpoints
 from convit_ssl.models import ConViT, ConViTConfig
 from convit_ssl.models.fingerprint import weights_fingerprint
 
@@ -231,10 +232,25 @@ def _read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Any]]:
     file = locate(os.fspath(path))
     if not isinstance(file, Path):
         return file.name, file.tensors, {}
-    content, entry = read_weights(file)
+    content, entry = _read_run(Path(path), file) if Path(path).is_dir() else read_weights(file)
     if isinstance(content, dict) and isinstance(content.get(ENTRY), dict):
         entry = content[ENTRY]
     return str(file), content, entry
+
+
+def _read_run(folder: Path, file: Path) -> tuple[Any, dict[str, Any]]:
+    """The newest checkpoint of a run that can be read; says so where an earlier one is taken."""
+    try:
+        return read_weights(file)
+    except UserError as error:
+        for other in older_checkpoints(folder, file):
+            try:
+                found = read_weights(other)
+            except UserError:
+                continue
+            logging.getLogger(__name__).warning("%s. Taking %s instead", error, other.name)
+            return found
+        raise
 
 
 def _config(

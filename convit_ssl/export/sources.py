@@ -45,10 +45,22 @@ def locate(name: str) -> Path | Downloaded:
     runs = sorted(path.glob("*.torch")) + sorted(path.glob("checkpoints/*.torch"))
     if runs:
         return max(runs, key=lambda file: file.stat().st_mtime)
+    others = sorted([*path.glob("*.safetensors"), *path.glob("*.pth")])
+    if len(others) == 1:
+        return others[0]
+    seen = f"; give one of {', '.join(file.name for file in others)}" if others else ""
     raise UserError(
         f"{path} is a folder without weights: neither checkpoints/last.torch (a run) nor "
-        f"{', '.join(_WEIGHT_FILES)}"
+        f"{', '.join(_WEIGHT_FILES)}{seen}"
     )
+
+
+def older_checkpoints(run: Path, file: Path) -> list[Path]:
+    """The other checkpoints of a run folder, the newest first, should `file` be damaged."""
+    if file.name != "last.torch":
+        return []
+    found = set(run.glob("checkpoints/checkpoint_*.torch")) - {file.resolve()}
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def _download(name: str) -> Downloaded:

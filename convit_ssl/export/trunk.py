@@ -90,6 +90,11 @@ def export_trunk(
         raise UserError(
             f"--to {' '.join(unknown) or '(nothing)'}: choose from {', '.join(TARGETS)}"
         )
+    if name in ("", "..") or Path(name).name != name:
+        raise UserError(
+            f"--name {name!r}: give a file name without folders; --output is the folder"
+        )
+    _refuse_strangers(output)
     provenance = getattr(model, "provenance", {})
     data = (provenance.get("entry") or {}).get("data")
     data = data if isinstance(data, dict) else {}
@@ -99,6 +104,19 @@ def export_trunk(
         written = [_write_and_check(target, job) for target in dict.fromkeys(targets)]
         _write_cards(model, folder, written, name, license_name, figures)
     return written
+
+
+def _refuse_strangers(output: Path) -> None:
+    """A model card takes the place of an earlier one, and of no other README."""
+    for name, sign in (("README.md", "convit_ssl"), ("config.json", "num_gpsa_layers")):
+        try:
+            text = (output / name).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        if sign not in text:
+            raise UserError(
+                f"{output / name} is there already and is not of an export; choose another --output"
+            )
 
 
 def _write_and_check(target: str, job: _Job) -> Written:
@@ -213,7 +231,7 @@ def _read_hf(job: _Job, size: tuple[int, int]) -> Any:
 
 
 def _read_vissl(job: _Job, size: tuple[int, int]) -> Any:
-    """Folded back by our own reader; VISSL itself is asked by `convit-ssl export`."""
+    """Folded back by our own reader. The tests ask VISSL itself, which export must not need."""
     path = job.folder / f"{job.stem}_vissl.torch"
     content, _ = read_weights(path)
     trunk = to_official(content["classy_state_dict"]["base_model"]["model"]["trunk"])

@@ -5,7 +5,7 @@ State-dict keys are those of the official release and of timm.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -233,7 +233,7 @@ class ConViT(nn.Module):
     def get_intermediate_layers(
         self,
         x: Float[Tensor, "batch chans height width"],
-        n: int = 1,
+        n: int | Sequence[int] = 1,
         reshape: bool = False,
         return_class_token: bool = False,
         norm: bool = True,
@@ -242,7 +242,7 @@ class ConViT(nn.Module):
 
         Args:
             x: images.
-            n: how many blocks, counted from the last.
+            n: how many blocks, counted from the last; or the numbers of some, from 0.
             reshape: patch tokens as maps (B, D, height, width).
             return_class_token: also the class token of each layer.
             norm: apply the final LayerNorm.
@@ -255,16 +255,17 @@ class ConViT(nn.Module):
         Raises:
             ValueError: a class token is asked of a GPSA block, which has none.
         """
-        first = self.config.depth - n
-        if return_class_token and first < self.config.num_gpsa_layers:
+        depth, gated = self.config.depth, self.config.num_gpsa_layers
+        chosen = range(depth)[-n:] if isinstance(n, int) else [range(depth)[i] for i in n]
+        if return_class_token and min(chosen) < gated:
             raise ValueError(
-                f"block {first} is a GPSA block without a class token; "
-                f"n is at most {self.config.depth - self.config.num_gpsa_layers} here"
+                f"block {min(chosen)} is a GPSA block without a class token; "
+                f"n is at most {depth - gated} here"
             )
         _, inside = self.forward_intermediates(x)
         grid = self.grid_size(*x.shape[-2:])
         layers: list[Any] = []
-        for tokens in inside.tokens[first:]:
+        for tokens in (inside.tokens[index] for index in chosen):
             tokens = self.norm(tokens) if norm else tokens
             has_class_token = tokens.shape[1] > grid[0] * grid[1]
             patches = tokens[:, 1:] if has_class_token else tokens

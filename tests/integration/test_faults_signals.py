@@ -77,3 +77,31 @@ def test_a_process_that_stands_still_is_named(tmp_path: Path) -> None:
     assert "no step for" in run.text()
     assert f"rank 1 on {os.uname().nodename} (process {stopped})" in run.text()
     assert "no sign of life" in run.text()
+
+
+@pytest.mark.slow
+def test_a_run_that_goes_on_is_not_overwritten(tmp_path: Path) -> None:
+    run = Run(tmp_path, *LONG, "run.keep_checkpoints=2").start()
+    run.until(run.reached(12))
+    config, before = run.folder / "config.yaml", run.losses()
+    written = config.read_text()
+    second = Run(tmp_path, *LONG, "run.overwrite=true", "seed=1")
+    second.output = tmp_path / "second.txt"
+    assert second.complete() == 2
+    assert "another process trains in" in second.text()
+    assert config.read_text() == written
+    assert run.process.poll() is None
+    assert len(run.losses()) > len(before) > 0
+    run.end()
+
+
+@pytest.mark.slow
+def test_what_is_refused_overwrites_nothing(tmp_path: Path) -> None:
+    run = Run(tmp_path, "optim.epochs=1")
+    assert run.complete() == 0, run.text()
+    kept = run.saved(), run.losses()
+    assert run.complete("run.overwrite=true", "run.processes=2", "run.nodes=2") == 2
+    assert "run.nodes=2 needs run=slurm" in run.text()
+    assert (run.saved(), run.losses()) == kept
+    assert run.complete("run.overwrite=true", "seed=1") == 0, run.text()
+    assert run.losses() != kept[1]

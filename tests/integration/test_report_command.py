@@ -194,9 +194,27 @@ def test_bad_input_is_one_message(tmp_path, monkeypatch, capsys, arguments, says
 
 def test_unreadable_data_is_said_on_the_page(tmp_path):
     run = make_run(tmp_path / "run", epochs=2)
-    report(run, "--data", "folder", "--data-dir", tmp_path / "nowhere", "--no-figures")
-    _, numbers = read(run / "report")
+    config = run / "config.yaml"
+    config.write_text(f"data: {{name: folder}}\ndata_dir: {tmp_path / 'nowhere'}\n")
+    report(run, "--no-figures")
+    page, numbers = read(run / "report")
     assert any("No images of data=folder" in text for text in numbers["runs"][0]["problems"])
+    # What is given is meant, and a good page is not overwritten by one without it.
+    report(run, "--data", "folder", "--data-dir", tmp_path / "elsewhere", expect=2)
+    report(run, "--weights", "ema", expect=2)
+    assert read(run / "report") == (page, numbers)
+
+
+def test_figures_of_runs_that_are_not_in_it_go(tmp_path, images):
+    first, second = (make_run(tmp_path / name, epochs=2) for name in ("a", "b"))
+    out = tmp_path / "out"
+    report(first, second, "--out", out)
+    (out / "figures" / "mine.png").write_bytes(b"")
+    assert (out / "figures" / "gates_2.png").exists()
+    report(first, "--out", out)
+    names = {path.name for path in (out / "figures").glob("*.png")}
+    assert {"gates.png", "mine.png"} <= names
+    assert not any(name.endswith(("_1.png", "_2.png")) for name in names)
 
 
 def test_watch_follows_a_run_and_stops_when_asked(tmp_path, images):

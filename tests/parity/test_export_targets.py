@@ -279,3 +279,20 @@ def test_weights_that_are_not_finite_are_not_exported(tmp_path: Path) -> None:
         export_trunk(model, ["hf"], tmp_path)
     with pytest.raises(UserError, match="--to tflite"):
         export_trunk(model, ["tflite"], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../../evil", "/tmp/evil", "a/b", "", ".."])
+def test_a_name_stays_in_the_folder(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="without folders"):
+        export_trunk(ConViT(SMALL), ["safetensors"], tmp_path / "out", name=name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_somebodys_own_readme_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("my own")
+    with pytest.raises(UserError, match=r"README\.md is there already"):
+        export_trunk(ConViT(SMALL), ["safetensors"], tmp_path)
+    assert (tmp_path / "README.md").read_text() == "my own"
+    (tmp_path / "README.md").unlink()
+    for _ in range(2):  # one of ours is
+        export_trunk(ConViT(SMALL), ["safetensors"], tmp_path)

@@ -43,6 +43,6 @@ def test_rows_of_different_things_are_not_averaged(tmp_path: Path) -> None:
 
 def test_rows_of_probes_are_no_study(tmp_path: Path) -> None:
     file = tmp_path / "knn.json"
-    file.write_text(json.dumps({"results": [{"name": "pixels", "accuracy": 0.5}]}))
+    file.write_text(json.dumps({"results": [{"kind": "knn", "name": "pixels", "accuracy": 0.5}]}))
     with pytest.raises(UserError, match="convit-ssl results"):
         read_study([file])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,24 @@ def test_s3(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(CACHE_VARIABLE, "1")
         storage_module._descriptor.cache_clear()
         check("s3://bucket")
+
+
+@pytest.mark.timeout(60)
+def test_names_of_locks_that_are_alike_hold_nobody_up(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One lock in 256 has the same two digits as another; here all have."""
+    sha256 = hashlib.sha256
+
+    class Alike:
+        def __init__(self, data: bytes = b"") -> None:
+            self.digest = sha256(data)
+
+        def hexdigest(self) -> str:
+            return "00" + self.digest.hexdigest()[2:]
+
+    monkeypatch.setattr(hashlib, "sha256", Alike)
+    monkeypatch.setenv(CACHE_VARIABLE, "1")
+    with serve(folder.parent, Files) as address:
+        dataset = open_dataset("shards", f"{address}/bucket")
+        assert (np.asarray(dataset[0][0]) == pixels(0)).all()

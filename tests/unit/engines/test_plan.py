@@ -92,6 +92,17 @@ def test_probes_take_features_that_the_network_has(depth: int, features: list[st
         (("augment=none",), ["augment"]),
         (("watch.every=-1",), ["watch.every=-1", "0 or more"]),
         (("watch.knn_images=0",), ["watch.knn_images=0", "1 or more"]),
+        (("optim.batch_size=0",), ["optim.batch_size=0", "1 or more"]),
+        (("optim.accumulate=0",), ["optim.accumulate=0"]),
+        (("optim.epochs=0",), ["optim.epochs=0"]),
+        (("trunk.embed_dim=0",), ["trunk.embed_dim=0"]),
+        (("trunk.depth=-1",), ["trunk.depth=-1"]),
+        (("trunk.mlp_ratio=nan",), ["trunk.mlp_ratio=nan", "more than 0"]),
+        (("run.keep_checkpoints=0",), ["run.keep_checkpoints=0"]),
+        (("run.timeout_minutes=0",), ["run.timeout_minutes=0", "more than 0"]),
+        (("run.grace_seconds=inf",), ["run.grace_seconds=inf"]),
+        (("augmentation.horizontal_flip=2",), ["horizontal_flip=2", "from 0 to 1"]),
+        (("run.name=../../x",), ["run.name=../../x", "run.dir="]),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused(options: tuple[str, ...], words: list[str]) -> None:

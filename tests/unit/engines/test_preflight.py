@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
-from convit_ssl.engines.preflight import Findings, _probe_disk, code_digest, config_digest, judge
+from convit_ssl.engines.preflight import (
+    Findings,
+    _probe_disk,
+    _probe_images,
+    code_digest,
+    config_digest,
+    judge,
+)
 
 GOOD = Findings("n1", 0, "code", "commit", "config", 100.0, 1000.0)
 
@@ -42,3 +50,26 @@ def test_digests_see_what_matters() -> None:
     first = {"optim": {"lr": 0.1}, "run": {"root": "a"}}
     assert config_digest(first) == config_digest({**first, "run": {"root": "b"}})
     assert config_digest(first) != config_digest({**first, "optim": {"lr": 0.2}})
+
+
+def task_on(paths: list[Path]) -> SimpleNamespace:
+    """What the probe of images looks at: their paths, and a data set that replaces bad ones."""
+
+    class Images(list[Path]):
+        def path(self, index: int) -> str:
+            return str(self[index])
+
+    images = Images(paths)
+    return SimpleNamespace(inputs=SimpleNamespace(datasets={"TRAIN": images}, train=images))
+
+
+def test_a_bad_image_is_no_missing_folder(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    paths[2].write_bytes(b"an image")
+    problems: list[str] = []
+    assert _probe_images(task_on(paths), problems) > 0
+    assert problems == []
+    paths[2].unlink()
+    assert _probe_images(task_on(paths), problems) == 0
+    assert len(problems) == 1
+    assert f"{paths[0]} cannot be read (No such file or directory); mount the data" in problems[0]

@@ -52,7 +52,7 @@ def test_truncated_files(suffix: str, kept: float, tmp_path: Path, teacher: ConV
     save_trunk(teacher, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(UserError, match=r"no readable checkpoint; it may be cut short"):
+    with pytest.raises(UserError, match=r"no readable checkpoint: it is cut short"):
         load_trunk(path)
 
 

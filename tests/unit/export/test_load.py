@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,40 @@ def test_non_square_positions_need_a_hint(tmp_path: Path, config: ConViTConfig) 
         load_trunk(save(model.state_dict(), tmp_path))
     save_trunk(model, tmp_path / "t.safetensors")
     assert load_trunk(tmp_path / "t.safetensors").config.image_shape == (8, 12)
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(
+    run_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = run_folder / "checkpoints"
+    last = (folder / "last.torch").resolve()
+    older = folder / "checkpoint_e0000_s00000001.torch"
+    older.write_bytes(last.read_bytes())
+    last.write_bytes(last.read_bytes()[:5000])
+    with caplog.at_level(logging.WARNING):
+        assert load_trunk(run_folder).embed_dim
+    assert "no readable checkpoint" in caplog.text and f"Taking {older.name} instead" in caplog.text
+    older.unlink()
+    with pytest.raises(UserError, match="no readable checkpoint"):
+        load_trunk(run_folder)
+
+
+def test_the_only_file_of_a_folder_is_meant(tmp_path: Path, teacher: ConViT) -> None:
+    save(teacher.state_dict(), tmp_path, "any.pth")
+    assert same(load_trunk(tmp_path), teacher)
+    save(teacher.state_dict(), tmp_path, "other.pth")
+    with pytest.raises(UserError, match=r"give one of any\.pth, other\.pth"):
+        load_trunk(tmp_path)
+
+
+def test_two_trunks_by_the_same_right(tmp_path: Path, student: ConViT, teacher: ConViT) -> None:
+    first, second = student.state_dict(), teacher.state_dict()
+    path = save({"model": first, "model_best": second}, tmp_path)
+    with pytest.raises(UserError, match=r"several trunks.*\(model, model_best\)"):
+        load_trunk(path)
+    assert same(load_trunk(save({"model": first, "again": first}, tmp_path)), student)
+    moco = {f"encoder_q.{key}": value for key, value in first.items()}
+    moco |= {f"encoder_k.{key}": value for key, value in second.items()}
+    path = save(moco, tmp_path)
+    assert same(load_trunk(path), teacher)
+    assert same(load_trunk(path, weights="student"), student)

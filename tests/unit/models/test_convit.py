@@ -199,3 +199,14 @@ def test_importing_the_models_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_intermediate_layers_by_number() -> None:
+    model = create_model("convit_nano", img_size=32, num_classes=0).eval()
+    x = torch.randn(1, 3, 32, 32)
+    every = model.get_intermediate_layers(x, n=model.config.depth)
+    chosen = model.get_intermediate_layers(x, n=[0, 5])
+    assert torch.equal(chosen[0], every[0])
+    assert torch.equal(chosen[1], every[5])
+    with pytest.raises(ValueError, match="block 0 is a GPSA block"):
+        model.get_intermediate_layers(x, n=[0, 5], return_class_token=True)
