@@ -165,7 +165,9 @@ def _name(provenance: dict[str, Any], checkpoint: str) -> str:
     """For a reader: what it is, where the checkpoint says so."""
     if provenance.get("method") is None:
         return Path(checkpoint).name
-    parts = [provenance["variant"] or "ConViT", provenance["method"]]
+    model = (provenance.get("entry") or {}).get("model") or {}
+    kind = "ViT" if model.get("num_gpsa_layers") == 0 else "ConViT"
+    parts = [provenance["variant"] or kind, provenance["method"]]
     if provenance.get("epoch") is not None:
         parts.append(f"epoch {provenance['epoch']}")
     return f"{' '.join(parts)}, {provenance['weights']}"

@@ -17,6 +17,7 @@ from convit_ssl.engines.keys import hint
 from convit_ssl.engines.placement import Placement, choose_precision, place
 from convit_ssl.engines.ranges import check_numbers
 from convit_ssl.engines.scaling import scale
+from convit_ssl.engines.starting_weights import check_teacher, follow_weights
 from convit_ssl.errors import UserError
 from convit_ssl.methods import Choice
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
@@ -70,7 +71,7 @@ def make_plan(composed: Composed) -> Plan:
     labelled = tree.method.name in LABELLED
     if labelled:
         _check_labels(tree, train)
-    _follow_weights(tree, composed.explicit)
+    follow_weights(tree, composed.explicit)
     choices: dict[str, Choice] = {}
     if tree.scale_to_data:
         choices = scale(tree, composed.explicit, len(train), train.native_size())
@@ -139,69 +140,12 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> None:
             f"method.test_every={tree.method.test_every}: give the epochs between two tests, at "
             "least 1; more than optim.epochs tests after the last epoch alone"
         )
-    _check_teacher(tree.method.get("distill_from"), len(train.classes))
+    check_teacher(tree.method.get("distill_from"), len(train.classes))
     if tree.method.num_classes not in (None, len(train.classes)):
         raise UserError(
             f"method.num_classes={tree.method.num_classes}, but {train.root} has "
             f"{len(train.classes)} classes; leave it out to take the data's"
         )
-
-
-def _check_teacher(path: str | None, classes: int) -> None:
-    """The classifier that a supervised run distils from decides among the same classes."""
-    if not path:
-        return
-    from convit_ssl.export import load_trunk
-
-    known = load_trunk(path).config.num_classes
-    if not known:
-        raise UserError(
-            f"method.distill_from={path} holds no classifier; give a checkpoint of "
-            "convit_supervised or convit_finetune, or released weights with their head"
-        )
-    if known != classes:
-        raise UserError(
-            f"method.distill_from={path} knows {known} classes, and the images have {classes}; "
-            "give a classifier that was trained on the same classes"
-        )
-
-
-def _follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
-    """Take the network's shape from the checkpoint that the run starts from."""
-    if not tree.weights:
-        return
-    from convit_ssl.export import load_trunk
-    from convit_ssl.export.load import describe, shape
-
-    loaded = load_trunk(tree.weights, weights=tree.weights_from)
-    config, provenance = loaded.config, vars(loaded)["provenance"]
-    variant = provenance.get("variant")
-    if variant in VARIANTS and variant != tree.trunk.variant:
-        if "trunk" in explicit or "trunk.variant" in explicit:
-            raise UserError(
-                f"{tree.weights} holds a {variant}, but trunk={tree.trunk.variant} is asked for; "
-                f"use trunk={variant}, or leave trunk out"
-            )
-        tree.trunk.variant = variant
-    elif "trunk" in explicit:
-        asked = shape(create_config(tree.trunk.variant))
-        asked = {k: tree.trunk[k] if f"trunk.{k}" in explicit else v for k, v in asked.items()}
-        if asked != shape(config):
-            raise UserError(
-                f"{tree.weights} holds {describe(config)}, but trunk={tree.trunk.variant} is asked "
-                "for; leave trunk out"
-            )
-    regularisation = ("drop_rate", "attn_drop_rate", "drop_path_rate", "global_pool", "local_init")
-    for name, value in dataclasses.asdict(config).items():
-        key = f"trunk.{name}"
-        if name in regularisation or name not in tree.trunk:
-            continue
-        if key in explicit and tree.trunk[name] not in (None, value):
-            raise UserError(
-                f"{key}={tree.trunk[name]}, but {tree.weights} was made with {name}={value}; "
-                f"leave {key} out, or start without weights"
-            )
-        tree.trunk[name] = value
 
 
 def _check_variant(tree: DictConfig) -> None:

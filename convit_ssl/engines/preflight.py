@@ -81,6 +81,7 @@ class PreflightHook(QuietHook):
         self.screen = screen
         self.need_mib = 0.0
         self.free_mib = 0.0
+        self.slowest: Findings
         self._first: tuple[int, float] | None = None
 
     def on_start(self, task: Any) -> None:
@@ -90,6 +91,7 @@ class PreflightHook(QuietHook):
         own = look_around(task, self.options, self.folder, self.need_mib, self.commit)
         self.free_mib = own.free_mib
         every = [Findings(**found) for found in processes.gather(asdict(own))]
+        self.slowest = min(every, key=lambda found: found.images_per_s)
         problems = judge(every)
         if problems:
             raise UserError("before the first step: " + "\n".join(problems))
@@ -119,8 +121,13 @@ class PreflightHook(QuietHook):
             f"expected: {duration(left)} for {task.max_iteration - task.iteration:,} steps of "
             f"{seconds:.3g} s (first {measured} measured; evaluation comes on top), until "
             f"{end:%a %H:%M}; {memory} a process; checkpoints "
-            f"{self.need_mib:,.0f} of {self.free_mib:,.0f} MiB free"
+            f"{self.need_mib:,.0f} of {self.free_mib:,.0f} MiB free; a loader worker reads "
+            f"{self.slowest.images_per_s:,.0f} images/s{self._where()}"
         )
+
+    def _where(self) -> str:
+        """The node that reads slowest, where there are several processes."""
+        return "" if processes.world_size() == 1 else f" on {self.slowest.node}, the slowest"
 
 
 def collective_in_time() -> None:

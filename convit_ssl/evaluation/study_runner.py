@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.evaluation.results import commit, hardware, now, versions, write_json
 from convit_ssl.evaluation.study import Run, Study
 from convit_ssl.evaluation.study_slurm import SlurmJobs, job_number
+from convit_ssl.evaluation.study_stop import stop, terminated_as_exit
 from convit_ssl.machine import available_cores
 
 RECORD = "study_run.json"
@@ -101,7 +100,7 @@ def run_study(
     _resubmit(states, jobs_of_slurm)
     command = command or (lambda run, folder: run.command(folder))
     try:
-        with _terminated_as_exit():
+        with terminated_as_exit():
             while any(state.status in ("waiting", "running", "submitted") for state in states):
                 jobs_of_slurm.look(states)
                 _advance(states, command, jobs)
@@ -110,7 +109,7 @@ def run_study(
                 if any(state.status in ("running", "submitted") for state in states):
                     time.sleep(interval)
     except BaseException:
-        _stop(states)
+        stop([state.process for state in states if state.process is not None])
         raise
     if watch is not None:
         watch(states)
@@ -282,40 +281,3 @@ def _last_words(log: Path) -> str:
     except OSError:
         lines = []
     return lines[-1][:300] if lines else "no output"
-
-
-@contextlib.contextmanager
-def _terminated_as_exit() -> Iterator[None]:
-    """SIGTERM ends Python at once; as an exception it lets the runs be stopped first."""
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    try:
-        before = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not the main thread, whose signals are its own
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _stop(states: Sequence[State], patience: float = 30.0) -> None:
-    """Ask the runs to save and leave; insist after a while."""
-    running = [state.process for state in states if state.process is not None]
-    for process in running:
-        _signal(process, signal.SIGTERM)
-    deadline = time.monotonic() + patience
-    for process in running:
-        try:
-            process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            _signal(process, signal.SIGKILL)
-            process.wait()
-
-
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, number)

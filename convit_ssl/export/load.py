@@ -141,7 +141,7 @@ def build(config: ConViTConfig, tensors: dict[str, Tensor], path: str) -> tuple[
     """A model in eval mode that holds these weights, and the keys it had no use for.
 
     Raises:
-        UserError: a weight is missing, unknown, or of another shape.
+        UserError: a weight is missing, unknown, of another shape or of whole numbers.
     """
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten
         model = ConViT(config)
@@ -154,6 +154,11 @@ def build(config: ConViTConfig, tensors: dict[str, Tensor], path: str) -> tuple[
         f"{key} has shape {tuple(tensors[key].shape)} and not {tuple(value.shape)}"
         for key, value in own.items()
         if key in tensors and tensors[key].shape != value.shape
+    ]
+    faults += [
+        f"{key} holds {str(tensors[key].dtype).removeprefix('torch.')} numbers"
+        for key, value in own.items()
+        if key in tensors and value.is_floating_point() and not tensors[key].is_floating_point()
     ]
     if faults:
         more = f", and {len(faults) - 4} more" if len(faults) > 4 else ""

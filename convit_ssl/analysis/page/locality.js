@@ -109,7 +109,7 @@ function heads() {
 }
 
 function nonlocality() {
-  const node = section("nonlocality", "Non-locality", "How far a head looks: the attention-weighted distance between query and key in patches, averaged over queries and images, as the paper defines it. The dotted line is attention spread evenly over the grid.");
+  const node = section("nonlocality", "Non-locality", "How far a head looks: the attention-weighted distance between query and key in patches, averaged over queries and images, as the paper defines it, each layer on its own input (the released script logs it on raw patch embeddings). The dotted line is attention spread evenly over the grid.");
   const measured = RUNS.filter((run) => run.nonlocality);
   if (measured.length) {
     if (RUNS.length > 1) node.append(runLegend());

@@ -273,3 +273,9 @@ def test_two_trunks_by_the_same_right(tmp_path: Path, student: ConViT, teacher: 
     path = save(moco, tmp_path)
     assert same(load_trunk(path), teacher)
     assert same(load_trunk(path, weights="student"), student)
+
+
+def test_whole_numbers_are_no_weights(tmp_path: Path, teacher: ConViT) -> None:
+    tensors = {key: value.long() for key, value in teacher.state_dict().items()}
+    with pytest.raises(UserError, match="holds int64 numbers"):
+        load_trunk(save(tensors, tmp_path))

@@ -1,0 +1,67 @@
+"""The checkpoint that an experiment starts from or learns from, and what follows from it."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from omegaconf import DictConfig
+
+from convit_ssl.errors import UserError
+from convit_ssl.models import VARIANTS, create_config
+
+
+def check_teacher(path: str | None, classes: int) -> None:
+    """The classifier that a supervised run distils from decides among the same classes."""
+    if not path:
+        return
+    from convit_ssl.export import load_trunk
+
+    known = load_trunk(path).config.num_classes
+    if not known:
+        raise UserError(
+            f"method.distill_from={path} holds no classifier; give a checkpoint of "
+            "convit_supervised or convit_finetune, or released weights with their head"
+        )
+    if known != classes:
+        raise UserError(
+            f"method.distill_from={path} knows {known} classes, and the images have {classes}; "
+            "give a classifier that was trained on the same classes"
+        )
+
+
+def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
+    """Take the network's shape from the checkpoint that the run starts from."""
+    if not tree.weights:
+        return
+    from convit_ssl.export import load_trunk
+    from convit_ssl.export.load import describe, shape
+
+    loaded = load_trunk(tree.weights, weights=tree.weights_from)
+    config, provenance = loaded.config, vars(loaded)["provenance"]
+    variant = provenance.get("variant")
+    if variant in VARIANTS and variant != tree.trunk.variant:
+        if "trunk" in explicit or "trunk.variant" in explicit:
+            raise UserError(
+                f"{tree.weights} holds a {variant}, but trunk={tree.trunk.variant} is asked for; "
+                f"use trunk={variant}, or leave trunk out"
+            )
+        tree.trunk.variant = variant
+    elif "trunk" in explicit:
+        asked = shape(create_config(tree.trunk.variant))
+        asked = {k: tree.trunk[k] if f"trunk.{k}" in explicit else v for k, v in asked.items()}
+        if asked != shape(config):
+            raise UserError(
+                f"{tree.weights} holds {describe(config)}, but trunk={tree.trunk.variant} is asked "
+                "for; leave trunk out"
+            )
+    regularisation = ("drop_rate", "attn_drop_rate", "drop_path_rate", "global_pool", "local_init")
+    for name, value in dataclasses.asdict(config).items():
+        key = f"trunk.{name}"
+        if name in regularisation or name not in tree.trunk:
+            continue
+        if key in explicit and tree.trunk[name] not in (None, value):
+            raise UserError(
+                f"{key}={tree.trunk[name]}, but {tree.weights} was made with {name}={value}; "
+                f"leave {key} out, or start without weights"
+            )
+        tree.trunk[name] = value
