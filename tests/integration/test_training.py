@@ -154,8 +154,8 @@ def test_vissls_cnn_trains_and_says_that_it_is_none_of_ours(tmp_path: Path) -> N
 def test_probes_by_vissl_and_on_stored_features_agree(trained: Run, tmp_path: Path) -> None:
     run = Run(tmp_path)
     run.arguments = ["config=convit_linear", *LABELLED.split(), f"run.root={tmp_path}"]
-    run.arguments += [f"weights={trained.folder}", "optim.epochs=30", "method.test_every=30"]
-    run.arguments += ["optim.batch_size=20", "optim.lr=4"]
+    run.arguments += [f"weights={trained.folder}", "optim.epochs=60", "method.test_every=60"]
+    run.arguments += ["optim.batch_size=20", "optim.lr=16"]
     assert run.complete() == 0, run.text()
     by_vissl = json.loads((run.folder / "result.json").read_text())["accuracy"]
 
