@@ -70,8 +70,14 @@ def until_finished(slurm: Slurm, run: Run, job: str) -> None:
 def test_one_job_survives_preemption_time_out_and_kills(
     slurm: Slurm, tmp_path: Path, undisturbed: list[float]
 ) -> None:
-    """Each disturbance once, in the life that the one before left."""
-    run, job = submit(slurm, tmp_path, "run.requeue=5")
+    """Each disturbance once, in the life that the one before left.
+
+    The run overwrites an earlier one: once, and not what it did before a requeue.
+    """
+    earlier = tmp_path / "run" / "metrics.jsonl"
+    earlier.parent.mkdir()
+    earlier.write_text('{"kind": "epoch", "epoch": 99, "loss": 1.0}\n')
+    run, job = submit(slurm, tmp_path, "run.requeue=5", "run.overwrite=true")
     assert slurm.job(job)["Partition"] == "low"
     second = Run(tmp_path, *run.arguments)
     second.arguments = run.arguments
@@ -107,6 +113,7 @@ def test_one_job_survives_preemption_time_out_and_kills(
 
     until_finished(slurm, run, job)
     assert run.losses() == undisturbed
+    assert len(re.findall(r"^resumed ", log(run, job), re.MULTILINE)) == 4
     assert run.stray_files() == []
 
 
