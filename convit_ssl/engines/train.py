@@ -290,12 +290,13 @@ def write_config(plan: Plan) -> None:
     folder = Path(plan.options["run"]["dir"])
     text = OmegaConf.to_yaml(OmegaConf.create(plan.options))
     reasons = [f"# {name} = {c.value}: {c.reason}" for name, c in plan.choices.items()]
+    make_folder(folder)
     with _writing_in(folder):
         (folder / "config.yaml").write_text("\n".join([*reasons, text]))
 
 
 def make_folder(folder: Path) -> None:
-    """Make the run folder, with room in it for a file.
+    """Make the run folder, where it is not there, with room in it for a file.
 
     Raises:
         UserError: it cannot be written.

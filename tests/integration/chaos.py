@@ -118,7 +118,7 @@ def writing(run: Run) -> bool:
     return any(run.checkpoints.glob(".*.partial-*")) if run.checkpoints.is_dir() else False
 
 
-def kill_at(life: Life, run: Run, board: mmap.mmap, kind: str) -> bool:
+def kill_at(life: Life, run: Run, board: mmap.mmap, kind: str, interval: float) -> bool:
     """Wait for the moment; False where the run ended by itself before it came."""
     if kind == "starting":
         deadline, condition = time.time() + random.uniform(0, 2.0), None
@@ -128,7 +128,7 @@ def kill_at(life: Life, run: Run, board: mmap.mmap, kind: str) -> bool:
                 return False
             time.sleep(0.005)
         saving = kind == "writing"
-        chosen = time.time() + random.uniform(0, 1.5 * INTERVAL)
+        chosen = time.time() + random.uniform(0, 1.5 * interval)
         deadline = chosen + (20.0 if saving else 0.0)
         condition = (lambda: time.time() > chosen and writing(run)) if saving else None
     while time.time() < deadline and not (condition is not None and condition()):
@@ -146,7 +146,9 @@ def saved_step(run: Run) -> int:
     return int(found.path.stem.rpartition("_s")[2]) if found is not None else 0
 
 
-def chaos(root: Path, kills: int, seed: int, epochs: int) -> dict[str, Any]:
+def chaos(
+    root: Path, kills: int, seed: int, epochs: int, interval: float = INTERVAL
+) -> dict[str, Any]:
     """Kill as often, let it finish, and report.
 
     Returns:
@@ -162,7 +164,7 @@ def chaos(root: Path, kills: int, seed: int, epochs: int) -> dict[str, Any]:
         root,
         f"optim.epochs={epochs}",
         "run.processes=2",
-        f"run.checkpoint_minutes={INTERVAL / 60}",
+        f"run.checkpoint_minutes={interval / 60}",
         "data.workers=1",
     )
     plan = make_plan(compose_experiment(run.arguments))
@@ -177,7 +179,7 @@ def chaos(root: Path, kills: int, seed: int, epochs: int) -> dict[str, Any]:
     while report["kills"] < kills:
         kind = random.choice(["starting", "training", "writing", "writing"])
         life = Life(plan, root / "meet" / str(report["kills"] + report["ended_early"]), board)
-        if not kill_at(life, run, board, kind):
+        if not kill_at(life, run, board, kind, interval):
             while life.running():
                 time.sleep(0.01)
             report["ended_early"] += 1
@@ -218,13 +220,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--interval", type=float, default=INTERVAL, help="between checkpoints, s")
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--out", metavar="results/NAME", help="write NAME_<date>.json and .md")
     args = parser.parse_args()
-    report = chaos(args.root / "killed", args.kills, args.seed, args.epochs)
-    quiet = chaos(args.root / "undisturbed", 0, args.seed, args.epochs)
+    report = chaos(args.root / "killed", args.kills, args.seed, args.epochs, args.interval)
+    quiet = chaos(args.root / "undisturbed", 0, args.seed, args.epochs, args.interval)
     report["asked"] = args.kills
-    report["interval_seconds"] = INTERVAL
+    report["interval_seconds"] = args.interval
     report["most_lost_seconds"] = max(report["lost_seconds"], default=0.0)
     report["equal"] = report["losses"] == quiet["losses"]
     report["final_loss"] = report["losses"][-1]
