@@ -78,6 +78,9 @@ def describe_stall(beats: list[Beat], now: float) -> str:
     behind = [beat for beat in beats if (beat.step, _ORDER.get(beat.stage, 3)) == least]
     if len(behind) == len(beats):
         first = beats[0]
+        if len(beats) == 1:  # which exchanges nothing; the first step compiles, where asked to
+            stage = "computing" if first.stage == LEARNING else first.stage
+            return f"it is {stage} after step {first.step}, since {now - first.since:.0f} s"
         return (
             f"all {len(beats)} processes are {first.stage} after step {first.step}, since "
             f"{now - max(beat.since for beat in beats):.0f} s"

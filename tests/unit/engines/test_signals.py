@@ -116,6 +116,8 @@ def test_the_one_that_is_waited_for_is_named() -> None:
     assert describe_stall(same, 100.0) == (
         "all 2 processes are exchanging gradients after step 7, since 30 s"
     )
+    alone = [beat(0, 0, LEARNING, since=70.0)]
+    assert describe_stall(alone, 100.0) == "it is computing after step 0, since 30 s"
     assert describe_stall([], 1.0) == "no process left a word"
 
 
