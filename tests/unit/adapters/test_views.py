@@ -21,7 +21,7 @@ def views(experiment: str, *options: str) -> AugmentConfig:
 )
 def test_digits_stay_whole_upright_and_bright(experiment: str) -> None:
     for crop in views(experiment).crops:
-        assert crop.scale == (0.6, 1.0)
+        assert crop.scale == (0.75, 1.0)
         assert crop.horizontal_flip == 0.0
         assert crop.solarize_prob == 0.0
 
