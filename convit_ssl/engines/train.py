@@ -86,6 +86,8 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
     except RuntimeError as error:
         if world == 1 or not any(sign in str(error) for sign in LOST_PEER):
             raise
+        # srun ends the others when one fails: a SIGTERM that must not become our exit code.
+        box.stopping = True
         logging.exception("another process was lost")
         raise RunFailure(
             f"rank {rank} on {heartbeat.beat.host} lost another process at step "
