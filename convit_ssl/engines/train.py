@@ -184,7 +184,7 @@ def _end_loaders(task: Any) -> None:
 def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) -> None:
     figures = training.figures
     variant, epochs = plan.options["trunk"]["variant"], plan.options["optim"]["epochs"]
-    settings = experiment_settings(plan.options)
+    settings = hash_json(experiment_settings(plan.options))
     result = {
         "kind": "top-1 on val" if "top1" in figures else "online kNN",
         "name": f"{variant} {plan.options['method']['name']} epoch {epochs}",
@@ -196,8 +196,8 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
         "data": plan.facts,
         "variant": variant,
         "seed": plan.options["seed"],
-        "settings_hash": hash_json(settings),
-        "fingerprint": {"settings": hash_json(settings), "data": plan.facts["digest"]},
+        "settings_hash": settings,
+        "fingerprint": {"settings": settings, "data": plan.facts["digest"]},
         "commit": commit(),
         "versions": versions(),
         "hardware": {**hardware(), "processes": plan.placement.world_size},

@@ -25,7 +25,7 @@ from convit_ssl.models import ConViT
 
 RANK_IMAGES = 2000  # enough for the rank of a few hundred channels
 # An image that is looked at takes an eighth of the time of one that is trained on: it has one view
-# and no backward pass. One look in eight images trained on keeps looking under 2 % of the time.
+# and no backward pass. One that is looked at for eight that are trained on is 1.6 % of the time.
 LOOKED_AT = 1 / 8
 LOOKS = 20  # at most
 SAMPLED_FOR = 10  # looks that the sample of images is made for

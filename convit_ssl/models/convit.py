@@ -256,8 +256,10 @@ class ConViT(nn.Module):
             ValueError: a class token is asked of a GPSA block, which has none.
         """
         depth, gated = self.config.depth, self.config.num_gpsa_layers
-        chosen = range(depth)[-n:] if isinstance(n, int) else [range(depth)[i] for i in n]
-        if return_class_token and min(chosen) < gated:
+        chosen = (
+            range(max(depth - n, 0), depth) if isinstance(n, int) else [range(depth)[i] for i in n]
+        )
+        if return_class_token and min(chosen, default=depth) < gated:
             raise ValueError(
                 f"block {min(chosen)} is a GPSA block without a class token; "
                 f"n is at most {depth - gated} here"
