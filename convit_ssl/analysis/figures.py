@@ -187,7 +187,8 @@ def nonlocality_figure(summaries: Sequence[RunSummary]) -> Figure | None:
             axis.plot(layers, found.mixed.mean(axis=1), color=colour, label=summary.run.name)
             axis.scatter(np.repeat(layers, heads), found.mixed, color=colour, s=9, alpha=0.5)
             axis.axhline(found.uniform, color="0.5", ls=":", lw=1)
-        axis.set(xlabel="layer", ylabel="non-locality (patches)", ylim=(0, None))
+        axis.set(xlabel="layer", ylabel="non-locality (patches)")
+        axis.set_ylim(0, 1.1 * axis.dataLim.ymax)  # a level curve lies below the edge
         axis.set_title("by layer (dotted: uniform attention)", fontsize=10)
         axis.legend(frameon=False, fontsize=8)
         _tidy(axis)
@@ -200,7 +201,8 @@ def nonlocality_figure(summaries: Sequence[RunSummary]) -> Figure | None:
             marker = "o" if len(mean) < 3 else None
             colour = layer_colour(layer, depth)
             axis.plot(history.epochs, mean, color=colour, marker=marker, label=str(layer))
-        axis.set(xlabel="epoch", ylim=(0, None))
+        axis.set(xlabel="epoch")
+        axis.set_ylim(0, 1.1 * axis.dataLim.ymax)
         axis.set_title(f"{summary.run.name}, by layer over epochs", fontsize=10)
         axis.legend(frameon=False, fontsize=7, ncols=2, title="layer", title_fontsize=7)
         _tidy(axis)
