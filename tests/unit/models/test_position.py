@@ -59,6 +59,20 @@ def test_every_gradient(batch: int, heads: int, height: int, width: int, channel
     assert all(torch.equal(x, kept) for x, kept in zip(inputs, before, strict=True))
 
 
+@pytest.mark.parametrize("grid", [(14, 14), (14, 3), (2, 31), (10, 27), (9, 25), (16, 32)])
+def test_gradients_where_products_are_widened(grid: tuple[int, int]) -> None:
+    """In float32, rows of the next matrix are read along; nothing of them comes out."""
+    inputs = [x.requires_grad_() for x in problem(2, 3, grid, 4)]
+    expected = dense(*inputs)
+    weights = torch.randn_like(expected)
+    expected_gradients = torch.autograd.grad((expected * weights).sum(), inputs)
+    single = [x.detach().float().requires_grad_() for x in inputs]
+    out = AddSeparableAttention.apply(*single)
+    gradients = torch.autograd.grad((out * weights.float()).sum(), single)
+    for gradient, exact in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient.double(), exact, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("grid", [(3, 2), (1, 4), (4, 1), (1, 1)])
 def test_gradients_of_gradients(grid: tuple[int, int]) -> None:
     inputs = [x.requires_grad_() for x in problem(1, 2, grid, 2)]
