@@ -64,7 +64,23 @@ def test_a_killed_worker_and_a_pulled_cable(pair: TwoHosts, undisturbed: list[fl
     assert run.stray_files() == []
 
 
-def test_a_host_is_lost_and_comes_back(pair: TwoHosts, tmp_path: Path) -> None:
+def test_a_host_is_lost_and_waited_for(pair: TwoHosts, undisturbed: list[float]) -> None:
+    """With as many hosts as before, from the last checkpoint on, every loss is the same."""
+    run = pair.run
+    pair.start("hostA")
+    pair.start("hostB")
+    until(lambda: run.alive(0) and run.alive(1) and run.steps() >= 20, pair)
+    until(lambda: bool(run.saved()), pair)
+    pair.kill("hostB")
+    until(lambda: not run.alive(0) and not run.alive(1), pair)  # the other one waits
+    time.sleep(5)
+    pair.start("hostB")
+    assert pair.wait() == [0, 0], pair.text()
+    assert run.losses() == undisturbed
+    assert run.stray_files() == []
+
+
+def test_a_host_goes_on_alone_until_the_other_is_back(pair: TwoHosts, tmp_path: Path) -> None:
     # Batch normalisation in the heads sees a process's own part of the batch; without it one host
     # computes what two do, but for rounding.
     plain = "method.use_bn=false"
