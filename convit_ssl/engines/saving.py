@@ -19,11 +19,12 @@ from convit_ssl.engines.console import Screen
 from convit_ssl.engines.heartbeat import SAVING, Heartbeat
 from convit_ssl.engines.hooks import QuietHook, TrainingHook
 from convit_ssl.engines.resume import iteration_at, position
-from convit_ssl.engines.signals import AGREE_EVERY, Agreement, SignalBox, Stopped
+from convit_ssl.engines.signals import Agreement, SignalBox, Stopped
 from convit_ssl.engines.state import on_cpu, restore, run_state
 from convit_ssl.evaluation import processes
 
 SHORTEST_PAUSE = 10.0  # seconds between checkpoints at the ends of short epochs
+FIRST_WRITE = 10.0  # seconds that the first one is expected to take at most
 RETRY_AFTER = 60.0  # seconds after one that could not be written
 
 
@@ -154,8 +155,8 @@ class CheckpointHook(QuietHook):
         seconds = 60.0 * float(self.options.run.checkpoint_minutes)
         if self.failed:
             return min(seconds, RETRY_AFTER)
-        agreeing = AGREE_EVERY if processes.world_size() > 1 else 0.0
-        return max(seconds - agreeing - self.seconds_to_write, seconds / 2)
+        writing = self.seconds_to_write or min(seconds / 20, FIRST_WRITE)
+        return max(seconds - self.agreement.lag - writing, seconds / 2)
 
     def _busy(self) -> bool:
         """Whether the last one is still being written: then no step waits for it."""

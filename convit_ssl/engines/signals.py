@@ -119,9 +119,14 @@ class Agreement:
     """Decisions that all processes take at the same step, for next to no time.
 
     The first process's pace sets after how many steps the next one is due, and travels with it.
+
+    Attributes:
+        lag: seconds between the last two decisions; what becomes due waits for about as long.
     """
 
     def __init__(self) -> None:
+        self.lag = 0.0
+        self._decided_at: float | None = None
         self.interval = 1
         self._left = 1
         self._asked_at: float | None = None
@@ -137,10 +142,12 @@ class Agreement:
             now: agree at this step in any case; the same in all processes.
         """
         if not dist.is_initialized() or dist.get_world_size() == 1:
+            self._note_time()
             return stop, save
         self._left -= 1
         if self._left > 0 and not now:
             return 0, False
+        self._note_time()
         first = dist.get_rank() == 0
         numbers = [stop, int(save) if first else 0, self._next_interval() if first else 0]
         shared = torch.tensor(numbers, dtype=torch.int64)
@@ -148,6 +155,12 @@ class Agreement:
         stop, saving, self.interval = (int(number) for number in shared)
         self._left = self.interval
         return stop, bool(saving)
+
+    def _note_time(self) -> None:
+        time_now = time.monotonic()
+        if self._decided_at is not None:
+            self.lag = time_now - self._decided_at
+        self._decided_at = time_now
 
     def _next_interval(self) -> int:
         now = time.monotonic()
