@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from convit_ssl.bench import contenders, measure
+from convit_ssl.errors import UserError
 from convit_ssl.models import VARIANTS, ConViTConfig
 
 MODES = ("forward", "training")
@@ -44,7 +45,7 @@ class Row:
         ours_is_faster: our speed over this contender's, the median of alternating pairs.
         ours_is_faster_at_best: the same of the fastest rounds; neighbours on a busy machine only
             ever add time.
-        saved_mib: that autograd keeps per image in training, exactly.
+        saved_mib: that autograd keeps per image in training, exactly, when it is not compiled.
         saved_mib_per_step: the same, whatever the batch.
         operations: of one call, views left out; None for compiled models.
         peak_mib: the most that a call holds beyond weights, optimiser state and images.
@@ -90,7 +91,16 @@ def settings(
 
 
 def compare(setting: Setting, names: Sequence[str], repeats: int) -> list[Row]:
-    """Measure the contenders of one setting in turn; ours comes first."""
+    """Measure the contenders of one setting in turn; ours comes first.
+
+    Raises:
+        UserError: a compiled network would have been measured eagerly.
+    """
+    with _compiled_or_not_at_all(setting):
+        return _compare(setting, names, repeats)
+
+
+def _compare(setting: Setting, names: Sequence[str], repeats: int) -> list[Row]:
     device = torch.device(setting.device)
     config = contenders.size_config(setting.size, setting.side)
     names = ["ours", *(name for name in names if name != "ours")]
@@ -110,11 +120,41 @@ def compare(setting: Setting, names: Sequence[str], repeats: int) -> list[Row]:
 def compare_times(
     setting: Setting, names: Sequence[str], repeats: int
 ) -> list[tuple[str, measure.Timing]]:
-    """The times alone."""
+    """The times alone.
+
+    Raises:
+        UserError: as `compare`.
+    """
     config = contenders.size_config(setting.size, setting.side)
     device = torch.device(setting.device)
-    runs = {name: _runner(contenders.build(name, config).to(device), setting) for name in names}
-    return list(measure.alternate(runs, repeats, device, setting.clock, warmup=1).items())
+    with _compiled_or_not_at_all(setting):
+        runs = {name: _runner(contenders.build(name, config).to(device), setting) for name in names}
+        return list(measure.alternate(runs, repeats, device, setting.clock, warmup=1).items())
+
+
+@contextlib.contextmanager
+def _compiled_or_not_at_all(setting: Setting) -> Iterator[None]:
+    """Dynamo forgets earlier settings' networks, and does not fall back to eager runs.
+
+    It runs a function eagerly, in silence, once it has compiled so many variants of it; every
+    setting's network is one more.
+    """
+    if not setting.compiled:
+        yield
+        return
+    import torch._dynamo.config
+    import torch._dynamo.exc
+
+    torch._dynamo.reset()
+    try:
+        with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+            yield
+    except torch._dynamo.exc.FailOnRecompileLimitHit as error:
+        raise UserError(
+            f"{setting.size} at {setting.side} px needs more compiled variants of one function "
+            f"than the {torch._dynamo.config.recompile_limit} that PyTorch makes, and the others "
+            "would run eagerly: measure it without --compile"
+        ) from error
 
 
 def _row(

@@ -32,6 +32,7 @@ def model_title(comparison: dict[str, Any]) -> str:
 def model_cells(comparison: dict[str, Any]) -> list[list[str]]:
     """One line for each contender."""
     lines = []
+    eager = not comparison["setting"]["compiled"]  # what a compiler keeps is not counted
     for row in comparison["rows"]:
         low, high = row["quartiles"]
         lines.append(
@@ -42,8 +43,8 @@ def model_cells(comparison: dict[str, Any]) -> list[list[str]]:
                 f"{row['images_per_s']:.1f}",
                 "" if row["name"] == "ours" else f"{row['ours_is_faster']:.2f} x",
                 "" if row["name"] == "ours" else f"{row['ours_is_faster_at_best']:.2f} x",
-                f"{row['saved_mib']:.1f}",
-                f"{row['saved_mib_per_step']:.1f}",
+                _or_dash(row["saved_mib"] if eager else None, ".1f"),
+                _or_dash(row["saved_mib_per_step"] if eager else None, ".1f"),
                 _or_dash(row["operations"], "d"),
                 _or_dash(row["peak_mib"], ".0f"),
                 _or_dash(row["mfu"], ".1%"),
@@ -71,7 +72,7 @@ def ratio_cells(comparisons: Sequence[dict[str, Any]]) -> list[list[str]]:
         ]
         memory = [
             f"{rows['ours']['saved_mib'] / rows[name]['saved_mib']:.2f}"
-            if name in rows and s["mode"] == "training"
+            if name in rows and s["mode"] == "training" and not s["compiled"]
             else "-"
             for name in ("timm", "vit")
         ]
