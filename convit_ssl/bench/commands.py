@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from convit_ssl.bench import contenders, figures, models, record, report
+from convit_ssl.bench import figures, models, options, record, report
 from convit_ssl.errors import UserError
 
 NOTES = [
@@ -24,40 +24,32 @@ def run(args: argparse.Namespace) -> None:
     """Dispatch to one benchmark.
 
     Raises:
-        UserError: a device that is not there, or an unknown name.
+        UserError: options that cannot be measured or written, or memory that does not suffice.
     """
-    _check_device(args.device)
+    options.check_options(args)
+    if hasattr(args, "threads"):
+        torch.set_num_threads(args.threads)  # before the record is asked whether they are its own
     record.check_record(args.kind, args.json, args.add)
-    if args.repeats < 1:
-        raise UserError(f"--repeats {args.repeats}: give at least 1")
-    if args.kind == "data":
-        run_data(args)
-        return
-    if args.kind == "startup":
-        run_startup(args)
-        return
-    torch.set_num_threads(args.threads)
-    if args.clock == "cpu" and (args.threads > 1 or args.device != "cpu"):
-        raise UserError("--clock cpu counts one thread; it needs --threads 1 and --device cpu")
-    {"model": run_models, "step": run_steps, "scaling": run_scaling}[args.kind](args)
+    runs = {"model": run_models, "step": run_steps, "scaling": run_scaling, "data": run_data}
+    try:
+        {**runs, "startup": run_startup}[args.kind](args)
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"{args.device} ran out of memory; what was measured before is in the --json file, if "
+            "one was named. Give fewer --images or smaller sides"
+        ) from error
 
 
 def run_models(args: argparse.Namespace) -> None:
     """``bench model``."""
-    for given, valid, option in (
-        (args.contenders, list(contenders.CONTENDERS), "--contenders"),
-        (args.modes, models.MODES, "--modes"),
-    ):
-        for name in given:
-            if name not in valid:
-                raise UserError(f"{option} {name}: there are {', '.join(valid)}")
     comparisons: list[dict[str, Any]] = []
     for setting in models.settings(
         args.sizes, args.sides, args.images, args.dtype, args.modes, args.compile, args.device,
         args.clock,
     ):  # fmt: skip
         rows = models.compare(setting, args.contenders, args.repeats)
-        comparisons.append(models.as_json(setting, rows))
+        comparisons.append(models.as_json(setting, rows, args.contenders))
+        record.keep("model", comparisons, args.json, args.add)
         last = comparisons[-1]
         report.print_table(report.model_title(last), report.MODEL_COLUMNS, report.model_cells(last))
     made = record.make_record("model", comparisons, args.json, args.add)
@@ -94,8 +86,6 @@ def run_steps(args: argparse.Namespace) -> None:
 
     comparisons = []
     for method in args.methods:
-        if method not in steps.METHODS:
-            raise UserError(f"--methods {method}: there are {', '.join(steps.METHODS)}")
         for size in args.sizes:
             for dtype in args.dtype:
                 plan = steps.Plan(
@@ -104,6 +94,7 @@ def run_steps(args: argparse.Namespace) -> None:
                 )  # fmt: skip
                 comparison = steps.compare(plan, args.repeats)
                 comparisons.append(comparison)
+                record.keep("step", comparisons, args.json, args.add)
                 report.print_table(*steps.table(comparison))
     made = record.make_record("step", comparisons, args.json, args.add)
     report.write_markdown(
@@ -155,6 +146,7 @@ def run_scaling(args: argparse.Namespace) -> None:
             comparisons.append(
                 scaling.growth(size, args.sides, dtype, args.device, args.clock, args.repeats)
             )
+            record.keep("scaling", comparisons, args.json, args.add)
             report.print_table(*scaling.table(comparisons[-1]))
         if args.processes:
             comparisons.append(
@@ -162,6 +154,7 @@ def run_scaling(args: argparse.Namespace) -> None:
                     size, args.side, args.images, args.processes, args.device, args.repeats
                 )
             )
+            record.keep("scaling", comparisons, args.json, args.add)
             report.print_table(*scaling.table(comparisons[-1]))
     made = record.make_record("scaling", comparisons, args.json, args.add)
     report.write_markdown(
@@ -175,12 +168,3 @@ def run_scaling(args: argparse.Namespace) -> None:
         ],
     )
     figures.draw_growth(args.figure, [c for c in made["comparisons"] if "growth" in c])
-
-
-def _check_device(name: str) -> None:
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name}: give cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: PyTorch {torch.__version__} sees no CUDA device here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -70,9 +71,10 @@ def draw_growth(path: str | None, comparisons: Sequence[dict[str, Any]]) -> None
             setting = comparison["growth"]
             for row in comparison["rows"]:
                 power = "" if row["exponent"] is None else f" ~ side^{row['exponent']:.2f}"
+                times = [math.nan if value is None else value for value in row["milliseconds"]]
                 axis.plot(
                     setting["sides"],
-                    row["milliseconds"],
+                    times,
                     "o-",
                     color=_colour(row["name"]),
                     label=f"{CONTENDERS[row['name']]}{power}",
@@ -120,8 +122,8 @@ def _figure(path: str, rows: int, columns: int) -> Iterator[tuple[Any, list[Any]
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
     yield figure, list(axes.flat)
-    suffix = Path(path).suffix or ".png"
-    partial = f"{path}.{os.getpid()}{suffix}"
+    partial = f"{path}.{os.getpid()}{Path(path).suffix}"
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(partial, dpi=150)
     plt.close(figure)
     os.replace(partial, path)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import itertools
 import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -144,6 +145,7 @@ def alternate(
     device: torch.device,
     clock: str = "wall",
     warmup: int = 2,
+    optional: Collection[str] = (),
 ) -> dict[str, Timing]:
     """Time each contender in turn, `repeats` rounds, so that drift and neighbours hit all alike.
 
@@ -154,19 +156,46 @@ def alternate(
         clock: "wall", or "cpu" for the time of this thread alone: on a busy machine with one
             thread, that is the wall time of an idle one.
         warmup: rounds that are thrown away.
+        optional: contenders that are left out of what is returned if they run out of memory.
+
+    Raises:
+        torch.OutOfMemoryError: of another contender.
     """
     now = {"wall": time.perf_counter, "cpu": time.thread_time}[clock]
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(warmup + repeats):
-        for name, run in contenders.items():
+        for name in list(samples):
             gc.collect()
             _wait(device)
             start = now()
-            run()
+            with spare_memory(name in optional) as enough:
+                contenders[name]()
             _wait(device)
-            if turn >= warmup:
-                samples[name].append(now() - start)
+            spent = now() - start
+            if not enough:
+                del samples[name]
+            elif turn >= warmup:
+                samples[name].append(spent)
     return {name: _timing(values) for name, values in samples.items()}
+
+
+@contextlib.contextmanager
+def spare_memory(optional: bool = True) -> Iterator[list[bool]]:
+    """Goes on where memory does not suffice; the list it gives is empty then.
+
+    Raises:
+        torch.OutOfMemoryError: of what is not optional.
+    """
+    enough = [True]
+    try:
+        yield enough
+    except torch.OutOfMemoryError as error:
+        if not optional:
+            raise
+        enough.clear()
+        error.__traceback__ = None  # its frames hold what was computed so far
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 def ratio(samples: Timing, reference: Timing) -> float:

@@ -93,7 +93,10 @@ def settings(
 def compare(setting: Setting, names: Sequence[str], repeats: int) -> list[Row]:
     """Measure the contenders of one setting in turn; ours comes first.
 
+    Who runs out of memory has no row, unless it is ours.
+
     Raises:
+        torch.OutOfMemoryError: ours ran out of memory.
         UserError: a compiled network would have been measured eagerly.
     """
     with _compiled_or_not_at_all(setting):
@@ -104,23 +107,33 @@ def _compare(setting: Setting, names: Sequence[str], repeats: int) -> list[Row]:
     device = torch.device(setting.device)
     config = contenders.size_config(setting.size, setting.side)
     names = ["ours", *(name for name in names if name != "ours")]
-    runs, exact = {}, {}
+    runs, exact, peaks = {}, {}, {}
     for name in names:
-        torch.manual_seed(0)
-        model = contenders.build(name, config).to(device)
-        exact[name] = _exact(model, setting)
-        runs[name] = _runner(model, setting)
-    peaks = {name: measure.peak_memory(run, device) for name, run in runs.items()}
+        with measure.spare_memory(name != "ours"):
+            runs[name], exact[name], peaks[name] = _prepare(setting, config, name)
     # Each was called twice above; no further warm-up.
-    times = measure.alternate(runs, repeats, device, setting.clock, warmup=0)
+    others = set(names) - {"ours"}
+    times = measure.alternate(runs, repeats, device, setting.clock, warmup=0, optional=others)
     ceiling = gemm_ceiling(device, DTYPES[setting.dtype]) if device.type == "cuda" else None
-    return [_row(setting, config, name, times, exact[name], peaks[name], ceiling) for name in names]
+    return [_row(setting, config, name, times, exact[name], peaks[name], ceiling) for name in times]
+
+
+def _prepare(
+    setting: Setting, config: ConViTConfig, name: str
+) -> tuple[Callable[[], object], tuple[measure.SavedMemory, int | None], float]:
+    """What is timed of a contender, its exact counts, and its peak in MiB."""
+    torch.manual_seed(0)
+    device = torch.device(setting.device)
+    model = contenders.build(name, config).to(device)
+    exact = _exact(model, setting)
+    run = _runner(model, setting)
+    return run, exact, measure.peak_memory(run, device)
 
 
 def compare_times(
     setting: Setting, names: Sequence[str], repeats: int
 ) -> list[tuple[str, measure.Timing]]:
-    """The times alone.
+    """The times alone, of those whose memory suffices.
 
     Raises:
         UserError: as `compare`.
@@ -128,8 +141,13 @@ def compare_times(
     config = contenders.size_config(setting.size, setting.side)
     device = torch.device(setting.device)
     with _compiled_or_not_at_all(setting):
-        runs = {name: _runner(contenders.build(name, config).to(device), setting) for name in names}
-        return list(measure.alternate(runs, repeats, device, setting.clock, warmup=1).items())
+        runs = {}
+        for name in names:
+            with measure.spare_memory(name != "ours"):
+                runs[name] = _runner(contenders.build(name, config).to(device), setting)
+        others = set(names) - {"ours"}
+        times = measure.alternate(runs, repeats, device, setting.clock, warmup=1, optional=others)
+        return list(times.items())
 
 
 @contextlib.contextmanager
@@ -247,9 +265,11 @@ def gemm_ceiling(device: torch.device, dtype: torch.dtype, side: int = 8192) -> 
     return 2 * side**3 / min(times["product"].samples)
 
 
-def as_json(setting: Setting, rows: Sequence[Row]) -> dict[str, Any]:
-    """One comparison as plain values."""
-    return {"setting": asdict(setting), "rows": [asdict(row) for row in rows]}
+def as_json(setting: Setting, rows: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+    """One comparison as plain values; who of those named has no row ran out of memory."""
+    missing = [name for name in names if name not in {row.name for row in rows}]
+    comparison = {"setting": asdict(setting), "rows": [asdict(row) for row in rows]}
+    return {**comparison, "out_of_memory": missing} if missing else comparison
 
 
 def place(comparison: dict[str, Any]) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from convit_ssl.evaluation.results import commit, hardware, versions, write_json
 
 Comparison = dict[str, Any]
 _MACHINE = ("hardware", "versions", "threads")
-_FIGURES = ("rows", "run")  # everything else of a comparison was held equal
+_FIGURES = ("rows", "run", "out_of_memory")  # everything else of a comparison was held equal
 
 
 def environment() -> dict[str, Any]:
@@ -58,6 +58,16 @@ def make_record(
     Raises:
         UserError: as `check_record`.
     """
+    record = keep(kind, comparisons, path, add)
+    if path:
+        print(f"written: {path}")
+    return record
+
+
+def keep(
+    kind: str, comparisons: list[Comparison], path: str | None, add: bool = False
+) -> dict[str, Any]:
+    """As `make_record`, and silent: after each comparison, so that what ends a run loses none."""
     runs: list[dict[str, Any]] = []
     kept: list[Comparison] = []
     if add and path:
@@ -71,7 +81,6 @@ def make_record(
     record = {"kind": kind, "runs": [*runs, environment()], "comparisons": [*kept, *added]}
     if path:
         write_json(record, path)
-        print(f"written: {path}")
     return record
 
 

@@ -51,6 +51,11 @@ def model_cells(comparison: dict[str, Any]) -> list[list[str]]:
                 _or_dash(row["of_ceiling"], ".1%"),
             ]
         )
+    nothing = ["-"] * (len(MODEL_COLUMNS) - 1)
+    lines += [
+        [f"{CONTENDERS[name]}: out of memory", *nothing]
+        for name in comparison.get("out_of_memory", [])
+    ]
     return lines
 
 

@@ -34,14 +34,16 @@ def table(comparison: dict[str, Any]) -> TableOf:
 def growth(
     size: str, sides: Sequence[int], dtype: str, device: str, clock: str, repeats: int
 ) -> dict[str, Any]:
-    """Milliseconds per image at each side, and the exponent."""
-    rows: dict[str, list[float]] = {name: [] for name in GROWING}
+    """Milliseconds per image at each side, and the exponent; None where memory did not suffice."""
+    sides = sorted(set(sides))
+    rows: dict[str, list[float | None]] = {name: [] for name in GROWING}
     for side in sides:
         threads = torch.get_num_threads()
         setting = models.Setting(size, side, 1, dtype, "forward", False, device, clock, threads)
-        for row in models.compare_times(setting, GROWING, repeats):
-            rows[row[0]].append(1e3 * row[1].median)
-        latest = "  ".join(f"{name} {times[-1]:.1f} ms" for name, times in rows.items())
+        found = dict(models.compare_times(setting, GROWING, repeats))
+        for name, times in rows.items():
+            times.append(1e3 * found[name].median if name in found else None)
+        latest = "  ".join(f"{name} {_spent(times[-1])}" for name, times in rows.items())
         print(f"{size}, {side:>4} px  {latest}", flush=True)
     half = len(sides) // 2
     exponents = {name: _slope(sides[half:], times[half:]) for name, times in rows.items()}
@@ -55,10 +57,15 @@ def growth(
     }
 
 
-def _slope(sides: Sequence[int], times: Sequence[float]) -> float | None:
-    if len(sides) < 2:
+def _spent(milliseconds: float | None) -> str:
+    return "out of memory" if milliseconds is None else f"{milliseconds:.1f} ms"
+
+
+def _slope(sides: Sequence[int], times: Sequence[float | None]) -> float | None:
+    pairs = [(a, b) for a, b in zip(sides, times, strict=True) if b is not None]
+    if len(pairs) < 2:
         return None
-    x, y = [math.log(side) for side in sides], [math.log(value) for value in times]
+    x, y = [math.log(side) for side, _ in pairs], [math.log(value) for _, value in pairs]
     return statistics.linear_regression(x, y).slope
 
 
@@ -69,7 +76,7 @@ def _growth_table(comparison: dict[str, Any]) -> TableOf:
     lines = [
         [
             contenders.CONTENDERS[row["name"]],
-            *(f"{value:.1f}" for value in row["milliseconds"]),
+            *("-" if value is None else f"{value:.1f}" for value in row["milliseconds"]),
             "-" if row["exponent"] is None else f"{row['exponent']:.2f}",
         ]
         for row in comparison["rows"]
@@ -80,20 +87,29 @@ def _growth_table(comparison: dict[str, Any]) -> TableOf:
 def processes(
     size: str, side: int, batch: int, counts: Sequence[int], device: str, repeats: int
 ) -> dict[str, Any]:
-    """Images/s and the share of communication with so many processes."""
-    rows = []
-    for count in counts:
+    """Seconds of a step with so many processes, and without communication; the fewest first."""
+    device = torch.device(device).type  # each process has a device of its own
+    rows: list[dict[str, float | None]] = []
+    for count in sorted(set(counts)):
         if device == "cuda" and count > torch.cuda.device_count():
             rows.append({"processes": count, "seconds": None, "without": None})
             continue
-        queue = multiprocessing.get_context("spawn").SimpleQueue()
-        arguments = (count, _free_port(), size, side, batch, device, repeats, queue)
-        spawn(_worker, arguments, nprocs=count)
-        seconds, without = queue.get()
+        seconds, without = _time_processes(count, size, side, batch, device, repeats)
         print(f"{count} processes  {1e3 * seconds:.0f} ms a step", flush=True)
         rows.append({"processes": count, "seconds": seconds, "without": without})
     setting = {"size": size, "side": side, "batch": batch, "device": device}
     return {"processes": setting, "rows": rows}
+
+
+def _time_processes(
+    count: int, size: str, side: int, batch: int, device: str, repeats: int
+) -> tuple[float, float]:
+    """Median seconds of a step, and of one that does not communicate."""
+    queue = multiprocessing.get_context("spawn").SimpleQueue()
+    arguments = (count, _free_port(), size, side, batch, device, repeats, queue)
+    spawn(_worker, arguments, nprocs=count)
+    seconds, without = queue.get()
+    return seconds, without
 
 
 def _worker(

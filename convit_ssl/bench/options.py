@@ -1,0 +1,112 @@
+"""Options that cannot be measured or written, found before anything is measured."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from convit_ssl.bench import contenders, models
+from convit_ssl.errors import UserError
+
+# The least that each number may be.
+LEAST = {
+    "repeats": 1, "threads": 1, "images": 1, "sides": 1, "side": 1, "global_side": 1,
+    "local_side": 1, "local_crops": 0, "out_dim": 1, "processes": 1,
+}  # fmt: skip
+# Lists in which nothing counts twice.
+SETS = ("sizes", "sides", "dtype", "modes", "contenders", "methods", "processes")
+OUTPUTS = ("json", "markdown", "figure")
+
+
+def check_options(args: argparse.Namespace) -> None:
+    """Refuse what cannot be meant, and leave out what is named twice.
+
+    Raises:
+        UserError: with the option, its value and what it may be.
+    """
+    for option in SETS:
+        if hasattr(args, option):
+            setattr(args, option, list(dict.fromkeys(getattr(args, option))))
+    _check_device(args.device)
+    _check_numbers(args)
+    _check_names(args)
+    _check_sides(args)
+    _check_outputs(args)
+    on_one_thread = getattr(args, "threads", 1) == 1 and torch.device(args.device).type == "cpu"
+    if getattr(args, "clock", "wall") == "cpu" and not on_one_thread:
+        raise UserError("--clock cpu counts one thread; it needs --threads 1 and --device cpu")
+
+
+def _check_device(name: str) -> None:
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name}: give cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name}: give cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"--device {name}: PyTorch {torch.__version__} sees no CUDA device here")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"--device {name}: there are {torch.cuda.device_count()} GPUs")
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    for option, least in LEAST.items():
+        given = getattr(args, option, least)
+        for value in given if isinstance(given, list) else [given]:
+            if value < least:
+                raise UserError(f"{_flag(option)} {value}: give at least {least}")
+
+
+def _check_names(args: argparse.Namespace) -> None:
+    valid = {"contenders": tuple(contenders.CONTENDERS), "modes": models.MODES}
+    if args.kind == "step":
+        from convit_ssl.bench import steps
+
+        valid["methods"] = steps.METHODS
+    for option, names in valid.items():
+        for name in getattr(args, option, []):
+            if name not in names:
+                raise UserError(f"--{option} {name}: there are {', '.join(names)}")
+
+
+def _check_sides(args: argparse.Namespace) -> None:
+    for size in getattr(args, "sizes", []):
+        contenders.size_config(size, 224)
+        for option, side in _sides(args):
+            try:
+                contenders.size_config(size, side)
+            except UserError as error:
+                raise UserError(f"{_flag(option)} {side}: {error}") from error
+
+
+def _sides(args: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """Every image side in pixels that will be measured, with its option."""
+    for side in getattr(args, "sides", []):
+        yield "sides", side
+    if getattr(args, "processes", []):
+        yield "side", args.side
+    if args.kind == "step":
+        yield "global_side", args.global_side
+        yield "local_side", args.local_side
+
+
+def _check_outputs(args: argparse.Namespace) -> None:
+    for option in OUTPUTS:
+        path = getattr(args, option, None)
+        if path and Path(path).is_dir():
+            raise UserError(f"--{option} {path}: this is a folder, and a file is to be written")
+    figure = getattr(args, "figure", None)
+    if figure:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        kinds = sorted(FigureCanvasBase.filetypes)
+        if Path(figure).suffix[1:].lower() not in kinds:
+            raise UserError(f"--figure {figure}: a figure is a file named *.{', *.'.join(kinds)}")
+
+
+def _flag(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
