@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from convit_ssl.bench.contenders import build, size_config
-from convit_ssl.bench.measure import count_operations, saved_memory
+from convit_ssl.bench.measure import SavedMemory, count_operations, saved_memory
 from convit_ssl.models import ConViT, create_model
 
 SLACK = 1.05
@@ -39,7 +39,7 @@ def test_operations(model: ConViT, images: Tensor) -> None:
     """Forward, a plain ViT of this depth has 125 and timm's ConViT 292."""
     model.train()
     assert_not_grown(count_operations(lambda: model(images)), 217)
-    assert_not_grown(count_operations(lambda: model(images).sum().backward()), 623)
+    assert_not_grown(count_operations(lambda: model(images).sum().backward()), 643)
     model.eval().zero_grad()
     with torch.inference_mode():
         model(images)
@@ -68,28 +68,30 @@ def test_operations_do_not_grow_with_the_number_of_layers_but_for_the_layers_own
 
 
 @pytest.mark.parametrize(
-    ("side", "dtype", "mebibytes", "of_a_vit"),
+    ("side", "dtype", "mebibytes"),
     [
-        (224, torch.float32, 29.87, 28.50),
-        (96, torch.float32, 5.51, 5.35),
-        (384, torch.float32, 87.7, 83.5),
-        (224, torch.bfloat16, 16.02, 16.09),
-        (96, torch.bfloat16, 3.17, 3.02),
-        (384, torch.bfloat16, 49.26, 47.12),
+        (224, torch.float32, 30.02),
+        (96, torch.float32, 5.53),
+        (384, torch.float32, 88.2),
+        (224, torch.bfloat16, 16.02),
+        (96, torch.bfloat16, 3.17),
+        (384, torch.bfloat16, 49.26),
     ],
 )
-def test_saved_activations(
-    model: ConViT, side: int, dtype: torch.dtype, mebibytes: float, of_a_vit: float
-) -> None:
+def test_saved_activations(model: ConViT, side: int, dtype: torch.dtype, mebibytes: float) -> None:
     """Per image at most 1.06 times what a plain ViT saves; timm's ConViT saves 57.5 at 224 px."""
 
-    def forward(images: Tensor) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-            return model(images)
+    def saved_by(network: nn.Module) -> SavedMemory:
+        def forward(images: Tensor) -> Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
+                out: Tensor = network(images)
+            return out
 
-    saved = saved_memory(model.train(), forward, torch.randn(3, side, side))
+        return saved_memory(network.train(), forward, torch.randn(3, side, side))
+
+    saved = saved_by(model)
     assert_not_grown(saved.per_image, mebibytes)
-    assert mebibytes <= 1.06 * of_a_vit
+    assert saved.per_image <= 1.06 * saved_by(build("vit", size_config("tiny", side))).per_image
     if dtype is torch.float32:
         assert_not_grown(saved.per_step, 4.3)  # one folded projection per layer
 
