@@ -10,11 +10,14 @@ so s goes into the rows of the value weight and exp(lambda) into P_row, and mixi
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from convit_ssl.models.position import (
     PositionFactors,
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from convit_ssl.models.gpsa import GPSA
 
 Made = TypeVar("Made")
+Words = np.ndarray[Any, np.dtype[np.signedinteger[Any]]]
 
 # Beyond this a gate is 0 or 1 to thirteen digits; exp(lambda) stays far from overflow.
 LARGEST_GATE_LOGIT = 30.0
@@ -63,9 +67,10 @@ def fold(
         dtype: of the products; that of autocast where it is on.
         cache: where to look first, and to keep what was made.
     """
+    in_use = cache if cache is not None and cache.follows(layers) else None
 
     def kept(key: object, make: Callable[[], list[Made]]) -> list[Made]:
-        return make() if cache is None else cache.get(layers, key, make)
+        return make() if in_use is None else in_use.get(key, make)
 
     projections = kept(("projections", dtype), lambda: _projections(layers, dtype))
     factors = kept(
@@ -98,7 +103,7 @@ def _pack(layer: GPSA, content_gate: Tensor, dtype: torch.dtype) -> Projection:
     def scaled(values: Tensor) -> Tensor:  # (D, ...), heads along the rows
         if not _gates_fit(dtype):
             return values
-        by_head = values.view(layer.num_heads, -1) * content_gate.to(values.dtype)
+        by_head = values.reshape(layer.num_heads, -1) * content_gate.to(values.dtype)
         return by_head.view(values.shape)
 
     weight = torch.cat([layer.qk.weight, scaled(layer.v.weight)]).to(dtype)
@@ -130,40 +135,103 @@ def _gated_factors(
         return [PositionFactors(*pair) for pair in pairs]
 
 
+class _OptimiserSteps:
+    """How many steps any optimiser has made: fused ones go past the version counters."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, *_: object) -> None:
+        self.count += 1
+
+
+_steps = _OptimiserSteps()
+register_optimizer_step_post_hook(_steps)
+
+
+def _words(weight: Tensor) -> Words | None:
+    """The memory of a contiguous weight on a CPU as integers, the widest that fill it.
+
+    Not by `Tensor.numpy`, after which a storage can never be resized, as sharded training does.
+    """
+    size = weight.numel() * weight.element_size()
+    if weight.device.type != "cpu" or size == 0:
+        return None
+    words = (ctypes.c_byte * size).from_address(weight.data_ptr())
+    widest = next(word for word in ("i8", "i4", "i2", "i1") if size % int(word[1]) == 0)
+    return np.ctypeslib.as_array(words).view(widest)
+
+
+class _Witness:
+    """A weight as it was, to be compared with what is there now."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight, self.version, self.address = weight, weight._version, weight.data_ptr()
+        # The alias keeps the old memory from being handed to a new weight.
+        self.alias = weight.detach()
+        self.words = _words(weight)
+        self.total = self._sum()
+
+    def unchanged(self, weight: Tensor) -> bool:
+        """Whether `weight` is the same one, at the same place, with the same bits on a CPU."""
+        return (
+            weight is self.weight
+            and weight._version == self.version
+            and weight.data_ptr() == self.address  # else the words are not the weight's
+            and self._sum() == self.total
+        )
+
+    def _sum(self) -> int:
+        # Modulo the word: exact, so that the smallest change shows. Half the time of `Tensor.sum`.
+        return 0 if self.words is None else int(np.add.reduce(self.words, dtype=self.words.dtype))
+
+
+def _can_be_followed(weight: Tensor) -> bool:
+    return (
+        type(weight) in (Tensor, nn.Parameter)  # others may have no memory of their own
+        and not torch._C._functorch.is_functorch_wrapped_tensor(weight)
+        and not weight.is_inference()  # inference tensors have no version counter
+        and weight.is_contiguous()
+        and weight.grad is None
+    )
+
+
 class FoldedCache:
     """Folded weights of a network that does not change, for inference.
 
-    A weight counts as changed when it is another tensor, lies elsewhere, or was written to
-    since, by its version counter: `load_state_dict`, in-place and `_foreach` updates, optimiser
-    steps, moves to another device or dtype. Fused optimisers and writing through
-    ``parameter.data`` go past that counter. For the former, nothing is kept while weights hold
-    gradients; after the latter call ``model.eval()``, which empties the cache. Copies and
-    pickles of the network start with an empty one.
+    A weight counts as changed when it is another tensor, lies elsewhere, was written to since, by
+    its version counter (`load_state_dict`, in-place and `_foreach` updates), or when any optimiser
+    has made a step, which fused ones do past that counter. Writing through ``parameter.data`` goes
+    past all of these. On a CPU a sum over the weights' bits tells of it, for less than 1 % of a
+    small forward pass; on other devices reading it would wait for the device, so there call
+    ``model.eval()`` afterwards, which empties the cache. Nothing is kept while weights hold
+    gradients. Copies and pickles of the network start with an empty one.
     """
 
     capacity = 16
 
     def __init__(self) -> None:
-        self._seen: list[tuple[Tensor, Tensor, int]] = []
+        self._seen: list[_Witness] = []
+        self._steps = 0
         self._made: dict[object, list[object]] = {}
 
     def clear(self) -> None:
         """Forget everything."""
         self._seen, self._made = [], {}
 
-    def get(
-        self, layers: Sequence[GPSA], key: object, make: Callable[[], list[Made]]
-    ) -> list[Made]:
-        """What was made for `key` from the layers' present weights, or what `make` makes now."""
+    def follows(self, layers: Sequence[GPSA]) -> bool:
+        """Whether `get` may be used for these layers now; forgets what they no longer are."""
         weights = [weight for layer in layers for weight in layer.folded_parameters()]
-        # Inference tensors have no version counter.
-        if any(weight.is_inference() or weight.grad is not None for weight in weights):
+        if not all(map(_can_be_followed, weights)):
             self.clear()
-            return make()
+            return False
         if not self._current(weights):
-            # The alias keeps the old memory from being handed to a new weight.
             self.clear()
-            self._seen = [(weight, weight.detach(), weight._version) for weight in weights]
+            self._seen, self._steps = [_Witness(weight) for weight in weights], _steps.count
+        return True
+
+    def get(self, key: object, make: Callable[[], list[Made]]) -> list[Made]:
+        """What was made for `key` from the weights last followed, or what `make` makes now."""
         made = self._made.get(key)
         if made is None:
             while len(self._made) >= self.capacity:
@@ -172,9 +240,10 @@ class FoldedCache:
         return made  # type: ignore[return-value]
 
     def _current(self, weights: list[Tensor]) -> bool:
-        return len(weights) == len(self._seen) and all(
-            weight is seen and weight._version == version and weight.data_ptr() == alias.data_ptr()
-            for weight, (seen, alias, version) in zip(weights, self._seen, strict=True)
+        return (
+            self._steps == _steps.count
+            and len(weights) == len(self._seen)
+            and all(map(_Witness.unchanged, self._seen, weights))
         )
 
     def __reduce__(self) -> tuple[type[FoldedCache], tuple[()]]:

@@ -49,6 +49,32 @@ def fused_optimiser_step(model: ConViT) -> None:
     optimiser.step()
 
 
+def fused_step_without_a_trace(
+    model: ConViT, kind: type[torch.optim.Optimizer] = torch.optim.AdamW
+) -> None:
+    """Neither a version counter nor a gradient tells of it afterwards."""
+    fused_step = kind(model.parameters(), lr=0.1, fused=True)  # type: ignore[call-arg]
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    fused_step.step()
+    fused_step.zero_grad(set_to_none=True)
+
+
+def written_through_data(model: ConViT) -> None:
+    """As published moving averages of weights do."""
+    for parameter in model.parameters():
+        parameter.data.mul_(0.996).add_(torch.randn_like(parameter), alpha=0.004)
+
+
+def signs_through_data(model: ConViT) -> None:
+    for parameter in model.parameters():
+        parameter.data.neg_()
+
+
+def one_gate_through_data(model: ConViT) -> None:
+    model.blocks[1].attn.gating_param.data[8] += 1
+
+
 def load_state(model: ConViT) -> None:
     model.load_state_dict({k: torch.randn_like(v) for k, v in model.state_dict().items()})
 
@@ -98,8 +124,9 @@ def local_init(model: ConViT) -> None:
 
 
 CHANGES: list[Callable[[ConViT], None]] = [
-    optimiser_step, fused_optimiser_step, load_state, assign_state, foreach_average,
-    foreach_average_in_inference_mode, one_gate, one_bias, new_parameter, new_memory, local_init,
+    optimiser_step, fused_optimiser_step, fused_step_without_a_trace, load_state, assign_state,
+    foreach_average, foreach_average_in_inference_mode, one_gate, one_bias, new_parameter,
+    new_memory, local_init, written_through_data, signs_through_data, one_gate_through_data,
 ]  # fmt: skip
 
 
@@ -115,13 +142,102 @@ def test_cache_sees(change: Callable[[ConViT], None]) -> None:
     assert not torch.equal(after, before)
 
 
-def test_writing_past_the_version_counter_needs_eval() -> None:
+def assert_follows(model: ConViT, images: Tensor, before: Tensor) -> None:
+    after = cached(model, images)
+    with torch.no_grad():
+        assert torch.equal(after, model(images))
+    assert not torch.equal(after, before)
+
+
+@pytest.fixture
+def blind_to_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where nobody looks into the weights."""
+    monkeypatch.setattr("convit_ssl.models.folding._words", lambda weight: None)
+
+
+@pytest.mark.usefixtures("blind_to_bits")
+@pytest.mark.parametrize("kind", ["AdamW", "Adam", "SGD", "Adagrad"])
+def test_steps_are_counted_where_no_bits_are_read(kind: str) -> None:
     model, images = warm_model()
+    before = cached(model, images)
+    fused_step_without_a_trace(model, getattr(torch.optim, kind))
+    assert_follows(model, images, before)
+
+
+@pytest.mark.usefixtures("blind_to_bits")
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_look_between_forward_and_backward_or_before_a_compiled_step(compiled: bool) -> None:
+    model, images = warm_model()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+
+    def loss() -> Tensor:
+        return model(images).square().sum()
+
+    before = cached(model, images)
+    # No graph, but the branch that a graph takes: shape checks in tests do not compile.
+    with pytest.MonkeyPatch.context() as patch:
+        if compiled:
+            patch.setattr(torch.compiler, "is_compiling", lambda: True)
+        made = loss()
+        if not compiled:
+            cached(model, images)
+        made.backward()
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)
+    assert_follows(model, images, before)
+
+
+@pytest.mark.usefixtures("blind_to_bits")
+def test_writing_through_data_needs_eval_where_no_bits_are_read() -> None:
+    model, images = warm_model()
+    before = cached(model, images)
     for parameter in model.parameters():
         parameter.data.mul_(0.5)
     model.eval()
-    with torch.no_grad():
-        assert torch.equal(cached(model, images), model(images))
+    assert_follows(model, images, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_bits_are_read_in_every_dtype_and_for_odd_sizes(dtype: torch.dtype) -> None:
+    model, images = warm_model()
+    model.to(dtype)
+    before = cached(model, images.to(dtype))
+    for parameter in model.parameters():
+        parameter.data.mul_(0.5)
+    assert_follows(model, images.to(dtype), before)
+
+
+def test_transposed_weights() -> None:
+    model, images = warm_model()
+    weight = model.blocks[0].attn.v.weight
+    weight.data = weight.data.mT.contiguous().mT
+    before = cached(model, images)
+    weight.data.add_(torch.randn_like(weight))
+    assert_follows(model, images, before)
+
+
+def test_memory_given_away_is_not_read() -> None:
+    model, images = warm_model()
+    storage = model.blocks[0].attn.v.weight.untyped_storage()
+    size = storage.nbytes()
+    storage.resize_(0)  # as sharded training does between its steps
+    storage.resize_(size)
+    model.blocks[0].attn.v.weight.data.zero_()
+    assert torch.equal(cached(model, images), cached(model.eval(), images))
+
+
+def test_ensembles_by_vmap() -> None:
+    models = [ConViT(CONFIG).eval() for _ in range(2)]
+    parameters, _ = torch.func.stack_module_state(models)  # type: ignore[arg-type]
+    base, images = copy.deepcopy(models[0]), torch.randn(2, 3, 16, 16)
+
+    def one(parameters: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(base, parameters, (images,))
+
+    for _ in range(2):
+        with torch.inference_mode():
+            found = torch.func.vmap(one)(parameters)
+            torch.testing.assert_close(found, torch.stack([model(images) for model in models]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
