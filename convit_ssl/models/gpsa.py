@@ -196,7 +196,7 @@ class GPSA(nn.Module):
         query, key, value = (
             split_heads(part, self.num_heads) for part in F.linear(x, weight, bias).chunk(3, dim=-1)
         )
-        if explicit_is_faster(query, key):
+        if explicit_is_faster(query, key) and len(x) > 0:  # row[0] is of the first image
             return explicit_attention(query, key, value, kronecker_product(row[0], column[0]))
         content = content_attention(query, key, value)
         if content_gate is not None:
@@ -234,7 +234,9 @@ class GPSA(nn.Module):
             position = logits.softmax(dim=-1)
         if self.use_gating:
             gate = self.gate
-            mixed = torch.lerp(content, position.to(content.dtype), gate.view(-1, 1, 1))
+            # Autocast leaves the maps in bfloat16 on a CPU.
+            weight = gate.to(content.dtype).view(-1, 1, 1)
+            mixed = torch.lerp(content, position.to(content.dtype), weight)
             return AttentionMaps(content, position, mixed, gate)
         mixed = (content_logits(query, key) + logits).softmax(dim=-1)
         return AttentionMaps(content, position, mixed, None)

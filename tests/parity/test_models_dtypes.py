@@ -48,6 +48,18 @@ def test_bfloat16_autocast(side: int, training: bool) -> None:
     assert relative_error(out, expected) < 5e-3
 
 
+def test_maps_and_attention_dropout_under_bfloat16_autocast() -> None:
+    """Dropout takes the way of the maps, which are in bfloat16 on a CPU."""
+    layer = random_layer(96, 4).train()
+    x = torch.randn(1, 36, 96).bfloat16().float()
+    expected = in_double(layer, x, (6, 6))
+    layer.attn_drop.p = 1e-9
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer.attention_maps(x, (6, 6)).mixed.shape == (1, 4, 36, 36)
+        out = layer(x, (6, 6))
+    assert relative_error(out, expected) < 2e-2
+
+
 def test_closer_than_timm_in_bfloat16() -> None:
     from timm.models.convit import GPSA as Timm
 
