@@ -161,7 +161,8 @@ def split_heads(
     x: Float[Tensor, "batch tokens dim"], num_heads: int
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
     """The inverse of `merge_heads`."""
-    return x.view(*x.shape[:2], num_heads, -1).transpose(1, 2)
+    # In numbers, not -1, of which a batch without images would have any.
+    return x.view(*x.shape[:2], num_heads, x.shape[-1] // num_heads).transpose(1, 2)
 
 
 class Mlp(nn.Module):

@@ -159,7 +159,7 @@ def _may_overwrite(x: Tensor) -> bool:
 
 def _split(x: Tensor, size: int) -> Tensor:
     """(B, H, n, size * d) to (B, H, n, size, d)."""
-    return x.view(*x.shape[:3], size, -1)
+    return x.view(*x.shape[:3], size, x.shape[3] // size)
 
 
 def _rows(value: Tensor, height: int, spare: int = 0) -> Tensor:

@@ -83,6 +83,35 @@ def test_logits_features_and_tokens(num_gpsa_layers: int) -> None:
     assert model(x).shape == (2, 7)
 
 
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("side", [16, 24, 40])  # of 16, 36 and 100 tokens
+@pytest.mark.parametrize("path", ["separable", "dense", "subset", "ungated", "plain"])
+def test_a_batch_without_images(path: str, side: int, half: bool) -> None:
+    """A process may get none of a last batch, or a detector no regions."""
+    changes: dict[str, dict[str, float]] = {
+        "dense": {"attn_drop_rate": 0.1}, "ungated": {"use_gating": False},
+        "plain": {"num_gpsa_layers": 0},
+    }  # fmt: skip
+    model, x = ConViT(replace(TINY, **changes.get(path, {}))), images(0, side, side)  # type: ignore[arg-type]
+    keep = torch.zeros(0, 7, dtype=torch.long) if path == "subset" else None
+
+    def run() -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            return model.forward_head(model.forward_features(x, keep))
+
+    for training in (True, False):
+        model.train(training).zero_grad()
+        out = run()
+        assert out.shape == (0, 3)
+        out.float().sum().backward()
+        assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+        for context in (torch.no_grad, torch.inference_mode):
+            with context():
+                assert run().shape == (0, 3)
+    if keep is None:
+        assert model.forward_intermediates(x, return_attention=True)[0].shape[0] == 0
+
+
 def test_an_image_that_the_patch_does_not_divide() -> None:
     with pytest.raises(ValueError, match="image width 18 is no multiple of patch_size=4"):
         ConViT(TINY)(images(width=18))
