@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convit_ssl.models.position import without_autocast
+
 # The CPU's fused kernel is slow in bfloat16, above all its backward pass for few tokens (ten
 # times at 36), and a little slow in float32 for very few. Up to so many tokens explicit products
 # are faster; more would cost memory.
@@ -72,7 +74,7 @@ def explicit_attention(
 
     In training the backward pass makes the map again where keeping it would cost memory.
     """
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device):
         if torch.is_grad_enabled() and key.shape[-2] > KEPT_TOKENS:
             out: Tensor = RemadeMap.apply(  # type: ignore[no-untyped-call]
                 query, key, value, position
@@ -101,15 +103,21 @@ class RemadeMap(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The map once more, and what autograd would do with it."""
-        query, key, value, position = ctx.saved_tensors
-        content = content_map(query, key)
-        mixed = content if position is None else content + position
-        grad_value = mixed.mT @ grad
-        grad_mixed = grad @ value.mT
-        grad_position = None if position is None else grad_mixed.sum(0)
-        grad_logits = torch.ops.aten._softmax_backward_data(grad_mixed, content, -1, content.dtype)
-        grad_logits = grad_logits * query.shape[-1] ** -0.5
-        return grad_logits @ key, grad_logits.mT @ query, grad_value, grad_position
+        with without_autocast(grad.device):  # the dtypes are those of the forward pass
+            return _map_gradients(grad, *ctx.saved_tensors)
+
+
+def _map_gradients(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, position: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    content = content_map(query, key)
+    mixed = content if position is None else content + position
+    grad_value = mixed.mT @ grad
+    grad_mixed = grad @ value.mT
+    grad_position = None if position is None else grad_mixed.sum(0)
+    grad_logits = torch.ops.aten._softmax_backward_data(grad_mixed, content, -1, content.dtype)
+    grad_logits = grad_logits * query.shape[-1] ** -0.5
+    return grad_logits @ key, grad_logits.mT @ query, grad_value, grad_position
 
 
 class SelfAttention(nn.Module):

@@ -109,18 +109,8 @@ class AddSeparableAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         """Three contractions give the values' gradient, two more those of the factors."""
-        value, row, column = ctx.saved_tensors
-        height, width = row.shape[-1], column.shape[-1]
-        values = _rows(value, height, _spare_rows(value, height))
-        first = row @ values
-        mixed = _transposed(_split(first, width), None, _spare_rows(value, width))
-        grad_out = _columns(grad, width, into=first)
-        grad_column = _pairings(grad_out, mixed)
-        grad_mixed = _multiply(column.mT, grad_out, into=mixed)
-        grad_mixed = _swap_axes(grad_mixed, height, into=grad_out)
-        grad_row = _pairings(grad_mixed, values)
-        grad_value = _multiply(row.mT, grad_mixed, into=values)
-        return grad, grad_value.view(value.shape), grad_row, grad_column
+        with without_autocast(grad.device):  # the dtypes are those of the forward pass
+            return grad, *_contraction_gradients(grad, *ctx.saved_tensors)
 
 
 def add_separable_attention(
@@ -133,6 +123,23 @@ def add_separable_attention(
     position = _contract(row, column, value)
     # Laid out as the content is, (B, N, H, d) after a fused kernel, merging heads is free.
     return (content.view(position.shape) + position).flatten(2, 3)
+
+
+def _contraction_gradients(
+    grad: Tensor, value: Tensor, row: Tensor, column: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `_contract` for values, row and column factors, from that of its result."""
+    height, width = row.shape[-1], column.shape[-1]
+    values = _rows(value, height, _spare_rows(value, height))
+    first = row @ values
+    mixed = _transposed(_split(first, width), None, _spare_rows(first, width))
+    grad_out = _columns(grad, width, into=first)
+    grad_column = _pairings(grad_out, mixed)
+    grad_mixed = _multiply(column.mT, grad_out, into=mixed)
+    grad_mixed = _swap_axes(grad_mixed, height, into=grad_out)
+    grad_row = _pairings(grad_mixed, values)
+    grad_value = _multiply(row.mT, grad_mixed, into=values)
+    return grad_value.view(value.shape), grad_row, grad_column
 
 
 def _contract(row: Tensor, column: Tensor, value: Tensor) -> Tensor:
@@ -151,10 +158,18 @@ def _contract(row: Tensor, column: Tensor, value: Tensor) -> Tensor:
 # every step costs as much as the products.
 
 
-def _may_overwrite(x: Tensor) -> bool:
+def _may_overwrite(*tensors: Tensor) -> bool:
+    """Whether one of these may hold what is made of the others: none is more than it seems."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return False
-    return not torch._C._functorch.is_functorch_wrapped_tensor(x)
+    same_dtype = all(x.dtype == tensors[0].dtype for x in tensors)
+    return same_dtype and not any(map(_is_wrapped, tensors))
+
+
+def _is_wrapped(x: Tensor) -> bool:
+    """By `torch.func`, or by the older vmap of `is_grads_batched`: one tensor stands for many."""
+    wrapped: bool = torch._C._functorch.is_functorch_wrapped_tensor(x)
+    return wrapped or torch._C._functorch.is_legacy_batchedtensor(x)
 
 
 def _split(x: Tensor, size: int) -> Tensor:
@@ -183,7 +198,7 @@ def _transposed(grid: Tensor, into: Tensor | None, spare: int = 0) -> Tensor:
     turned = grid.transpose(2, 3)
     batch, heads, size, other, channels = turned.shape
     shape = (batch, heads, size, other * channels)
-    if into is None or not _may_overwrite(grid):
+    if into is None or not _may_overwrite(grid, into):
         return _copied(turned, shape, spare)
     return into.view(turned.shape).copy_(turned).view(shape)
 
@@ -223,7 +238,7 @@ def _pairings(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _multiply(factor: Tensor, x: Tensor, into: Tensor) -> Tensor:
-    if not _may_overwrite(x):
+    if not _may_overwrite(factor, x, into):
         return factor @ x
     torch.bmm(factor.flatten(0, 1), x.flatten(0, 1), out=into.view(-1, *x.shape[2:]))
     return into.view(x.shape)

@@ -50,3 +50,24 @@ def test_per_sample_gradients() -> None:
     batched = torch.func.vmap(torch.func.grad(loss))(query)
     for one, gradient in zip(query, batched, strict=True):
         torch.testing.assert_close(torch.func.grad(loss)(one), gradient)
+
+
+def test_batched_gradients_of_autograd_itself() -> None:
+    inputs = problem(True)
+    out = RemadeMap.apply(*inputs)
+    directions = torch.randn(3, *out.shape).double()
+    found = torch.autograd.grad(out, inputs, directions, is_grads_batched=True, retain_graph=True)
+    for number, direction in enumerate(directions):
+        expected = torch.autograd.grad(out, inputs, direction, retain_graph=True)
+        torch.testing.assert_close([x[number] for x in found], list(expected))
+
+
+def test_backward_inside_autocast() -> None:
+    """The dtypes are those of the forward pass, wherever backward is called."""
+    inputs = [x.detach().float().requires_grad_() for x in problem(True)]  # type: ignore[union-attr]
+    expected = torch.autograd.grad(RemadeMap.apply(*inputs).square().sum(), inputs)
+    loss = RemadeMap.apply(*inputs).square().sum()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(loss, inputs)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)

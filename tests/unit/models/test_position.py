@@ -114,6 +114,60 @@ def test_per_sample_gradients() -> None:
         )
 
 
+@pytest.mark.parametrize("mapped", [(0,), (1,), (2,), (3,), (1, 3), (2, 3), (0, 1, 2, 3)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_operand_may_be_mapped(mapped: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Memory that is not mapped takes no mapped product."""
+    inputs = [x.to(dtype) for x in problem(1, 2, (10, 3), 4)]
+    several = [torch.stack([x, x + 1]) if i in mapped else x for i, x in enumerate(inputs)]
+    dims = tuple(0 if i in mapped else None for i in range(4))
+    each = [[x[j] if i in mapped else x for i, x in enumerate(several)] for j in range(2)]
+
+    def loss(*args: Tensor) -> Tensor:
+        return AddSeparableAttention.apply(*args).square().sum()
+
+    gradient = torch.func.grad(loss, argnums=(0, 1, 2, 3))
+    found = torch.func.vmap(gradient, in_dims=dims)(*several)
+    for number, args in enumerate(each):
+        torch.testing.assert_close([x[number] for x in found], list(gradient(*args)))
+    with torch.no_grad():
+        out = torch.func.vmap(add_separable_attention, in_dims=dims)(*several)
+        torch.testing.assert_close(
+            out, torch.stack([add_separable_attention(*args) for args in each])
+        )
+
+
+def test_batched_gradients_of_autograd_itself() -> None:
+    """`is_grads_batched` and `jacobian` have wrappers of their own, older than torch.func's."""
+    inputs = [x.requires_grad_() for x in problem(1, 2, (10, 3), 4)]
+    out = AddSeparableAttention.apply(*inputs)
+    directions = torch.randn(3, *out.shape).double()
+    found = torch.autograd.grad(out, inputs, directions, is_grads_batched=True, retain_graph=True)
+    for number, direction in enumerate(directions):
+        expected = torch.autograd.grad(out, inputs, direction, retain_graph=True)
+        torch.testing.assert_close([x[number] for x in found], list(expected))
+    value = inputs[1].detach()
+
+    def of_value(value: Tensor) -> Tensor:
+        return AddSeparableAttention.apply(inputs[0], value, *inputs[2:])[..., :2, 0]
+
+    torch.testing.assert_close(
+        torch.autograd.functional.jacobian(of_value, value, vectorize=True),
+        torch.autograd.functional.jacobian(of_value, value),
+    )
+
+
+def test_backward_inside_autocast() -> None:
+    """The dtypes are those of the forward pass, wherever backward is called."""
+    inputs = [x.float().requires_grad_() for x in problem(2, 3, (14, 3), 4)]
+    expected = torch.autograd.grad(AddSeparableAttention.apply(*inputs).square().sum(), inputs)
+    loss = AddSeparableAttention.apply(*inputs).square().sum()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(loss, inputs)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("grid", [(3, 3), (7, 19), (1, 16), (9, 2)])
 def test_factors_are_the_softmax_of_the_logits(grid: tuple[int, int]) -> None:
     weight = torch.randn(2, 4, 3).double()
