@@ -13,10 +13,11 @@ from convit_ssl.models.position import without_autocast
 
 # The CPU's fused kernel is slow in bfloat16, above all its backward pass for few tokens (ten
 # times at 36), and a little slow in float32 for very few. Up to so many tokens explicit products
-# are faster; more would cost memory.
-EXPLICIT_TOKENS = {torch.bfloat16: 256, torch.float32: 26}
+# are faster; more would cost memory. With the class token of a square grid, so that layers with it
+# and without go one way: else there is one more graph to compile.
+EXPLICIT_TOKENS = {torch.bfloat16: 16 * 16 + 1, torch.float32: 5 * 5 + 1}
 # Up to so many tokens the maps are small enough to be kept for the backward pass.
-KEPT_TOKENS = 64
+KEPT_TOKENS = 8 * 8 + 1
 
 
 def content_attention(

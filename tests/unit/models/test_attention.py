@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from convit_ssl.models import attention
-from convit_ssl.models.attention import RemadeMap, content_map, explicit_attention
+from convit_ssl.models.attention import (
+    RemadeMap,
+    content_attention,
+    content_map,
+    explicit_attention,
+)
 
 
 def problem(with_position: bool) -> list[Tensor | None]:
@@ -38,6 +43,18 @@ def test_both_ways_of_training_agree(monkeypatch: pytest.MonkeyPatch) -> None:
         assert ("RemadeMap" in type(out.grad_fn).__name__) == (kept == 4)
         gradients.append(torch.autograd.grad((out * weights).sum(), inputs))
     torch.testing.assert_close(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("patches", [64, 256])
+def test_the_class_token_crosses_no_threshold_alone(patches: int) -> None:
+    """At 8 x 8 and 16 x 16 patches layers with it and without go one way: one graph fewer."""
+    ways = []
+    for tokens in (patches, patches + 1):
+        query = torch.randn(1, 1, tokens, 8, dtype=torch.bfloat16, requires_grad=True)
+        made = type(content_attention(query, query, query).grad_fn).__name__
+        ways.append(made)
+    assert ways[0] == ways[1]
+    assert "ScaledDotProduct" not in ways[0]
 
 
 def test_per_sample_gradients() -> None:
