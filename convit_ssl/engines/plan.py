@@ -67,7 +67,7 @@ def make_plan(composed: Composed) -> Plan:
         raise UserError(f"run.gradients={tree.run.gradients!r}: use fp32 or bf16")
     if tree.run.fsdp:
         _check_fsdp(tree)
-    train = _open_train(tree)
+    train = _open(tree, "train")
     labelled = tree.method.name in LABELLED
     if labelled:
         _check_labels(tree, train)
@@ -116,11 +116,11 @@ def _check_fsdp(tree: DictConfig) -> None:
         )
 
 
-def _open_train(tree: DictConfig) -> ImageFiles:
+def _open(tree: DictConfig, split: str) -> ImageFiles:
     return open_dataset(
         tree.data.name,
         tree.data_dir,
-        "train",
+        split,
         subset=tree.data.subset,
         max_corrupt=tree.data.max_corrupt,
     )
@@ -134,7 +134,7 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> None:
             "folders; put the images of each class into a folder of its own, "
             "train/<class>/ and val/<class>/, or use config=convit_dino, which needs none"
         )
-    open_dataset(tree.data.name, tree.data_dir, "val", subset=tree.data.subset)
+    _open(tree, "val")
     if tree.method.test_every < 1:
         raise UserError(
             f"method.test_every={tree.method.test_every}: give the epochs between two tests, at "

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from convit_ssl.analysis.training import training_summary
-from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
+from convit_ssl.data import FaultLog, ImageFiles, evaluation_transform, open_dataset
 from convit_ssl.data.loader_workers import end_workers, shield_worker
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
@@ -36,6 +37,12 @@ LONGEST_BATCH = 256
 SMALLEST_FOR_WORKERS = 96  # pixels; below, decoding takes less than starting a worker
 WORKER_PATIENCE = 120.0  # seconds that a look waits for a batch
 NONLOCALITY_IMAGES = 8  # each costs one pass with dense attention maps
+
+Read = TypeVar("Read")
+
+
+class LookError(Exception):
+    """The images of a look cannot be read; every process knows, and none waits for another."""
 
 
 class Watch:
@@ -63,7 +70,13 @@ class Watch:
         """Whether to look after this many epochs: the last one always, unless never."""
         if self.options.watch.every == 0:
             return False
-        return epoch % self.every == 0 or epoch == self.options.optim.epochs
+        if epoch == self.options.optim.epochs:
+            return True
+        try:
+            return epoch % self.every == 0
+        except LookError as error:
+            _leave_out(error)
+            return False
 
     @cached_property
     def every(self) -> int:
@@ -86,19 +99,30 @@ class Watch:
     def figures(self, trunk: nn.Module) -> dict[str, Any]:
         """What is due: a whole look, or by default where labels are learned the heads alone.
 
-        Labelled runs are tested on val anyway, and a frozen trunk has no news to tell.
+        Labelled runs are tested on val anyway, and a frozen trunk has no news to tell. A look
+        whose images cannot be read is left out: training needs none.
         """
-        if self.options.watch.every is not None or not self.options.derived.test_model:
-            return self.look(trunk)
-        frozen = not any(parameter.requires_grad for parameter in trunk.parameters())
-        return {} if frozen else self.heads(trunk)
+        was_training = trunk.training
+        try:
+            if self.options.watch.every is not None or not self.options.derived.test_model:
+                return self.look(trunk)
+            frozen = not any(parameter.requires_grad for parameter in trunk.parameters())
+            return {} if frozen else self.heads(trunk)
+        except LookError as error:
+            trunk.train(was_training)
+            _leave_out(error)
+            return {}
 
     def heads(self, trunk: nn.Module) -> dict[str, Any]:
-        """Gates, places and non-locality of the heads, nothing of a CNN; see `training_summary`."""
+        """Gates, places and non-locality of the heads, nothing of a CNN; see `training_summary`.
+
+        Raises:
+            LookError: in every process, where one cannot read its images.
+        """
         if not isinstance(trunk, ConViT):
             return {}
         self._open()
-        return training_summary(trunk, self._pictures())
+        return training_summary(trunk, _together(self._pictures))
 
     @torch.no_grad()
     def look(self, trunk: nn.Module) -> dict[str, Any]:
@@ -107,6 +131,9 @@ class Watch:
         Returns:
             ``rankme``, ``feature_std``, ``gates`` and what else `training_summary` gives, and
             ``knn`` in 0..1 where train and val have labels.
+
+        Raises:
+            LookError: in every process, where one cannot read its images.
         """
         self._open()
         assert self._bank is not None
@@ -124,11 +151,11 @@ class Watch:
             val = self._features(trunk, self._val, self._val_rows)
             targets = np.asarray(self._bank.targets)[self._bank_rows]
             val_targets = np.asarray(self._val.targets)[self._val_rows]
-            result = evaluate_knn(
-                FeatureSet(bank, targets, classes=self._bank.classes),
-                FeatureSet(val, val_targets, classes=self._val.classes),
-                ks=(min(self.options.watch.knn_k, len(targets)),),
-                device=self.device,
+            features = FeatureSet(bank, targets, classes=self._bank.classes)
+            val_features = FeatureSet(val, val_targets, classes=self._val.classes)
+            ks = (min(self.options.watch.knn_k, len(targets)),)
+            result = _together(
+                lambda: evaluate_knn(features, val_features, ks=ks, device=self.device)
             )
             figures["knn"] = result.accuracy[result.headline].value
         trunk.train(was_training)
@@ -141,16 +168,29 @@ class Watch:
         return torch.stack(chosen).to(self.device)
 
     def _open(self) -> None:
+        """Open train, and val where there is one, in every process or in none."""
         if self._bank is not None:
             return
-        data = self.options.data
-        transform = evaluation_transform(self.options.crops.global_size)
-        source = data.name, self.options.data_dir
-        self._bank = open_dataset(*source, "train", transform, subset=data.subset)
-        if self._bank.labelled:
-            with contextlib.suppress(UserError):  # pretraining needs no val
-                self._val = open_dataset(*source, "val", transform, subset=data.subset)
+        bank = _together(lambda: self._opened("train"))
+        val: ImageFiles | None = None
+        if bank.labelled:
+            with contextlib.suppress(LookError):  # pretraining needs no val
+                val = _together(lambda: self._opened("val"))
+        self._bank, self._val = bank, val
         self._choose_rows()
+
+    def _opened(self, split: str) -> ImageFiles:
+        """A split without augmentation; its bad images count with those met in training."""
+        data = self.options.data
+        return open_dataset(
+            data.name,
+            self.options.data_dir,
+            split,
+            evaluation_transform(self.options.crops.global_size),
+            subset=data.subset,
+            max_corrupt=data.max_corrupt,
+            fault_log=FaultLog(f"{self.options.run.dir}/unreadable.jsonl"),
+        )
 
     def _choose_rows(self) -> None:
         assert self._bank is not None
@@ -173,7 +213,7 @@ class Watch:
     def _features(self, trunk: nn.Module, images: ImageFiles, rows: np.ndarray[Any, Any]) -> Tensor:
         """Class tokens (N, D) of some images, in their order, in every process."""
         share = rows[processes.rank() :: processes.world_size()]
-        own = self._own_features(trunk, Subset(images, share.tolist()))
+        own = _together(lambda: self._own_features(trunk, Subset(images, share.tolist())))
         parts = processes.gather(own)
         merged = torch.empty(len(rows), max(part.shape[-1] for part in parts))
         for number, part in enumerate(parts):
@@ -221,6 +261,31 @@ class Watch:
         finally:
             end_workers([batches])
         return torch.cat(features) if features else torch.empty(0)
+
+
+def _together(read: Callable[[], Read]) -> Read:
+    """What `read` gives, once it has worked in every process.
+
+    The others would wait for ever in the next exchange for one that could not read. Only what
+    the data raise is caught: any other error is a defect of the program's.
+
+    Raises:
+        LookError: in every process, where it did not work in one of them.
+    """
+    result: list[Read] = []
+    problem = ""
+    try:
+        result.append(read())
+    except UserError as error:
+        problem = str(error)
+    for found in processes.gather(problem):
+        if found:
+            raise LookError(found)
+    return result[0]
+
+
+def _leave_out(error: LookError) -> None:
+    logging.warning("a look at the features is left out, training goes on: %s", error)
 
 
 def _sample(images: int, wanted: int) -> np.ndarray[Any, Any]:

@@ -6,15 +6,19 @@ import contextlib
 import logging
 import multiprocessing
 import time
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.utils.data import Subset
 
 from convit_ssl.engines import watch
 from convit_ssl.engines.watch import Watch
+from convit_ssl.evaluation import processes
 
 IMAGES = [(torch.full((3, 2, 2), float(i)), 0, i) for i in range(watch.LONGEST_BATCH + 3)]
 
@@ -51,6 +55,79 @@ def test_a_worker_that_fails_is_an_error() -> None:
     assert not look.workers_hung
     # While the error is still held. A worker left behind would keep the process from ending.
     assert raised.tb and not multiprocessing.active_children()
+
+
+def folder_of_images(root: Path, bad: int) -> Path:
+    """Two classes of 30 images in train and in val, of which some in each are empty files."""
+    for split in ("train", "val"):
+        for label, name in enumerate(("cat", "dog")):
+            place = root / split / name
+            place.mkdir(parents=True)
+            for number in range(30):
+                Image.new("RGB", (8, 8), (100 * label + number, 0, 0)).save(place / f"{number}.png")
+        for number in range(bad):
+            (root / split / "cat" / f"{number}.png").write_bytes(b"")
+    return root
+
+
+def looking_at(root: Path, max_corrupt: float = 0.2) -> Watch:
+    options = SimpleNamespace(
+        data=SimpleNamespace(name="folder", subset=None, max_corrupt=max_corrupt),
+        data_dir=str(root),
+        crops=SimpleNamespace(global_size=8),
+        derived=SimpleNamespace(workers=0, test_model=False),
+        optim=SimpleNamespace(epochs=4),
+        run=SimpleNamespace(dir=str(root.parent / "run"), timeout_minutes=1),
+        watch=SimpleNamespace(every=None, knn_images=None, knn_k=5),
+    )
+    return Watch(options, torch.device("cpu"), contextlib.nullcontext)
+
+
+def test_a_look_tolerates_as_many_bad_images_as_training(tmp_path: Path) -> None:
+    look = looking_at(folder_of_images(tmp_path / "data", bad=5))
+    assert look.figures(nn.Flatten())["knn"] == 1.0
+    log = (tmp_path / "run" / "unreadable.jsonl").read_text()
+    assert len(log.splitlines()) == 10
+
+
+def test_a_look_that_cannot_read_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    look = looking_at(folder_of_images(tmp_path / "data", bad=5), max_corrupt=0.01)
+    trunk = nn.Sequential(nn.Flatten())
+    with caplog.at_level(logging.WARNING):
+        assert look.figures(trunk) == {}
+    assert "a look at the features is left out" in caplog.text
+    assert "of 60 images cannot be read" in caplog.text
+    assert trunk.training
+
+
+def test_a_look_at_data_that_are_gone_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    look = looking_at(tmp_path / "nowhere")
+    with caplog.at_level(logging.WARNING):
+        assert not look.due(1)
+        assert look.due(4) and look.figures(nn.Flatten()) == {}
+    assert caplog.text.count("nowhere does not exist") == 2
+
+
+def test_a_defect_of_a_look_shows(tmp_path: Path) -> None:
+    look = looking_at(folder_of_images(tmp_path / "data", bad=0))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        look.figures(nn.Sequential(nn.Flatten(), nn.Linear(7, 7)))
+
+
+def _look_where_one_cannot(root: Path) -> list[dict[str, Any]]:
+    look = looking_at(root)
+    if processes.rank() == 1:
+        look.options.data_dir = f"{root}/nowhere"
+    return processes.gather(look.figures(nn.Flatten()))
+
+
+def test_no_process_waits_for_one_that_cannot_read(tmp_path: Path) -> None:
+    root = folder_of_images(tmp_path / "data", bad=0)
+    assert processes.run_in_processes(_look_where_one_cannot, 2, root) == [{}, {}]
 
 
 def resized(images: int, val: int, epochs: int, **watching: int | None) -> Watch:
