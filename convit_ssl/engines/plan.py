@@ -24,6 +24,7 @@ from convit_ssl.models import VARIANTS, ConViTConfig, create_config
 from convit_ssl.models.cnn import RESNETS
 
 LABELLED = ("supervised", "linear")
+WITHOUT_FOLDER = ("digits", "mnist5k", "textures")  # data sets that read nothing of the user's
 
 
 @dataclass
@@ -67,6 +68,11 @@ def make_plan(composed: Composed) -> Plan:
         raise UserError(f"run.gradients={tree.run.gradients!r}: use fp32 or bf16")
     if tree.run.fsdp:
         _check_fsdp(tree)
+    if tree.data_dir and tree.data.name in WITHOUT_FOLDER:
+        raise UserError(
+            f"data={tree.data.name} is built in and reads nothing from data_dir={tree.data_dir}; "
+            "leave data_dir out, or use data=folder for images of your own"
+        )
     train = _open(tree, "train")
     labelled = tree.method.name in LABELLED
     if labelled:

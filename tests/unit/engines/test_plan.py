@@ -42,6 +42,11 @@ def test_rates_are_per_256_images_and_durations_in_epochs() -> None:
     assert vissl["DISTRIBUTED"]["NUM_PROC_PER_NODE"] == 2
 
 
+def test_a_folder_for_built_in_data_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data=digits is built in and reads nothing from data_dir"):
+        plan(f"data_dir={tmp_path}")
+
+
 def test_nothing_is_left_unresolved() -> None:
     assert interpolations(plan().config) == []
 
