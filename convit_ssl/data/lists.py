@@ -12,6 +12,7 @@ from pathlib import Path
 
 from convit_ssl.data.folders import EXTENSIONS, Listing
 from convit_ssl.data.labels import class_table, targets_of
+from convit_ssl.data.retries import retried
 from convit_ssl.data.storage import is_url, read_bytes
 from convit_ssl.errors import UserError
 
@@ -51,7 +52,7 @@ def find_listed_images(data_dir: str | os.PathLike[str], split: str = "train") -
 
 def _lines(place: str, needed: bool) -> list[tuple[str, str | None]]:
     try:
-        text = read_bytes(place).decode("utf-8")
+        text = retried(lambda: read_bytes(place)).decode("utf-8")
     except FileNotFoundError:
         if not needed:
             return []
@@ -70,6 +71,8 @@ def _lines(place: str, needed: bool) -> list[tuple[str, str | None]]:
 
 def _image(line: str, where: str) -> tuple[str, str | None]:
     """Path and label of a line. What ends like an image's name is a path, blanks and all."""
+    if "\0" in line:
+        raise UserError(f"{where} holds a NUL byte, which no path can: {line[:80]!r}")
     if _is_image(line):
         return line, None
     path, _, label = line.replace("\t", " ").rpartition(" ")

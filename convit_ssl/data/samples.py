@@ -9,12 +9,10 @@ asked again with growing pauses first.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import logging
 import os
 import tempfile
-import time
 import uuid
 import weakref
 from collections.abc import Collection, Iterator, Sequence
@@ -23,39 +21,11 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, decode_array, decode_image
+from convit_ssl.data.retries import retried
 from convit_ssl.data.storage import is_there, read_bytes
 from convit_ssl.errors import UserError
 
 logger = logging.getLogger("convit_ssl.data")
-
-# Seconds to wait before asking a failing file system again: 17.6 s in all.
-RETRY_DELAYS = (0.1, 0.5, 2.0, 5.0, 10.0)
-
-# Not every platform has every one of them.
-_PASSING = frozenset(
-    getattr(errno, name)
-    for name in (
-        "EIO",
-        "EAGAIN",
-        "EBUSY",
-        "EINTR",
-        "ESTALE",
-        "ETIMEDOUT",
-        "ENOTCONN",
-        "ECONNRESET",
-        "ECONNABORTED",
-        "EHOSTDOWN",
-        "EHOSTUNREACH",
-        "ENETDOWN",
-        "ENETUNREACH",
-        "EREMOTEIO",
-        "ENFILE",
-        "EMFILE",
-        "ENOLINK",
-        "ESHUTDOWN",
-    )
-    if hasattr(errno, name)
-)
 
 _LISTED = 20
 
@@ -79,18 +49,13 @@ def read_file(path: str) -> bytes:
     Raises:
         UnreadableImageError: empty file, or an error that stayed.
     """
-    for delay in (*RETRY_DELAYS, None):
-        try:
-            data = read_bytes(path)
-        except OSError as error:
-            if delay is None or error.errno not in _PASSING:
-                raise UnreadableImageError(error.strerror or type(error).__name__) from error
-            time.sleep(delay)
-            continue
-        if not data:
-            raise UnreadableImageError("the file is empty")
-        return data
-    raise AssertionError("unreachable")
+    try:
+        data = retried(lambda: read_bytes(path))
+    except OSError as error:
+        raise UnreadableImageError(error.strerror or type(error).__name__) from error
+    if not data:
+        raise UnreadableImageError("the file is empty")
+    return data
 
 
 class FaultLog:

@@ -27,8 +27,16 @@ from typing import Any
 
 from convit_ssl.data.folders import EXTENSIONS, Listing, check_folder
 from convit_ssl.data.labels import class_table, targets_of
+from convit_ssl.data.retries import retried
 from convit_ssl.data.sources import cache_folder
-from convit_ssl.data.storage import is_url, local_copy, member_path, remote
+from convit_ssl.data.storage import (
+    is_url,
+    local_copy,
+    member_path,
+    network,
+    open_regular,
+    remote,
+)
 from convit_ssl.errors import UserError
 
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -115,8 +123,27 @@ def _expand(name: str) -> Iterator[str]:
 def _is_there(root: Path | str, shard: str) -> bool:
     if isinstance(root, Path):
         return (root / shard).exists()
-    system, place = remote(f"{root}/{shard}")
-    return bool(system.exists(place))
+    try:
+        retried(lambda: _info(f"{root}/{shard}"))
+    except (FileNotFoundError, PermissionError):
+        return False
+    except OSError as error:
+        raise UserError(f"the shard {root}/{shard} cannot be read: {_words(error)}") from error
+    return True
+
+
+def _info(place: str) -> dict[str, Any]:
+    """What a file system says of a shard: ``size`` in bytes, and when it was changed.
+
+    Raises:
+        OSError: it is not there, or cannot be asked for.
+    """
+    if not is_url(place):
+        state = os.stat(place)
+        return {"size": state.st_size, "mtime": state.st_mtime_ns}
+    with network(place):
+        system, path = remote(place)
+        return dict(system.info(path))
 
 
 def _tars(root: Path | str, folder: str) -> list[str]:
@@ -126,17 +153,23 @@ def _tars(root: Path | str, folder: str) -> list[str]:
         place = root / folder
         names = os.listdir(place) if place.is_dir() else []
     else:
-        system, url = remote(f"{root}/{folder}")
         try:
-            names = [str(path).rstrip("/").rsplit("/", 1)[-1] for path in system.ls(url, False)]
+            paths = retried(lambda: _ls(f"{root}/{folder}"))
+            names = [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
         except FileNotFoundError:
             names = []
-        except Exception as error:
+        except OSError as error:
             raise UserError(
-                f"{root}/{folder} cannot be listed ({type(error).__name__}: {str(error)[:160]}); "
+                f"{root}/{folder} cannot be listed ({_words(error)}); "
                 "write the names out: data_dir='https://.../name-{split}-{0000..0146}.tar'"
             ) from None
     return sorted(prefix + name for name in names if name.endswith(".tar") and name[0] != ".")
+
+
+def _ls(url: str) -> list[str]:
+    with network(url):
+        system, place = remote(url)
+        return [str(path) for path in system.ls(place, False)]
 
 
 def _contents(root: Path | str, shards: Sequence[str]) -> list[list[Entry]]:
@@ -178,46 +211,54 @@ def _contents(root: Path | str, shards: Sequence[str]) -> list[list[Entry]]:
 def _state(place: str) -> list[str]:
     """What changes when a shard does: its size, and the time or the tag its server gives."""
     try:
-        if not is_url(place):
-            state = os.stat(place)
-            return [str(state.st_size), str(state.st_mtime_ns)]
-        system, path = remote(place)
-        about = system.info(path)
+        about = retried(lambda: _info(place))
     except UserError:
         raise
     except Exception as error:
-        text = " ".join(str(error.__cause__ or error).split())[:160]
-        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {text}"
-        raise UserError(f"the shard {place} cannot be read: {reason}") from error
-    return [str(about.get(key)) for key in ("size", "mtime", "LastModified", "ETag")]
+        raise UserError(f"the shard {place} cannot be read: {_words(error)}") from error
+    keys = ("size", "mtime", "LastModified", "ETag") if is_url(place) else ("size", "mtime")
+    return [str(about.get(key)) for key in keys]
 
 
 def read_contents(place: str) -> list[Entry]:
     """The images of one shard with their labels.
 
     Raises:
-        UserError: it is damaged or compressed, or holds no images.
+        UserError: it cannot be read, is damaged or compressed, or holds no images.
     """
     try:
-        with _opened(place) as file, tarfile.open(fileobj=file, mode="r:") as archive:
-            entries = _entries(archive, place)
+        entries = retried(lambda: _listed(place))
     except UserError:
         raise
     except Exception as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
+        if isinstance(error, OSError):
+            raise UserError(f"the shard {place} cannot be read: {_words(error)}") from error
         raise UserError(
-            f"the shard {place} is cut short, or no uncompressed tar file ({reason}); copy or "
-            "download it again"
+            f"the shard {place} is cut short, or no uncompressed tar file ({_words(error)}); copy "
+            "or download it again"
         ) from error
     if not entries:
         raise UserError(f"the shard {place} holds no images ({', '.join(sorted(EXTENSIONS))})")
     return entries
 
 
+def _words(error: Exception) -> str:
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
+
+
+def _listed(place: str) -> list[Entry]:
+    with (
+        network(place) if is_url(place) else contextlib.nullcontext(),
+        _opened(place) as file,
+        tarfile.open(fileobj=file, mode="r:") as archive,
+    ):
+        return _entries(archive, place)
+
+
 def _opened(place: str) -> Any:
     copy = local_copy(place) if is_url(place) else place
     if copy is not None:
-        return open(copy, "rb")
+        return open(open_regular(copy), "rb")
     system, path = remote(place)
     return system.open(path, "rb", block_size=2**22, cache_type="readahead")
 

@@ -18,6 +18,8 @@ import hashlib
 import io
 import os
 import re
+import stat
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ CACHE_VARIABLE = "CONVIT_SSL_SHARD_CACHE"
 _MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)/")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _OPEN_SHARDS = 64
+MAX_FILE_BYTES = 2**30  # of an image or a list: what is longer is none
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
@@ -51,24 +54,72 @@ def read_bytes(path: str) -> bytes:
     """The bytes of a file or a member.
 
     Raises:
-        OSError: it cannot be read. A network's errors are EIO, which is worth another try.
+        OSError: it cannot be read, is no regular file or longer than `MAX_FILE_BYTES`. A
+            network's errors are EIO, which is worth another try.
         UserError: a kind of URL that nothing here can read.
     """
+    _check_name(path)
     member = split_member(path)
     if member is not None:
         return _read_member(*member)
     if is_url(path):
-        with _network(path):
+        with network(path):
             system, place = remote(path)
             return bytes(system.cat_file(place))
-    with open(path, "rb") as file:
-        return file.read()
+    descriptor = open_regular(path)
+    with open(descriptor, "rb") as file:
+        size = os.fstat(descriptor).st_size
+        _check_length(size, path)
+        return file.read(size)
 
 
 def openable(path: str) -> str | io.BytesIO:
-    """What Pillow opens for a path: a file by its name, of which it then reads what it needs."""
-    plain = split_member(path) is None and not is_url(path)
-    return path if plain else io.BytesIO(read_bytes(path))
+    """What Pillow opens for a path: a file by its name, of which it then reads what it needs.
+
+    Raises:
+        OSError: as `read_bytes`.
+    """
+    if split_member(path) is not None or is_url(path):
+        return io.BytesIO(read_bytes(path))
+    _check_name(path)
+    state = os.stat(path)
+    _check_regular(state, path)
+    _check_length(state.st_size, path)
+    return path
+
+
+def open_regular(path: str) -> int:
+    """A descriptor of a regular file. A pipe or a device would never come to an end.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    # Without O_NONBLOCK, opening a pipe waits for somebody to write into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        _check_regular(os.fstat(descriptor), path)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _check_name(path: str) -> None:
+    if "\0" in path:
+        raise OSError(errno.EINVAL, "there is a NUL byte in its name", path)
+
+
+def _check_regular(state: os.stat_result, path: str) -> None:
+    if stat.S_ISDIR(state.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "it is a pipe or a device and no regular file", path)
+
+
+def _check_length(size: int, path: str) -> None:
+    if size > MAX_FILE_BYTES:
+        limit = f"the limit of {MAX_FILE_BYTES / 2**30:g} GiB"
+        raise OSError(errno.EFBIG, f"{size:,} bytes are more than {limit}", path)
 
 
 def is_there(path: str) -> bool:
@@ -84,7 +135,7 @@ def size_and_time(path: str) -> tuple[int, int]:
     place = member[0] if member is not None else path
     try:
         state = os.stat(place)
-    except OSError:
+    except (OSError, ValueError):  # ValueError of a NUL byte
         return (member[2] if member is not None else -1), -1
     return (member[2] if member is not None else state.st_size), state.st_mtime_ns
 
@@ -107,18 +158,56 @@ def remote(url: str) -> tuple[Any, str]:
 
 
 @contextlib.contextmanager
-def _network(url: str) -> Iterator[None]:
-    """What goes wrong on the way is EIO, whatever the package calls it."""
+def network(url: str) -> Iterator[None]:
+    """What goes wrong on the way is EIO, whatever the package calls it.
+
+    Raises:
+        FileNotFoundError: the server says that it is not there.
+        PermissionError: the server refuses it.
+        OSError: EIO for everything else; 503 of a busy server, for one.
+        UserError: as it was raised.
+        tarfile.TarError: as it was raised; what arrived is no tar file.
+    """
     try:
         yield
-    except (UserError, FileNotFoundError, PermissionError):
+    except (UserError, PermissionError, tarfile.TarError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise OSError(errno.EIO, f"{type(error).__name__}: {reason[:160]}", url) from error
+        status = _http_status(error)
+        if isinstance(error, FileNotFoundError) and status is None and not _lost(error.__cause__):
+            raise
+        reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
+        number = _ERRNO_OF_STATUS.get(status or 0, errno.EIO)
+        raise OSError(number, f"{type(error).__name__}: {reason[:160]}", url) from error
+
+
+# What asking again does not change.
+_ERRNO_OF_STATUS = {
+    401: errno.EACCES,
+    403: errno.EACCES,
+    404: errno.ENOENT,
+    410: errno.ENOENT,
+}
+
+
+def _http_status(error: BaseException | None) -> int | None:
+    """The number with which a server answered, of an error or of what it came from."""
+    while error is not None:
+        status = getattr(error, "status", None)
+        if isinstance(status, int):
+            return status
+        error = error.__cause__
+    return None
+
+
+def _lost(cause: BaseException | None) -> bool:
+    """Whether no answer came. fsspec calls that "not found" where it asks for a file's size."""
+    of_network = type(cause).__module__.startswith(("aiohttp", "asyncio"))
+    return of_network or isinstance(cause, OSError | TimeoutError)
 
 
 def _read_member(shard: str, offset: int, size: int) -> bytes:
+    _check_length(size, shard)
     try:
         descriptor = _descriptor(shard)
         data = os.pread(descriptor, size, offset) if descriptor is not None else None
@@ -126,7 +215,7 @@ def _read_member(shard: str, offset: int, size: int) -> bytes:
         _descriptor.cache_clear()  # of a disk that was gone for a while
         raise
     if data is None:
-        with _network(shard):
+        with network(shard):
             system, place = remote(shard)
             data = bytes(system.cat_file(place, start=offset, end=offset + size))
     if len(data) > size:
@@ -149,7 +238,7 @@ def _descriptor(shard: str) -> int | None:
     place = local_copy(shard) if is_url(shard) else shard
     if place is None:
         return None
-    return _Descriptor(os.open(place, os.O_RDONLY))
+    return _Descriptor(open_regular(place))
 
 
 class _Descriptor(int):
@@ -196,9 +285,14 @@ def local_copy(url: str) -> str | None:
 
 
 def _fetch(url: str, copy: Path, limit: int) -> bool:
+    """Write a copy of a shard. False where there is no room.
+
+    Raises:
+        OSError: as `network`.
+    """
     partial = copy.with_name(f".{copy.name}.partial")
     try:
-        with _network(url):
+        with network(url):
             system, place = remote(url)
             if not _make_room(copy.parent, limit - int(system.size(place) or 0)):
                 return False

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.images import take
+from convit_ssl.data.storage import read_bytes
 from convit_ssl.errors import UserError
 
 _NAMED = 10
@@ -183,7 +184,7 @@ def _keep_classes(listing: Listing, names: list[str]) -> Listing:
 
 def _lines(path: str, what: str) -> list[str]:
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = read_bytes(str(Path(path).expanduser())).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UserError(f"cannot read the {what} {path}: {reason}") from error

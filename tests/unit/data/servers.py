@@ -8,6 +8,7 @@ import http.server
 import os
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,27 @@ class WholeFiles(Files):
     """A server that sends a file whole whatever part is asked for."""
 
     ranges = False
+
+
+class Busy(Files):
+    """A server that is too busy for the first two requests of every path, of either kind."""
+
+    asked: Counter[str] = Counter()
+
+    def _busy(self) -> bool:
+        self.asked[f"{self.command} {self.path}"] += 1
+        if self.asked[f"{self.command} {self.path}"] > 2:
+            return False
+        self.send_error(503)
+        return True
+
+    def do_HEAD(self) -> None:
+        if not self._busy():
+            super().do_HEAD()
+
+    def do_GET(self) -> None:
+        if not self._busy():
+            super().do_GET()
 
 
 class Bucket(Files):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import fsspec
@@ -82,6 +83,7 @@ def test_missing_images_are_reported_like_others(folder: Path) -> None:
         ("some where/0.png 1 2\n", "names no image"),
         ("a.png 1\nb.png\n", "1 of 2 images .* have no label"),
         ("a.png 5000000\n", "a label is 5000000"),
+        ("a.png 0\na\0b.png 0\n", r"line 2 of .*train\.txt holds a NUL byte"),
     ],
 )
 def test_lists_that_are_none(folder: Path, text: str | None, words: str) -> None:
@@ -94,4 +96,11 @@ def test_lists_that_are_none(folder: Path, text: str | None, words: str) -> None
 def test_bytes_are_no_list(folder: Path) -> None:
     (folder / "train.txt").write_bytes(bytes(range(256)))
     with pytest.raises(UserError, match="is not a text file"):
+        open_dataset("list", folder)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_is_no_list(folder: Path) -> None:
+    os.mkfifo(folder / "train.txt")
+    with pytest.raises(UserError, match=r"cannot read the list .* a pipe or a device"):
         open_dataset("list", folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from convit_ssl.data import open_dataset
+from convit_ssl.data import open_dataset, retries
 from convit_ssl.data import storage as storage_module
 from convit_ssl.data.storage import CACHE_VARIABLE
 from convit_ssl.errors import UserError
 from tests.unit.data.make_shards import pixels, write_shards
-from tests.unit.data.servers import Bucket, Files, WholeFiles, serve
+from tests.unit.data.servers import Bucket, Busy, Files, WholeFiles, serve
 
 pytest.importorskip("aiohttp")
 
@@ -62,7 +63,39 @@ def test_a_server_without_ranges(folder: Path, monkeypatch: pytest.MonkeyPatch) 
             check(f"{address}/bucket")
 
 
-def test_a_server_that_is_not_there() -> None:
+@pytest.mark.parametrize("copies", ["0", "1"])
+@pytest.mark.parametrize("names", ["", "/train/{0000..0003}.tar"])
+def test_a_busy_server_is_asked_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, names: str, copies: str
+) -> None:
+    monkeypatch.setattr(retries, "RETRY_DELAYS", (0.01,) * 8)
+    monkeypatch.setenv(CACHE_VARIABLE, copies)
+    monkeypatch.setattr(Busy, "asked", Counter())
+    with serve(folder.parent, Busy) as address:
+        check(f"{address}/bucket{names}")
+
+
+def test_val_behind_a_busy_server_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "RETRY_DELAYS", (0.01,) * 8)
+    monkeypatch.setattr(Busy, "asked", Counter())
+    for split in ("train", "val"):
+        (folder / split / "0000.tar").rename(folder / f"{split}-0.tar")
+    with serve(folder.parent, Busy) as address:
+        assert len(open_dataset("shards", f"{address}/bucket/{{split}}-{{0..0}}.tar", "val")) == 5
+
+
+def test_what_a_server_does_not_have_is_not_asked_for_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries.time, "sleep", None)
+    with serve(folder.parent, Files) as address:
+        place = f"{address}/bucket/train/{{0000..0004}}.tar"
+        with pytest.raises(UserError, match=r"0004\.tar cannot be read: .*404"):
+            open_dataset("shards", place)
+
+
+def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "RETRY_DELAYS", (0.0,))
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9/x.* cannot be (listed|read)"):
         open_dataset("shards", "http://127.0.0.1:9/x")
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9/0\.tar cannot be read"):

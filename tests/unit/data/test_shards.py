@@ -226,7 +226,7 @@ def test_an_error_on_the_way_is_tried_again(
     in_memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = open_dataset("shards", in_memory)
-    monkeypatch.setattr("convit_ssl.data.samples.RETRY_DELAYS", (0.0, 0.0))
+    monkeypatch.setattr("convit_ssl.data.retries.RETRY_DELAYS", (0.0, 0.0))
     system = type(fsspec.filesystem("memory"))
     plain, failures = system.cat_file, [1, 1]
 

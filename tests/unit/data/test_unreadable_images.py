@@ -6,6 +6,7 @@ import errno
 import io
 import logging
 import multiprocessing
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,13 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from convit_ssl.data import FaultLog, ImageFiles, open_dataset, samples
-from convit_ssl.data.samples import SampleReader, TooManyUnreadableError, UnreadableImageError
+from convit_ssl.data import FaultLog, ImageFiles, open_dataset, retries, samples
+from convit_ssl.data.pixels import image_header
+from convit_ssl.data.samples import (
+    SampleReader,
+    TooManyUnreadableError,
+    UnreadableImageError,
+)
 from convit_ssl.errors import UserError
 
 
@@ -168,11 +174,11 @@ class Flaky:
 
 def test_a_failing_file_system_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
-    monkeypatch.setattr(samples.time, "sleep", waited.append)
+    monkeypatch.setattr(retries.time, "sleep", waited.append)
     flaky = Flaky(3, errno.EIO)
     monkeypatch.setattr(samples, "read_bytes", flaky)
     assert SampleReader([""] * 10).image("x.png").size == (8, 8)
-    assert waited == list(samples.RETRY_DELAYS[:3])
+    assert waited == list(retries.RETRY_DELAYS[:3])
     assert flaky.calls == 4
 
 
@@ -182,7 +188,7 @@ def test_a_failing_file_system_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
 def test_errors_that_stay_are_given_up(
     monkeypatch: pytest.MonkeyPatch, number: int, calls: int
 ) -> None:
-    monkeypatch.setattr(samples.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(retries.time, "sleep", lambda _seconds: None)
     flaky = Flaky(100, number)
     monkeypatch.setattr(samples, "read_bytes", flaky)
     reader = SampleReader([""] * 10)
@@ -258,3 +264,46 @@ def test_train_and_val_share_a_log_but_not_an_allowance(tmp_path: Path) -> None:
         dataset = open_dataset("folder", tmp_path / "data", split, fault_log=log)
         assert len(list(dataset)) == 100
     assert len(log.read()) == 2
+
+
+def no_file(place: Path, kind: str) -> str:
+    """Something that has an image's name and is none; gives its path."""
+    path = place / "x.png"
+    if kind == "endless":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "sparse":
+        with open(path, "wb") as file:
+            file.truncate(40 * 2**30)
+    elif kind == "folder":
+        path.mkdir()
+    return f"{place}/a\0b.png" if kind == "nul" else str(path)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("endless", "a pipe or a device"),
+        ("pipe", "a pipe or a device"),
+        ("sparse", r"42,949,672,960 bytes are more than the limit of 1 GiB"),
+        ("nul", "a NUL byte"),
+        ("folder", "Is a directory"),
+    ],
+)
+def test_what_is_no_file_is_not_read(tmp_path: Path, kind: str, words: str) -> None:
+    path = no_file(tmp_path, kind)
+    reader = SampleReader([""] * 100, fault_log=FaultLog(tmp_path / "log"))
+    with pytest.raises(UnreadableImageError, match=words):
+        reader.image(path)
+    with pytest.raises(OSError, match=words):
+        image_header(path)
+    assert not [name for name in os.listdir("/proc/self/fd") if _points_to(name, path)]
+
+
+def _points_to(descriptor: str, path: str) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}") == path
+    except OSError:
+        return False
