@@ -75,40 +75,65 @@ class FaultLog:
         else:
             self.path = Path(path)
         self._seen: dict[str, str] = {}
+        self._unwritten: dict[str, str] = {}
 
     def read(self) -> dict[str, str]:
         """Path to reason, for every unreadable file so far."""
-        try:
+        text = ""
+        with contextlib.suppress(OSError):
             text = self.path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return {}
-        return _parse(text)
+        return _parse(text) | self._unwritten
 
     def add(self, path: str, reason: str) -> dict[str, str]:
         """Record ``path``; warns where it is new to all processes. Returns all so far."""
         if path in self._seen:
             return self._seen
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.path, "a+", encoding="utf-8") as file, _locked(file.fileno()):
-            file.seek(0)
-            self._seen = _parse(file.read())
-            new = path not in self._seen
-            if new:
-                self._seen[path] = reason
-                file.write(_line(path, reason))
-                file.flush()
+        try:
+            new = self._write({**self._unwritten, path: reason})
+        except OSError as error:  # a full disk: training goes on, the other processes do not know
+            new = True
+            if not self._unwritten:
+                logger.warning(
+                    "%s cannot be written (%s): unreadable images are counted in each process's "
+                    "memory alone",
+                    self.path,
+                    error.strerror,
+                )
+            self._unwritten[path] = reason
+            self._seen = {**self._seen, path: reason}
         if new:
             logger.warning("unreadable image, replaced by another: %s (%s)", path, reason)
         return self._seen
 
+    def _write(self, faults: dict[str, str]) -> bool:
+        """Append what is not in the file. Returns whether the last one was not."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "a+", encoding="utf-8") as file, _locked(file.fileno()):
+            file.seek(0)
+            text = file.read()
+            written = _parse(text)
+            lines = [_line(*fault) for fault in faults.items() if fault[0] not in written]
+            # A disk that was full left a part of a line.
+            file.write(("" if text.endswith("\n") or not text else "\n") + "".join(lines))
+            file.flush()
+        self._seen = {**written, **faults}
+        self._unwritten = {}
+        return list(faults)[-1] not in written
+
     def discard(self, paths: Collection[str]) -> None:
         """Take entries out again, of an earlier run, that no longer hold."""
-        with open(self.path, "r+", encoding="utf-8") as file, _locked(file.fileno()):
+        self._unwritten = {p: why for p, why in self._unwritten.items() if p not in paths}
+        kept = {p: why for p, why in self.read().items() if p not in paths}
+        with (
+            contextlib.suppress(OSError),
+            open(self.path, "r+", encoding="utf-8") as file,
+            _locked(file.fileno()),
+        ):
             kept = {p: why for p, why in _parse(file.read()).items() if p not in paths}
             file.seek(0)
             file.truncate()
             file.writelines(_line(path, reason) for path, reason in kept.items())
-        self._seen = kept
+        self._seen = {**kept, **self._unwritten}
 
 
 def _line(path: str, reason: str) -> str:

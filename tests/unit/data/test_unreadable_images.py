@@ -307,3 +307,29 @@ def _points_to(descriptor: str, path: str) -> bool:
         return os.readlink(f"/proc/self/fd/{descriptor}") == path
     except OSError:
         return False
+
+
+def full(_descriptor: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_log_that_cannot_be_written_is_kept_in_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path)
+    for number in range(2):
+        (tmp_path / "train" / "cat" / f"{number:03d}.png").write_bytes(b"broken")
+    log = FaultLog(tmp_path / "log")
+    monkeypatch.setattr(samples, "_locked", full)
+    dataset = open_dataset("folder", tmp_path, max_corrupt=0.02, fault_log=log)
+    with caplog.at_level(logging.WARNING, "convit_ssl.data"):
+        assert len(list(dataset)) == 100
+    assert caplog.text.count("cannot be written (No space left on device)") == 1
+    assert len(log.read()) == 2
+    (tmp_path / "train" / "dog" / "000.png").write_bytes(b"broken")
+    with pytest.raises(TooManyUnreadableError, match="3 of 100 images"):
+        list(dataset)
+    monkeypatch.undo()  # there is room again
+    log.path.write_text("half a li")
+    log.add("a.png", "broken")
+    assert len(FaultLog(log.path).read()) == 4
