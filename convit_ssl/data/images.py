@@ -17,7 +17,7 @@ from convit_ssl.data.folders import Listing
 from convit_ssl.data.names import NameTable
 from convit_ssl.data.pixels import Pixels, image_header
 from convit_ssl.data.randomness import RepeatedIndex, sample_seed
-from convit_ssl.data.samples import FaultLog, SampleReader, UnreadableImageError
+from convit_ssl.data.samples import DataError, FaultLog, SampleReader, UnreadableImageError
 from convit_ssl.errors import UserError
 
 Transform = Callable[..., Any]
@@ -74,7 +74,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         self.transform = transform
         self.seed = seed
         self.subset = subset
-        self.reader = SampleReader(self.paths, max_corrupt, fault_log)
+        self.reader = SampleReader(self.paths, max_corrupt, fault_log, root=self.root)
         # Shared memory, so that persistent loader workers see a new epoch too.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._cache: PixelCache | None = None
@@ -163,7 +163,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
                 return self._read(source), source
             except UnreadableImageError:
                 continue
-        raise UserError(
+        raise DataError(
             f"{self.path(position)} cannot be read ({reason}), and neither can {_REPLACEMENTS} "
             "images that were tried in its place"
         )

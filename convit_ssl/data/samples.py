@@ -21,21 +21,24 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, decode_array, decode_image
-from convit_ssl.data.retries import retried
-from convit_ssl.data.storage import is_there, read_bytes
+from convit_ssl.data.retries import may_pass, retried
+from convit_ssl.data.storage import is_there, is_url, read_bytes
 from convit_ssl.errors import UserError
 
 logger = logging.getLogger("convit_ssl.data")
 
 _LISTED = 20
+# One file may lie on a bad sector. So many in a row that get no answer, each asked for 17.6 s,
+# are an outage.
+_OUTAGE = 5
 
 
 class UnreadableImageError(Exception):
     """One image could not be read; the message is the reason, without the path."""
 
 
-class TooManyUnreadableError(UserError):
-    """More images than ``max_corrupt`` allows could not be read."""
+class DataError(UserError):
+    """The images cannot be read."""
 
     def __init__(self, message: str) -> None:
         # A DataLoader re-raises a worker's exception with the worker's traceback as its
@@ -43,19 +46,48 @@ class TooManyUnreadableError(UserError):
         super().__init__(message.rsplit(f"{type(self).__name__}: ", 1)[-1].rstrip())
 
 
-def read_file(path: str) -> bytes:
+class TooManyUnreadableError(DataError):
+    """More images than ``max_corrupt`` allows could not be read."""
+
+
+class DataGoneError(DataError):
+    """The file system that holds the images went away; the same command may succeed later."""
+
+    exit_code = os.EX_TEMPFAIL
+
+
+def read_file(path: str, root: str | os.PathLike[str] | None = None) -> bytes:
     """The bytes of ``path``; transient errors of the file system are retried.
+
+    Args:
+        path: a file, a member of a shard or a URL.
+        root: the folder of all images; while it is gone or empty, every error is transient.
 
     Raises:
         UnreadableImageError: empty file, or an error that stayed.
     """
     try:
-        data = retried(lambda: read_bytes(path))
+        data = retried(
+            lambda: read_bytes(path), lambda error: may_pass(error) or not _holds_anything(root)
+        )
     except OSError as error:
         raise UnreadableImageError(error.strerror or type(error).__name__) from error
     if not data:
         raise UnreadableImageError("the file is empty")
     return data
+
+
+def _holds_anything(root: str | os.PathLike[str] | None) -> bool:
+    """Whether a folder is there. One that a file system was mounted on is empty without it."""
+    if root is None or is_url(root):
+        return True
+    try:
+        with os.scandir(root) as entries:
+            return next(entries, None) is not None
+    except PermissionError:
+        return True  # its files may be read all the same
+    except OSError:
+        return False
 
 
 class FaultLog:
@@ -179,6 +211,7 @@ class SampleReader:
             tolerated, unless this is 0.
         fault_log: the shared account; see :class:`FaultLog`.
         max_pixels: larger images count as unreadable (decompression bombs).
+        root: the folder of all images, which tells an outage from a missing file.
     """
 
     def __init__(
@@ -187,6 +220,7 @@ class SampleReader:
         max_corrupt: float = 0.01,
         fault_log: FaultLog | None = None,
         max_pixels: int = MAX_PIXELS,
+        root: str | os.PathLike[str] | None = None,
     ) -> None:
         if not 0.0 <= max_corrupt <= 1.0:
             raise UserError(f"max_corrupt is {max_corrupt}; give a share between 0 and 1")
@@ -195,6 +229,8 @@ class SampleReader:
         self.max_corrupt = max_corrupt
         self.fault_log = fault_log or FaultLog()
         self.max_pixels = max_pixels
+        self.root = root
+        self._unanswered = 0  # images in a row
         self._unreadable: dict[str, str] = {}
 
     @property
@@ -205,7 +241,13 @@ class SampleReader:
         return max(1, int(self.max_corrupt * self.num_images))
 
     def image(self, path: str) -> Image.Image:
-        """The image as Pillow RGB. Raises: UnreadableImageError, TooManyUnreadableError."""
+        """The image as Pillow RGB.
+
+        Raises:
+            UnreadableImageError: this one cannot be read.
+            TooManyUnreadableError: nor can more of them than allowed.
+            DataGoneError: the file system went away.
+        """
         data = self._bytes(path)
         try:
             return decode_image(data, self.max_pixels)
@@ -225,9 +267,27 @@ class SampleReader:
         if known is not None:
             raise UnreadableImageError(known)
         try:
-            return read_file(path)
+            data = read_file(path, self.root)
         except UnreadableImageError as error:
+            self._check_outage(path, error)
             raise self._fault(path, str(error)) from error
+        self._unanswered = 0
+        return data
+
+    def _check_outage(self, path: str, error: UnreadableImageError) -> None:
+        """Tell a file system that went away from images that are damaged or missing.
+
+        Raises:
+            DataGoneError: no folder is left of the images, or several in a row got no answer.
+        """
+        self._unanswered = self._unanswered + 1 if may_pass(error.__cause__) else 0
+        if self._unanswered < _OUTAGE and _holds_anything(self.root):
+            return
+        raise DataGoneError(
+            f"{self.root or path} went away while its images were read ({error}): the file system "
+            "is not mounted, or does not answer. Once it is back, the same command goes on from "
+            "the last checkpoint"
+        )
 
     def _standing(self, faults: dict[str, str]) -> dict[str, str]:
         """Those of these images that cannot be read now; the log may be of an earlier run."""

@@ -7,6 +7,7 @@ import io
 import logging
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 from convit_ssl.data import FaultLog, ImageFiles, open_dataset, retries, samples
 from convit_ssl.data.pixels import image_header
 from convit_ssl.data.samples import (
+    DataGoneError,
     SampleReader,
     TooManyUnreadableError,
     UnreadableImageError,
@@ -333,3 +335,47 @@ def test_a_log_that_cannot_be_written_is_kept_in_memory(
     log.path.write_text("half a li")
     log.add("a.png", "broken")
     assert len(FaultLog(log.path).read()) == 4
+
+
+@pytest.mark.parametrize("how", ["renamed", "emptied"])
+def test_a_folder_that_goes_away_is_no_damaged_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(retries.time, "sleep", lambda _seconds: None)
+    dataset = open_dataset("folder", write_folder(tmp_path), max_corrupt=0.5)
+    if how == "renamed":
+        (tmp_path / "train").rename(tmp_path / "elsewhere")
+    else:  # as a mount point is when nothing is mounted
+        for name in ("cat", "dog"):
+            shutil.rmtree(tmp_path / "train" / name)
+    with pytest.raises(DataGoneError, match=r"train went away .* goes on from the last") as caught:
+        dataset[0]
+    assert caught.value.exit_code == 75
+    assert not dataset.reader.fault_log.read()
+
+
+def test_a_folder_that_comes_back_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = open_dataset("folder", write_folder(tmp_path))
+    (tmp_path / "train").rename(tmp_path / "elsewhere")
+    back = (tmp_path / "elsewhere").rename
+    monkeypatch.setattr(retries.time, "sleep", lambda _seconds: back(tmp_path / "train"))
+    assert level(dataset[3]) == 3
+    assert not dataset.reader.fault_log.read()
+
+
+def test_many_errors_in_a_row_are_an_outage_and_a_worker_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries.time, "sleep", lambda _seconds: None)
+    monkeypatch.setattr(samples, "read_bytes", Flaky(1000, errno.ESTALE))
+    dataset = open_dataset("folder", write_folder(tmp_path), transform=as_array, max_corrupt=0.5)
+    loader = DataLoader(dataset, batch_size=10, num_workers=1, multiprocessing_context="fork")
+    batches = iter(loader)
+    with pytest.raises(DataGoneError) as caught:
+        list(batches)
+    for worker in batches._workers:  # type: ignore[attr-defined]
+        worker.terminate()
+    assert str(caught.value).startswith(f"{tmp_path / 'train'} went away")
+    assert "Traceback" not in str(caught.value)
