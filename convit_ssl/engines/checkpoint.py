@@ -11,6 +11,7 @@ import contextlib
 import functools
 import hashlib
 import os
+import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,7 +42,11 @@ class Found:
 
 
 def checkpoint_name(epoch: int, step: int) -> str:
-    """File name after `epoch` whole epochs and `step` optimiser steps in all."""
+    """File name after `epoch` whole epochs and `step` optimiser steps in all.
+
+    Steps are those that were taken, so that a later checkpoint always has more of them; another
+    batch than a run began with numbers the steps of its epochs otherwise.
+    """
     return f"checkpoint_e{epoch:04d}_s{step:08d}.torch"
 
 
@@ -99,6 +104,31 @@ def sorted_checkpoints(folder: Path, newest_first: bool = False) -> list[Path]:
     ]
     # At the end of an epoch two may have the same step; the name tells which is later.
     return [path for _, path in sorted(found, reverse=newest_first)]
+
+
+def read_state(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """The state in a checkpoint of ours, on the CPU; runs no code of the file.
+
+    Raises:
+        UserError: it is something else, though its checksum may be right.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        missing = [key for key in ("classy_state_dict", "convit_ssl") if key not in state]
+        missing += [key for key in ("config", "ranks") if key not in state["convit_ssl"]]
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
+        reason = str(error).strip().partition("\n")[0][:160]
+        raise _no_state(path, f"cannot be read ({reason})") from None
+    if missing:
+        raise _no_state(path, f"lacks {', '.join(missing)}")
+    return dict(state)
+
+
+def _no_state(path: Path, what: str) -> UserError:
+    return UserError(
+        f"{path} is no checkpoint of a run: it {what}. Delete it to go on from the one before, or "
+        "start afresh with run.overwrite=true"
+    )
 
 
 def damage(path: Path) -> str | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.early_signals import signals_outside_training
 
 
 def run_experiment(arguments: Sequence[str], started: float | None = None) -> int:
@@ -21,14 +22,15 @@ def run_experiment(arguments: Sequence[str], started: float | None = None) -> in
         UserError: what the user can mend; for options, before PyTorch is imported.
     """
     started = started or time.time()
-    composed = compose_experiment(arguments)
-    if not composed.is_ours:
-        from convit_ssl.engines.vissl_run import run_vissl
+    with signals_outside_training():
+        composed = compose_experiment(arguments)
+        if not composed.is_ours:
+            from convit_ssl.engines.vissl_run import run_vissl
 
-        return run_vissl(list(arguments))
-    from convit_ssl.engines.launch import launch
+            return run_vissl(list(arguments))
+        from convit_ssl.engines.launch import launch
 
-    return launch(composed, arguments, started)
+        return launch(composed, arguments, started)
 
 
 def process_started() -> float:

@@ -56,6 +56,7 @@ class TrainingHook(QuietHook):
         self.screen = screen
         self.recorder = recorder
         self.started = started
+        self.steps_before = 0  # beyond the task's count, which follows today's batch
         self.figures: dict[str, Any] = {}
         self.best: dict[str, Any] = {}
         self.recent: deque[tuple[int, Tensor, Tensor]] = deque(maxlen=READ_EVERY)
@@ -128,12 +129,12 @@ class TrainingHook(QuietHook):
             trunk = watched_trunk(task)
             figures |= self.watch.figures(trunk)
             if self.recorder is not None:
-                self.recorder.write_locality(trunk, figures, task.iteration)
+                self.recorder.write_locality(trunk, figures, self._steps(task))
             self._judge(epoch, figures)
             figures["look_seconds"] = round(time.perf_counter() - started, 3)
         self.figures |= figures
         if self.recorder is not None:
-            self.recorder.write("epoch", epoch, task.iteration, figures)
+            self.recorder.write("epoch", epoch, self._steps(task), figures)
         if self.screen is not None:
             self.screen.line(epoch_line(epoch, self.options.optim.epochs, figures))
 
@@ -151,6 +152,10 @@ class TrainingHook(QuietHook):
         if self.recorder is not None:
             self.recorder.close()
 
+    def _steps(self, task: Any) -> int:
+        """Steps that were taken: another batch than a run began with counts its own otherwise."""
+        return int(task.iteration) + self.steps_before
+
     def _schedules(self, task: Any) -> dict[str, Any]:
         groups = task.optimizer.optimizer.param_groups
         figures = {key: max(group[key] for group in groups) for key in ("lr", "weight_decay")}
@@ -166,7 +171,7 @@ class TrainingHook(QuietHook):
         done = task.iteration
         if self.recorder is not None and done % READ_EVERY == 0:
             epoch = round(done / task.steps_per_epoch, 4)
-            self.recorder.write("step", epoch, done, figures)
+            self.recorder.write("step", epoch, self._steps(task), figures)
         if self.screen is not None:
             knn = self.figures.get("knn")
             text = (
@@ -233,7 +238,7 @@ class TrainingHook(QuietHook):
         figures = accuracy_figures(values)
         self.figures |= figures
         if self.recorder is not None:
-            self.recorder.write("eval", epoch, task.iteration, figures)
+            self.recorder.write("eval", epoch, self._steps(task), figures)
         if self.screen is not None:
             shown = ", ".join(f"{key} {100 * figures[key]:.2f} %" for key in ("top1", "top5"))
             self.screen.line(f"epoch {epoch:>3}  val {shown}")

@@ -21,11 +21,12 @@ import torch
 
 from convit_ssl.engines.checkpoint import find_checkpoint
 from convit_ssl.engines.config import Composed
+from convit_ssl.engines.early_signals import STOP_SIGNALS, signals_outside_training, stopped_outside
 from convit_ssl.engines.lock import lock_run
 from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.resume import RESULT, check_same_run, finished
-from convit_ssl.engines.signals import STOP_SIGNALS, RunFailure
+from convit_ssl.engines.signals import RunFailure
 from convit_ssl.errors import UserError
 
 # After one process failed, the others get so long to say why themselves, and to leave.
@@ -104,12 +105,14 @@ def _claim(plan: Plan, folder: Path, afresh: bool) -> None:
     Raises:
         UserError: another process trains in the folder, or it cannot be written.
     """
-    from convit_ssl.engines.train import make_folder, write_config
+    from convit_ssl.engines.train import CHECKPOINTS, make_folder, write_config
 
     make_folder(folder)
     with lock_run(folder):
         if afresh:
             _forget(folder)
+        elif (found := find_checkpoint(folder / CHECKPOINTS)) is not None:
+            check_same_run(found.path, plan)
         write_config(plan)
 
 
@@ -130,34 +133,84 @@ def _forget(folder: Path) -> None:
 def _spawn(plan: Plan, started: float) -> int:
     """One process per GPU or CPU share of this machine; the first failure ends all."""
     with tempfile.TemporaryDirectory(prefix="convit_ssl-meet-") as meeting:
-        context: Any = torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
-            _process, (plan, started, meeting), plan.placement.processes, join=False
-        )
-        with _pass_signals_on(context):
-            _join(context, Path(meeting))
-        codes = {int(path.read_text()) for path in Path(meeting).glob("code_*")}
-    return max(codes, default=0)
+        with _pass_signals_on() as relay:
+            with _deaf_to_ctrl_c():
+                context: Any = torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
+                    _process, (plan, started, meeting), plan.placement.processes, join=False
+                )
+            relay.to(context.processes, Path(meeting))
+            try:
+                _join(context, Path(meeting))
+            except RunFailure:
+                if relay.passed:
+                    return stopped_outside(relay.passed[0])
+                raise
+        codes = [int(path.read_text()) for path in Path(meeting).glob("code_*")]
+    if len(codes) == plan.placement.processes:
+        return max(codes)
+    if relay.passed:
+        return stopped_outside(relay.passed[0])
+    raise RunFailure(
+        "a process ended without a word. The same command goes on from the last checkpoint"
+    )
+
+
+class _Relay:
+    """Passes the stop signals of this process on to those it started, and waits for them.
+
+    Attributes:
+        passed: the signals that came, the first one first.
+    """
+
+    def __init__(self) -> None:
+        self.passed: list[int] = []
+        self._processes: Sequence[Any] = ()
+        self._meeting = Path()
+
+    def to(self, processes: Sequence[Any], meeting: Path) -> None:
+        """The processes; what came while they were being started is passed on now."""
+        self._processes, self._meeting = processes, meeting
+        for signum in self.passed:
+            self._send(signum)
+
+    def receive(self, signum: int, frame: FrameType | None) -> None:
+        """Take a signal, as a handler."""
+        self.passed.append(signum)
+        self._send(signum)
+
+    def _send(self, signum: int) -> None:
+        for rank, process in enumerate(self._processes):
+            if process.is_alive():
+                listens = (self._meeting / f"listens_{rank}").exists()
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signum if listens else signal.SIGTERM)
 
 
 @contextlib.contextmanager
-def _pass_signals_on(context: Any) -> Iterator[None]:
-    """While the processes run, a stop signal to this one is theirs; it waits for them."""
-
-    def pass_on(signum: int, frame: FrameType | None) -> None:
-        for process in context.processes:
-            if process.is_alive():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signum)
-
+def _pass_signals_on() -> Iterator[_Relay]:
+    relay = _Relay()
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield relay
         return
-    previous = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
+    previous = {number: signal.signal(number, relay.receive) for number in STOP_SIGNALS}
     try:
-        yield
+        yield relay
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started here ignores Ctrl-C until it listens: an import would end in a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _join(context: Any, meeting: Path) -> None:
@@ -215,11 +268,13 @@ def _first_failure(
 
 
 def _process(rank: int, plan: Plan, started: float, meeting: str) -> None:
-    from convit_ssl.engines.train import train
-
     try:
-        code = train(plan, rank, rank, str(Path(meeting, "rendezvous")), started)
-        Path(meeting, f"code_{rank}").write_text(str(code))
+        with signals_outside_training(words=False):
+            Path(meeting, f"listens_{rank}").touch()
+            from convit_ssl.engines.train import train
+
+            code = train(plan, rank, rank, str(Path(meeting, "rendezvous")), started)
+            Path(meeting, f"code_{rank}").write_text(str(code))
     except UserError as error:
         kind = "failure" if isinstance(error, RunFailure) else "message"
         Path(meeting, f"{kind}_{rank}").write_text(str(error))

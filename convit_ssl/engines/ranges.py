@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -60,12 +61,21 @@ def check_numbers(tree: DictConfig) -> None:
         _check(tree, key, math.nextafter(bound, math.inf), math.inf, f"more than {bound}")
     for key in SHARES:
         _check(tree, key, 0, 1, "from 0 to 1")
+    _check_finite(OmegaConf.to_container(tree, throw_on_missing=False))
     name = OmegaConf.select(tree, "run.name")
     if name is not None and (".." in Path(str(name)).parts or Path(str(name)).is_absolute()):
         raise UserError(
             f"run.name={name} leaves the folder of runs; give a plain name, or the whole folder "
             "with run.dir=..."
         )
+
+
+def _check_finite(node: Any, key: str = "") -> None:
+    if isinstance(node, dict):
+        for name, child in node.items():
+            _check_finite(child, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, float) and not math.isfinite(node):
+        raise UserError(f"{key}={node}: give a finite number")
 
 
 def _check(tree: DictConfig, key: str, least: float, most: float, words: str) -> None:

@@ -37,13 +37,22 @@ class Recorder:
         self._wandb: Any = _wandb_run(options, folder) if options.run.wandb else None
 
     def drop_after(self, step: int) -> None:
-        """Forget lines beyond a step, from which a resumed run goes on."""
+        """Forget lines beyond a step, from which a run goes on; -1 forgets all.
+
+        On a full disk they stay, behind those that will be written again.
+        """
         path = self.folder / METRICS
-        kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
-        self.file.close()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        kept = [line for line in lines if _step(line) <= step]
         temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text("".join(f"{line}\n" for line in kept))
-        temporary.replace(path)
+        try:
+            temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            temporary.replace(path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            logging.warning("figures of steps that are done again stay in %s: %s", path, error)
+            return
+        self.file.close()
         self.file = open(path, "a", encoding="utf-8")  # noqa: SIM115 open for the run
 
     def write(self, kind: str, epoch: float, step: int, figures: Mapping[str, Any]) -> None:

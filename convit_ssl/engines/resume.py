@@ -6,9 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from convit_ssl.engines.checkpoint import epochs_done
+from convit_ssl.engines.checkpoint import damage, epochs_done, read_state, sorted_checkpoints
 from convit_ssl.engines.plan import Plan
 from convit_ssl.errors import UserError
 
@@ -31,7 +29,9 @@ RESULT = "result.json"
 def finished(folder: Path, checkpoints: Path, plan: Plan) -> bool:
     """Whether a run is over: trained to its last epoch, and its result written."""
     trained = epochs_done(checkpoints) >= plan.options["optim"]["epochs"]
-    return trained and (folder / RESULT).is_file()
+    if not trained or not (folder / RESULT).is_file():
+        return False
+    return damage(sorted_checkpoints(checkpoints)[-1]) is None
 
 
 def check_same_run(path: Path, plan: Plan) -> None:
@@ -61,6 +61,11 @@ def check_same_run(path: Path, plan: Plan) -> None:
             f"run.overwrite=true, or go on with the new values: "
             f"run.accept_changes=[{','.join(changed[:LISTED])}]"
         )
+
+
+def steps_taken(state: dict[str, Any]) -> int:
+    """Optimiser steps behind a checkpoint, whatever the batches were."""
+    return int(state["convit_ssl"].get("steps_taken", state["iteration"]))
 
 
 def position(state: dict[str, Any]) -> tuple[int, int] | None:
@@ -96,6 +101,5 @@ def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _entry(path: Path) -> dict[str, Any]:
-    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    entry: dict[str, Any] = state["convit_ssl"]
+    entry: dict[str, Any] = read_state(path, mmap=True)["convit_ssl"]
     return entry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -18,14 +19,16 @@ from convit_ssl.engines.checkpoint import (
 from convit_ssl.engines.console import Screen
 from convit_ssl.engines.heartbeat import SAVING, Heartbeat
 from convit_ssl.engines.hooks import QuietHook, TrainingHook
-from convit_ssl.engines.resume import iteration_at, position
-from convit_ssl.engines.signals import Agreement, SignalBox, Stopped
+from convit_ssl.engines.resume import iteration_at, position, steps_taken
+from convit_ssl.engines.signals import Agreement, RunFailure, SignalBox, Stopped
 from convit_ssl.engines.state import on_cpu, restore, run_state
 from convit_ssl.evaluation import processes
 
 SHORTEST_PAUSE = 10.0  # seconds between checkpoints at the ends of short epochs
 FIRST_WRITE = 10.0  # seconds that the first one is expected to take at most
 RETRY_AFTER = 60.0  # seconds after one that could not be written
+LAST_TRIES = 300.0  # seconds in which the last one is tried again, which has no training beside it
+LAST_PAUSE = 5.0  # seconds between
 
 
 class CheckpointHook(QuietHook):
@@ -69,13 +72,13 @@ class CheckpointHook(QuietHook):
         self.seconds_to_write = 0.0  # of the last one, beside training
         self.written = 0
         self.failed = 0
+        self._unwritten: tuple[str, dict[str, Any], bool] | None = None
         # A step of the epoch that is under way, and how many of its images came before it.
         self._origin = (0, 0)
         self._thread: threading.Thread | None = None
 
     def on_start(self, task: Any) -> None:
         """Take over the figures, and the place in the epoch."""
-        self.box.install()
         self._origin = (task.iteration, 0)
         if self.resumed is None:
             return
@@ -83,10 +86,12 @@ class CheckpointHook(QuietHook):
         self.training.best = dict(entry.get("best", {}))
         self.training.figures.update(entry.get("figures", {}))
         place = position(self.resumed)
-        if place is None:
-            return
+        if place is not None:
+            self._go_to(task, *place)
+        self.training.steps_before = steps_taken(self.resumed) - task.iteration
+
+    def _go_to(self, task: Any, epoch: int, seen: int) -> None:
         images, batch = task.inputs.sampler.num_images, self.options.optim.batch_size
-        epoch, seen = place
         # Where a larger batch than before no longer fits, the epoch ends with one step on its last
         # images, of which fewer than a batch come twice.
         seen = min(seen, images - batch)
@@ -129,7 +134,7 @@ class CheckpointHook(QuietHook):
         due = last or best or late
         stop, save = self.agreement.decide(self.box.signum, due, now=True)
         if stop or save:
-            self._save(task, within_phase=False, best=best)
+            self._save(task, within_phase=False, best=best, keep=last)
         if stop and not last:
             self._leave(stop, task.iteration)
 
@@ -168,7 +173,25 @@ class CheckpointHook(QuietHook):
         processes.barrier()
         raise Stopped(signum, step)
 
-    def _save(self, task: Any, within_phase: bool, best: bool = False) -> None:
+    def finish(self) -> None:
+        """Wait until the last checkpoint is on the disk; where there is no room, for some time.
+
+        Raises:
+            RunFailure: there was none in all that time.
+        """
+        self.wait()
+        deadline = time.monotonic() + LAST_TRIES
+        while self._unwritten is not None:
+            if self.box.signum or time.monotonic() > deadline:
+                raise RunFailure(
+                    f"the last step is done, but its checkpoint could not be written to "
+                    f"{self.folder}; make room there, and run the same command again: it goes on "
+                    "from the checkpoint before"
+                )
+            time.sleep(LAST_PAUSE)
+            self._write(*self._unwritten)
+
+    def _save(self, task: Any, within_phase: bool, best: bool = False, keep: bool = False) -> None:
         begun = time.perf_counter()
         if self.heartbeat is not None:
             self.heartbeat.at(task.iteration, SAVING)
@@ -180,6 +203,7 @@ class CheckpointHook(QuietHook):
             **self.entry,
             "epoch": epoch,
             "step": task.iteration,
+            "steps_taken": task.iteration + self.training.steps_before,
             "position": [epoch, seen if unfinished else 0],
             "figures": dict(self.training.figures),
             "best": dict(self.training.best),
@@ -191,7 +215,8 @@ class CheckpointHook(QuietHook):
             return
         self.wait()
         copy = on_cpu(state)
-        name = checkpoint_name(epoch, task.iteration)
+        name = checkpoint_name(epoch, entry["steps_taken"])
+        self._unwritten = (name, copy, best) if keep else None
         self._thread = threading.Thread(target=self._write, args=(name, copy, best), daemon=False)
         self._thread.start()
         self.seconds_in_steps += time.perf_counter() - begun
@@ -206,10 +231,12 @@ class CheckpointHook(QuietHook):
             self.failed += 1
             self._warn(
                 f"checkpoint {name} could not be written ({_short(error)}); "
-                f"{_free_mib(self.folder):,.0f} MiB are free in {self.folder}. Training goes on "
-                "and the one before stays; make room there"
+                f"{_free_mib(self.folder):,.0f} MiB are free in {self.folder}. The one before "
+                f"stays, and {'this' if self._unwritten else 'the next'} one is tried soon; "
+                f"{'make room there' if _is_full(error) else 'see to it'}"
             )
             return
+        self._unwritten = None
         self.written += 1
         self.seconds_to_write = time.monotonic() - begun
         if self.failed:
@@ -226,6 +253,10 @@ def _short(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error).splitlines()[0][:120]
+
+
+def _is_full(error: Exception) -> bool:
+    return getattr(error, "errno", errno.ENOSPC) in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _free_mib(folder: Path) -> float:

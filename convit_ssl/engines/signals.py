@@ -20,9 +20,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from convit_ssl.engines.early_signals import STOP_SIGNALS
 from convit_ssl.errors import UserError
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 AGREE_EVERY = 1.0  # seconds
 MOST_STEPS = 20  # between two agreements, however short they are
 # A terminal sends Ctrl-C to all processes, and the launcher passes it on: one request, not two.
@@ -79,8 +79,8 @@ class SignalBox:
         self._timer: threading.Timer | None = None
 
     def install(self) -> None:
-        """Catch the stop signals. Only a main thread may; elsewhere nothing is caught."""
-        if threading.current_thread() is not threading.main_thread():
+        """Catch the stop signals, once. Only a main thread may; elsewhere nothing is caught."""
+        if self._previous or threading.current_thread() is not threading.main_thread():
             return
         for number in STOP_SIGNALS:
             self._previous[number] = signal.signal(number, self._receive)

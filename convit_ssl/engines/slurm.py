@@ -20,8 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convit_ssl.engines.early_signals import STOP_SIGNALS
 from convit_ssl.engines.plan import Plan
-from convit_ssl.engines.signals import STOP_SIGNALS
 from convit_ssl.errors import UserError
 
 FOLDER = "slurm"

@@ -21,7 +21,7 @@ from omegaconf import OmegaConf
 
 from convit_ssl import __version__, adapters
 from convit_ssl.data.loader_workers import end_workers
-from convit_ssl.engines.checkpoint import find_checkpoint, remove_leftovers
+from convit_ssl.engines.checkpoint import Found, find_checkpoint, read_state, remove_leftovers
 from convit_ssl.engines.console import Screen, run_facts
 from convit_ssl.engines.heartbeat import Heartbeat, HeartbeatHook
 from convit_ssl.engines.hooks import TrainingHook
@@ -30,7 +30,7 @@ from convit_ssl.engines.plan import Plan
 from convit_ssl.engines.preflight import PreflightHook
 from convit_ssl.engines.record import Recorder
 from convit_ssl.engines.rendezvous import join
-from convit_ssl.engines.resume import RESULT
+from convit_ssl.engines.resume import RESULT, check_same_run, steps_taken
 from convit_ssl.engines.saving import CheckpointHook
 from convit_ssl.engines.signals import RunFailure, SignalBox, Stopped
 from convit_ssl.errors import UserError
@@ -73,6 +73,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
     box = SignalBox(grace, heartbeat.describe)
     finished = False
     try:
+        box.install()
         with lock_run(folder) if rank == 0 else contextlib.nullcontext():
             heartbeat.start()
             _train(plan, folder, started, screen, heartbeat, box)
@@ -122,10 +123,10 @@ def _train(
     if rank == 0:
         remove_leftovers(checkpoints)
     # One process looks, so that all agree.
-    found = processes.broadcast(find_checkpoint(checkpoints) if rank == 0 else None)
+    found = processes.broadcast(_where_to_go_on(checkpoints, plan) if rank == 0 else None)
     recorder = Recorder(folder, config.CONVIT_SSL) if rank == 0 else None
     training = TrainingHook(config.CONVIT_SSL, screen, recorder, started)
-    state = _read_state(found.path) if found is not None else None
+    state = read_state(found.path) if found is not None else None
     entry = _entry(plan)
     saving = CheckpointHook(
         config.CONVIT_SSL, checkpoints, entry, training, screen, state, box, heartbeat
@@ -138,8 +139,8 @@ def _train(
         checkpoint_folder=str(checkpoints),
         hooks=[HeartbeatHook(heartbeat), training, preflight, saving],
     )
-    if recorder is not None and state is not None:
-        recorder.drop_after(int(state["iteration"]))
+    if recorder is not None:
+        recorder.drop_after(-1 if state is None else steps_taken(state))
     if screen is not None:
         parameters = _count_parameters(plan)
         resumed = None
@@ -153,11 +154,20 @@ def _train(
     try:
         with imports_uncollected():
             trainer.train()
+        saving.finish()
     finally:
         saving.wait()
         _end_loaders(trainer.task)
     if screen is not None:
         _finish(plan, folder, training, screen)
+
+
+def _where_to_go_on(checkpoints: Path, plan: Plan) -> Found | None:
+    # Under the run's lock: since the command looked, another one may have begun the run.
+    found = find_checkpoint(checkpoints)
+    if found is not None:
+        check_same_run(found.path, plan)
+    return found
 
 
 @contextlib.contextmanager
@@ -271,11 +281,6 @@ def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed)  # noqa: NPY002 the state that timm's mixup draws from
     torch.manual_seed(seed)
-
-
-def _read_state(path: Path) -> dict[str, Any]:
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
 
 
 def _count_parameters(plan: Plan) -> int:

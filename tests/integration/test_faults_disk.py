@@ -55,6 +55,28 @@ def test_training_outlives_a_full_disk(small_disk: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_last_checkpoint_waits_for_room(small_disk: Path) -> None:
+    run = Run(small_disk, "optim.epochs=100", "run.checkpoint_minutes=60")
+    run.output = small_disk.parent / "output.txt"
+    run.start()
+    try:
+        run.until(run.reached(5))
+        filler = small_disk / "filler"
+        with open(filler, "wb") as file:
+            room = os.statvfs(small_disk)
+            file.write(bytes(max(room.f_bavail * room.f_frsize - 4096, 0)))
+        run.until(lambda: "this one is tried soon" in run.text())
+        assert not (run.folder / "result.json").exists()
+        filler.unlink()
+        assert run.wait() == 0, run.text()
+    finally:
+        run.end()
+    assert run.saved()[-1] == 1000
+    assert (run.folder / "result.json").exists()
+    assert "Traceback" not in run.text()
+
+
+@pytest.mark.slow
 def test_too_little_room_is_known_before_the_first_step(small_disk: Path) -> None:
     with open(small_disk / "filler", "wb") as file:
         file.write(bytes(11 * MIB))

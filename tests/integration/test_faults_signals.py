@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,38 @@ def test_two_processes_save_leave_and_go_on_exactly(
     assert run.complete() == 0, run.text()
     assert run.losses() == undisturbed
     assert run.stray_files() == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("delay", [0.0, 1.0])
+def test_a_signal_before_the_first_step(
+    number: signal.Signals, processes: int, delay: float, tmp_path: Path
+) -> None:
+    """While processes are started, PyTorch is imported, the network is made."""
+    run = Run(tmp_path, *LONG, f"run.processes={processes}").start()
+    run.until(lambda: (run.folder / "config.yaml").exists())
+    time.sleep(delay)
+    run.signal(number)
+    assert run.wait(PATIENCE) == 128 + number, run.text()
+    assert f"stopped by {number.name}" in run.text()
+    assert "Traceback" not in run.text()
+    assert not (run.folder / "result.json").exists()
+
+
+@pytest.mark.slow
+def test_a_signal_while_options_are_read(tmp_path: Path) -> None:
+    code = (
+        "import os, signal\n"
+        "from convit_ssl.engines.early_signals import signals_outside_training\n"
+        "with signals_outside_training():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGINT
+    assert done.stderr.startswith("convit-ssl train: stopped by SIGINT")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

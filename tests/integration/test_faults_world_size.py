@@ -89,6 +89,26 @@ def test_less_is_left_of_the_epoch_than_the_new_batch(
     assert [line["epoch"] for line in run.epochs()] == [1, 2, 3]
 
 
+@pytest.mark.slow
+def test_what_was_done_with_a_larger_batch_counts_as_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A larger batch numbers the steps of an epoch lower; the newest checkpoint is still newest."""
+    monkeypatch.setattr(quick_run, "TOOL", RECORDING)
+    run = Run(tmp_path, "optim.epochs=3", "run.checkpoint_minutes=60")
+    assert run.complete(STOP_AT="14") == 128 + signal.SIGUSR1, run.text()
+    changed = "optim.batch_size=250", "run.accept_changes=[optim]"
+    assert run.complete(*changed, STOP_AT="7") == 128 + signal.SIGUSR1, run.text()
+    assert run.saved()[-1] == 15
+    assert run.complete(*changed) == 0, run.text()
+    assert "from checkpoint_e0001_s00000015.torch" in run.text()
+    assert [line["epoch"] for line in run.epochs()] == [1, 2, 3]
+    steps = [line["step"] for line in run.epochs()]
+    assert steps == [10, 16, 20]
+    assert run.complete(*changed) == 0
+    assert "is finished" in run.text()
+
+
 def write_shards(folder: Path) -> Path:
     """The digits in more shards than a process reads from at a time."""
     images = open_dataset("digits").paths

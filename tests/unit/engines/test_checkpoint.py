@@ -18,6 +18,7 @@ from convit_ssl.engines.checkpoint import (
     epochs_done,
     find_checkpoint,
     point_to,
+    read_state,
     remove_leftovers,
     sorted_checkpoints,
     write_checkpoint,
@@ -133,6 +134,18 @@ def test_a_pickle_in_place_of_a_checkpoint_runs_nothing(tmp_path: Path) -> None:
 
     path = tmp_path / checkpoint_name(1, 10)
     torch.save({"convit_ssl": Trap()}, path)
-    with pytest.raises(Exception, match=r"refused|[Ww]eights"):
+    with pytest.raises(UserError, match="no checkpoint of a run"):
         check_same_run(path, None)  # type: ignore[arg-type]
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", {"a": 1}, [1], {"convit_ssl": {}}])
+@pytest.mark.parametrize("mmap", [False, True])
+def test_something_else_with_a_right_checksum(content: object, mmap: bool, tmp_path: Path) -> None:
+    path = tmp_path / checkpoint_name(1, 10)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError, match="Delete it to go on from the one before"):
+        read_state(path, mmap)

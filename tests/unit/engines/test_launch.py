@@ -6,13 +6,16 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from convit_ssl.engines import launch
+from convit_ssl.engines.checkpoint import checkpoint_name, write_checkpoint
 from convit_ssl.engines.signals import RunFailure
+from convit_ssl.errors import UserError
 
 NAMED = "rank 0 lost another process: rank 1 has given no sign of life"
 
@@ -52,3 +55,17 @@ def test_a_process_that_the_launcher_had_to_kill_is_not_the_reason(
 def test_a_process_that_something_else_killed_is(tmp_path: Path) -> None:
     with pytest.raises(RunFailure, match=r"rank 1 \(process \d+\) was ended by SIGKILL"):
         _join(_killed, tmp_path)
+
+
+def test_a_run_that_another_command_began_meanwhile_is_not_mixed_with(tmp_path: Path) -> None:
+    """The command looked before it waited for the folder; it looks again when it has it."""
+    options = {"seed": 0, "run": {"accept_changes": [], "dir": str(tmp_path)}}
+    entry = {"config": options, "ranks": []}
+    state = {"convit_ssl": entry, "classy_state_dict": {}}
+    write_checkpoint(tmp_path / "checkpoints", checkpoint_name(1, 10), state, 2)
+    plan: Any = SimpleNamespace(options={**options, "seed": 7}, choices={})
+    with pytest.raises(UserError, match="seed: 0 then, 7 now"):
+        launch._claim(plan, tmp_path, afresh=False)
+    assert not (tmp_path / "config.yaml").exists()
+    launch._claim(plan, tmp_path, afresh=True)
+    assert (tmp_path / "config.yaml").exists()

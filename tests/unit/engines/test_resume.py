@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convit_ssl.data.samplers import EpochSampler
-from convit_ssl.engines.checkpoint import checkpoint_name
-from convit_ssl.engines.resume import check_same_run, flat, iteration_at
+from convit_ssl.engines.checkpoint import checkpoint_name, write_checkpoint
+from convit_ssl.engines.resume import (
+    RESULT,
+    check_same_run,
+    finished,
+    flat,
+    iteration_at,
+    steps_taken,
+)
 from convit_ssl.errors import UserError
 
 
@@ -70,7 +78,8 @@ def options(lr: float, accept: tuple[str, ...] = (), **data: Any) -> dict[str, A
 
 def test_changed_options_are_refused_by_name_and_accepted_by_name(tmp_path: Any) -> None:
     path = tmp_path / checkpoint_name(1, 10)
-    torch.save({"convit_ssl": {"config": options(0.1)}}, path)
+    entry = {"config": options(0.1), "ranks": []}
+    torch.save({"convit_ssl": entry, "classy_state_dict": {}}, path)
     check_same_run(path, plan(options(0.1)))
     changed = options(0.2, subset="fraction=0.1")
     with pytest.raises(UserError) as refused:
@@ -83,6 +92,21 @@ def test_changed_options_are_refused_by_name_and_accepted_by_name(tmp_path: Any)
     check_same_run(path, plan(options(0.2, ("optim.lr", "data"), subset="fraction=0.1")))
     with pytest.raises(UserError):  # a beginning of a word is not a section
         check_same_run(path, plan(options(0.2, ("optim.l",))))
+
+
+def test_a_run_is_finished_only_with_its_last_checkpoint_whole(tmp_path: Path) -> None:
+    checkpoints, wanted = tmp_path / "checkpoints", plan({"optim": {"epochs": 2}})
+    path = write_checkpoint(checkpoints, checkpoint_name(2, 20), {"a": torch.zeros(9)}, 2)
+    assert not finished(tmp_path, checkpoints, wanted)
+    (tmp_path / RESULT).write_text("{}")
+    assert finished(tmp_path, checkpoints, wanted)
+    path.write_bytes(path.read_bytes()[:-50])
+    assert not finished(tmp_path, checkpoints, wanted)
+
+
+def test_steps_taken_are_not_the_steps_of_todays_batch() -> None:
+    assert steps_taken({"iteration": 7, "convit_ssl": {"steps_taken": 15}}) == 15
+    assert steps_taken({"iteration": 7, "convit_ssl": {}}) == 7
 
 
 def test_flat_names_leaves() -> None:

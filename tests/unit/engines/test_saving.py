@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from convit_ssl.engines import saving
 from convit_ssl.engines.saving import CheckpointHook
-from convit_ssl.engines.signals import Agreement
+from convit_ssl.engines.signals import Agreement, RunFailure
+
+
+def make_hook(folder: Path, minutes: float = 10.0) -> CheckpointHook:
+    run = SimpleNamespace(checkpoint_minutes=minutes, keep_checkpoints=2)
+    return CheckpointHook(SimpleNamespace(run=run), folder, {}, None, None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -24,8 +33,7 @@ from convit_ssl.engines.signals import Agreement
 def test_a_checkpoint_is_on_the_disk_in_time(
     minutes: float, lag: float, seconds_to_write: float, expected: float, tmp_path: Path
 ) -> None:
-    options = SimpleNamespace(run=SimpleNamespace(checkpoint_minutes=minutes))
-    hook = CheckpointHook(options, tmp_path, {}, None, None, None)  # type: ignore[arg-type]
+    hook = make_hook(tmp_path, minutes)
     hook.agreement.lag, hook.seconds_to_write = lag, seconds_to_write
     assert hook._interval() == pytest.approx(expected)
 
@@ -36,3 +44,42 @@ def test_the_time_between_decisions_is_known() -> None:
         agreement.decide(0, False)
         time.sleep(0.05)
     assert 0.05 <= agreement.lag < 5
+
+
+def full_for(times: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Writing fails so many times; gives the names that were written."""
+    written: list[str] = []
+    left = iter(range(times))
+
+    def write(folder: Path, name: str, state: dict[str, Any], keep: int) -> None:
+        if next(left, None) is not None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written.append(name)
+
+    monkeypatch.setattr(saving, "write_checkpoint", write)
+    monkeypatch.setattr(saving, "LAST_PAUSE", 0.01)
+    return written
+
+
+def test_the_last_checkpoint_is_tried_until_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = full_for(3, monkeypatch)
+    hook = make_hook(tmp_path)
+    hook._unwritten = ("last", {}, False)
+    hook._write(*hook._unwritten)
+    hook.finish()
+    assert written == ["last"]
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_run_whose_last_checkpoint_is_not_written_is_not_done(
+    asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_for(1000000, monkeypatch)
+    monkeypatch.setattr(saving, "LAST_TRIES", 60.0 if asked else 0.1)
+    hook = make_hook(tmp_path)
+    hook.box.signum = signal.SIGTERM if asked else 0
+    hook._unwritten = ("last", {}, False)
+    with pytest.raises(RunFailure, match="could not be written"):
+        hook.finish()

@@ -1,0 +1,51 @@
+"""Stop signals before training has begun to listen, and after: words and an exit code.
+
+Imports nothing heavy, so that it is in place while PyTorch is being imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+
+
+def stopped_outside(signum: int) -> int:
+    """Say that a signal came while nothing was trained; gives the exit code for it."""
+    name = signal.Signals(signum).name
+    print(
+        f"convit-ssl train: stopped by {name} while no training was under way; what is on the "
+        "disk stays, and the same command goes on from there",
+        file=sys.stderr,
+        flush=True,
+    )
+    return 128 + signum
+
+
+@contextlib.contextmanager
+def signals_outside_training(words: bool = True) -> Iterator[None]:
+    """A stop signal ends the process with 128 + its number, where nobody else listens.
+
+    Only a main thread may listen; elsewhere nothing changes.
+
+    Args:
+        words: say so; not in a process that another one started and speaks for.
+    """
+
+    def leave(signum: int, frame: FrameType | None) -> None:
+        raise SystemExit(stopped_outside(signum) if words else 128 + signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, leave) for number in STOP_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

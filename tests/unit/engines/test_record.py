@@ -1,0 +1,49 @@
+"""metrics.jsonl after kills, on full disks, and with bytes that are no text."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from convit_ssl.engines.record import METRICS, Recorder
+
+LINES = [{"kind": "step", "epoch": 1, "step": step} for step in (10, 20, 30)]
+
+
+@pytest.fixture
+def recorder(tmp_path: Path) -> Recorder:
+    text = "".join(json.dumps(line) + "\n" for line in LINES)
+    # A kill cuts a line; a broken disk leaves anything.
+    (tmp_path / METRICS).write_bytes(text.encode() + b'\xff\xfe\n{"kind": "step", "epo')
+    run = SimpleNamespace(wandb=False, tensorboard=False)
+    return Recorder(tmp_path, SimpleNamespace(run=run))
+
+
+def steps(recorder: Recorder) -> list[int]:
+    lines = (recorder.folder / METRICS).read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+@pytest.mark.parametrize(("step", "left"), [(20, [10, 20]), (-1, []), (99, [10, 20, 30])])
+def test_lines_beyond_a_step_go(step: int, left: list[int], recorder: Recorder) -> None:
+    recorder.drop_after(step)
+    recorder.write("step", 1, 40, {"loss": 1.0})
+    recorder.close()
+    assert steps(recorder) == [*left, 40]
+
+
+def test_a_full_disk_keeps_them(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = (recorder.folder / METRICS).read_bytes()
+    with monkeypatch.context() as context:
+        context.setattr(Path, "write_text", full)
+        recorder.drop_after(10)
+    assert (recorder.folder / METRICS).read_bytes() == before
+    recorder.write("step", 1, 40, {"loss": 1.0})
+    recorder.close()
+    assert list(recorder.folder.iterdir()) == [recorder.folder / METRICS]
