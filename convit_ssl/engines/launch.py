@@ -51,9 +51,12 @@ def launch(composed: Composed, arguments: Sequence[str], started: float) -> int:
         raise UserError(f"{_where()}{error}") from None
     try:
         return _run(plan, arguments, started)
-    except RunFailure as failure:
-        print(f"convit-ssl train: {failure}", file=sys.stderr, flush=True)
-        return failure.exit_code
+    except UserError as error:
+        code = getattr(error, "exit_code", None)  # of RunFailure, and of data that went away
+        if code is None:
+            raise
+        print(f"convit-ssl train: {error}", file=sys.stderr, flush=True)
+        return int(code)
 
 
 def _where() -> str:
@@ -276,6 +279,6 @@ def _process(rank: int, plan: Plan, started: float, meeting: str) -> None:
             code = train(plan, rank, rank, str(Path(meeting, "rendezvous")), started)
             Path(meeting, f"code_{rank}").write_text(str(code))
     except UserError as error:
-        kind = "failure" if isinstance(error, RunFailure) else "message"
+        kind = "message" if getattr(error, "exit_code", None) is None else "failure"
         Path(meeting, f"{kind}_{rank}").write_text(str(error))
         raise

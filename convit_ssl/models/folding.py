@@ -34,6 +34,8 @@ Words = np.ndarray[Any, np.dtype[np.signedinteger[Any]]]
 
 # Beyond this a gate is 0 or 1 to thirteen digits; exp(lambda) stays far from overflow.
 LARGEST_GATE_LOGIT = 30.0
+# Integers of a weight that are looked at for changes.
+SAMPLED = 2048
 
 
 class Projection(NamedTuple):
@@ -150,16 +152,19 @@ register_optimizer_step_post_hook(_steps)
 
 
 def _words(weight: Tensor) -> Words | None:
-    """The memory of a contiguous weight on a CPU as integers, the widest that fill it.
+    """A sample of the memory of a contiguous weight on a CPU, as integers that fill it.
 
-    Not by `Tensor.numpy`, after which a storage can never be resized, as sharded training does.
+    Reading all of a large weight would cost more than a per cent of a forward pass; what goes
+    through ``.data`` writes whole weights. Not by `Tensor.numpy`, after which a storage can never
+    be resized, as sharded training does.
     """
     size = weight.numel() * weight.element_size()
     if weight.device.type != "cpu" or size == 0:
         return None
     words = (ctypes.c_byte * size).from_address(weight.data_ptr())
     widest = next(word for word in ("i8", "i4", "i2", "i1") if size % int(word[1]) == 0)
-    return np.ctypeslib.as_array(words).view(widest)
+    integers = np.ctypeslib.as_array(words).view(widest)
+    return integers[:: -(-len(integers) // SAMPLED)]
 
 
 class _Witness:
@@ -202,9 +207,9 @@ class FoldedCache:
     A weight counts as changed when it is another tensor, lies elsewhere, was written to since, by
     its version counter (`load_state_dict`, in-place and `_foreach` updates), or when any optimiser
     has made a step, which fused ones do past that counter. Writing through ``parameter.data`` goes
-    past all of these. On a CPU a sum over the weights' bits tells of it, for less than 1 % of a
-    small forward pass; on other devices reading it would wait for the device, so there call
-    ``model.eval()`` afterwards, which empties the cache. Nothing is kept while weights hold
+    past all of these. On a CPU a sum over bits from all over each weight tells of it, where a
+    weight is written as a whole; on other devices reading it would wait for the device, so there
+    call ``model.eval()`` afterwards, which empties the cache. Nothing is kept while weights hold
     gradients. Copies and pickles of the network start with an empty one.
     """
 
