@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from convit_ssl.data.samples import DataGoneError
 from convit_ssl.engines import launch
 from convit_ssl.engines.checkpoint import checkpoint_name, write_checkpoint
 from convit_ssl.engines.signals import RunFailure
@@ -69,3 +70,28 @@ def test_a_run_that_another_command_began_meanwhile_is_not_mixed_with(tmp_path: 
     assert not (tmp_path / "config.yaml").exists()
     launch._claim(plan, tmp_path, afresh=True)
     assert (tmp_path / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("error", [DataGoneError("/data is gone"), RunFailure("rank 3 is lost")])
+def test_what_may_succeed_later_ends_with_75(
+    error: UserError, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(launch, "make_plan", lambda composed: None)
+    monkeypatch.setattr(launch, "_run", fails)
+    composed: Any = None
+    assert launch.launch(composed, [], 0.0) == 75
+    assert capsys.readouterr().err == f"convit-ssl train: {error}\n"
+
+
+def test_so_does_a_process_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> int:
+        raise DataGoneError("/data is gone")
+
+    monkeypatch.setattr("convit_ssl.engines.train.train", gone)
+    plan: Any = None
+    with pytest.raises(DataGoneError):
+        launch._process(1, plan, 0.0, str(tmp_path))
+    assert (tmp_path / "failure_1").read_text() == "/data is gone"
