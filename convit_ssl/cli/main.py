@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
-    """Run one command; a UserError becomes its message and exit code 2."""
+    """Run one command; a UserError becomes its message and exit code."""
     arguments = list(arguments)
     debug = "--debug" in arguments
     command = importlib.import_module(f"convit_ssl.cli.{name}_command")
@@ -73,6 +73,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         if debug:
             raise
         print(f"convit-ssl {name}: {error}", file=sys.stderr)
+        return error.exit_code
     except OSError as error:
         # Of a place that cannot be read or written; without a name it is no such thing.
         if debug or error.filename is None:

@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, decode_array, decode_image
 from convit_ssl.data.retries import may_pass, retried
 from convit_ssl.data.storage import is_there, is_url, read_bytes
-from convit_ssl.errors import UserError
+from convit_ssl.errors import TemporaryError, UserError
 
 logger = logging.getLogger("convit_ssl.data")
 
@@ -50,10 +50,8 @@ class TooManyUnreadableError(DataError):
     """More images than ``max_corrupt`` allows could not be read."""
 
 
-class DataGoneError(DataError):
-    """The file system that holds the images went away; the same command may succeed later."""
-
-    exit_code = os.EX_TEMPFAIL
+class DataGoneError(TemporaryError, DataError):
+    """The file system that holds the images went away."""
 
 
 def read_file(path: str, root: str | os.PathLike[str] | None = None) -> bytes:

@@ -27,7 +27,7 @@ from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.resume import RESULT, check_same_run, finished
 from convit_ssl.engines.signals import RunFailure
-from convit_ssl.errors import UserError
+from convit_ssl.errors import TemporaryError, UserError
 
 # After one process failed, the others get so long to say why themselves, and to leave.
 LAST_WORDS = 5.0  # seconds
@@ -51,12 +51,9 @@ def launch(composed: Composed, arguments: Sequence[str], started: float) -> int:
         raise UserError(f"{_where()}{error}") from None
     try:
         return _run(plan, arguments, started)
-    except UserError as error:
-        code = getattr(error, "exit_code", None)  # of RunFailure, and of data that went away
-        if code is None:
-            raise
+    except TemporaryError as error:
         print(f"convit-ssl train: {error}", file=sys.stderr, flush=True)
-        return int(code)
+        return error.exit_code
 
 
 def _where() -> str:
@@ -279,6 +276,6 @@ def _process(rank: int, plan: Plan, started: float, meeting: str) -> None:
             code = train(plan, rank, rank, str(Path(meeting, "rendezvous")), started)
             Path(meeting, f"code_{rank}").write_text(str(code))
     except UserError as error:
-        kind = "message" if getattr(error, "exit_code", None) is None else "failure"
+        kind = "failure" if isinstance(error, TemporaryError) else "message"
         Path(meeting, f"{kind}_{rank}").write_text(str(error))
         raise

@@ -21,13 +21,12 @@ import torch
 import torch.distributed as dist
 
 from convit_ssl.engines.early_signals import STOP_SIGNALS
-from convit_ssl.errors import UserError
+from convit_ssl.errors import TemporaryError
 
 AGREE_EVERY = 1.0  # seconds
 MOST_STEPS = 20  # between two agreements, however short they are
 # A terminal sends Ctrl-C to all processes, and the launcher passes it on: one request, not two.
 SAME_REQUEST = 1.0  # seconds
-TEMPORARY_FAILURE = 75  # EX_TEMPFAIL of sysexits.h: the same command may well succeed
 
 
 class Stopped(Exception):
@@ -52,10 +51,8 @@ class Stopped(Exception):
         return f"stopped by {signal.Signals(self.signum).name} after step {self.step}"
 
 
-class RunFailure(UserError):
+class RunFailure(TemporaryError):
     """The run failed through no fault of its command: a process or a node was lost."""
-
-    exit_code = TEMPORARY_FAILURE
 
 
 class SignalBox:

@@ -58,7 +58,9 @@ class Task:
             code = run_experiment(self.arguments)
         except UserError as error:
             print(f"convit-ssl train: {error}", file=sys.stderr)
-            code = 2
+            code = error.exit_code
+        except SystemExit as stopped:  # by a signal that came outside of training
+            code = stopped.code if isinstance(stopped.code, int) else 1
         if code in ANNOUNCED:
             # The first task to leave has srun end the others: a SIGTERM that says nothing new,
             # and must not become their exit code. The file holds where the code is lost all the

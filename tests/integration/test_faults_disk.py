@@ -29,6 +29,14 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+def fill(disk: Path) -> Path:
+    """A file that takes all the room but a page."""
+    filler = disk / "filler"
+    room = os.statvfs(disk)
+    filler.write_bytes(bytes(max(room.f_bavail * room.f_frsize - 4096, 0)))
+    return filler
+
+
 @pytest.mark.slow
 def test_training_outlives_a_full_disk(small_disk: Path) -> None:
     run = Run(small_disk, "optim.epochs=2000", "run.checkpoint_minutes=0.02")
@@ -36,10 +44,7 @@ def test_training_outlives_a_full_disk(small_disk: Path) -> None:
     run.start()
     try:
         run.until(lambda: len(run.saved()) >= 2)
-        filler = small_disk / "filler"
-        with open(filler, "wb") as file:
-            room = os.statvfs(small_disk)
-            file.write(bytes(max(room.f_bavail * room.f_frsize - 4096, 0)))
+        filler = fill(small_disk)
         run.until(lambda: "could not be written" in run.text())
         before = run.steps()
         run.until(run.reached(before + 10))
@@ -61,10 +66,7 @@ def test_the_last_checkpoint_waits_for_room(small_disk: Path) -> None:
     run.start()
     try:
         run.until(run.reached(5))
-        filler = small_disk / "filler"
-        with open(filler, "wb") as file:
-            room = os.statvfs(small_disk)
-            file.write(bytes(max(room.f_bavail * room.f_frsize - 4096, 0)))
+        filler = fill(small_disk)
         run.until(lambda: "this one is tried soon" in run.text())
         assert not (run.folder / "result.json").exists()
         filler.unlink()
