@@ -18,6 +18,7 @@ from convit_ssl.adapters.optimizers import parameter_groups
 from convit_ssl.adapters.weights import initialise
 from convit_ssl.errors import UserError
 from convit_ssl.methods import clip_each, clip_global
+from convit_ssl.models.compiling import compile_options
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -107,7 +108,7 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         model: nn.Module = super()._build_model()
         initialise(model, self.options)
         if self.options.run.compile:
-            model.trunk.compile()  # type: ignore[union-attr,operator]
+            model.trunk.compile(options=compile_options())  # type: ignore[union-attr,operator]
         if (decay := getattr(self.options.method, "ema", None)) is not None:
             from timm.utils import ModelEmaV3
 

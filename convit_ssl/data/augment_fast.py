@@ -155,6 +155,8 @@ def _blur_kernel(sigma: float) -> npt.NDArray[np.float32]:
 class Normalize(nn.Module):
     """uint8 batches to normalised float, on their device; float passes unchanged.
 
+    Grey batches of one channel come out with as many as there are means.
+
     Args:
         mean, std: per channel, of values in 0..1.
     """
@@ -169,7 +171,9 @@ class Normalize(nn.Module):
         self.register_buffer("shift", shift.view(1, -1, 1, 1), persistent=False)
 
     def forward(
-        self, images: UInt8[Tensor, "batch 3 height width"] | Float[Tensor, "batch 3 height width"]
+        self,
+        images: UInt8[Tensor, "batch channels height width"]
+        | Float[Tensor, "batch 3 height width"],
     ) -> Float[Tensor, "batch 3 height width"]:
         """Normalise a batch."""
         if images.is_floating_point():

@@ -18,7 +18,11 @@ def build_teacher(student: nn.Module) -> nn.Module:
     Drop rates are set to zero as well, so a later ``train()`` by a framework
     that walks over all modules does not bring them back.
     """
-    teacher = copy.deepcopy(_unwrapped(student)).requires_grad_(False).eval()
+    student = _unwrapped(student)
+    # SyncBatchNorm's groups of processes cannot be copied, and are the same for both.
+    groups = [getattr(module, "process_group", None) for module in student.modules()]
+    memo = {id(group): group for group in groups}
+    teacher = copy.deepcopy(student, memo).requires_grad_(False).eval()
     for module in teacher.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from convit_ssl.models import fused
 from convit_ssl.models.position import (
     PositionFactors,
     at_least_single,
@@ -128,10 +129,12 @@ def _gated_factors(
         logits = _gate_logits(layers)
         gate = logits.exp() if _gates_fit(dtype) else logits.sigmoid()
         row = row * gate[..., None, None]
+        as_it_is = fused.applies(weight.device, dtype, grid)  # a kernel repeats it as it reads
 
         def for_each_image(factor: Tensor) -> tuple[Tensor, ...]:
-            factor = factor.to(dtype).unsqueeze(1).expand(-1, batch, -1, -1, -1)
-            return factor.contiguous().unbind(0)
+            factor = factor if as_it_is else factor.to(dtype)
+            factor = factor.unsqueeze(1).expand(-1, batch, -1, -1, -1)
+            return (factor if as_it_is else factor.contiguous()).unbind(0)
 
         pairs = zip(for_each_image(row), for_each_image(column), strict=True)
         return [PositionFactors(*pair) for pair in pairs]

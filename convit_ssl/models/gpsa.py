@@ -37,6 +37,7 @@ from convit_ssl.models.position import (
     add_separable_attention,
     at_least_single,
     grid_positions,
+    has_autocast,
     kronecker_product,
     padded_attention,
     position_factors,
@@ -179,8 +180,7 @@ class GPSA(nn.Module):
     def compute_dtype(self) -> torch.dtype:
         """The dtype of the products: that of autocast where it acts, else the weights'."""
         device, dtype = self.v.weight.device.type, self.v.weight.dtype
-        available = torch.amp.is_autocast_available(device)
-        if available and torch.is_autocast_enabled(device) and dtype != torch.float64:
+        if has_autocast(device) and torch.is_autocast_enabled(device) and dtype != torch.float64:
             return torch.get_autocast_dtype(device)
         return dtype
 

@@ -16,6 +16,8 @@ from jaxtyping import Float, Num
 from torch import Tensor
 from torch.nn import functional as F
 
+from convit_ssl.models import fused
+
 
 class PositionFactors(NamedTuple):
     """The positional attention of each head as row and column softmaxes (rows sum to one)."""
@@ -29,9 +31,19 @@ def at_least_single(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+# Asked once: before PyTorch 2.13 no compiler can trace the question.
+_KINDS = ("cpu", "cuda", "hpu", "mps", "xla", "xpu")
+_WITH_AUTOCAST = frozenset(kind for kind in _KINDS if torch.amp.is_autocast_available(kind))
+
+
+def has_autocast(kind: str) -> bool:
+    """Whether there is autocast for a type of device; the meta device has none."""
+    return kind in _WITH_AUTOCAST
+
+
 def without_autocast(device: torch.device) -> AbstractContextManager[object]:
     """The block runs in the dtypes of its tensors."""
-    if not torch.amp.is_autocast_available(device.type):  # the meta device has none
+    if not has_autocast(device.type):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)
 
@@ -91,7 +103,8 @@ class AddSeparableAttention(torch.autograd.Function):
     """``content + separable_attention((row, column), value)``, which saves only its inputs.
 
     Autograd would keep two rearranged copies of the values; the backward pass makes them again.
-    The factors come expanded, (B, H, size, size), so that no layer expands them for itself.
+    The factors come expanded, (B, H, size, size), so that no layer expands them for itself; for a
+    kernel in float32, else in the dtype of the values.
     """
 
     generate_vmap_rule = True
@@ -110,7 +123,10 @@ class AddSeparableAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         """Three contractions give the values' gradient, two more those of the factors."""
         with without_autocast(grad.device):  # the dtypes are those of the forward pass
-            return grad, *_contraction_gradients(grad, *ctx.saved_tensors)
+            value, row, column = ctx.saved_tensors
+            if _goes_through_a_kernel(value, row, column, grad):
+                return grad, *fused.separable_gradients(grad, value, row, column)
+            return grad, *_contraction_gradients(grad, value, row, column)
 
 
 def add_separable_attention(
@@ -119,10 +135,24 @@ def add_separable_attention(
     row: Float[Tensor, "batch heads height height"],
     column: Float[Tensor, "batch heads width width"],
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
-    """The same by ordinary operations, for where no gradient is asked for."""
+    """The same, for where no gradient is asked for."""
+    if _goes_through_a_kernel(value, row, column, content):
+        return fused.add_separable(content, value, row, column)
     position = _contract(row, column, value)
     # Laid out as the content is, (B, N, H, d) after a fused kernel, merging heads is free.
     return (content.view(position.shape) + position).flatten(2, 3)
+
+
+def _goes_through_a_kernel(value: Tensor, row: Tensor, column: Tensor, other: Tensor) -> bool:
+    """Whether one of `fused` may be used: they know nothing of autograd and of wrapped tensors."""
+    grid = (row.shape[-2], column.shape[-2])
+    if len(value) == 0 or not fused.applies(value.device, value.dtype, grid):
+        return False
+    if torch.compiler.is_compiling():  # inside `AddSeparableAttention`, as here without gradients
+        return True
+    tensors = (value, row, column, other)
+    differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    return not differentiated and not any(map(_is_wrapped, tensors))
 
 
 def _contraction_gradients(
@@ -130,6 +160,7 @@ def _contraction_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `_contract` for values, row and column factors, from that of its result."""
     height, width = row.shape[-1], column.shape[-1]
+    row, column = row.to(value.dtype), column.to(value.dtype)
     values = _rows(value, height, _spare_rows(value, height))
     first = row @ values
     mixed = _transposed(_split(first, width), None, _spare_rows(first, width))
@@ -145,6 +176,7 @@ def _contraction_gradients(
 def _contract(row: Tensor, column: Tensor, value: Tensor) -> Tensor:
     """(P_row kron P_column) @ value as a view (B, H, height, width, d)."""
     height, width = row.shape[-1], column.shape[-1]
+    row, column = row.to(value.dtype), column.to(value.dtype)
     values = _rows(value, height)
     mixed = row @ values
     swapped = _swap_axes(mixed, width, into=values)

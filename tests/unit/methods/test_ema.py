@@ -1,9 +1,11 @@
 """The teacher follows the student, and only in the ways it should."""
 
 import copy
+from collections.abc import Iterator
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from convit_ssl.methods import build_teacher, update_teacher
@@ -90,3 +92,19 @@ def test_different_networks_and_momenta_are_refused() -> None:
         update_teacher(student, nn.Sequential(student[0]), 0.9)
     with pytest.raises(ValueError, match="momentum=2"):
         update_teacher(student, student, 2)
+
+
+@pytest.fixture
+def alone() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def test_a_teacher_shares_the_groups_of_synchronised_normalisation(alone: None) -> None:
+    """On GPUs heads have it; a group of processes cannot be copied."""
+    student = nn.SyncBatchNorm.convert_sync_batchnorm(network(), dist.group.WORLD)
+    teacher = build_teacher(student)
+    assert isinstance(teacher[1], nn.SyncBatchNorm)
+    assert teacher[1].process_group is student[1].process_group is dist.group.WORLD
+    assert teacher[1].weight is not student[1].weight

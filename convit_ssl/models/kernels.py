@@ -1,0 +1,202 @@
+"""Triton kernels for the positional half of GPSA on a GPU, in half precision.
+
+What `position` does in a dozen passes over the values, products with factors of 14 rows among
+them that no library has a fast way for, is done in one: a program holds the grid of one image and
+head, sixteen channels at a time, and contracts it along both axes.
+
+Import it only where there is Triton; `fused` decides.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Channels of a head that are held at once: 32 bytes, the least that memory hands out.
+BLOCK = 16
+# A product on a tensor core wants sixteen rows at least.
+LEAST_SIDE = 16
+FEW_PATCHES = 8 * 8
+
+
+@triton.jit
+def _swap_axes(x, FIRST: tl.constexpr, SECOND: tl.constexpr, BLOCK: tl.constexpr):
+    """(first, second * channels) to (second, first * channels)."""
+    parted = tl.reshape(x, (FIRST, SECOND, BLOCK))
+    return tl.reshape(tl.permute(parted, (1, 0, 2)), (SECOND, FIRST * BLOCK))
+
+
+@triton.jit
+def _load_factor(pointer, size, SIDE: tl.constexpr):
+    """(size, size), zeros around."""
+    index = tl.arange(0, SIDE)
+    inside = (index[:, None] < size) & (index[None, :] < size)
+    return tl.load(pointer + index[:, None] * size + index[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _store_factor(pointer, values, size, SIDE: tl.constexpr):
+    index = tl.arange(0, SIDE)
+    inside = (index[:, None] < size) & (index[None, :] < size)
+    tl.store(pointer + index[:, None] * size + index[None, :], values, mask=inside)
+
+
+@triton.jit
+def _by_row(
+    height, width, token, channel,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Where a tile (height, width * channels) lies, and what of it is there."""
+    row = tl.arange(0, ROWS)[:, None]
+    across = tl.arange(0, COLUMNS * BLOCK)[None, :]
+    column, channel = across // BLOCK, channel + across % BLOCK
+    inside = (row < height) & (column < width) & (channel < CHANNELS)
+    return (row * width + column) * token + channel, inside
+
+
+@triton.jit
+def _by_column(
+    height, width, token, channel,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The same of a tile (width, height * channels)."""
+    column = tl.arange(0, COLUMNS)[:, None]
+    across = tl.arange(0, ROWS * BLOCK)[None, :]
+    row, channel = across // BLOCK, channel + across % BLOCK
+    inside = (row < height) & (column < width) & (channel < CHANNELS)
+    return (row * width + column) * token + channel, inside
+
+
+@triton.jit
+def _pairings(x, y, total, ROWS: tl.constexpr, SUM: tl.constexpr, SHARES: tl.constexpr):
+    """``total + x @ y.T`` of two (rows, sum), the sum in shares, one for each warp.
+
+    As one product every warp would hold all of both.
+    """
+    left = tl.permute(tl.reshape(x, (ROWS, SHARES, SUM // SHARES)), (1, 0, 2))
+    right = tl.permute(tl.reshape(y, (ROWS, SHARES, SUM // SHARES)), (1, 2, 0))
+    return tl.dot(left, right, total)
+
+
+@triton.jit
+def _forward(
+    content, value, row, column, out,
+    content_batch, content_head, content_token,
+    value_batch, value_head, value_token,
+    row_batch, row_head, column_batch, column_head,
+    out_batch, out_head, out_token,
+    heads, height, width,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr, PARTS: tl.constexpr,
+):  # fmt: skip
+    part = tl.program_id(0) % PARTS
+    head = (tl.program_id(0) // PARTS) % heads
+    image = (tl.program_id(0) // PARTS // heads).to(tl.int64)
+    content += image * content_batch + head * content_head
+    value += image * value_batch + head * value_head
+    out += image * out_batch + head * out_head
+    kind = value.dtype.element_ty
+    along_rows = _load_factor(row + image * row_batch + head * row_head, height, ROWS).to(kind)
+    along_columns = _load_factor(
+        column + image * column_batch + head * column_head, width, COLUMNS
+    ).to(kind)
+    channel = part * BLOCK
+    where, inside = _by_column(height, width, value_token, channel, CHANNELS, ROWS, COLUMNS, BLOCK)
+    values = tl.load(value + where, mask=inside, other=0.0)
+    mixed = tl.dot(along_columns, values).to(kind)
+    mixed = _swap_axes(mixed, COLUMNS, ROWS, BLOCK)
+    where, inside = _by_row(height, width, content_token, channel, CHANNELS, ROWS, COLUMNS, BLOCK)
+    total = tl.load(content + where, mask=inside, other=0.0).to(tl.float32)
+    total += tl.dot(along_rows, mixed)
+    where, inside = _by_row(height, width, out_token, channel, CHANNELS, ROWS, COLUMNS, BLOCK)
+    tl.store(out + where, total.to(kind), mask=inside)
+
+
+@triton.jit
+def _backward(
+    grad, value, row, column, grad_value, grad_row, grad_column,
+    grad_batch, grad_head, grad_token,
+    value_batch, value_head, value_token,
+    row_batch, row_head, column_batch, column_head,
+    out_batch, out_head, out_token,
+    heads, height, width,
+    CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    BLOCK: tl.constexpr, SHARES: tl.constexpr,
+):  # fmt: skip
+    head = tl.program_id(0) % heads
+    image = (tl.program_id(0) // heads).to(tl.int64)
+    grad += image * grad_batch + head * grad_head
+    value += image * value_batch + head * value_head
+    grad_value += image * out_batch + head * out_head
+    kind = value.dtype.element_ty
+    along_rows = _load_factor(row + image * row_batch + head * row_head, height, ROWS).to(kind)
+    along_columns = _load_factor(
+        column + image * column_batch + head * column_head, width, COLUMNS
+    ).to(kind)
+    rows_total = tl.zeros((SHARES, ROWS, ROWS), tl.float32)
+    columns_total = tl.zeros((SHARES, COLUMNS, COLUMNS), tl.float32)
+    for channel in range(0, CHANNELS, BLOCK):
+        where, inside = _by_row(height, width, grad_token, channel, CHANNELS, ROWS, COLUMNS, BLOCK)
+        grads = tl.load(grad + where, mask=inside, other=0.0)  # (i, j * c)
+        where, inside = _by_column(
+            height, width, value_token, channel, CHANNELS, ROWS, COLUMNS, BLOCK
+        )
+        values = tl.load(value + where, mask=inside, other=0.0)  # (l, k * c)
+        mixed = tl.dot(along_columns, values).to(kind)  # (j, k * c)
+        mixed = _swap_axes(mixed, COLUMNS, ROWS, BLOCK)  # (k, j * c)
+        rows_total = _pairings(grads, mixed, rows_total, ROWS, COLUMNS * BLOCK, SHARES)
+        grad_mixed = tl.dot(tl.trans(along_rows), grads).to(kind)  # (k, j * c)
+        grad_mixed = _swap_axes(grad_mixed, ROWS, COLUMNS, BLOCK)  # (j, k * c)
+        columns_total = _pairings(grad_mixed, values, columns_total, COLUMNS, ROWS * BLOCK, SHARES)
+        grad_values = tl.dot(tl.trans(along_columns), grad_mixed)  # (l, k * c)
+        where, inside = _by_column(
+            height, width, out_token, channel, CHANNELS, ROWS, COLUMNS, BLOCK
+        )
+        tl.store(grad_value + where, grad_values.to(kind), mask=inside)
+    program = tl.program_id(0).to(tl.int64)
+    _store_factor(grad_row + program * height * height, tl.sum(rows_total, 0), height, ROWS)
+    _store_factor(grad_column + program * width * width, tl.sum(columns_total, 0), width, COLUMNS)
+
+
+def _padded(size: int) -> int:
+    return max(LEAST_SIDE, 1 << (size - 1).bit_length())
+
+
+def _is_large(rows: int, columns: int) -> bool:
+    return rows * columns > LEAST_SIDE**2
+
+
+def add_separable(content: Tensor, value: Tensor, row: Tensor, column: Tensor, out: Tensor) -> None:
+    """``content + (row kron column) @ value`` into `out`; shapes as in `position`."""
+    batch, heads, _, channels = value.shape
+    height, width = row.shape[-1], column.shape[-1]
+    rows, columns = _padded(height), _padded(width)
+    parts = -(-channels // BLOCK)
+    _forward[(batch * heads * parts,)](
+        content, value, row, column, out,
+        *content.stride()[:3], *value.stride()[:3], *row.stride()[:2], *column.stride()[:2],
+        *out.stride()[:3], heads, height, width,
+        CHANNELS=channels, ROWS=rows, COLUMNS=columns, BLOCK=BLOCK, PARTS=parts,
+        num_warps=8 if _is_large(rows, columns) else 4,
+    )  # fmt: skip
+
+
+def separable_gradients(
+    grad: Tensor, value: Tensor, row: Tensor, column: Tensor,
+    grad_value: Tensor, grad_row: Tensor, grad_column: Tensor,
+) -> None:  # fmt: skip
+    """Gradients of the values and, of each image by itself, of the factors, into the last three."""
+    batch, heads, _, channels = value.shape
+    height, width = row.shape[-1], column.shape[-1]
+    rows, columns = _padded(height), _padded(width)
+    large = _is_large(rows, columns)
+    # Measured on an H200. In a grid of few patches most of a tile is empty.
+    warps = 8 if large else 4 if height * width > FEW_PATCHES else 1
+    _backward[(batch * heads,)](
+        grad, value, row, column, grad_value, grad_row, grad_column,
+        *grad.stride()[:3], *value.stride()[:3], *row.stride()[:2], *column.stride()[:2],
+        *grad_value.stride()[:3], heads, height, width,
+        CHANNELS=channels, ROWS=rows, COLUMNS=columns, BLOCK=BLOCK, SHARES=warps,
+        num_warps=warps, num_stages=3 if large else 2,
+    )  # fmt: skip

@@ -1,0 +1,111 @@
+"""The Triton kernels: on a GPU where there is one, and by Triton's interpreter on any machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convit_ssl.models import fused
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=GPU)])
+def report(request: pytest.FixtureRequest) -> dict[str, Any]:
+    if not HAS_TRITON:
+        pytest.skip("Triton is not installed; `make test` installs it on Linux")
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("kernel_checks.py")), request.param],
+        capture_output=True, text=True, timeout=500,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {**json.loads(done.stdout.splitlines()[-1]), "device": request.param}
+
+
+@pytest.mark.slow
+def test_results_and_gradients_are_those_of_the_dense_map(report: dict[str, Any]) -> None:
+    """Of six grids, square and not, and channels that do and do not fill the blocks."""
+    assert report["exact"] <= (1e-6 if report["device"] == "cpu" else 1e-3)
+    assert report["half"] <= 5e-3
+
+
+@pytest.mark.slow
+def test_a_network_goes_through_them_in_half_precision_alone(report: dict[str, Any]) -> None:
+    assert report["in float32"] == 0
+    assert report["launches"] == 4  # two layers, forward and backward
+    assert report.get("network, exact", 0.0) <= 1e-4
+    assert report["network, half"] <= 0.05
+
+
+@pytest.mark.slow
+def test_compiled_they_are_part_of_one_graph_for_any_grid(report: dict[str, Any]) -> None:
+    assert report["compiled"]["launched"] == 4
+    assert report["compiled"]["far"] <= 0.05
+    assert report["compiled"]["another size"] <= 0.05
+
+
+@pytest.mark.slow
+def test_what_they_cannot_do_is_left_to_products(report: dict[str, Any]) -> None:
+    """Gradients of gradients, one gradient for each image, exports, batches without images."""
+    assert report["double backward"] <= (1e-4 if report["device"] == "cpu" else 0.1)
+    assert report["launches under vmap"] == 0
+    assert report["exported"] == 0
+    assert report["launches for no image"] == 0
+
+
+@pytest.mark.slow
+def test_who_counts_operations_sees_them(report: dict[str, Any]) -> None:
+    assert report["counted"] == 2
+
+
+def test_where_they_apply(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "_has_kernels", lambda kind, index: kind == "cuda")
+    assert fused.applies(CUDA, torch.bfloat16, (14, 14))
+    assert fused.applies(CUDA, torch.float16, (32, 1))
+    assert not fused.applies(CUDA, torch.float32, (14, 14))
+    assert not fused.applies(CUDA, torch.bfloat16, (33, 14))
+    assert not fused.applies(CPU, torch.bfloat16, (14, 14))
+
+
+@pytest.mark.parametrize(
+    ("kind", "gpu", "triton", "capability", "found"),
+    [
+        ("cuda", True, True, (9, 0), True),
+        ("cuda", True, True, (7, 5), False),
+        ("cuda", True, False, (9, 0), False),
+        ("cuda", False, True, (9, 0), False),  # fake tensors name a device that is not there
+        ("cpu", True, True, (9, 0), False),
+    ],
+)
+def test_which_machines_have_them(
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str, gpu: bool, triton: bool, capability: tuple[int, int], found: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if triton else None)
+    fused._knows_kernels.cache_clear()
+    assert fused._has_kernels(kind, 0) == found
+    fused._knows_kernels.cache_clear()
+
+
+def test_asking_breaks_no_graph() -> None:
+    """`importlib` and device properties cannot be traced, so the answer has to be a constant."""
+
+    def ask(x: torch.Tensor) -> torch.Tensor:
+        return x + 1 if fused._has_kernels("cuda", 0) else x - 1
+
+    fused._knows_kernels.cache_clear()
+    out = torch.compile(ask, fullgraph=True, backend="eager")(torch.zeros(1))
+    assert out == (1 if fused._knows_kernels("cuda", 0) else -1)
