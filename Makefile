@@ -55,10 +55,17 @@ $(STAMP): $(VENV)/.requirements pyproject.toml setup.py
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# The GPU's kernels are tested by Triton's interpreter, which a CUDA build of torch brings along.
+$(VENV)/.kernels: $(STAMP)
+	@$(BIN)/python -c 'import triton' 2>/dev/null || \
+	  $(PIP_INSTALL) --no-deps -c requirements-cuda.lock triton || \
+	  echo "  no Triton for this machine: the tests of the GPU's kernels are skipped"
+	@touch $@
+
 demo: $(STAMP)
 	@$(BIN)/convit-ssl demo $(ARGS)
 
-test: $(STAMP)
+test: $(VENV)/.kernels
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile \
 	  -m "not cluster" $(ARGS)
 

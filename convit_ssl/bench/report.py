@@ -38,8 +38,8 @@ def model_cells(comparison: dict[str, Any]) -> list[list[str]]:
         lines.append(
             [
                 CONTENDERS[row["name"]],
-                f"{row['milliseconds']:.2f}",
-                f"{low:.2f}-{high:.2f}",
+                _milliseconds(row["milliseconds"]),
+                f"{_milliseconds(low)}-{_milliseconds(high)}",
                 f"{row['images_per_s']:.1f}",
                 "" if row["name"] == "ours" else f"{row['ours_is_faster']:.2f} x",
                 "" if row["name"] == "ours" else f"{row['ours_is_faster_at_best']:.2f} x",
@@ -57,6 +57,10 @@ def model_cells(comparison: dict[str, Any]) -> list[list[str]]:
         for name in comparison.get("out_of_memory", [])
     ]
     return lines
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.2f}" if value >= 1 else f"{value:.4f}"
 
 
 RATIO_TITLE = "Ours beside the others: times as fast, and saved memory"

@@ -51,8 +51,29 @@ class PatchEmbed(nn.Module):
         self, x: Float[Tensor, "batch chans height width"]
     ) -> Float[Tensor, "batch tokens dim"]:
         """Tokens in row-major order."""
+        if x.is_cuda and self._is_a_product():
+            return self._product(x)
         tokens: Tensor = self.proj(x).flatten(2).transpose(1, 2)
         return tokens
+
+    def _is_a_product(self) -> bool:
+        """Whether nobody put another layer, or eyes, where the convolution was."""
+        proj = self.proj
+        if type(proj) is not nn.Conv2d or proj._forward_hooks or proj._forward_pre_hooks:
+            return False
+        side_by_side = proj.stride == proj.kernel_size and proj.padding == (0, 0)
+        return side_by_side and proj.groups == 1
+
+    def _product(self, x: Tensor) -> Tensor:
+        """The same as a matrix product, for which a GPU has tensor cores.
+
+        cuDNN's convolution of half precision images of three channels uses none: 1.9 ms of the
+        49 of a ConViT-Small step on an H200.
+        """
+        height, width = self.proj.kernel_size
+        cut = x.unflatten(3, (-1, width)).unflatten(2, (-1, height))  # (B, C, rows, h, columns, w)
+        patches = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class Block(nn.Module):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convit_ssl.models import GPSA, VARIANTS, ConViT, ConViTConfig, create_model
+from convit_ssl.models.convit import PatchEmbed
 
 TINY = ConViTConfig(
     img_size=16, patch_size=4, num_classes=3, embed_dim=36, depth=4, num_heads=9,
@@ -239,3 +240,31 @@ def test_intermediate_layers_by_number() -> None:
     assert torch.equal(chosen[1], every[5])
     with pytest.raises(ValueError, match="block 0 is a GPSA block"):
         model.get_intermediate_layers(x, n=[0, 5], return_class_token=True)
+
+
+@pytest.mark.parametrize(("size", "channels", "patch"), [((32, 48), 3, 8), ((12, 4), 1, 4)])
+def test_patches_as_a_product_are_those_of_the_convolution(
+    size: tuple[int, int], channels: int, patch: int
+) -> None:
+    """On a GPU the convolution is written as a product; here both run on the CPU."""
+    embed = PatchEmbed(patch, channels, 10).double()
+    images = torch.randn(2, channels, *size).double().requires_grad_()
+    inputs = (images, embed.proj.weight, embed.proj.bias)
+    expected, found = embed(images), embed._product(images)
+    weights = torch.randn_like(expected)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(found, inputs, weights), torch.autograd.grad(expected, inputs, weights)
+    )
+
+
+def test_patches_go_through_a_layer_that_is_watched_or_was_replaced() -> None:
+    embed = PatchEmbed(4, 3, 10)
+    assert embed._is_a_product()
+    hook = embed.proj.register_forward_hook(lambda *_: None)
+    assert not embed._is_a_product()
+    hook.remove()
+    assert embed._is_a_product()
+    for other in (nn.Conv2d(3, 10, 4, 2), nn.Sequential(nn.Conv2d(3, 10, 4, 4))):
+        embed.proj = other  # type: ignore[assignment]
+        assert not embed._is_a_product()

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from convit_ssl.models import fused
+from convit_ssl.models.compiling import compile_options
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -109,3 +110,9 @@ def test_asking_breaks_no_graph() -> None:
     fused._knows_kernels.cache_clear()
     out = torch.compile(ask, fullgraph=True, backend="eager")(torch.zeros(1))
     assert out == (1 if fused._knows_kernels("cuda", 0) else -1)
+
+
+def test_the_compiler_knows_the_options_for_several_sizes() -> None:
+    """It refuses names that it does not know."""
+    twice = torch.compile(lambda x: x * 2, options=compile_options())
+    assert twice(torch.ones(1)) == 2
