@@ -95,26 +95,63 @@ def _gates_fit(dtype: torch.dtype) -> bool:
 
 def _projections(layers: Sequence[GPSA], dtype: torch.dtype) -> list[Projection]:
     with without_autocast(layers[0].v.weight.device):
-        content_gates = torch.sigmoid(-_gate_logits(layers)).unsqueeze(-1)  # (L, H, 1)
-        return [
-            _pack(layer, gate, dtype)
-            for layer, gate in zip(layers, content_gates.unbind(0), strict=True)
-        ]
+        content_gates = torch.sigmoid(-_gate_logits(layers))  # (L, H)
+        queries_keys, values = [layer.qk for layer in layers], [layer.v for layer in layers]
+
+        def packed(name: str) -> tuple[Tensor, ...]:
+            first, second = ([getattr(x, name) for x in part] for part in (queries_keys, values))
+            if _gates_fit(dtype):
+                second = _scaled(content_gates.to(second[0].dtype), second)
+            # One tensor for all layers: as many operations as for one.
+            every = torch.cat([part for pair in zip(first, second, strict=True) for part in pair])
+            by_layer: Tensor = every.to(dtype).unflatten(0, (len(layers), -1))
+            return by_layer.unbind(0)
+
+        weights = packed("weight")
+        biases = packed("bias") if layers[0].qkv_bias else [None] * len(layers)
+        if _gates_fit(dtype):
+            return [Projection(*parts, None) for parts in zip(weights, biases, strict=True)]
+        outside = content_gates[..., None, None].to(dtype).unbind(0)
+        return [Projection(*parts) for parts in zip(weights, biases, outside, strict=True)]
 
 
-def _pack(layer: GPSA, content_gate: Tensor, dtype: torch.dtype) -> Projection:
-    def scaled(values: Tensor) -> Tensor:  # (D, ...), heads along the rows
-        if not _gates_fit(dtype):
-            return values
-        by_head = values.reshape(layer.num_heads, -1) * content_gate.to(values.dtype)
-        return by_head.view(values.shape)
+def _scaled(factors: Tensor, weights: list[Tensor]) -> list[Tensor]:
+    """Each head's rows of weights (D, ...) times its factor; factors (L, H) of all layers."""
+    if torch.compiler.is_compiling():  # which decides for itself what is kept
+        return list(_times_by_head(torch.stack(weights), factors).unbind(0))
+    scaled: Tensor = ScaledByHead.apply(factors, *weights)  # type: ignore[no-untyped-call]
+    return list(scaled.unbind(0))
 
-    weight = torch.cat([layer.qk.weight, scaled(layer.v.weight)]).to(dtype)
-    bias = None
-    if layer.qkv_bias:
-        bias = torch.cat([layer.qk.bias, scaled(layer.v.bias)]).to(dtype)
-    outside = None if _gates_fit(dtype) else content_gate.unsqueeze(-1).to(dtype)
-    return Projection(weight, bias, outside)
+
+class ScaledByHead(torch.autograd.Function):
+    """Weights (D, ...) of L layers as one tensor (L, D, ...), each head's rows times its factor.
+
+    Autograd would keep the unscaled copy; the backward pass makes it again.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(factors: Tensor, *weights: Tensor) -> Tensor:
+        """Factors (L, H)."""
+        return _times_by_head(torch.stack(weights), factors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Keep what is there anyway."""
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The product rule."""
+        factors, *weights = ctx.saved_tensors
+        of_factors = (grad * torch.stack(weights)).reshape(*factors.shape, -1).sum(-1)
+        return of_factors, *_times_by_head(grad, factors).unbind(0)
+
+
+def _times_by_head(weights: Tensor, factors: Tensor) -> Tensor:
+    by_head = weights.reshape(*factors.shape, -1) * factors.unsqueeze(-1)
+    return by_head.view(weights.shape)
 
 
 def _gated_factors(
