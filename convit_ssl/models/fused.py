@@ -49,8 +49,8 @@ _has_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @functools.cache
 def _knows_kernels(kind: str, index: int | None) -> bool:
-    if kind != "cuda" or not torch.cuda.is_available():
-        return False
+    if kind != "cuda" or not torch.cuda.is_available() or torch.version.hip is not None:
+        return False  # on AMD's nothing has been tried
     if importlib.util.find_spec("triton") is None:
         return False
     return torch.cuda.get_device_capability(index) >= LEAST_CAPABILITY

@@ -9,9 +9,14 @@ Import it only where there is Triton; `fused` decides.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime import driver
 
 # Channels of a head that are held at once: 32 bytes, the least that memory hands out.
 BLOCK = 16
@@ -167,6 +172,31 @@ def _is_large(rows: int, columns: int) -> bool:
     return rows * columns > LEAST_SIDE**2
 
 
+def stages(rows: int, columns: int, memory: int) -> int:
+    """Tiles that the backward kernel loads ahead in a multiprocessor's memory of so many bytes.
+
+    Each takes two, and what is being worked on as much as two more at most.
+    """
+    tile = 2 * rows * columns * BLOCK
+    most = 3 if _is_large(rows, columns) else 2  # measured on an H200
+    return max([1, *(n for n in range(1, most + 1) if (2 * n + 0.5) * tile <= memory)])
+
+
+@functools.cache
+def _memory(device: torch.device) -> int:
+    if device.type == "cpu":  # the interpreter
+        return 0
+    properties: dict[str, Any] = driver.active.utils.get_device_properties(device.index)
+    return int(properties["max_shared_mem"])
+
+
+def warps(height: int, width: int) -> int:
+    """Of the backward kernel, as measured on an H200; of few patches most of a tile is empty."""
+    if _is_large(_padded(height), _padded(width)):
+        return 8
+    return 4 if height * width > FEW_PATCHES else 1
+
+
 def add_separable(content: Tensor, value: Tensor, row: Tensor, column: Tensor, out: Tensor) -> None:
     """``content + (row kron column) @ value`` into `out`; shapes as in `position`."""
     batch, heads, _, channels = value.shape
@@ -190,13 +220,11 @@ def separable_gradients(
     batch, heads, _, channels = value.shape
     height, width = row.shape[-1], column.shape[-1]
     rows, columns = _padded(height), _padded(width)
-    large = _is_large(rows, columns)
-    # Measured on an H200. In a grid of few patches most of a tile is empty.
-    warps = 8 if large else 4 if height * width > FEW_PATCHES else 1
+    of_program = warps(height, width)
     _backward[(batch * heads,)](
         grad, value, row, column, grad_value, grad_row, grad_column,
         *grad.stride()[:3], *value.stride()[:3], *row.stride()[:2], *column.stride()[:2],
         *grad_value.stride()[:3], heads, height, width,
-        CHANNELS=channels, ROWS=rows, COLUMNS=columns, BLOCK=BLOCK, SHARES=warps,
-        num_warps=warps, num_stages=3 if large else 2,
+        CHANNELS=channels, ROWS=rows, COLUMNS=columns, BLOCK=BLOCK, SHARES=of_program,
+        num_warps=of_program, num_stages=stages(rows, columns, _memory(value.device)),
     )  # fmt: skip

@@ -21,17 +21,23 @@ CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
 
-@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=GPU)])
-def report(request: pytest.FixtureRequest) -> dict[str, Any]:
+def run(script: str, *arguments: str) -> Any:
+    """What a script beside this file prints last."""
     if not HAS_TRITON:
         pytest.skip("Triton is not installed; `make test` installs it on Linux")
+    here = Path(__file__)
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("kernel_checks.py")), request.param],
+        [sys.executable, str(here.with_name(script)), *arguments],
         capture_output=True, text=True, timeout=500,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        env={**os.environ, "PYTHONPATH": str(here.parents[3])},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    return {**json.loads(done.stdout.splitlines()[-1]), "device": request.param}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=GPU)])
+def report(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {**run("kernel_checks.py", request.param), "device": request.param}
 
 
 @pytest.mark.slow
@@ -70,6 +76,17 @@ def test_who_counts_operations_sees_them(report: dict[str, Any]) -> None:
     assert report["counted"] == 2
 
 
+@pytest.mark.slow
+def test_they_compile_for_gpus_of_little_memory() -> None:
+    """And load as far ahead as it allows; also on machines without any GPU."""
+    sizes = run("kernel_sizes.py")
+    assert len(sizes) == 12
+    for gpu, grid, _, needed, memory in sizes:
+        assert needed <= memory, (gpu, grid)
+    largest = {gpu: stages for gpu, grid, stages, *_ in sizes if grid == [32, 32]}
+    assert largest == {"A100": 2, "RTX 3090": 1, "H200": 3}
+
+
 def test_where_they_apply(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fused, "_has_kernels", lambda kind, index: kind == "cuda")
     assert fused.applies(CUDA, torch.bfloat16, (14, 14))
@@ -98,6 +115,14 @@ def test_which_machines_have_them(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if triton else None)
     fused._knows_kernels.cache_clear()
     assert fused._has_kernels(kind, 0) == found
+    fused._knows_kernels.cache_clear()
+
+
+def test_amd_has_not_been_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    fused._knows_kernels.cache_clear()
+    assert not fused._has_kernels("cuda", 0)
     fused._knows_kernels.cache_clear()
 
 
