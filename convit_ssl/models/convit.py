@@ -51,7 +51,8 @@ class PatchEmbed(nn.Module):
         self, x: Float[Tensor, "batch chans height width"]
     ) -> Float[Tensor, "batch tokens dim"]:
         """Tokens in row-major order."""
-        if x.is_cuda and self._is_a_product():
+        # What torch.fx traces with is no tensor, and gets the convolution.
+        if isinstance(x, Tensor) and x.is_cuda and self._is_a_product():  # type: ignore[redundant-expr]
             return self._product(x)
         tokens: Tensor = self.proj(x).flatten(2).transpose(1, 2)
         return tokens
