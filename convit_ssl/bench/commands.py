@@ -77,7 +77,7 @@ def _not_measured(device: str, options: str) -> list[str]:
         return []
     kind, rest = options.split(" ", 1)
     again = ", and again with `--compile`" if kind == "model" else ""
-    return [f"GPU: not measured. `convit-ssl bench {kind} --device cuda {rest}`{again}."]
+    return [f"GPU: not measured here. `convit-ssl bench {kind} --device cuda {rest}`{again}."]
 
 
 def run_steps(args: argparse.Namespace) -> None:

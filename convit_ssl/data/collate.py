@@ -15,8 +15,8 @@ def fast_collate(samples: Sequence[tuple[Any, int, int]]) -> tuple[Any, Tensor, 
 
     A list of crops becomes a list of batches, one per crop. uint8 crops in channels-last
     memory stay in it: (B, 3, H, W) over (B, H, W, 3), copied once, and into shared memory
-    where this is a loader worker. Grey ones become (B, 1, H, W), which normalising makes three
-    channels of.
+    where this is a loader worker. Grey ones become (B, 1, H, W), of which normalising
+    makes three channels.
     """
     images, targets, indices = zip(*samples, strict=True)
     first = images[0]
@@ -36,7 +36,7 @@ def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _stack(tensors: Sequence[Tensor]) -> Tensor:
     first = tensors[0]
-    if first.dim() == 3 and first.stride(0) == 0:
+    if first.dim() == 3 and first.stride(0) == 0 and first.dtype == torch.uint8:
         # A grey image, shown as three channels: one is enough to copy, and a batch that shows
         # its memory three times could not be pinned for a GPU.
         return _stack([tensor[0] for tensor in tensors]).unsqueeze(1)

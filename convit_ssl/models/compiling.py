@@ -6,8 +6,8 @@ from __future__ import annotations
 def compile_options() -> dict[str, bool]:
     """Options for ``torch.compile(model, options=...)``.
 
-    From the second size of images on, sizes are symbols. An analysis of memory accesses that
-    PyTorch 2.8 to 2.13 make of a GPU's kernels does not know symbols and stops on an assertion.
+    From the second size of images on, sizes are symbols. PyTorch analyses the memory accesses of
+    a GPU's kernels, and with symbols that stopped on an assertion (seen with 2.11).
     """
     import torch._inductor.config  # not at the top: it takes a second
 

@@ -39,7 +39,7 @@ def _is_watched() -> bool:
 
 
 def _has_kernels(kind: str, index: int | None) -> bool:
-    return _knows_kernels(kind, index)
+    return _look_for_kernels(kind, index)
 
 
 # A compiler cannot trace this, and asks for it as a constant. So does the decorator
@@ -48,7 +48,7 @@ _has_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @functools.cache
-def _knows_kernels(kind: str, index: int | None) -> bool:
+def _look_for_kernels(kind: str, index: int | None) -> bool:
     if kind != "cuda" or not torch.cuda.is_available() or torch.version.hip is not None:
         return False  # on AMD's nothing has been tried
     if importlib.util.find_spec("triton") is None:

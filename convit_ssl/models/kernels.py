@@ -22,6 +22,7 @@ from triton.runtime import driver
 BLOCK = 16
 # A product on a tensor core wants sixteen rows at least.
 LEAST_SIDE = 16
+# Up to so many, one warp does a program of the backward kernel.
 FEW_PATCHES = 8 * 8
 
 
@@ -47,6 +48,8 @@ def _store_factor(pointer, values, size, SIDE: tl.constexpr):
     tl.store(pointer + index[:, None] * size + index[None, :], values, mask=inside)
 
 
+# Two functions, because one of both, with the steps along either axis as arguments, has Triton
+# keep fifteen more registers at 32 x 32 patches.
 @triton.jit
 def _by_row(
     height, width, token, channel,

@@ -185,6 +185,14 @@ def test_collation_keeps_channels_last_and_grey_planes(folder: Path) -> None:
     assert canvas.drawn.shape == (2, 3, 18)
 
 
+def test_normalised_grey_crops_keep_three_channels() -> None:
+    """Float crops go past what normalises, and makes three channels of one."""
+    crop = torch.rand(5, 7).expand(3, -1, -1)
+    batch, _, _ = fast_collate([(crop, 0, 0), (crop, 1, 1)])
+    assert batch.shape == (2, 3, 5, 7)
+    assert 0 not in batch.stride()
+
+
 def test_grey_batches_are_normalised_as_three_channels() -> None:
     normalize = Normalize((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     images = torch.randint(0, 256, (2, 1, 5, 7), dtype=torch.uint8)

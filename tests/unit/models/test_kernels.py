@@ -113,17 +113,17 @@ def test_which_machines_have_them(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if triton else None)
-    fused._knows_kernels.cache_clear()
+    fused._look_for_kernels.cache_clear()
     assert fused._has_kernels(kind, 0) == found
-    fused._knows_kernels.cache_clear()
+    fused._look_for_kernels.cache_clear()
 
 
 def test_amd_has_not_been_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.version, "hip", "6.4")
-    fused._knows_kernels.cache_clear()
+    fused._look_for_kernels.cache_clear()
     assert not fused._has_kernels("cuda", 0)
-    fused._knows_kernels.cache_clear()
+    fused._look_for_kernels.cache_clear()
 
 
 def test_asking_breaks_no_graph() -> None:
@@ -132,9 +132,9 @@ def test_asking_breaks_no_graph() -> None:
     def ask(x: torch.Tensor) -> torch.Tensor:
         return x + 1 if fused._has_kernels("cuda", 0) else x - 1
 
-    fused._knows_kernels.cache_clear()
+    fused._look_for_kernels.cache_clear()
     out = torch.compile(ask, fullgraph=True, backend="eager")(torch.zeros(1))
-    assert out == (1 if fused._knows_kernels("cuda", 0) else -1)
+    assert out == (1 if fused._look_for_kernels("cuda", 0) else -1)
 
 
 def test_the_compiler_knows_the_options_for_several_sizes() -> None:
