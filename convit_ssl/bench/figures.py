@@ -57,7 +57,8 @@ def _bars(axis: Any, group: Sequence[dict[str, Any]], reference: str) -> None:
     labels = [f"{s['side']} px\nbatch {s['batch']}" for s in settings]
     axis.set_xticks(range(len(group)), labels, fontsize=8)
     axis.set_ylim(0, max(1.18, 1.12 * axis.dataLim.ymax))
-    axis.set_xlim(-0.6, max(len(group), 2) - 0.4)
+    margin = 0.6 if len(group) > 1 else 1.0  # a single group stands in the middle, not stretched
+    axis.set_xlim(-margin, len(group) - 1 + margin)
 
 
 def draw_growth(path: str | None, comparisons: Sequence[dict[str, Any]]) -> None:
@@ -104,8 +105,15 @@ def _legend(figure: Any, axes: Sequence[Any]) -> None:
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             known.setdefault(label, handle)
-    figure.legend(known.values(), known, loc="lower center", ncols=len(known), frameon=False)
-    figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1))
+    # About 1.8 inches each; in the order of the contenders, whichever panel has them.
+    labels = sorted(known, key=list(CONTENDERS.values()).index)
+    fitting = int(figure.get_figwidth() / 1.8)
+    columns = min(len(labels), fitting)
+    lines = -(-len(labels) // columns)
+    figure.legend(
+        [known[label] for label in labels], labels, loc="lower center", ncols=columns, frameon=False
+    )
+    figure.tight_layout(rect=(0, (0.08 + 0.22 * lines) / figure.get_figheight(), 1, 1))
 
 
 @contextmanager
