@@ -14,6 +14,17 @@ from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
 
+_came: list[int] = []
+
+
+def signal_that_came() -> int:
+    """The first signal since `signals_outside_training` began to listen; 0 without one.
+
+    The exception that it raises may have been lost: in a destructor, or to an import that is
+    tried with a bare ``except``.
+    """
+    return _came[0] if _came else 0
+
 
 def stopped_outside(signum: int) -> int:
     """Say that a signal came while nothing was trained; gives the exit code for it."""
@@ -38,14 +49,17 @@ def signals_outside_training(words: bool = True) -> Iterator[None]:
     """
 
     def leave(signum: int, frame: FrameType | None) -> None:
+        _came.append(signum)
         raise SystemExit(stopped_outside(signum) if words else 128 + signum)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    _came.clear()
     previous = {number: signal.signal(number, leave) for number in STOP_SIGNALS}
     try:
         yield
     finally:
+        _came.clear()
         for number, handler in previous.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)

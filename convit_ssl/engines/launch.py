@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -134,7 +134,7 @@ def _spawn(plan: Plan, started: float) -> int:
     """One process per GPU or CPU share of this machine; the first failure ends all."""
     with tempfile.TemporaryDirectory(prefix="convit_ssl-meet-") as meeting:
         with _pass_signals_on() as relay:
-            with _deaf_to_ctrl_c():
+            with _ctrl_c_waits():
                 context: Any = torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
                     _process, (plan, started, meeting), plan.placement.processes, join=False
                 )
@@ -201,16 +201,18 @@ def _pass_signals_on() -> Iterator[_Relay]:
 
 
 @contextlib.contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
-    """What is started here ignores Ctrl-C until it listens: an import would end in a traceback."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _ctrl_c_waits() -> Iterator[None]:
+    """Ctrl-C waits meanwhile, and in what is started here until it listens.
+
+    An import would end in a traceback by it; ignored, it would be lost to this process as well.
+    """
+    # Starting the tracker unblocks Ctrl-C (before Python 3.13), so it comes first.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _join(context: Any, meeting: Path) -> None:
@@ -271,6 +273,7 @@ def _process(rank: int, plan: Plan, started: float, meeting: str) -> None:
     try:
         with signals_outside_training(words=False):
             Path(meeting, f"listens_{rank}").touch()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             from convit_ssl.engines.train import train
 
             code = train(plan, rank, rank, str(Path(meeting, "rendezvous")), started)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from convit_ssl.engines.early_signals import STOP_SIGNALS
+from convit_ssl.engines.early_signals import STOP_SIGNALS, signal_that_came
 from convit_ssl.errors import TemporaryError
 
 AGREE_EVERY = 1.0  # seconds
@@ -81,6 +81,8 @@ class SignalBox:
             return
         for number in STOP_SIGNALS:
             self._previous[number] = signal.signal(number, self._receive)
+        if earlier := signal_that_came():
+            self._receive(earlier, None)
 
     def restore(self) -> None:
         """Put back what was there before; a process that was asked to stop hears no more."""

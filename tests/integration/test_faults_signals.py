@@ -67,6 +67,19 @@ def test_a_signal_before_the_first_step(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.0, 0.2, 1.0, 3.0])
+def test_ctrl_c_in_a_terminal_before_the_first_step(delay: float, tmp_path: Path) -> None:
+    """It reaches the command and the processes that it has started, at once."""
+    run = Run(tmp_path, *LONG, "run.processes=2").start()
+    run.until(lambda: (run.folder / "config.yaml").exists())
+    time.sleep(delay)
+    os.killpg(run.process.pid, signal.SIGINT)
+    assert run.wait(PATIENCE) == 128 + signal.SIGINT, run.text()
+    assert "stopped by SIGINT" in run.text()
+    assert "Traceback" not in run.text()
+
+
+@pytest.mark.slow
 def test_a_signal_while_options_are_read(tmp_path: Path) -> None:
     code = (
         "import os, signal\n"

@@ -58,6 +58,19 @@ def test_a_process_that_something_else_killed_is(tmp_path: Path) -> None:
         _join(_killed, tmp_path)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_processes_are_being_started_is_not_lost(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spawn(*_: object, **__: object) -> SimpleNamespace:
+        os.kill(os.getpid(), number)
+        return SimpleNamespace(processes=[], join=lambda grace_period: True)
+
+    monkeypatch.setattr(torch.multiprocessing, "spawn", spawn)
+    plan: Any = SimpleNamespace(placement=SimpleNamespace(processes=2))
+    assert launch._spawn(plan, 0.0) == 128 + number
+
+
 def test_a_run_that_another_command_began_meanwhile_is_not_mixed_with(tmp_path: Path) -> None:
     """The command looked before it waited for the folder; it looks again when it has it."""
     options = {"seed": 0, "run": {"accept_changes": [], "dir": str(tmp_path)}}

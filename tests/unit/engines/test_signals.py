@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
+from convit_ssl.engines.early_signals import signals_outside_training
 from convit_ssl.engines.heartbeat import (
     IMAGES,
     LEARNING,
@@ -25,6 +27,21 @@ from convit_ssl.engines.lock import lock_run
 from convit_ssl.engines.signals import STOP_SIGNALS, Agreement, SignalBox, Stopped
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
+
+
+def test_a_signal_whose_exception_was_lost_still_stops_the_run() -> None:
+    """As in a destructor, or in an import that is tried with a bare `except`."""
+    box = SignalBox()
+    with signals_outside_training(words=False):
+        with contextlib.suppress(SystemExit):
+            os.kill(os.getpid(), signal.SIGTERM)
+        box.install()
+        box.restore()
+    assert box.signum == signal.SIGTERM
+    another = SignalBox()
+    another.install()
+    another.restore()
+    assert another.signum == 0
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
