@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from convit_ssl.evaluation.tokens import (
     pixel_transform,
 )
 from convit_ssl.export import load_trunk
-from convit_ssl.machine import available_cores
+from convit_ssl.machine import available_cores, user_cache
 from convit_ssl.models import ConViT, create_model
 
 CHECKPOINT = (
@@ -184,8 +183,7 @@ def _data(args: argparse.Namespace) -> str:
 def _cache(args: argparse.Namespace) -> Path:
     if args.cache:
         return Path(args.cache)
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "convit_ssl" / "features"
+    return user_cache() / "features"
 
 
 def _workers(args: argparse.Namespace, images: int) -> int:

@@ -33,6 +33,7 @@ from PIL import Image
 
 from convit_ssl.data import fashion, textures
 from convit_ssl.errors import UserError
+from convit_ssl.machine import user_cache
 
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
 Splits = dict[str, Arrays]
@@ -139,9 +140,9 @@ def get_source(name: str) -> Source:
 
 
 def cache_folder() -> Path:
-    """Where built-in data sets are kept: ``$CONVIT_SSL_DATA`` or ``~/.cache/convit_ssl``."""
+    """Where built-in data sets are kept: ``$CONVIT_SSL_DATA``, or else `user_cache`."""
     chosen = os.environ.get("CONVIT_SSL_DATA")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "convit_ssl"
+    return Path(chosen).expanduser() if chosen else user_cache()
 
 
 def materialise(

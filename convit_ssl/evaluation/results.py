@@ -131,8 +131,8 @@ def without_home(value: Any) -> Any:
         return {key: without_home(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [without_home(item) for item in value]
-    home = str(Path.home())
-    if isinstance(value, str) and home != "/":
+    home = os.path.expanduser("~")
+    if isinstance(value, str) and home not in ("/", "~"):
         return re.sub(rf"(?<![\w/]){re.escape(home)}(?=/|$)", "~", value)
     return value
 
