@@ -9,6 +9,7 @@ import torch
 
 from convit_ssl.bench import figures, models, options, record, report
 from convit_ssl.errors import UserError
+from convit_ssl.models.compiling import why_no_compiler
 
 NOTES = [
     "Alternating in one process. 'Ours is' is the median, over rounds, of the contender's time "
@@ -30,6 +31,8 @@ def run(args: argparse.Namespace) -> None:
     if hasattr(args, "threads"):
         torch.set_num_threads(args.threads)  # before the record is asked whether they are its own
     record.check_record(args.kind, args.json, args.add)
+    if getattr(args, "compile", False) and (why := why_no_compiler(torch.device(args.device))):
+        raise UserError(f"{why}, or leave out --compile")
     runs = {"model": run_models, "step": run_steps, "scaling": run_scaling, "data": run_data}
     try:
         {**runs, "startup": run_startup}[args.kind](args)

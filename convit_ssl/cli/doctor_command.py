@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convit_ssl import __version__
-from convit_ssl.machine import available_cores
+from convit_ssl.machine import available_cores, user_cache
 
 SUMMARY = "versions, devices and known problems of this installation"
 EXAMPLE = "convit-ssl doctor"
@@ -86,6 +86,8 @@ def _classy_vision() -> str:
 def _devices() -> Iterator[tuple[str, str, str | None]]:
     import torch
 
+    from convit_ssl.models import fused
+
     cores = available_cores()
     yield "cpu", f"{cores} cores, {torch.get_num_threads()} threads of PyTorch", None
     if not torch.cuda.is_available():
@@ -95,11 +97,14 @@ def _devices() -> Iterator[tuple[str, str, str | None]]:
         found = torch.cuda.get_device_properties(index)
         bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: run.precision=fp16"
         yield f"gpu {index}", f"{found.name}, {found.total_memory / 2**30:.0f} GiB, {bf16}", None
+        left_out = fused.why_left_out(index)
+        words = f"left out: {left_out}" if left_out else f"Triton {_version('triton')}"
+        wrong = f"gpu {index}: {left_out}" if left_out.startswith(fused.FAILED) else None
+        yield "  kernels", words, wrong
 
 
 def _room() -> Iterator[tuple[str, str, str | None]]:
     free = shutil.disk_usage(".").free / 2**30
     wrong = "less than 1 GiB of disk is left for checkpoints" if free < 1 else None
     yield "disk", f"{free:.0f} GiB free here", wrong
-    cache = os.environ.get("CONVIT_SSL_DATA") or str(Path.home() / ".cache" / "convit_ssl")
-    yield "data cache", cache, None
+    yield "data cache", os.environ.get("CONVIT_SSL_DATA") or str(user_cache()), None

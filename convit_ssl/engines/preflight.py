@@ -30,6 +30,7 @@ from convit_ssl.engines.signals import RunFailure
 from convit_ssl.engines.state import random_state, set_random_state
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
+from convit_ssl.models.compiling import why_no_compiler
 
 COLLECTIVE_SECONDS = 30.0
 PROBED_IMAGES = 8
@@ -160,6 +161,8 @@ def look_around(task: Any, options: Any, folder: Path, need_mib: float, commit: 
     set_random_state(before)  # augmentation may have drawn, as often as time allowed
     logging.info("one loader worker gives %.0f images/s here", images_per_s)
     free_mib = _probe_disk(folder, need_mib, problems)
+    if options.run.compile and (problem := why_no_compiler(task.device)):
+        problems.append(f"{problem}, or leave out run.compile=true")
     return Findings(
         node=socket.gethostname(),
         rank=processes.rank(),

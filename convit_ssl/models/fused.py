@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -18,6 +20,9 @@ DTYPES = (torch.float16, torch.bfloat16)
 LARGEST_SIDE = 32
 # From here on tensor cores know bfloat16.
 LEAST_CAPABILITY = (8, 0)
+# This environment variable at 0 leaves the kernels out.
+SWITCH = "CONVIT_SSL_KERNELS"
+FAILED = "Triton cannot build for this GPU"
 
 
 def applies(device: torch.device, dtype: torch.dtype, grid: tuple[int, int]) -> bool:
@@ -49,11 +54,41 @@ _has_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 @functools.cache
 def _look_for_kernels(kind: str, index: int | None) -> bool:
-    if kind != "cuda" or not torch.cuda.is_available() or torch.version.hip is not None:
-        return False  # on AMD's nothing has been tried
-    if importlib.util.find_spec("triton") is None:
+    if kind != "cuda" or not torch.cuda.is_available():
         return False
-    return torch.cuda.get_device_capability(index) >= LEAST_CAPABILITY
+    left_out = why_left_out(index)
+    if left_out.startswith(FAILED):
+        warnings.warn(f"GPSA in half precision runs slower than it could: {left_out}", stacklevel=2)
+    return not left_out
+
+
+def why_left_out(index: int | None) -> str:
+    """Why half precision on a GPU does without the kernels; "" where it has them.
+
+    Args:
+        index: of the GPU; None for the current one.
+    """
+    if os.environ.get(SWITCH) == "0":
+        return f"{SWITCH}=0"
+    if torch.version.hip is not None:
+        return "nothing has been tried on AMD's GPUs"
+    capability = torch.cuda.get_device_capability(index)
+    if capability < LEAST_CAPABILITY:
+        return f"compute capability {capability[0]}.{capability[1]}, and bfloat16 begins at 8.0"
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed"
+    try:
+        from convit_ssl.models import kernels
+
+        kernels.reach_gpu(torch.cuda.current_device() if index is None else index)
+    except Exception as error:  # of any kind: what fails are other people's programs
+        words = (str(error).splitlines() or [""])[0]
+        return (
+            f"{FAILED} ({type(error).__name__}: {words}). It needs a C compiler, Python's headers "
+            f"(python3-dev) and a folder that it may write, TRITON_CACHE_DIR; {SWITCH}=0 does "
+            "without it and without this warning"
+        )
+    return ""
 
 
 def add_separable(content: Tensor, value: Tensor, row: Tensor, column: Tensor) -> Tensor:

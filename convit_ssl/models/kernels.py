@@ -185,12 +185,20 @@ def stages(rows: int, columns: int, memory: int) -> int:
     return max([1, *(n for n in range(1, most + 1) if (2 * n + 0.5) * tile <= memory)])
 
 
+def reach_gpu(index: int) -> dict[str, Any]:
+    """What Triton's driver says of a GPU; built by a C compiler where that was never done.
+
+    Raises:
+        Exception: of whatever kind, where Triton cannot be used here.
+    """
+    return dict(driver.active.utils.get_device_properties(index))
+
+
 @functools.cache
 def _memory(device: torch.device) -> int:
     if device.type == "cpu":  # the interpreter
         return 0
-    properties: dict[str, Any] = driver.active.utils.get_device_properties(device.index)
-    return int(properties["max_shared_mem"])
+    return int(reach_gpu(device.index)["max_shared_mem"])
 
 
 def warps(height: int, width: int) -> int:

@@ -186,3 +186,27 @@ def test_the_real_command_says_it_in_one_message_and_imports_nothing_heavy(tmp_p
     ]
     assert done.stdout.splitlines() == ["loaded []"]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("train", "config=convit_dino", *SMALL, "run.compile=true", "run.root=runs"),
+        ("bench", "model", "--sizes", "nano", "--sides", "32", "--compile"),
+    ],
+)
+def test_no_compiler_on_the_machine(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [Path(sys.executable).with_name("convit-ssl"), *arguments],
+        capture_output=True, text=True, cwd=tmp_path, timeout=300,
+        env={
+            **{name: value for name, value in os.environ.items() if name not in ("CC", "CXX")},
+            "PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
+        },
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "torch.compile does not work here" in done.stderr
+    assert "No working C++ compiler found" in done.stderr
+    assert "g++" in done.stderr and "compile" in done.stderr.splitlines()[-1]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 
 
-def run(script: str, *arguments: str) -> Any:
+def run(script: str, *arguments: str, **environment: str) -> Any:
     """What a script beside this file prints last."""
     if not HAS_TRITON:
         pytest.skip("Triton is not installed; `make test` installs it on Linux")
@@ -29,7 +30,7 @@ def run(script: str, *arguments: str) -> Any:
     done = subprocess.run(
         [sys.executable, str(here.with_name(script)), *arguments],
         capture_output=True, text=True, timeout=500,
-        env={**os.environ, "PYTHONPATH": str(here.parents[3])},
+        env={**os.environ, "PYTHONPATH": str(here.parents[3]), **environment},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
@@ -113,9 +114,26 @@ def test_which_machines_have_them(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if triton else None)
+    monkeypatch.setattr("convit_ssl.models.kernels", Mock(), raising=False)
     fused._look_for_kernels.cache_clear()
     assert fused._has_kernels(kind, 0) == found
     fused._look_for_kernels.cache_clear()
+
+
+def test_they_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CONVIT_SSL_KERNELS", "0")
+    assert fused.why_left_out(0) == "CONVIT_SSL_KERNELS=0"
+
+
+@pytest.mark.slow
+def test_without_a_c_compiler_they_are_left_out_with_one_warning(tmp_path: Path) -> None:
+    """As in PyTorch's own runtime images. Triton is asked; only the GPU is pretended."""
+    nothing = {"PATH": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path / "cache")}
+    warned, found = run("kernel_tools.py", TRITON_LIBCUDA_PATH=str(tmp_path), **nothing)
+    assert found == [False, False]
+    assert len(warned) == 1
+    assert "RuntimeError: Failed to find C compiler" in warned[0]
+    assert "CONVIT_SSL_KERNELS=0" in warned[0]
 
 
 def test_amd_has_not_been_tried(monkeypatch: pytest.MonkeyPatch) -> None:
