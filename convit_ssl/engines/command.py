@@ -9,6 +9,7 @@ from pathlib import Path
 
 from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.early_signals import signals_outside_training
+from convit_ssl.engines.output import lasting_output
 
 
 def run_experiment(arguments: Sequence[str], started: float | None = None) -> int:
@@ -22,7 +23,7 @@ def run_experiment(arguments: Sequence[str], started: float | None = None) -> in
         UserError: what the user can mend; for options, before PyTorch is imported.
     """
     started = started or time.time()
-    with signals_outside_training():
+    with signals_outside_training(), lasting_output():
         composed = compose_experiment(arguments)
         if not composed.is_ours:
             from convit_ssl.engines.vissl_run import run_vissl

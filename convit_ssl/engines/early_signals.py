@@ -12,9 +12,17 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT)
+STOP_SIGNALS = (
+    signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP
+)  # fmt: skip
 
 _came: list[int] = []
+
+
+def heard_signals() -> tuple[signal.Signals, ...]:
+    """The stop signals, without SIGHUP where nohup has it ignored: a terminal may close then."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return tuple(number for number in STOP_SIGNALS if not (ignored and number == signal.SIGHUP))
 
 
 def signal_that_came() -> int:
@@ -56,7 +64,7 @@ def signals_outside_training(words: bool = True) -> Iterator[None]:
         yield
         return
     _came.clear()
-    previous = {number: signal.signal(number, leave) for number in STOP_SIGNALS}
+    previous = {number: signal.signal(number, leave) for number in heard_signals()}
     try:
         yield
     finally:

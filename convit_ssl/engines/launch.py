@@ -21,8 +21,13 @@ import torch
 
 from convit_ssl.engines.checkpoint import find_checkpoint
 from convit_ssl.engines.config import Composed
-from convit_ssl.engines.early_signals import STOP_SIGNALS, signals_outside_training, stopped_outside
+from convit_ssl.engines.early_signals import (
+    heard_signals,
+    signals_outside_training,
+    stopped_outside,
+)
 from convit_ssl.engines.lock import lock_run
+from convit_ssl.engines.output import lasting_output
 from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.resume import RESULT, check_same_run, finished
@@ -31,7 +36,6 @@ from convit_ssl.errors import TemporaryError, UserError
 
 # After one process failed, the others get so long to say why themselves, and to leave.
 LAST_WORDS = 5.0  # seconds
-STOP_CODES = {128 + int(number) for number in STOP_SIGNALS}
 
 
 def launch(composed: Composed, arguments: Sequence[str], started: float) -> int:
@@ -192,7 +196,7 @@ def _pass_signals_on() -> Iterator[_Relay]:
     if threading.current_thread() is not threading.main_thread():
         yield relay
         return
-    previous = {number: signal.signal(number, relay.receive) for number in STOP_SIGNALS}
+    previous = {number: signal.signal(number, relay.receive) for number in heard_signals()}
     try:
         yield relay
     finally:
@@ -271,7 +275,7 @@ def _first_failure(
 
 def _process(rank: int, plan: Plan, started: float, meeting: str) -> None:
     try:
-        with signals_outside_training(words=False):
+        with signals_outside_training(words=False), lasting_output():
             Path(meeting, f"listens_{rank}").touch()
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
             from convit_ssl.engines.train import train

@@ -1,8 +1,8 @@
 """Being asked to stop: every process notes it, all leave together after one checkpoint.
 
 SLURM warns of a time-out or a preemption by a signal, torchrun and `kill` send SIGTERM, a person
-presses Ctrl-C. A signal reaches some processes and not others, and each at another step, so the
-processes agree: a reduction of three numbers, about once a second.
+presses Ctrl-C or closes the terminal. A signal reaches some processes and not others, and each at
+another step, so the processes agree: a reduction of three numbers, about once a second.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from convit_ssl.engines.early_signals import STOP_SIGNALS, signal_that_came
+from convit_ssl.engines.early_signals import heard_signals, signal_that_came
 from convit_ssl.errors import TemporaryError
 
 AGREE_EVERY = 1.0  # seconds
@@ -79,7 +79,7 @@ class SignalBox:
         """Catch the stop signals, once. Only a main thread may; elsewhere nothing is caught."""
         if self._previous or threading.current_thread() is not threading.main_thread():
             return
-        for number in STOP_SIGNALS:
+        for number in heard_signals():
             self._previous[number] = signal.signal(number, self._receive)
         if earlier := signal_that_came():
             self._receive(earlier, None)

@@ -6,26 +6,30 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 
 
 @contextlib.contextmanager
 def terminated_as_exit() -> Iterator[None]:
-    """SIGTERM ends Python at once; as an exception it lets the runs be stopped first."""
+    """SIGTERM and SIGHUP end Python at once; as an exception they let runs be stopped first."""
 
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
 
-    try:
-        before = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not the main thread, whose signals are its own
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup has SIGHUP
+            signal.signal(number, leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def stop(processes: Sequence[subprocess.Popen[bytes]], patience: float = 30.0) -> None:

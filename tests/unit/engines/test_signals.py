@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from convit_ssl.engines.early_signals import signals_outside_training
+from convit_ssl.engines.early_signals import STOP_SIGNALS, signals_outside_training
 from convit_ssl.engines.heartbeat import (
     IMAGES,
     LEARNING,
@@ -24,7 +24,7 @@ from convit_ssl.engines.heartbeat import (
     read_beats,
 )
 from convit_ssl.engines.lock import lock_run
-from convit_ssl.engines.signals import STOP_SIGNALS, Agreement, SignalBox, Stopped
+from convit_ssl.engines.signals import Agreement, SignalBox, Stopped
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 
@@ -46,6 +46,8 @@ def test_a_signal_whose_exception_was_lost_still_stops_the_run() -> None:
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_waits_in_the_box(number: signal.Signals) -> None:
+    if number == signal.SIGHUP:
+        signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
     before = signal.getsignal(number)
     box = SignalBox()
     box.install()
@@ -58,6 +60,18 @@ def test_a_signal_waits_in_the_box(number: signal.Signals) -> None:
         box.restore()
     assert signal.getsignal(number) == before
     assert Stopped(number, 5).exit_code == 128 + number
+
+
+def test_nohup_is_respected() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    box = SignalBox()
+    try:
+        box.install()
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert box.signum == 0
+    finally:
+        box.restore()
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_ctrl_c_again_ends_at_once_but_its_echo_does_not() -> None:

@@ -367,13 +367,15 @@ def test_table_of_an_unfinished_study(tmp_path: Path) -> None:
     )
 
 
-def test_terminate_of_the_study_reaches_the_runs(tmp_path: Path) -> None:
-    """A study that is told to end passes it on, and leaves no run behind."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_terminate_of_the_study_reaches_the_runs(number: signal.Signals, tmp_path: Path) -> None:
+    """Told to end, or without its terminal, a study passes it on and leaves no run behind."""
     pid_file = tmp_path / "pid"
     child = "import os,sys,time; open(sys.argv[1],'w').write(str(os.getpid())); time.sleep(60)"
     main = (
-        "import sys\n"
+        "import signal, sys\n"
         "from pathlib import Path\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests may run under nohup
         "from convit_ssl.evaluation.study import Settings, sample_efficiency\n"
         "from convit_ssl.evaluation.study_runner import run_study\n"
         "study = sample_efficiency(['deit_nano'], Settings('digits'), [1.0], [0])\n"
@@ -384,8 +386,8 @@ def test_terminate_of_the_study_reaches_the_runs(tmp_path: Path) -> None:
     deadline = time.monotonic() + 60
     while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    process.wait(40)
+    process.send_signal(number)
+    assert process.wait(40) == 128 + number
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
 
