@@ -13,7 +13,7 @@ from convit_ssl.adapters.dataset import Numbered, VisslImages
 from convit_ssl.data import FaultLog, ImageFiles, evaluation_transform, open_dataset
 from convit_ssl.data.augment import AugmentConfig, build_augmentation
 from convit_ssl.data.augment_fast import Normalize
-from convit_ssl.data.loader_workers import shield_worker
+from convit_ssl.data.loader_workers import PREFETCHED, shared_mib, shield_worker
 from convit_ssl.evaluation.splits import hold_out
 
 PUBLISHED_SIDE = 224
@@ -90,15 +90,14 @@ class TaskInputs:
             self.sampler = sampler
         else:
             sampler = range(rank, len(dataset), world)  # type: ignore[arg-type]
-        batch, workers = derived.batch_per_process, derived.workers
-        if not training:
-            batch = max(batch, testing_batch(self.options.crops.global_size))
+        workers = derived.workers
         return EpochLoader(
             dataset,
-            batch_size=batch,
+            batch_size=self.batch_size(split),
             sampler=sampler,
             drop_last=training,
             num_workers=workers,
+            prefetch_factor=PREFETCHED if workers else None,
             collate_fn=fast_collate,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
@@ -106,6 +105,19 @@ class TaskInputs:
             worker_init_fn=shield_worker,
             # A generator of its own: the model's random state must not depend on loaders.
             generator=torch.Generator().manual_seed(0),
+        )
+
+    def batch_size(self, split: str) -> int:
+        """Images that this process takes at a time."""
+        own = int(self.options.derived.batch_per_process)
+        if split == "TRAIN":
+            return own
+        return max(own, testing_batch(self.options.crops.global_size))
+
+    def shared_mib(self) -> float:
+        """Shared memory that the batches of one loader worker may take while they wait."""
+        return max(
+            shared_mib(data, self.batch_size(split)) for split, data in self.datasets.items()
         )
 
     def set_position(self, epoch: int, start_step: int) -> None:

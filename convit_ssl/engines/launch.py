@@ -31,7 +31,7 @@ from convit_ssl.engines.output import lasting_output
 from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.resume import RESULT, check_same_run, finished
-from convit_ssl.engines.signals import RunFailure
+from convit_ssl.engines.signals import LOST_ANOTHER, RunFailure
 from convit_ssl.errors import TemporaryError, UserError
 
 # After one process failed, the others get so long to say why themselves, and to leave.
@@ -265,8 +265,10 @@ def _first_failure(
                 f"rank {rank} (process {process.pid}) was ended by {name}{memory}. The same "
                 "command goes on from the last checkpoint"
             )
-    for path in sorted(meeting.glob("failure_*")):
-        return RunFailure(path.read_text())
+    failures = [path.read_text() for path in sorted(meeting.glob("failure_*"))]
+    # Who lost another process only saw it go; that one may have said why.
+    if failures:
+        return RunFailure(min(failures, key=lambda words: LOST_ANOTHER in words))
     code = getattr(error, "exit_code", None)
     if code is not None:
         return RunFailure(f"{error}. The same command goes on from the last checkpoint")

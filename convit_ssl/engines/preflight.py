@@ -11,6 +11,7 @@ import datetime
 import hashlib
 import json
 import logging
+import math
 import os
 import socket
 import time
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch.distributed as dist
 
+from convit_ssl.data.loader_workers import SHARED_MEMORY, free_shared_mib, workers_that_fit
 from convit_ssl.data.samples import UnreadableImageError, read_file
 from convit_ssl.data.storage import is_url
 from convit_ssl.engines.checkpoint import sorted_checkpoints
@@ -158,6 +160,8 @@ def look_around(task: Any, options: Any, folder: Path, need_mib: float, commit: 
     problems: list[str] = []
     before = random_state()
     images_per_s = _probe_images(task, problems)
+    if images_per_s and options.derived.workers:
+        _probe_shared_memory(task.inputs.shared_mib(), options.derived, problems)
     set_random_state(before)  # augmentation may have drawn, as often as time allowed
     logging.info("one loader worker gives %.0f images/s here", images_per_s)
     free_mib = _probe_disk(folder, need_mib, problems)
@@ -249,6 +253,20 @@ def _probe_images(task: Any, problems: list[str]) -> float:
         problems.append(f"{unreadable[0]}; {advice}")
     seconds = max(time.perf_counter() - began, 1e-9)
     return read / seconds
+
+
+def _probe_shared_memory(each: float, derived: Any, problems: list[str]) -> None:
+    """Whether the batches of this node's loader workers have room, `each` MiB for one."""
+    each *= derived.processes
+    free = free_shared_mib()
+    if workers_that_fit(derived.workers, each) < derived.workers:
+        need = derived.workers * each
+        problems.append(
+            f"{derived.processes} x {derived.workers} loader workers may keep {need:,.0f} MiB of "
+            f"batches in {SHARED_MEMORY}, where {free:,.0f} MiB are free; start the container "
+            f"with --shm-size={math.ceil(need / 1024) + 1}g or --ipc=host, or give "
+            f"data.workers={workers_that_fit(derived.workers, each)}"
+        )
 
 
 def _probe_disk(folder: Path, need_mib: float, problems: list[str]) -> float:

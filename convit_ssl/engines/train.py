@@ -20,7 +20,7 @@ import torch.distributed as dist
 from omegaconf import OmegaConf
 
 from convit_ssl import __version__, adapters
-from convit_ssl.data.loader_workers import end_workers
+from convit_ssl.data.loader_workers import SHARED_MEMORY, end_workers
 from convit_ssl.engines.checkpoint import Found, find_checkpoint, read_state, remove_leftovers
 from convit_ssl.engines.console import Screen, run_facts
 from convit_ssl.engines.heartbeat import Heartbeat, HeartbeatHook
@@ -32,7 +32,7 @@ from convit_ssl.engines.record import Recorder
 from convit_ssl.engines.rendezvous import join
 from convit_ssl.engines.resume import RESULT, check_same_run, steps_taken
 from convit_ssl.engines.saving import CheckpointHook
-from convit_ssl.engines.signals import RunFailure, SignalBox, Stopped
+from convit_ssl.engines.signals import LOST_ANOTHER, RunFailure, SignalBox, Stopped
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
@@ -40,6 +40,7 @@ from convit_ssl.evaluation.results import commit, hardware, now, versions
 from convit_ssl.models.cnn import count_cnn_parameters
 
 CHECKPOINTS = "checkpoints"
+LOST_WORKER = ("DataLoader worker (pid", "unable to allocate shared memory")
 LOST_PEER = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Broken pipe")
 
 
@@ -85,13 +86,22 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
             screen.line(f"{stop}; the same command goes on from there", style="yellow")
         return stop.exit_code
     except RuntimeError as error:
+        if any(sign in str(error) for sign in LOST_WORKER):
+            box.stopping = True
+            logging.exception("a loader worker was lost")
+            raise RunFailure(
+                f"rank {rank} on {heartbeat.beat.host} lost a loader worker at step "
+                f"{heartbeat.beat.step} ({_cause(error)}): its memory ran out, or {SHARED_MEMORY} "
+                "is full. Give fewer data.workers, or more memory. The same command goes on from "
+                "the last checkpoint"
+            ) from None
         if world == 1 or not any(sign in str(error) for sign in LOST_PEER):
             raise
         # srun ends the others when one fails: a SIGTERM that must not become our exit code.
         box.stopping = True
         logging.exception("another process was lost")
         raise RunFailure(
-            f"rank {rank} on {heartbeat.beat.host} lost another process at step "
+            f"rank {rank} on {heartbeat.beat.host} {LOST_ANOTHER} at step "
             f"{heartbeat.beat.step} ({str(error).splitlines()[0][:160]}): {heartbeat.describe()}. "
             "The same command goes on from the last checkpoint"
         ) from None
@@ -100,6 +110,12 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
         box.restore()
         dist.destroy_process_group()
     return 0
+
+
+def _cause(error: RuntimeError) -> str:
+    """The line that says it: the first, or the last one of a traceback from another process."""
+    lines = str(error).strip().splitlines() or [""]
+    return (lines[-1] if lines[0].startswith("Caught ") else lines[0])[:160]
 
 
 def _train(

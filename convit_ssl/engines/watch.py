@@ -16,7 +16,12 @@ from torch.utils.data import DataLoader, Subset
 
 from convit_ssl.analysis.training import training_summary
 from convit_ssl.data import FaultLog, ImageFiles, evaluation_transform, open_dataset
-from convit_ssl.data.loader_workers import end_workers, shield_worker
+from convit_ssl.data.loader_workers import (
+    end_workers,
+    shared_mib,
+    shield_worker,
+    workers_that_fit,
+)
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.feature_set import FeatureSet
@@ -228,6 +233,9 @@ class Watch:
         """
         small = self.options.crops.global_size < SMALLEST_FOR_WORKERS
         workers = 0 if small or self.workers_hung else self.options.derived.workers
+        if workers and len(images):
+            each = self.options.derived.processes * shared_mib(images, LONGEST_BATCH)
+            workers = workers_that_fit(workers, each)
         # The other processes wait in a collective meanwhile, so half of their patience at most.
         patience = min(WORKER_PATIENCE, 30.0 * float(self.options.run.timeout_minutes))
         loader: DataLoader[Any] = DataLoader(

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from convit_ssl import __version__
+from convit_ssl.data.loader_workers import shared_mib, workers_that_fit
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import fingerprint, processes
 from convit_ssl.evaluation.feature_set import FeatureSet, load_features
@@ -176,10 +177,18 @@ def _loader(
     loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_sampler=batches,
-        num_workers=min(workers, len(batches)),
+        num_workers=_fitting(dataset, batches, min(workers, len(batches))),
         pin_memory=device.type == "cuda",
     )
     return zip(batches, loader, strict=True)
+
+
+def _fitting(dataset: Any, batches: list[list[int]], workers: int) -> int:
+    """The workers, or as many as shared memory has room for."""
+    if workers == 0:
+        return 0
+    each = processes.world_size() * shared_mib(dataset, len(batches[0]))
+    return workers_that_fit(workers, each)
 
 
 def _fill(

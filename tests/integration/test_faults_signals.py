@@ -112,6 +112,27 @@ def test_a_killed_process_is_named_and_the_rest_leaves(tmp_path: Path) -> None:
     assert "Traceback" not in run.text()
 
 
+def loader_workers_of(process: int) -> list[int]:
+    """Children of a training process that were forked from it."""
+    own = Path(f"/proc/{process}/cmdline").read_bytes()
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    return [int(c) for c in children if Path(f"/proc/{c}/cmdline").read_bytes() == own]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_killed_loader_worker_is_named(processes: int, tmp_path: Path) -> None:
+    """As the kernel kills it when memory runs out."""
+    last = processes - 1
+    run = Run(tmp_path, "optim.epochs=60", f"run.processes={processes}").start()
+    run.until(lambda: run.reached(12)() and run.alive(last))
+    os.kill(loader_workers_of(run.beat(last)["pid"])[0], signal.SIGKILL)
+    assert run.wait(PATIENCE) == 75, run.text()
+    assert f"rank {last} on {os.uname().nodename} lost a loader worker at step" in run.text()
+    assert "Traceback" not in run.text()
+    assert run.saved()
+
+
 @pytest.mark.slow
 def test_a_process_that_stands_still_is_named(tmp_path: Path) -> None:
     run = Run(tmp_path, *LONG, "run.processes=2", "run.timeout_minutes=0.4").start()

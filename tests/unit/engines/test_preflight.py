@@ -6,10 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
+from convit_ssl.data import loader_workers
+from convit_ssl.engines import preflight
 from convit_ssl.engines.preflight import (
     Findings,
     _probe_disk,
     _probe_images,
+    _probe_shared_memory,
     code_digest,
     config_digest,
     judge,
@@ -43,6 +48,21 @@ def test_room_is_asked_for_in_the_nearest_folder_that_exists(tmp_path: Path) -> 
     assert problems == []
     _probe_disk(tmp_path, 1e9, problems)
     assert "which need 1,000,000,000 MiB; make room" in problems[0]
+
+
+def test_containers_have_little_shared_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader_workers, "free_shared_mib", lambda: 64.0)
+    monkeypatch.setattr(preflight, "free_shared_mib", lambda: 64.0)
+    problems: list[str] = []
+    _probe_shared_memory(3.9, SimpleNamespace(processes=2, workers=8), problems)
+    assert problems == []
+    _probe_shared_memory(67.0, SimpleNamespace(processes=2, workers=8), problems)
+    assert problems == [
+        "2 x 8 loader workers may keep 1,072 MiB of batches in /dev/shm, where 64 MiB are free; "
+        "start the container with --shm-size=3g or --ipc=host, or give data.workers=0"
+    ]
+    _probe_shared_memory(10.0, SimpleNamespace(processes=2, workers=8), problems)
+    assert problems[-1].endswith("or give data.workers=3")
 
 
 def test_digests_see_what_matters() -> None:
