@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convit_ssl.analysis.attention import ImageAttention, LayerAttention
+from convit_ssl.data.names import as_label
 from convit_ssl.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def attention_figure(
             bar.ax.tick_params(labelsize=6, length=2)
     heads = "mean of the heads" if head is None else f"head {head}"
     figure.suptitle(
-        f"{maps.image.name}: {heads}, query at row {place[0]}, column {place[1]} "
+        f"{as_label(maps.image.name)}: {heads}, query at row {place[0]}, column {place[1]} "
         f"of {rows} x {columns} patches",
         fontsize=9,
         x=layout.left / layout.width,

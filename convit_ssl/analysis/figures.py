@@ -6,6 +6,7 @@ import math
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from convit_ssl.analysis.locality import PositionalAttention
 from convit_ssl.analysis.metrics import HeadSeries, downsample
 from convit_ssl.analysis.serialise import CURVES
 from convit_ssl.analysis.summary import RunSummary
+from convit_ssl.data.names import as_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +60,11 @@ def save_figure(figure: Figure, path: Path, dpi: int = 150) -> Path:
     os.close(handle)
     try:
         # Text stays text in vector files, so that it can be searched and edited.
-        with matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
+        with (
+            matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}),
+            warnings.catch_warnings(),
+        ):
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands there
             figure.savefig(temporary, dpi=dpi, facecolor="white")
         umask = os.umask(0)
         os.umask(umask)
@@ -93,7 +99,11 @@ def training_figure(summaries: Sequence[RunSummary]) -> Figure | None:
                 marker = "o" if len(short.epochs) < 3 else None
                 colour = CATEGORICAL[index % len(CATEGORICAL)]
                 axis.plot(
-                    short.epochs, short.values, color=colour, marker=marker, label=summary.run.name
+                    short.epochs,
+                    short.values,
+                    color=colour,
+                    marker=marker,
+                    label=as_label(summary.run.name),
                 )
         axis.set_title(CURVES[key], fontsize=10)
         axis.set_xlabel("epoch")
@@ -184,7 +194,9 @@ def nonlocality_figure(summaries: Sequence[RunSummary]) -> Figure | None:
             colour = CATEGORICAL[index % len(CATEGORICAL)]
             layers = np.arange(len(found.mixed))
             heads = found.mixed.shape[1]
-            axis.plot(layers, found.mixed.mean(axis=1), color=colour, label=summary.run.name)
+            axis.plot(
+                layers, found.mixed.mean(axis=1), color=colour, label=as_label(summary.run.name)
+            )
             axis.scatter(np.repeat(layers, heads), found.mixed, color=colour, s=9, alpha=0.5)
             axis.axhline(found.uniform, color="0.5", ls=":", lw=1)
         axis.set(xlabel="layer", ylabel="non-locality (patches)")
@@ -203,7 +215,7 @@ def nonlocality_figure(summaries: Sequence[RunSummary]) -> Figure | None:
             axis.plot(history.epochs, mean, color=colour, marker=marker, label=str(layer))
         axis.set(xlabel="epoch")
         axis.set_ylim(0, 1.1 * axis.dataLim.ymax)
-        axis.set_title(f"{summary.run.name}, by layer over epochs", fontsize=10)
+        axis.set_title(f"{as_label(summary.run.name)}, by layer over epochs", fontsize=10)
         axis.legend(frameon=False, fontsize=7, ncols=2, title="layer", title_fontsize=7)
         _tidy(axis)
     return figure
@@ -222,7 +234,7 @@ def feature_figure(features: FeatureMap) -> Figure:
             marker = _MARKERS[target // len(CATEGORICAL) % len(_MARKERS)]
             name = features.classes[target] if target < len(features.classes) else str(target)
         x, y = features.points[chosen].T
-        axis.scatter(x, y, s=16, color=colour, marker=marker, label=name)
+        axis.scatter(x, y, s=16, color=colour, marker=marker, label=as_label(name))
     axis.set(xticks=[], yticks=[], title=f"{features.method} of {len(features.points)} images")
     if 1 < len(features.classes) <= 28:
         figure.legend(loc="outside right upper", fontsize=8, frameon=False)
@@ -242,8 +254,9 @@ def confusion_figure(features: FeatureMap) -> Figure | None:
         classified.confusion / np.maximum(count, 1), cmap="viridis", vmin=0, vmax=1
     )
     places = range(len(features.classes))
-    axis.set_xticks(places, [name[:12] for name in features.classes], rotation=90, fontsize=8)
-    axis.set_yticks(places, [name[:12] for name in features.classes], fontsize=8)
+    names = [as_label(name[:12]) for name in features.classes]
+    axis.set_xticks(places, names, rotation=90, fontsize=8)
+    axis.set_yticks(places, names, fontsize=8)
     axis.set(xlabel="taken for", ylabel="class")
     axis.set_title(f"{100 * classified.accuracy:.1f} %: {classified.method}", fontsize=8)
     figure.colorbar(picture, ax=axis, shrink=0.7, label="share of the class")

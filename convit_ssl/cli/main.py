@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import convit_ssl.adapters  # noqa: F401 installs what VISSL and torchvision need
 from convit_ssl import __version__
 from convit_ssl.cli.values import check_outputs
+from convit_ssl.engines.output import spell_out
 from convit_ssl.errors import UserError
 
 # Each command is a module of this package with SUMMARY, EXAMPLE, add_arguments(parser)
@@ -54,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Run one command; a UserError becomes its message and exit code."""
+    spell_out(sys.stdout)
     arguments = list(arguments)
     debug = "--debug" in arguments
     command = importlib.import_module(f"convit_ssl.cli.{name}_command")

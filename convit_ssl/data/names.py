@@ -13,6 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 
+def as_label(name: str) -> str:
+    """A name as a figure can show it.
+
+    Bytes of a file name that are no UTF-8 become a replacement sign, and dollars stay dollars:
+    for matplotlib two of them would enclose mathematics.
+    """
+    shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return shown.replace("$", r"\$")
+
+
 class NameTable(Sequence[str]):
     """Read-only strings; equal to any sequence of the same strings.
 

@@ -36,6 +36,8 @@ from convit_ssl.errors import TemporaryError, UserError
 
 # After one process failed, the others get so long to say why themselves, and to leave.
 LAST_WORDS = 5.0  # seconds
+# Messages name files, and those have any bytes in their names.
+TEXT: Any = {"encoding": "utf-8", "errors": "surrogateescape"}
 
 
 def launch(composed: Composed, arguments: Sequence[str], started: float) -> int:
@@ -255,7 +257,7 @@ def _first_failure(
     What this launcher killed, because it did not leave, is not the reason: only `ended` counts.
     """
     for path in sorted(meeting.glob("message_*")):
-        return UserError(path.read_text())
+        return UserError(path.read_text(**TEXT))
     for rank, process in enumerate(context.processes):
         code = ended[rank]
         if code is not None and code < 0 and -code not in (signal.SIGTERM, signal.SIGINT):
@@ -265,7 +267,7 @@ def _first_failure(
                 f"rank {rank} (process {process.pid}) was ended by {name}{memory}. The same "
                 "command goes on from the last checkpoint"
             )
-    failures = [path.read_text() for path in sorted(meeting.glob("failure_*"))]
+    failures = [path.read_text(**TEXT) for path in sorted(meeting.glob("failure_*"))]
     # Who lost another process only saw it go; that one may have said why.
     if failures:
         return RunFailure(min(failures, key=lambda words: LOST_ANOTHER in words))
@@ -286,5 +288,5 @@ def _process(rank: int, plan: Plan, started: float, meeting: str) -> None:
             Path(meeting, f"code_{rank}").write_text(str(code))
     except UserError as error:
         kind = "failure" if isinstance(error, TemporaryError) else "message"
-        Path(meeting, f"{kind}_{rank}").write_text(str(error))
+        Path(meeting, f"{kind}_{rank}").write_text(str(error), **TEXT)
         raise

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
+
+
+def spell_out(stream: object) -> None:
+    r"""Let a stream write letters that it does not have as ``\xe9``, instead of failing."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 
 class Lasting:
@@ -21,6 +28,7 @@ class Lasting:
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream or open(os.devnull, "w")  # noqa: SIM115
+        spell_out(self._stream)
         self._fails = self._told = False
 
     def write(self, text: str) -> int:

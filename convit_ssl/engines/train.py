@@ -315,7 +315,7 @@ def write_config(plan: Plan) -> None:
     reasons = [f"# {name} = {c.value}: {c.reason}" for name, c in plan.choices.items()]
     make_folder(folder)
     with _writing_in(folder):
-        (folder / "config.yaml").write_text("\n".join([*reasons, text]))
+        (folder / "config.yaml").write_text("\n".join([*reasons, text]), encoding="utf-8")
 
 
 def make_folder(folder: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from convit_ssl.data.names import as_label
 
 
 def draw_confusion(
@@ -24,6 +27,7 @@ def draw_confusion(
     from matplotlib.figure import Figure
 
     count = len(classes)
+    classes = [as_label(name) for name in classes]
     totals = np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     share = confusion / totals
     side = min(12.0, 3.4 + 0.42 * count) if count <= 60 else 9.0
@@ -33,7 +37,7 @@ def draw_confusion(
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
     axes.set(xlabel="predicted class", ylabel="true class")
     if title:
-        axes.set_title(title, loc="left")
+        axes.set_title(as_label(title), loc="left")
     if count <= 60:
         upright = max(len(str(name)) for name in classes) <= 2
         axes.set_xticks(range(count), classes, rotation=0 if upright else 45, ha="right")
@@ -55,5 +59,7 @@ def save_figure(figure: Any, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.stem}.partial{path.suffix or '.png'}")
-    figure.savefig(partial, dpi=150)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands there
+        figure.savefig(partial, dpi=150)
     os.replace(partial, path)

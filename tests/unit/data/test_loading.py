@@ -20,7 +20,7 @@ from convit_ssl.data.augment import AugmentConfig, CropConfig, build_augmentatio
 from convit_ssl.data.augment_fast import Normalize
 from convit_ssl.data.cache import PixelCache, make_cache
 from convit_ssl.data.collate import fast_collate
-from convit_ssl.data.names import NameTable
+from convit_ssl.data.names import NameTable, as_label
 from convit_ssl.data.parameters import draw_crops
 from convit_ssl.data.randomness import RepeatedIndex, sample_seed
 from convit_ssl.data.samplers import EpochSampler
@@ -320,6 +320,11 @@ def test_a_name_table_is_a_list_of_strings(names: list[str]) -> None:
 def test_undecodable_file_names_survive() -> None:
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
     assert NameTable([name])[0] == name
+    assert as_label(name) == "caf\ufffd.png"
+
+
+def test_dollars_enclose_no_mathematics_in_a_figure() -> None:
+    assert as_label("größe $1$") == r"größe \$1\$"
 
 
 def test_augmentations_keep_small_images_and_evaluation_does_not(folder: Path) -> None:
