@@ -102,5 +102,8 @@ def _step(text: str) -> None:
 def _call(name: str, *arguments: str) -> None:
     from convit_ssl.cli.main import run_command
 
-    if run_command(name, arguments) != 0:
+    code = run_command(name, arguments)
+    if code > 128:  # stopped by a signal, and has said so
+        raise SystemExit(code)
+    if code:
         raise UserError(f"`convit-ssl {name} {' '.join(arguments)}` failed; see the message above")

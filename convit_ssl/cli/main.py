@@ -6,6 +6,7 @@ import argparse
 import importlib
 import os
 import select
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -54,7 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
-    """Run one command; a UserError becomes its message and exit code."""
+    """Run one command; a UserError and Ctrl-C become one message and an exit code."""
     spell_out(sys.stdout)
     arguments = list(arguments)
     debug = "--debug" in arguments
@@ -76,6 +77,11 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
             raise
         print(f"convit-ssl {name}: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        print(f"convit-ssl {name}: stopped by Ctrl-C", file=sys.stderr)
+        return 128 + signal.SIGINT
     except OSError as error:
         # Of a place that cannot be read or written; without a name it is no such thing.
         if debug or error.filename is None:

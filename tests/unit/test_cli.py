@@ -13,7 +13,9 @@ import pytest
 
 import convit_ssl.cli
 from convit_ssl import __version__
+from convit_ssl.cli import demo_command
 from convit_ssl.cli.main import COMMANDS, build_parser, main, run_command
+from convit_ssl.errors import UserError
 
 
 def test_every_command_has_a_module_and_every_module_a_command() -> None:
@@ -122,3 +124,26 @@ def test_a_place_that_fails_later_is_one_message(
     listed.mkdir()
     assert run_command("subset", words) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+def stopped(*_: object) -> int:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("convit_ssl.cli.audit_command.run", stopped)
+    assert run_command("audit", ["x.torch"]) == 130
+    assert capsys.readouterr().err == "convit-ssl audit: stopped by Ctrl-C\n"
+    with pytest.raises(KeyboardInterrupt):
+        run_command("audit", ["x.torch", "--debug"])
+
+
+@pytest.mark.parametrize(("code", "raised"), [(130, SystemExit), (2, UserError)])
+def test_the_demo_ends_as_the_command_that_it_calls(
+    code: int, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convit_ssl.cli.main.run_command", lambda name, arguments: code)
+    with pytest.raises(raised):
+        demo_command._call("train")
