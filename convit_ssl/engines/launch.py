@@ -27,11 +27,12 @@ from convit_ssl.engines.early_signals import (
     stopped_outside,
 )
 from convit_ssl.engines.lock import lock_run
+from convit_ssl.engines.lost import LOST_ANOTHER
 from convit_ssl.engines.output import lasting_output
 from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.resume import RESULT, check_same_run, finished
-from convit_ssl.engines.signals import LOST_ANOTHER, RunFailure
+from convit_ssl.engines.signals import RunFailure
 from convit_ssl.errors import TemporaryError, UserError
 
 # After one process failed, the others get so long to say why themselves, and to leave.

@@ -27,8 +27,6 @@ AGREE_EVERY = 1.0  # seconds
 MOST_STEPS = 20  # between two agreements, however short they are
 # A terminal sends Ctrl-C to all processes, and the launcher passes it on: one request, not two.
 SAME_REQUEST = 1.0  # seconds
-# Words of a process that saw another one go, and does not know why.
-LOST_ANOTHER = "lost another process"
 
 
 class Stopped(Exception):

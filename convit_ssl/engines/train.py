@@ -20,19 +20,20 @@ import torch.distributed as dist
 from omegaconf import OmegaConf
 
 from convit_ssl import __version__, adapters
-from convit_ssl.data.loader_workers import SHARED_MEMORY, end_workers
+from convit_ssl.data.loader_workers import end_workers
 from convit_ssl.engines.checkpoint import Found, find_checkpoint, read_state, remove_leftovers
 from convit_ssl.engines.console import Screen, run_facts
 from convit_ssl.engines.heartbeat import Heartbeat, HeartbeatHook
 from convit_ssl.engines.hooks import TrainingHook
 from convit_ssl.engines.lock import LOCK, lock_run
+from convit_ssl.engines.lost import describe_loss
 from convit_ssl.engines.plan import Plan
 from convit_ssl.engines.preflight import PreflightHook
 from convit_ssl.engines.record import Recorder
 from convit_ssl.engines.rendezvous import join
 from convit_ssl.engines.resume import RESULT, check_same_run, steps_taken
 from convit_ssl.engines.saving import CheckpointHook
-from convit_ssl.engines.signals import LOST_ANOTHER, RunFailure, SignalBox, Stopped
+from convit_ssl.engines.signals import RunFailure, SignalBox, Stopped
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
@@ -40,8 +41,6 @@ from convit_ssl.evaluation.results import commit, hardware, now, versions
 from convit_ssl.models.cnn import count_cnn_parameters
 
 CHECKPOINTS = "checkpoints"
-LOST_WORKER = ("DataLoader worker (pid", "unable to allocate shared memory")
-LOST_PEER = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Broken pipe")
 
 
 def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) -> int:
@@ -59,7 +58,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
 
     Raises:
         UserError: what the user can mend.
-        RunFailure: another process was lost; the same command goes on.
+        RunFailure: another process or a loader worker was lost; the same command goes on.
     """
     folder = Path(plan.options["run"]["dir"])
     _environment(plan, rank, local_rank)
@@ -86,36 +85,18 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
             screen.line(f"{stop}; the same command goes on from there", style="yellow")
         return stop.exit_code
     except RuntimeError as error:
-        if any(sign in str(error) for sign in LOST_WORKER):
-            box.stopping = True
-            logging.exception("a loader worker was lost")
-            raise RunFailure(
-                f"rank {rank} on {heartbeat.beat.host} lost a loader worker at step "
-                f"{heartbeat.beat.step} ({_cause(error)}): its memory ran out, or {SHARED_MEMORY} "
-                "is full. Give fewer data.workers, or more memory. The same command goes on from "
-                "the last checkpoint"
-            ) from None
-        if world == 1 or not any(sign in str(error) for sign in LOST_PEER):
+        lost = describe_loss(error, heartbeat)
+        if lost is None:
             raise
         # srun ends the others when one fails: a SIGTERM that must not become our exit code.
         box.stopping = True
-        logging.exception("another process was lost")
-        raise RunFailure(
-            f"rank {rank} on {heartbeat.beat.host} {LOST_ANOTHER} at step "
-            f"{heartbeat.beat.step} ({str(error).splitlines()[0][:160]}): {heartbeat.describe()}. "
-            "The same command goes on from the last checkpoint"
-        ) from None
+        logging.exception("the run cannot go on")
+        raise RunFailure(f"{lost}. The same command goes on from the last checkpoint") from None
     finally:
         heartbeat.stop(finished)
         box.restore()
         dist.destroy_process_group()
     return 0
-
-
-def _cause(error: RuntimeError) -> str:
-    """The line that says it: the first, or the last one of a traceback from another process."""
-    lines = str(error).strip().splitlines() or [""]
-    return (lines[-1] if lines[0].startswith("Caught ") else lines[0])[:160]
 
 
 def _train(
