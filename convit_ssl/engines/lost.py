@@ -19,17 +19,14 @@ def describe_loss(error: RuntimeError, heartbeat: Heartbeat) -> str | None:
         heartbeat: of this process; it knows the step, and who else gives no sign of life.
     """
     beat, words = heartbeat.beat, str(error)
+    who = f"rank {beat.rank} on {beat.host}"
     if any(sign in words for sign in WORKER_SIGNS):
         return (
-            f"rank {beat.rank} on {beat.host} lost a loader worker at step {beat.step} "
-            f"({_cause(words)}): its memory ran out, or {SHARED_MEMORY} is full. Give fewer "
-            "data.workers, or more memory"
+            f"{who} lost a loader worker at step {beat.step} ({_cause(words)}): its memory ran "
+            f"out, or {SHARED_MEMORY} is full. Give fewer data.workers, or more memory"
         )
     if heartbeat.world_size > 1 and any(sign in words for sign in PEER_SIGNS):
-        return (
-            f"rank {beat.rank} on {beat.host} {LOST_ANOTHER} at step {beat.step} ({_cause(words)}): "
-            f"{heartbeat.describe()}"
-        )
+        return f"{who} {LOST_ANOTHER} at step {beat.step} ({_cause(words)}): {heartbeat.describe()}"
     return None
 
 
