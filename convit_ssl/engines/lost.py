@@ -1,6 +1,11 @@
-"""When a step fails because something else is gone: another process, or a loader worker."""
+"""When a step fails because something is gone: another process, a loader worker, or memory."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 
 from convit_ssl.data.loader_workers import SHARED_MEMORY
 from convit_ssl.engines.heartbeat import Heartbeat
@@ -8,6 +13,7 @@ from convit_ssl.engines.heartbeat import Heartbeat
 # Words of a process that saw another one go, and does not know why.
 LOST_ANOTHER = "lost another process"
 PEER_SIGNS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset", "Broken pipe")
+MEMORY_SIGN = "DefaultCPUAllocator: can't allocate memory"
 WORKER_SIGNS = ("DataLoader worker (pid", "unable to allocate shared memory")
 
 
@@ -28,6 +34,31 @@ def describe_loss(error: RuntimeError, heartbeat: Heartbeat) -> str | None:
     if heartbeat.world_size > 1 and any(sign in words for sign in PEER_SIGNS):
         return f"{who} {LOST_ANOTHER} at step {beat.step} ({_cause(words)}): {heartbeat.describe()}"
     return None
+
+
+def describe_shortage(
+    error: RuntimeError, options: Mapping[str, Any], heartbeat: Heartbeat
+) -> str | None:
+    """What to do where memory ran out, of a GPU or of the machine; None for any other error.
+
+    Args:
+        error: what ended a step.
+        options: of the experiment.
+        heartbeat: of this process.
+    """
+    words = str(error)
+    if not isinstance(error, torch.OutOfMemoryError) and MEMORY_SIGN not in words:
+        return None
+    beat, optim = heartbeat.beat, options["optim"]
+    return (
+        f"rank {beat.rank} on {beat.host} ran out of memory at step {beat.step} "
+        f"({words.strip().splitlines()[0][:200]}). A process takes "
+        f"{options['derived']['batch_per_process']} images at a time: give "
+        f"optim.accumulate={2 * optim['accumulate']} for the same batch in parts, or less than "
+        f"optim.batch_size={optim['batch_size']}. run.precision=bf16, run.grad_checkpointing=true, "
+        "fewer crops.local_count and a smaller trunk take less, too. What the last checkpoint "
+        "holds is not lost"
+    )
 
 
 def _cause(words: str) -> str:

@@ -26,7 +26,7 @@ from convit_ssl.engines.console import Screen, run_facts
 from convit_ssl.engines.heartbeat import Heartbeat, HeartbeatHook
 from convit_ssl.engines.hooks import TrainingHook
 from convit_ssl.engines.lock import LOCK, lock_run
-from convit_ssl.engines.lost import describe_loss
+from convit_ssl.engines.lost import describe_loss, describe_shortage
 from convit_ssl.engines.plan import Plan
 from convit_ssl.engines.preflight import PreflightHook
 from convit_ssl.engines.record import Recorder
@@ -85,6 +85,9 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
             screen.line(f"{stop}; the same command goes on from there", style="yellow")
         return stop.exit_code
     except RuntimeError as error:
+        if shortage := describe_shortage(error, plan.options, heartbeat):
+            logging.exception("memory ran out")
+            raise UserError(shortage) from None
         lost = describe_loss(error, heartbeat)
         if lost is None:
             raise

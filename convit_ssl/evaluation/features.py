@@ -204,8 +204,14 @@ def _fill(
     extractor = extractor.to(device).eval()
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     for rows, (images, labels, _) in batches:
-        with torch.inference_mode(), autocast:
-            made = extractor(images.to(device, non_blocking=True)).float().cpu().numpy()
+        try:
+            with torch.inference_mode(), autocast:
+                made = extractor(images.to(device, non_blocking=True)).float().cpu().numpy()
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"{device} has no memory for {len(rows)} images at a time; give a smaller "
+                "--batch-size"
+            ) from error
         if not np.isfinite(made).all():
             raise UserError("the features are not finite; are the weights of a diverged run?")
         span = slice(rows[0], rows[-1] + 1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
 
 from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
 from convit_ssl.errors import UserError
@@ -123,6 +124,18 @@ def test_workers_change_nothing(model: ConViT, images: ImageFiles, tmp_path: Pat
     one = extract_features(TokenFeatures(model), images, tmp_path / "one", batch_size=4)
     two = extract_features(TokenFeatures(model), images, tmp_path / "two", batch_size=4, workers=2)
     np.testing.assert_array_equal(one.features, two.features)
+
+
+def test_a_device_without_memory(
+    model: ConViT, images: ImageFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: TokenFeatures, images: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(TokenFeatures, "forward", full)
+    with pytest.raises(UserError, match=r"no memory for 3 images at a time; .* --batch-size"):
+        extract_features(TokenFeatures(model), images, tmp_path / "out" / "f", batch_size=3)
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_a_failure_leaves_nothing(model: ConViT, images: ImageFiles, tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""Errors of a step whose cause lies elsewhere become a sentence; all others stay as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convit_ssl.engines.heartbeat import Heartbeat
+from convit_ssl.engines.lost import describe_loss, describe_shortage
+
+OPTIONS: dict[str, Any] = {
+    "optim": {"accumulate": 2, "batch_size": 1024},
+    "derived": {"batch_per_process": 128},
+}
+
+
+@pytest.fixture
+def heartbeat(tmp_path: Path) -> Heartbeat:
+    return Heartbeat(tmp_path, 1, 2, 60.0, None)
+
+
+def real_shortage() -> RuntimeError:
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**60, dtype=torch.uint8)
+    return raised.value
+
+
+@pytest.mark.parametrize(
+    "error", [real_shortage(), torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate")]
+)
+def test_memory_that_ran_out(error: RuntimeError, heartbeat: Heartbeat) -> None:
+    text = describe_shortage(error, OPTIONS, heartbeat)
+    assert text is not None
+    assert text.startswith("rank 1 on ") and "\n" not in text
+    assert "takes 128 images at a time: give optim.accumulate=4 " in text
+    assert "less than optim.batch_size=1024" in text
+
+
+def test_a_worker_that_was_killed(heartbeat: Heartbeat) -> None:
+    killed = "DataLoader worker (pid 12) is killed by signal: Killed. \nMore"
+    text = describe_loss(RuntimeError(killed), heartbeat)
+    assert text is not None
+    assert "lost a loader worker at step 0 (DataLoader worker (pid 12) is killed by" in text
+    reason = "RuntimeError: unable to allocate shared memory(shm) for file"
+    caught = f"Caught RuntimeError in DataLoader worker process 0.\nTraceback\n{reason}"
+    text = describe_loss(RuntimeError(caught), heartbeat)
+    assert text is not None
+    assert f"at step 0 ({reason})" in text
+
+
+def test_a_process_that_is_gone(heartbeat: Heartbeat) -> None:
+    closed = RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer")
+    text = describe_loss(closed, heartbeat)
+    assert text is not None and "lost another process at step 0" in text
+    heartbeat.world_size = 1
+    assert describe_loss(closed, heartbeat) is None
+
+
+@pytest.mark.parametrize("words", ["", "Caught ValueError in DataLoader worker process 0.\nX"])
+def test_other_errors(words: str, heartbeat: Heartbeat) -> None:
+    assert describe_loss(RuntimeError(words), heartbeat) is None
+    assert describe_shortage(RuntimeError(words), OPTIONS, heartbeat) is None
