@@ -213,7 +213,7 @@ def _ctrl_c_waits() -> Iterator[None]:
 
     An import would end in a traceback by it; ignored, it would be lost to this process as well.
     """
-    # Starting the tracker unblocks Ctrl-C (before Python 3.13), so it comes first.
+    # Starting the tracker unblocks Ctrl-C, so it comes first.
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
