@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
+from convit_ssl.data.pixels import to_rgb
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
 
@@ -43,7 +44,7 @@ def open_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            return to_rgb(ImageOps.exif_transpose(image))
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot open {path} as an image: {reason}") from error

@@ -5,8 +5,11 @@ One rule per kind of image:
 * animated and multi-page files: the first frame;
 * transparency: laid over white, as a viewer shows it;
 * grey, palette, 1-bit, CMYK, YCbCr: converted by Pillow;
-* 16-bit grey: divided by its full range, which is 12 bits (4,095) where no pixel
-  exceeds that, as microscope and X-ray cameras store it, and 16 bits otherwise;
+* 16-bit grey: divided by its full range, the fewest bits from 12 to 16 that hold all but a
+  thousandth of its pixels, as microscope and X-ray cameras have hot ones; an image that
+  stays below 256 is taken as one of 8 bits;
+* 16-bit colour: its high bytes, which is what Pillow reads; of 12 bits they would be four,
+  so such a file is refused;
 * floating point: 0..1 is stretched to 0..255, any other range from its minimum to
   its maximum.
 
@@ -30,7 +33,11 @@ Pixels = npt.NDArray[np.uint8]
 # Twice Pillow's warning level: where Pillow itself refuses to go on.
 MAX_PIXELS = 178_956_970
 
-_TWELVE_BITS = 4095
+# Of a camera, inside 16.
+_BITS = range(12, 17)
+_HOT = 1000  # one pixel of so many may be brighter than the full range
+# The largest high byte of colours of 12 bits.
+_HIGH_BYTE_OF_12_BITS = 15
 _JPEG_MAGIC = b"\xff\xd8\xff"
 
 
@@ -60,15 +67,42 @@ def scale_to_bytes(values: npt.NDArray[Any]) -> Pixels:
             np.uint8
         )
         return stretched
-    peak = int(values.max())
-    full = 255 if peak <= 255 else _TWELVE_BITS if peak <= _TWELVE_BITS else max(peak, 65535)
-    scaled: Pixels = np.rint(np.clip(values, 0, None) * (255.0 / full)).astype(np.uint8)
+    full = _full_range(values)
+    scaled: Pixels = np.rint(np.clip(values, 0, full) * (255.0 / full)).astype(np.uint8)
     return scaled
 
 
+def _full_range(values: npt.NDArray[Any]) -> int:
+    """Of integers: what becomes white. Neighbouring depths differ by a factor of two only."""
+    peak = int(values.max())
+    if peak <= 255:
+        return 255
+    for bits in _BITS:
+        if np.count_nonzero(values >= 1 << bits) <= values.size // _HOT:
+            return (1 << bits) - 1
+    return peak
+
+
+def _check_depth(image: Image.Image) -> None:
+    extrema: Any = image.getextrema()
+    if 0 < max(high for _, high in extrema[:3]) <= _HIGH_BYTE_OF_12_BITS:
+        raise ValueError(
+            "16-bit colour that uses no more than 12 bits, of which the upper 8 are read; "
+            "convert it to 8-bit colour"
+        )
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any Pillow image to mode RGB, by the rules at the head of this module."""
+    """Any Pillow image to mode RGB, by the rules at the head of this module.
+
+    Raises:
+        ValueError: colour of 12 bits in 16.
+    """
+    tiles: Any = getattr(image, "tile", ())  # how the file holds it, until it is loaded
+    deep_colour = image.mode in ("RGB", "RGBA") and any(";16" in str(tile) for tile in tiles)
     image.load()
+    if deep_colour:
+        _check_depth(image)
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:

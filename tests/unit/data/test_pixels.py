@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,6 +78,52 @@ def test_twelve_bits_in_sixteen_are_not_almost_black() -> None:
     values = gradient(0, 4095, np.uint16)
     found = np.asarray(decode_image(encoded(Image.fromarray(values), "TIFF")))
     assert found.max() == 255
+
+
+def test_a_hot_pixel_does_not_darken_an_image() -> None:
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    expected = scale_to_bytes(values)
+    values[0, 0] = 65535
+    found = scale_to_bytes(values)
+    assert found[0, 0] == 255
+    assert (found[1:] == expected[1:]).all()
+
+
+@pytest.mark.parametrize(("peak", "full"), [(4200, 8191), (16000, 16383), (40000, 65535)])
+def test_grey_of_other_depths_fills_half_of_the_range_at_least(peak: int, full: int) -> None:
+    values = gradient(0, peak, np.uint16)
+    found = scale_to_bytes(values)
+    assert np.abs(found - values * (255.0 / full)).max() <= 0.5
+    assert found.max() >= 127
+
+
+def png_of_16_bits(pixels: np.ndarray[Any, Any]) -> bytes:
+    """Colour, which Pillow reads and cannot write."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        check = zlib.crc32(name + data)
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", check)
+
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+def test_colour_of_16_bits() -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
+    found = np.asarray(decode_image(png_of_16_bits(pixels)))
+    assert (found == pixels >> 8).all()
+    assert np.asarray(decode_image(png_of_16_bits(np.zeros_like(pixels)))).max() == 0
+
+
+def test_colour_of_12_bits_would_be_black_and_is_refused() -> None:
+    pixels = np.random.default_rng(0).integers(0, 4096, (20, 30, 3), dtype=np.uint16)
+    with pytest.raises(ValueError, match="convert it to 8-bit colour"):
+        decode_image(png_of_16_bits(pixels))
 
 
 def test_floating_point() -> None:
