@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from convit_ssl.cli import probe_sources
+from convit_ssl.errors import UserError
 from convit_ssl.evaluation.processes import run_in_processes
 
 SUMMARY = "write features of train and val as memory-mapped .npy files, for every probe to reuse"
@@ -23,7 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         help="class_last1, class_last2, patch_mean_last1, ... (n counts blocks from the end)",
     )
-    parser.add_argument("--splits", nargs="+", default=["train", "val"], choices=("train", "val"))
+    parser.add_argument(
+        "--splits", nargs="+", choices=("train", "val"), help="of the images; both by default"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
                 else f"{manifest['seconds']:.1f} s, {manifest['images_per_s']:,.0f} images/s"
             )
         )
-    if summaries:
+    if summaries and len(summaries) == 2 and all(m["labelled"] for m in summaries.values()):
         print(f"next: convit-ssl linear {shlex.quote(args.out)}")
     return 0
 
@@ -49,7 +52,17 @@ def extract(args: argparse.Namespace) -> dict[str, Any]:
     """The manifest of each split; runs in every process."""
     if args.columns:
         args.columns = list(dict.fromkeys(args.columns))
+    splits = args.splits or ["train", "val"]
+    for split in splits:
+        _check(args, split)  # before anything is written
     source = probe_sources.open_source(args)
-    return {
-        split: probe_sources.read_features(source, args, split).manifest for split in args.splits
-    }
+    return {split: probe_sources.read_features(source, args, split).manifest for split in splits}
+
+
+def _check(args: argparse.Namespace, split: str) -> None:
+    try:
+        probe_sources.open_images(args, split)
+    except UserError as error:
+        if split == "train" or args.splits:
+            raise
+        raise UserError(f"{error}; or leave them out with --splits train") from None

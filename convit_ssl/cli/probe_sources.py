@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from convit_ssl.cli.values import device, natural, positive
-from convit_ssl.data import evaluation_transform, open_dataset
+from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.features import (
     FeatureSet,
@@ -135,7 +135,7 @@ def read_features(source: Source | None, args: argparse.Namespace, split: str) -
     """Features of one split: from the cache, a features folder, or newly extracted."""
     if source is None:
         return load_features(Path(args.checkpoint) / split)
-    dataset = open_dataset(_data(args), args.data_dir, split, source.transform, args.subset)
+    dataset = open_images(args, split, source.transform)
     parts = fingerprint_parts(source.extractor, dataset, args.precision)
     out = getattr(args, "out", None)
     folder = Path(out) / split if out else _cache(args) / f"{split}-{parts['all'][:24]}"
@@ -152,6 +152,11 @@ def read_features(source: Source | None, args: argparse.Namespace, split: str) -
             parts=parts,
             progress=progress,
         )
+
+
+def open_images(args: argparse.Namespace, split: str, transform: Any = None) -> ImageFiles:
+    """The images of one split that a command's options name."""
+    return open_dataset(_data(args), args.data_dir, split, transform, args.subset)
 
 
 def _refuse(args: argparse.Namespace, options: tuple[str, ...], what: str) -> None:

@@ -172,6 +172,12 @@ def _check_same_classes(data_dir: Path) -> None:
         )
 
 
+def _holds_both(folder: Path) -> Path | None:
+    """A folder directly below that has train/ and val/, as `folder` itself should."""
+    below = (folder / name for name in _entries(folder)[0])
+    return next((f for f in below if (f / "train").is_dir() and (f / "val").is_dir()), None)
+
+
 def find_images(data_dir: str | os.PathLike[str], split: str = "train") -> Listing:
     """The images of one split of ``data_dir``.
 
@@ -189,7 +195,11 @@ def find_images(data_dir: str | os.PathLike[str], split: str = "train") -> Listi
         if (folder / name).is_file():
             raise UserError(f"{folder / name} is a file; it should be the folder of that split")
     has_train, has_val = (folder / "train").is_dir(), (folder / "val").is_dir()
+    if not has_train and not has_val and (meant := _holds_both(folder)):
+        raise UserError(f"{folder} holds neither train/ nor val/, but {meant} does; give that")
     if split == "val" and not has_val:
+        if folder.name == "train" and (folder.parent / "val").is_dir():
+            raise UserError(f"{folder} is one split; give {folder.parent}, which holds val/ too")
         raise UserError(
             f"{folder} has no val/ folder, which evaluation needs: put labelled images into "
             f"{folder / 'val'}/<class>/"

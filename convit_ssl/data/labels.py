@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from convit_ssl.errors import UserError
 
 MOST_CLASSES = 1_000_000
+NAMED = 10
 
 
 def class_table(labels: Iterable[str]) -> list[str]:
@@ -27,6 +28,31 @@ def class_table(labels: Iterable[str]) -> list[str]:
     if largest >= MOST_CLASSES:
         raise UserError(f"a label is {largest}; classes are numbered from 0")
     return [str(number) for number in range(largest + 1)]
+
+
+def check_known(train: Iterable[str | None], val: Iterable[str | None], where: str) -> None:
+    """Refuse classes that nothing can be learned of.
+
+    Args:
+        train: labels of its images, None without one.
+        val: the same; nothing is asked where one of the two has no labels.
+        where: the collection.
+
+    Raises:
+        UserError: val has classes that train lacks.
+    """
+    known = {_plain(label) for label in train if label is not None}
+    unknown = sorted({_plain(label) for label in val if label is not None} - known)
+    if known and unknown:
+        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+        raise UserError(
+            f"val has classes that train lacks, in {where}: {', '.join(unknown[:NAMED])}{more}. "
+            "Label both in the same words or numbers, or leave those images out"
+        )
+
+
+def _plain(label: str) -> str:
+    return str(int(label)) if label.isdecimal() else label  # "007" is 7
 
 
 def targets_of(labels: Sequence[str | None], classes: Sequence[str], where: str) -> list[int]:

@@ -8,13 +8,19 @@ which on a network's file system saves the minutes that ImageNet's million files
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from convit_ssl.data.folders import EXTENSIONS, Listing
-from convit_ssl.data.labels import class_table, targets_of
+from convit_ssl.data.labels import check_known, class_table, targets_of
 from convit_ssl.data.retries import retried
 from convit_ssl.data.storage import is_url, read_bytes
 from convit_ssl.errors import UserError
+
+# The last thing that ends like an image's name ends the path; both sides may hold blanks.
+_LABELLED = re.compile(
+    rf"(.*(?:{'|'.join(map(re.escape, sorted(EXTENSIONS)))}))[ \t]+(.+)", re.IGNORECASE
+)
 
 
 def find_listed_images(data_dir: str | os.PathLike[str], split: str = "train") -> Listing:
@@ -38,10 +44,11 @@ def find_listed_images(data_dir: str | os.PathLike[str], split: str = "train") -
         raise UserError(f"{given} is the list of train alone; evaluation needs a folder with "
                         "train.txt and val.txt")  # fmt: skip
     lines = {name: _lines(f"{root}/{name}", f"{root}/{name}" == place) for name in names}
-    labels = (label for part in lines.values() for _, label in part if label is not None)
-    classes = class_table(labels)
+    found = {name: [label for _, label in part] for name, part in lines.items()}
+    check_known(found[names[0]], found[names[-1]], root)
+    classes = class_table(label for part in found.values() for label in part if label is not None)
     own = lines[place.rpartition("/")[2]]
-    targets = targets_of([label for _, label in own], classes, place)
+    targets = targets_of(found[place.rpartition("/")[2]], classes, place)
     return Listing(
         root if is_url(root) else Path(root),
         [path for path, _ in own],
@@ -75,14 +82,14 @@ def _image(line: str, where: str) -> tuple[str, str | None]:
         raise UserError(f"{where} holds a NUL byte, which no path can: {line[:80]!r}")
     if _is_image(line):
         return line, None
-    path, _, label = line.replace("\t", " ").rpartition(" ")
-    path = line[: len(path)].rstrip()
-    if not _is_image(path):
+    parted = _LABELLED.fullmatch(line)
+    words = parted[2].split() if parted else []
+    if parted is None or (len(words) > 1 and all(word.isdecimal() for word in words)):
         raise UserError(
             f"{where} names no image: {line[:80]!r}; it is a path that ends in .jpg, .png or the "
-            "like, and may have a class after a blank"
+            "like, and may have one class after a blank or a tab"
         )
-    return path, label
+    return parted[1], parted[2]
 
 
 def _is_image(path: str) -> bool:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from convit_ssl.data.folders import EXTENSIONS, Listing, check_folder
-from convit_ssl.data.labels import class_table, targets_of
+from convit_ssl.data.labels import check_known, class_table, targets_of
 from convit_ssl.data.retries import retried
 from convit_ssl.data.sources import cache_folder
 from convit_ssl.data.storage import (
@@ -65,8 +65,11 @@ def find_shards(data_dir: str | os.PathLike[str], split: str = "train") -> Listi
             + (" and *.tar" if split == "train" else "")
         )
     contents = {name: _contents(root, shards[name]) for name in shards}
-    labels = (entry[3] for parts in contents.values() for part in parts for entry in part)
-    classes = class_table(label for label in labels if label is not None)
+    labels = {
+        name: [entry[3] for part in parts for entry in part] for name, parts in contents.items()
+    }
+    check_known(labels["train"], labels["val"], str(data_dir))
+    classes = class_table(label for part in labels.values() for label in part if label is not None)
     files, own = [], []
     for shard, entries in zip(shards[split], contents[split], strict=True):
         for name, offset, size, label in entries:
@@ -97,7 +100,10 @@ def list_shards(data_dir: str) -> tuple[Path | str, dict[str, list[str]]]:
 def _written_out(pattern: str) -> tuple[Path | str, dict[str, list[str]]]:
     folder, _, name = pattern.rpartition("/")
     if "{" in folder or not name.endswith(".tar"):
-        raise UserError(f"{pattern}: braces stand in the name of the shards, which ends in .tar")
+        raise UserError(
+            f"{pattern}: braces stand in the name of the shards, behind the last /, which ends in "
+            ".tar. For train/*.tar and val/*.tar give the folder that holds both"
+        )
     root: Path | str = folder if is_url(pattern) else check_folder(folder or ".")
     found = {}
     for split in _SPLIT:

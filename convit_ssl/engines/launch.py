@@ -79,15 +79,16 @@ def _run(plan: Plan, arguments: Sequence[str], started: float) -> int:
     rank, local_rank = place_of_process(launcher)
     afresh = plan.options["run"]["overwrite"] and not _started_again()
     # What is to be overwritten is deleted last, when nothing else can refuse this run.
-    if not afresh and finished(folder, checkpoints, plan):
+    over = not afresh and finished(folder, checkpoints, plan)
+    if (over or rank == 0) and not afresh:
+        found = find_checkpoint(checkpoints)
+        if found is not None:
+            check_same_run(found.path, plan)
+    if over:
         if rank == 0:
             print(f"{folder} is finished. Start afresh with run.overwrite=true, or give the new "
                   "run a name with run.name=...")  # fmt: skip
         return 0
-    if rank == 0 and not afresh:
-        found = find_checkpoint(checkpoints)
-        if found is not None:
-            check_same_run(found.path, plan)
     if launcher == "slurm":
         from convit_ssl.engines.slurm import submit
 

@@ -17,6 +17,7 @@ from convit_ssl.errors import UserError
 LOCK = ".lock"
 # A process that was told to stop may still be writing its last checkpoint.
 PATIENCE = 30.0  # seconds
+SILENCE = 1.0  # seconds
 
 
 @contextlib.contextmanager
@@ -27,14 +28,20 @@ def lock_run(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
         UserError: another process holds it for longer than `patience` seconds.
     """
     with open(folder / LOCK, "a+", encoding="utf-8") as file:
-        deadline = time.monotonic() + patience
+        began = time.monotonic()
+        told = False
         while not _taken(file.fileno()):
-            if time.monotonic() > deadline:
-                file.seek(0)
+            waited = time.monotonic() - began
+            file.seek(0)
+            holder = f"another process trains in {folder} ({file.read().strip() or 'unknown'})"
+            if waited > patience:
                 raise UserError(
-                    f"another process trains in {folder} ({file.read().strip() or 'unknown'}); "
-                    "wait for it, stop it, or give this run a folder of its own with run.name=..."
+                    f"{holder}; wait for it, stop it, or give this run a folder of its own with "
+                    "run.name=..."
                 )
+            if waited > SILENCE and not told:
+                told = True
+                print(f"{holder}; waiting up to {patience:.0f} s for it to leave", flush=True)
             time.sleep(0.2)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

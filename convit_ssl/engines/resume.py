@@ -21,6 +21,8 @@ FREE = (
     "data.max_corrupt",
 )
 LISTED = 6
+# Keys that nobody gave, and what they say.
+WORDS = {"facts.digest": "which images there are (facts.digest)"}
 
 
 RESULT = "result.json"
@@ -52,14 +54,22 @@ def check_same_run(path: Path, plan: Plan) -> None:
         and not key.startswith(FREE)
         and not any(f"{key}.".startswith(f"{name}.") for name in accepted)
     ]
-    differing = [f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed]
+    differing = [
+        f"{WORDS.get(key, key)}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed
+    ]
     if differing:
         more = f" and {len(differing) - LISTED} more" if len(differing) > LISTED else ""
+        goes_on = "experiment" not in changed and len(changed) <= LISTED
         raise UserError(
             f"{path.parent.parent} holds a run with other options ({'; '.join(differing[:LISTED])}"
-            f"{more}). Give this one its own folder with run.name=..., start afresh there with "
-            f"run.overwrite=true, or go on with the new values: "
-            f"run.accept_changes=[{','.join(changed[:LISTED])}]"
+            f"{more}). Give this one its own folder with run.name=..., "
+            + ("" if goes_on else "or ")
+            + "start afresh there with run.overwrite=true"
+            + (
+                f", or go on with the new values: run.accept_changes=[{','.join(changed)}]"
+                if goes_on
+                else ""
+            )
         )
 
 

@@ -21,6 +21,7 @@ from omegaconf import OmegaConf
 
 from convit_ssl import __version__, adapters
 from convit_ssl.data.loader_workers import end_workers
+from convit_ssl.data.opening import find_listing
 from convit_ssl.engines.checkpoint import Found, find_checkpoint, read_state, remove_leftovers
 from convit_ssl.engines.console import Screen, run_facts
 from convit_ssl.engines.heartbeat import Heartbeat, HeartbeatHook
@@ -227,10 +228,18 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
     where = f" --data-dir {shlex.quote(options['data_dir'])}" if options["data_dir"] else ""
     quoted = shlex.quote(str(folder))
     following = [f"convit-ssl export {quoted} --to safetensors"] if plan.trunk else []
-    if facts["classes"] > 1 and not options["derived"]["test_model"]:
+    if facts["classes"] > 1 and not options["derived"]["test_model"] and _has_val(plan):
         following.insert(0, f"convit-ssl knn {quoted} --data {facts['name']}{where}")
     for words, command in zip(("next:", "     "), following, strict=False):
         screen.line(f"{words} {command}")
+
+
+def _has_val(plan: Plan) -> bool:
+    try:
+        find_listing(plan.facts["name"], plan.options["data_dir"], "val")
+    except UserError:
+        return False
+    return True
 
 
 def _entry(plan: Plan) -> dict[str, Any]:

@@ -122,6 +122,20 @@ def test_features_are_reused(
     assert "--mask has no effect on the features in" in capsys.readouterr().err
 
 
+def test_features_of_images_without_labels(
+    run_folder: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flat = folder / "train" / next((folder / "train").iterdir()).name
+    out = tmp_path / "features"
+    arguments = ["features", str(run_folder), "--data-dir", str(flat), "--out", str(out), *QUICK]
+    assert main(arguments) == 2
+    assert "leave them out with --splits train" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*arguments, "--splits", "train"]) == 0
+    printed = capsys.readouterr().out
+    assert "0 labelled" in printed and "next:" not in printed
+
+
 def test_any_block_can_be_asked_for(
     run_folder: Path, options: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

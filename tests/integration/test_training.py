@@ -84,6 +84,12 @@ def test_a_finished_run_says_so(trained: Run) -> None:
     assert "is finished" in said and "run.overwrite=true" in said
 
 
+def test_a_finished_run_is_not_taken_for_another(trained: Run) -> None:
+    before = trained.text()
+    assert trained.complete("seed=5") == 2
+    assert "seed: 0 then, 5 now" in trained.text()[len(before) :]
+
+
 def test_a_run_does_not_go_on_with_other_options(trained: Run) -> None:
     before = trained.text()
     assert trained.complete("optim.epochs=3", "optim.lr=0.123") == 2

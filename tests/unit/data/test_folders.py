@@ -87,6 +87,11 @@ def test_messages(tmp_path: Path) -> None:
     assert "no train/" in message(tmp_path / "v")
     touch(tmp_path, "f/train")
     assert "is a file" in message(tmp_path / "f")
+    touch(tmp_path, "up/set/train/cat/1.png", "up/set/val/cat/2.png")
+    for split in ("train", "val"):
+        assert f"but {tmp_path / 'up' / 'set'} does" in message(tmp_path / "up", split)
+    below = message(tmp_path / "up" / "set" / "train", "val")
+    assert f"is one split; give {tmp_path / 'up' / 'set'}, which" in below
     (tmp_path / "e" / "train").mkdir(parents=True)
     assert "no images in" in message(tmp_path / "e")
 

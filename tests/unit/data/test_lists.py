@@ -34,6 +34,7 @@ def write(folder: Path, text: str, split: str = "train") -> Path:
         ("some where/{}.png {}", ["0", "1", "2"], [0, 1, 2, 0, 1, 2]),
         ("some where/{}.png\tcat{}", ["cat0", "cat1", "cat2"], [0, 1, 2, 0, 1, 2]),
         ("{root}/some where/{}.png  00{}", ["0", "1", "2"], [0, 1, 2, 0, 1, 2]),
+        ("some where/{}.png open water {}", [f"open water {n}" for n in "012"], [0, 1, 2] * 2),
     ],
 )
 def test_forms_of_a_line(folder: Path, line: str, classes: list[str], targets: list[int]) -> None:
@@ -52,6 +53,16 @@ def test_val_and_a_list_by_itself(folder: Path) -> None:
     assert len(open_dataset("list", folder / "train.txt")) == 2
     with pytest.raises(UserError, match="the list of train alone"):
         open_dataset("list", folder / "train.txt", "val")
+
+
+def test_classes_that_only_val_has(folder: Path) -> None:
+    write(folder, "some where/0.png 0\nsome where/1.png 01\n")
+    write(folder, "some where/2.png 1\nsome where/3.png 3\nsome where/4.png 2\n", "val")
+    for split in ("train", "val"):
+        with pytest.raises(UserError, match=r"val has classes that train lacks, in .*: 2, 3[.]"):
+            open_dataset("list", folder, split)
+    write(folder, "some where/2.png\n", "val")
+    assert len(open_dataset("list", folder, "val")) == 1
 
 
 def test_a_list_at_a_url(folder: Path) -> None:
@@ -81,6 +92,7 @@ def test_missing_images_are_reported_like_others(folder: Path) -> None:
         ("# nothing\n", "is empty"),
         ("picture\n", "line 1 of .* names no image: 'picture'"),
         ("some where/0.png 1 2\n", "names no image"),
+        ("some where/0.png,1\n", "names no image.*after a blank or a tab"),
         ("a.png 1\nb.png\n", "1 of 2 images .* have no label"),
         ("a.png 5000000\n", "a label is 5000000"),
         ("a.png 0\na\0b.png 0\n", r"line 2 of .*train\.txt holds a NUL byte"),

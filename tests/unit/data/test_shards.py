@@ -88,6 +88,13 @@ def test_classes_are_those_of_both_splits(tmp_path: Path) -> None:
     assert val.classes == ["a", "b", "c"] and val.targets == [1, 2]
 
 
+def test_classes_that_only_val_has(tmp_path: Path) -> None:
+    write_shard(tmp_path / "d" / "train" / "0.tar", [0, 1, 3, 4], "word")
+    write_shard(tmp_path / "d" / "val" / "0.tar", range(3), "word")
+    with pytest.raises(UserError, match=r"val has classes that train lacks, in .*: c[.]"):
+        find_shards(tmp_path / "d", "train")
+
+
 @pytest.mark.parametrize(
     ("names", "data_dir"),
     [

@@ -90,6 +90,11 @@ def test_changed_options_are_refused_by_name_and_accepted_by_name(tmp_path: Any)
     with pytest.raises(UserError, match=r"data\.subset"):
         check_same_run(path, plan(options(0.2, ("optim.lr",), subset="fraction=0.1")))
     check_same_run(path, plan(options(0.2, ("optim.lr", "data"), subset="fraction=0.1")))
+    with pytest.raises(UserError, match=r"which images there are \(facts\.digest\): None then"):
+        check_same_run(path, plan({**options(0.1), "facts": {"digest": "x"}}))
+    another = {**options(0.1), "experiment": "convit_simclr"}
+    with pytest.raises(UserError, match=r"run\.name=\.\.\., or start afresh .*=true$"):
+        check_same_run(path, plan(another))
     with pytest.raises(UserError):  # a beginning of a word is not a section
         check_same_run(path, plan(options(0.2, ("optim.l",))))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -177,7 +178,7 @@ def test_beats_are_files_that_go_with_the_run(tmp_path: Path) -> None:
     assert not (tmp_path / "heartbeat").exists()
 
 
-def test_one_run_at_a_time_in_a_folder(tmp_path: Path) -> None:
+def test_one_run_at_a_time_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom convit_ssl.engines.lock import lock_run\n"
         "with lock_run(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
@@ -189,8 +190,9 @@ def test_one_run_at_a_time_in_a_folder(tmp_path: Path) -> None:
     try:
         assert other.stdout.readline() == b"held\n"
         busy = f"another process trains in .* [(]process {other.pid} on "
-        with pytest.raises(UserError, match=busy), lock_run(tmp_path, patience=0.3):
+        with pytest.raises(UserError, match=busy), lock_run(tmp_path, patience=1.5):
             pass
+        assert re.search(f"{busy}.*; waiting up to 2 s", capsys.readouterr().out)
         other.kill()  # the lock goes with the process
         other.wait()
         with lock_run(tmp_path, patience=10.0):
