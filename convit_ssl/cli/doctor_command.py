@@ -8,6 +8,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,6 +52,8 @@ def _findings() -> Iterator[tuple[str, str, str | None]]:
     for package in PACKAGES:
         yield package, *_package(package)
     yield "classy_vision", _classy_vision(), None
+    if alone := _torchvision_alone():
+        yield "note", alone, None
     for package, use in OPTIONAL.items():
         found = _version(package)
         yield package, found or f"not installed (only for {use})", None
@@ -81,6 +84,20 @@ def _classy_vision() -> str:
         return "missing (VISSL's wheel carries it)"
     own = _version("classy-vision")
     return f"{Path(spec.origin).parent} ({f'classy-vision {own}' if own else 'of VISSL'})"
+
+
+def _torchvision_alone() -> str:
+    """Words for a torchvision of another build than PyTorch, which fails without our shim."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import torchvision"], capture_output=True, text=True
+    )
+    if done.returncode == 0:
+        return ""
+    reason = (done.stderr.strip().splitlines() or ["?"])[-1]
+    return (
+        f"torchvision, and timm with it, fails by itself here ({reason}), being of another build "
+        "than torch: convit_ssl.compat.install() first, in code of your own, or the right build"
+    )
 
 
 def _devices() -> Iterator[tuple[str, str, str | None]]:

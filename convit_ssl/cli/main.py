@@ -98,7 +98,8 @@ def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Na
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Console-script entry. Returns the exit code."""
-    args = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    args = build_parser().parse_args(["--help"] if words == ["help"] else words)
     try:
         code = run_command(args.command, args.arguments)
         sys.stdout.flush()

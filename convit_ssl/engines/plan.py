@@ -222,6 +222,12 @@ def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], label
         raise UserError(
             f"{world} processes for {images} images: use at most {images} (run.processes)"
         )
+    frozen = tree.method.get("freeze_trunk_epochs", 0)
+    if frozen and frozen >= optim.epochs:
+        raise UserError(
+            f"method.freeze_trunk_epochs={frozen:g} of optim.epochs={optim.epochs}: the trunk "
+            "would never learn; give fewer, or measure a linear probe (config=convit_linear)"
+        )
     if optim.batch_size > images:
         raise UserError(
             f"optim.batch_size={optim.batch_size} is more than the {images} images of "

@@ -49,7 +49,7 @@ def check_same_run(path: Path, plan: Plan) -> None:
     accepted = [str(key) for key in plan.options["run"]["accept_changes"]]
     changed = [
         key
-        for key in sorted({*before, *now})
+        for key in sorted({*before, *now}, key=lambda key: (key != "experiment", key))
         if before.get(key) != now.get(key)
         and not key.startswith(FREE)
         and not any(f"{key}.".startswith(f"{name}.") for name in accepted)

@@ -38,6 +38,8 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
 
     loaded = load_trunk(tree.weights, weights=tree.weights_from)
     config, provenance = loaded.config, vars(loaded)["provenance"]
+    if provenance["weights"] in ("teacher", "student", "ema"):
+        tree.weights_from = provenance["weights"]  # a method without a teacher has a student only
     variant = provenance.get("variant")
     if variant in VARIANTS and variant != tree.trunk.variant:
         if "trunk" in explicit or "trunk.variant" in explicit:

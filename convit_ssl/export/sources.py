@@ -48,7 +48,9 @@ def locate(name: str) -> Path | Downloaded:
     others = sorted([*path.glob("*.safetensors"), *path.glob("*.pth")])
     if len(others) == 1:
         return others[0]
-    seen = f"; give one of {', '.join(file.name for file in others)}" if others else ""
+    below = sorted(file.parent for name in _WEIGHT_FILES for file in path.glob(f"*/{name}"))
+    names = [file.name for file in others] or [str(folder) for folder in below]
+    seen = f"; give one of {', '.join(names)}" if names else ""
     raise UserError(
         f"{path} is a folder without weights: neither checkpoints/last.torch (a run) nor "
         f"{', '.join(_WEIGHT_FILES)}{seen}"

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+LEAST = {
+    "patch_size": 1, "in_chans": 1, "num_classes": 0, "embed_dim": 1, "depth": 1, "num_heads": 1,
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class ConViTConfig:
@@ -60,6 +64,9 @@ class ConViTConfig:
     pos_embed_std: float = 0.02
 
     def __post_init__(self) -> None:
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         self.grid_size(*self.image_shape)
         self._check_heads()
         if not 0 <= self.num_gpsa_layers <= self.depth:

@@ -141,6 +141,22 @@ def test_labelled_experiments_train_and_are_tested(
     assert "val top1" in run.text()
 
 
+def test_weights_of_a_method_without_a_teacher_are_called_the_students(
+    trained: Run, tmp_path: Path
+) -> None:
+    first = Run(tmp_path / "first")
+    first.arguments = ["config=convit_simclr", *LABELLED.split(), f"run.root={first.root}"]
+    first.arguments.append("optim.epochs=1")
+    assert first.complete() == 0, first.text()
+    for start, role in ((first, "student"), (trained, "teacher")):
+        run = Run(tmp_path / role)
+        given = ["config=convit_finetune", *LABELLED.split(), f"run.root={run.root}"]
+        run.arguments = [*given, f"weights={start.folder}", "optim.epochs=1"]
+        assert run.complete() == 0, run.text()
+        written = (run.folder / "config.yaml").read_text()
+        assert f"weights_from: {role}" in written
+
+
 def test_vissls_cnn_trains_and_says_that_it_is_none_of_ours(tmp_path: Path) -> None:
     run = Run(tmp_path)
     few = "optim.epochs=2 optim.batch_size=8 optim.lr=1e-2 run.threads=1 data.subset=per_class=2"

@@ -83,6 +83,11 @@ def test_wrong_words_are_met_with_the_right_ones(
         assert word in message
 
 
+def test_a_trunk_that_would_never_learn(refuse: Refuse) -> None:
+    message = refuse("method.freeze_trunk_epochs=2", config="convit_supervised")
+    assert "the trunk would never learn" in message and "convit_linear" in message
+
+
 def test_what_does_not_go_with_shares_is_named(refuse: Refuse) -> None:
     message = refuse("run.fsdp=true", "run.compile=true", "run.precision=fp16")
     assert "run.fsdp=true does not go with run.compile=true and run.precision=fp16" in message

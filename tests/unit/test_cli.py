@@ -51,6 +51,13 @@ def test_top_level_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -
     assert __version__ in capsys.readouterr().out
 
 
+def test_help_is_a_command_too(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["help"])
+    assert stopped.value.code == 0
+    assert "commands:" in capsys.readouterr().out
+
+
 def test_unknown_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["trian"])

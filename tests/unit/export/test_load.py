@@ -260,6 +260,10 @@ def test_the_only_file_of_a_folder_is_meant(tmp_path: Path, teacher: ConViT) -> 
     save(teacher.state_dict(), tmp_path, "other.pth")
     with pytest.raises(UserError, match=r"give one of any\.pth, other\.pth"):
         load_trunk(tmp_path)
+    (tmp_path / "exported" / "timm").mkdir(parents=True)
+    (tmp_path / "exported" / "timm" / "model.safetensors").touch()
+    with pytest.raises(UserError, match=r"give one of .*exported/timm$"):
+        load_trunk(tmp_path / "exported")
 
 
 def test_two_trunks_by_the_same_right(tmp_path: Path, student: ConViT, teacher: ConViT) -> None:

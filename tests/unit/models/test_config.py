@@ -9,6 +9,9 @@ import pytest
 from convit_ssl.models import ConViTConfig, create_config, create_model
 
 REFUSED = [
+    ({"patch_size": 0}, "patch_size=0 must be at least 1"),
+    ({"num_classes": -1}, "num_classes=-1 must be at least 0"),
+    ({"depth": 0, "num_gpsa_layers": 0}, "depth=0 must be at least 1"),
     ({"img_size": 225}, "image height 225 is no multiple of patch_size=16; use 224 or 240"),
     ({"img_size": (224, 100)}, "image width 100 is no multiple of patch_size=16; use 96 or 112"),
     ({"img_size": 7}, "image height 7 is no multiple of patch_size=16; use 16 or 32"),
