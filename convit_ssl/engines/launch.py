@@ -26,7 +26,7 @@ from convit_ssl.engines.early_signals import (
     signals_outside_training,
     stopped_outside,
 )
-from convit_ssl.engines.lock import lock_run
+from convit_ssl.engines.lock import PATIENCE, SILENCE, lock_run
 from convit_ssl.engines.lost import LOST_ANOTHER
 from convit_ssl.engines.output import lasting_output
 from convit_ssl.engines.placement import place_of_process
@@ -116,7 +116,8 @@ def _claim(plan: Plan, folder: Path, afresh: bool) -> None:
     from convit_ssl.engines.train import CHECKPOINTS, make_folder, write_config
 
     make_folder(folder)
-    with lock_run(folder):
+    # Nobody waits for a run to end only to delete it.
+    with lock_run(folder, SILENCE if afresh else PATIENCE):
         if afresh:
             _forget(folder)
         elif (found := find_checkpoint(folder / CHECKPOINTS)) is not None:

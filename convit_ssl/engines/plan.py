@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from convit_ssl.data import ImageFiles, open_dataset
+from convit_ssl.data.storage import is_url
 from convit_ssl.engines.config import Composed
 from convit_ssl.engines.keys import hint
 from convit_ssl.engines.placement import Placement, choose_precision, place
@@ -73,6 +74,8 @@ def make_plan(composed: Composed) -> Plan:
             f"data={tree.data.name} is built in and reads nothing from data_dir={tree.data_dir}; "
             "leave data_dir out, or use data=folder for images of your own"
         )
+    if tree.data_dir and not is_url(tree.data_dir):  # it is read from other folders later
+        tree.data_dir = os.path.abspath(os.path.expanduser(tree.data_dir))
     train = _open(tree, "train")
     labelled = tree.method.name in LABELLED
     if labelled:

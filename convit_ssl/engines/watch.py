@@ -234,7 +234,9 @@ class Watch:
         small = self.options.crops.global_size < SMALLEST_FOR_WORKERS
         workers = 0 if small or self.workers_hung else self.options.derived.workers
         if workers and len(images):
-            each = self.options.derived.processes * shared_mib(images, LONGEST_BATCH)
+            each = self.options.derived.processes * shared_mib(
+                images, min(LONGEST_BATCH, len(images))
+            )
             workers = workers_that_fit(workers, each)
         # The other processes wait in a collective meanwhile, so half of their patience at most.
         patience = min(WORKER_PATIENCE, 30.0 * float(self.options.run.timeout_minutes))
