@@ -84,7 +84,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     text = str(error)
     # "GLOBAL posix.system was not an allowed global", "Unsupported global: GLOBAL posix.system"
     asked = re.search(r"GLOBAL ([\w.]+)", text)
-    if asked:
+    if asked and not _ends_within(path, asked[1]):
         return (
             f"{path} is refused: reading it would call {asked[1]}, and a file of weights needs no "
             "such thing. Nothing of it was run. If you trust its author, ask for safetensors"
@@ -100,6 +100,17 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         f"{path} ({size} bytes) is no readable checkpoint: it is cut short, so copy or download "
         f"it again, or neither torch.save nor safetensors wrote it{said}"
     )
+
+
+def _ends_within(path: Path, name: str) -> bool:
+    """Whether a file ends in the middle of a name that it would call, and so is cut short."""
+    module, _, called = name.rpartition(".")
+    with open(path, "rb") as file:
+        file.seek(max(path.stat().st_size - len(name) - 2, 0))
+        end = file.read().decode("latin-1")
+    # PyTorch takes the last sign for the end of the line, and leaves it out.
+    within = re.escape(f"{module}\n{called}") if called else f"{re.escape(module)}\n?"
+    return re.search(rf"{within}.?\Z", end, re.DOTALL) is not None
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from convit_ssl.data import FaultLog, open_dataset
 from convit_ssl.data.samples import SampleReader, UnreadableImageError
 from convit_ssl.errors import UserError
+from convit_ssl.export.files import read_weights
 from tests.bad_input import corpus
 
 
@@ -75,6 +78,17 @@ def test_checkpoints(name: str, folder: Path) -> None:
     with pytest.raises(UserError) as caught:
         load_trunk(folder / "checkpoints" / name)
     check(str(caught.value), corpus.checkpoints("")[name][1])
+
+
+def test_a_checkpoint_that_ends_anywhere_is_called_cut_short(tmp_path: Path) -> None:
+    """Also within the name of a function, which an older format spells out."""
+    whole = io.BytesIO()
+    torch.save({"a": torch.zeros(3)}, whole, _use_new_zipfile_serialization=False)
+    data, path = whole.getvalue(), tmp_path / "cut.pth"
+    for length in range(1, len(data)):
+        path.write_bytes(data[:length])
+        with pytest.raises(UserError, match="is cut short"):
+            read_weights(path)
 
 
 @pytest.mark.parametrize("name", corpus.names("configs"))
