@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
+from multiprocessing import resource_sharer
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ MEMORY_SIGN = "DefaultCPUAllocator: can't allocate memory"
 WORKER_SIGNS = ("DataLoader worker (pid", "unable to allocate shared memory")
 
 
-def describe_loss(error: RuntimeError, heartbeat: Heartbeat) -> str | None:
+def describe_loss(error: Exception, heartbeat: Heartbeat) -> str | None:
     """What this process lost, in a sentence without its full stop; None for any other error.
 
     Args:
@@ -26,7 +28,8 @@ def describe_loss(error: RuntimeError, heartbeat: Heartbeat) -> str | None:
     """
     beat, words = heartbeat.beat, str(error)
     who = f"rank {beat.rank} on {beat.host}"
-    if any(sign in words for sign in WORKER_SIGNS):
+    if any(sign in words for sign in WORKER_SIGNS) or _was_fetching(error):
+        words = words or type(error).__name__
         return (
             f"{who} lost a loader worker at step {beat.step} ({_cause(words)}): its memory ran "
             f"out, or {SHARED_MEMORY} is full. Give fewer data.workers, or more memory"
@@ -37,7 +40,7 @@ def describe_loss(error: RuntimeError, heartbeat: Heartbeat) -> str | None:
 
 
 def describe_shortage(
-    error: RuntimeError, options: Mapping[str, Any], heartbeat: Heartbeat
+    error: Exception, options: Mapping[str, Any], heartbeat: Heartbeat
 ) -> str | None:
     """What to do where memory ran out, of a GPU or of the machine; None for any other error.
 
@@ -59,6 +62,13 @@ def describe_shortage(
         "fewer crops.local_count and a smaller trunk take less, too. What the last checkpoint "
         "holds is not lost"
     )
+
+
+def _was_fetching(error: Exception) -> bool:
+    """Whether a loader worker was being asked for its batch; one that is gone gives no answer."""
+    frames = traceback.extract_tb(error.__traceback__)
+    answered_by_none = isinstance(error, (EOFError, OSError))
+    return answered_by_none and any(frame.filename == resource_sharer.__file__ for frame in frames)
 
 
 def _cause(words: str) -> str:

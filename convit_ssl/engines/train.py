@@ -85,7 +85,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
         if screen is not None:
             screen.line(f"{stop}; the same command goes on from there", style="yellow")
         return stop.exit_code
-    except RuntimeError as error:
+    except (RuntimeError, EOFError, OSError) as error:
         if shortage := describe_shortage(error, plan.options, heartbeat):
             logging.exception("memory ran out")
             raise UserError(shortage) from None

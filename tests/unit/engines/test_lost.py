@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from multiprocessing import resource_sharer
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,17 @@ def test_a_worker_that_was_killed(heartbeat: Heartbeat) -> None:
     text = describe_loss(RuntimeError(caught), heartbeat)
     assert text is not None
     assert f"at step 0 ({reason})" in text
+
+
+def test_a_worker_that_was_killed_while_its_batch_was_fetched(
+    tmp_path: Path, heartbeat: Heartbeat
+) -> None:
+    with pytest.raises(FileNotFoundError) as raised:
+        resource_sharer._resource_sharer.get_connection((str(tmp_path / "socket"), 1))
+    text = describe_loss(raised.value, heartbeat)
+    assert text is not None and "lost a loader worker at step 0 (" in text
+    assert describe_loss(FileNotFoundError("x.png"), heartbeat) is None
+    assert describe_loss(EOFError(), heartbeat) is None
 
 
 def test_a_process_that_is_gone(heartbeat: Heartbeat) -> None:
