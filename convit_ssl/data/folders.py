@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from convit_ssl.data.names import some
 from convit_ssl.errors import UserError
 
 logger = logging.getLogger("convit_ssl.data")
@@ -32,8 +33,6 @@ EXTENSIONS = frozenset(
         ".avif",
     )
 )
-
-_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -126,14 +125,9 @@ def list_images(root: Path) -> Listing:
         )
     if empty:
         raise UserError(
-            f"class folders without images in {root}: {_some(empty)}. Remove them or fill them"
+            f"class folders without images in {root}: {some(empty)}. Remove them or fill them"
         )
     return Listing(root, files, targets, folders)
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def check_folder(path: str | os.PathLike[str]) -> Path:
@@ -163,7 +157,7 @@ def _check_same_classes(data_dir: Path) -> None:
     only_val = sorted(sides["val"] - sides["train"])
     if only_train or only_val:
         parts = [
-            f"only in {split}/: {_some(names)}"
+            f"only in {split}/: {some(names)}"
             for split, names in (("train", only_train), ("val", only_val))
             if names
         ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from convit_ssl.data.names import some
 from convit_ssl.errors import UserError
 
 MOST_CLASSES = 1_000_000
-NAMED = 10
 
 
 def class_table(labels: Iterable[str]) -> list[str]:
@@ -44,9 +44,8 @@ def check_known(train: Iterable[str | None], val: Iterable[str | None], where: s
     known = {_plain(label) for label in train if label is not None}
     unknown = sorted({_plain(label) for label in val if label is not None} - known)
     if known and unknown:
-        more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
         raise UserError(
-            f"val has classes that train lacks, in {where}: {', '.join(unknown[:NAMED])}{more}. "
+            f"val has classes that train lacks, in {where}: {some(unknown)}. "
             "Label both in the same words or numbers, or leave those images out"
         )
 

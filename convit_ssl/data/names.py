@@ -13,6 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 
+def some(names: Sequence[str], most: int = 10) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def as_label(name: str) -> str:
     """A name as a figure can show it.
 

@@ -73,7 +73,7 @@ def scale_to_bytes(values: npt.NDArray[Any]) -> Pixels:
 
 
 def _full_range(values: npt.NDArray[Any]) -> int:
-    """Of integers: what becomes white. Neighbouring depths differ by a factor of two only."""
+    """Of integers: what becomes white. From 12 bits on, depths differ by a factor of two."""
     peak = int(values.max())
     if peak <= 255:
         return 255

@@ -22,10 +22,10 @@ from pathlib import Path
 
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.images import take
+from convit_ssl.data.names import some
 from convit_ssl.data.storage import read_bytes
 from convit_ssl.errors import UserError
 
-_NAMED = 10
 _EXAMPLE = "for example fraction=0.05,seed=0 or per_class=10 or list=1percent.txt"
 
 
@@ -127,7 +127,7 @@ def _draw(listing: Listing, spec: SubsetSpec) -> list[int]:
         if poor:
             raise UserError(
                 f"per_class={spec.per_class}, but these classes of {listing.root} have fewer "
-                f"images: {_some(poor)}"
+                f"images: {some(poor)}"
             )
     chosen: list[int] = []
     for indices in members.values():
@@ -168,8 +168,8 @@ def class_names(available: list[str], text: str, root: str | os.PathLike[str]) -
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(
-            f"{len(unknown)} classes of classes={text} are not in {root}: {_some(unknown)}. "
-            f"It has {_some(available)}"
+            f"{len(unknown)} classes of classes={text} are not in {root}: {some(unknown)}. "
+            f"It has {some(available)}"
         )
     return sorted(set(names))
 
@@ -220,15 +220,15 @@ def find_listed(listing: Listing, path: str) -> list[int]:
             found[matches[0]] = line
     if missing:
         raise UserError(
-            f"{len(missing)} files of the list {path} are not in {listing.root}: {_some(missing)}"
+            f"{len(missing)} files of the list {path} are not in {listing.root}: {some(missing)}"
         )
     if ambiguous:
         raise UserError(
             f"{len(ambiguous)} names of the list {path} are there in several folders of "
-            f"{listing.root}: {_some(ambiguous)}. Write them as class/file"
+            f"{listing.root}: {some(ambiguous)}. Write them as class/file"
         )
     if doubled:
-        raise UserError(f"the list {path} names {len(doubled)} files twice: {_some(doubled)}")
+        raise UserError(f"the list {path} names {len(doubled)} files twice: {some(doubled)}")
     return sorted(found)
 
 
@@ -256,8 +256,3 @@ def write_list(listing: Listing, path: str | os.PathLike[str]) -> None:
     except (OSError, UnicodeEncodeError) as error:
         staging.unlink(missing_ok=True)
         raise UserError(f"cannot write the list {target}: {error}") from error
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
