@@ -193,6 +193,7 @@ def _open(options: Any, split: str, transform: Any, log: FaultLog) -> ImageFiles
         subset=options.data.subset,
         seed=options.seed,
         max_corrupt=options.data.max_corrupt,
+        white_level=options.data.white_level,
         fault_log=log,
     )
 

@@ -36,15 +36,19 @@ class PreparedImage:
     grid: tuple[int, int]
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, white_level: int = 0) -> Image.Image:
     """Open a picture as RGB, turned as its EXIF says.
+
+    Args:
+        path: of the picture.
+        white_level: of 16-bit grey, what becomes white at least.
 
     Raises:
         UserError: no such file, or not a picture.
     """
     try:
         with Image.open(path) as image:
-            return to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(ImageOps.exif_transpose(image), white_level)
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot open {path} as an image: {reason}") from error

@@ -23,6 +23,13 @@ def recorded_data(run: Run) -> tuple[str | None, str | None]:
     return name, folder if isinstance(folder, str) and folder else None
 
 
+def recorded_white_level(run: Run) -> int:
+    """What 16-bit grey images called white in a run's training; 0 where nothing is said."""
+    data = run.config.get("data")
+    level = data.get("white_level") if isinstance(data, dict) else None
+    return level if isinstance(level, int) else 0
+
+
 def open_sample(
     data: str | None,
     data_dir: str | None,
@@ -30,6 +37,7 @@ def open_sample(
     images: int = 300,
     pictures: Sequence[Path] = (),
     shown: int = 4,
+    white_level: int = 0,
 ) -> tuple[Sample | None, str | None]:
     """A sample spread evenly over a data set, and what went wrong with it, in one sentence.
 
@@ -40,12 +48,13 @@ def open_sample(
         images: how many to describe features on.
         pictures: files to draw attention maps of; `shown` of the sample by default.
         shown: see `pictures`.
+        white_level: of 16-bit grey images, what becomes white at least.
 
     Raises:
         UserError: a file of `pictures` cannot be opened.
     """
-    chosen = [(path.name, open_image(path)) for path in pictures]
-    labelled, classes, source, problem = _labelled(data, data_dir, split, images)
+    chosen = [(path.name, open_image(path, white_level)) for path in pictures]
+    labelled, classes, source, problem = _labelled(data, data_dir, split, images, white_level)
     if not chosen:
         places = np.unique(np.linspace(0, len(labelled) - 1, shown).round().astype(int))
         chosen = [(labelled[i].name, labelled[i].image) for i in places] if labelled else []
@@ -55,14 +64,14 @@ def open_sample(
 
 
 def _labelled(
-    data: str | None, data_dir: str | None, split: str | None, images: int
+    data: str | None, data_dir: str | None, split: str | None, images: int, white_level: int
 ) -> tuple[list[LabelledImage], list[str], str, str | None]:
     if data is None:
         return [], [], "pictures given", "No data set is known, so features are left out (--data)."
     problem = None
     for name in [split] if split else ["val", "train"]:
         try:
-            dataset = open_dataset(data, data_dir, name)
+            dataset = open_dataset(data, data_dir, name, white_level=white_level)
         except UserError as error:
             problem = str(error)
             continue

@@ -37,10 +37,11 @@ def run(args: argparse.Namespace) -> int:
     from convit_ssl.analysis.attention_figure import attention_figure
     from convit_ssl.analysis.figures import save_figure
     from convit_ssl.analysis.images import open_image, prepare_image
-    from convit_ssl.export import load_trunk
+    from convit_ssl.export import load_trunk, white_level
 
-    image = open_image(args.image)
+    open_image(args.image)  # before the weights, which take longer
     model = load_trunk(args.weights, weights=args.which, img_size=args.img_size)
+    image = open_image(args.image, white_level(model) or 0)
     maps = image_attention(model, prepare_image(image, model, args.image.name))
     query = None if args.query is None else (args.query[0], args.query[1])
     figure = attention_figure(maps, args.layers, args.head, query)

@@ -28,7 +28,7 @@ from convit_ssl.evaluation.tokens import (
     default_columns,
     pixel_transform,
 )
-from convit_ssl.export import load_trunk
+from convit_ssl.export import load_trunk, white_level
 from convit_ssl.machine import available_cores, user_cache
 from convit_ssl.models import ConViT, create_model
 
@@ -40,12 +40,16 @@ CHECKPOINT = (
 
 @dataclass(frozen=True)
 class Source:
-    """A trunk (or the bare pixels) and how its images are made."""
+    """A trunk (or the bare pixels) and how its images are made.
+
+    `white_level` is of 16-bit grey images: what the trunk was trained with, or what suits these.
+    """
 
     name: str
     extractor: nn.Module
     transform: Any
     provenance: dict[str, Any]
+    white_level: int = 0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,7 +96,9 @@ def open_source(args: argparse.Namespace, checkpoint: str | None = None) -> Sour
             _refuse(args, ("mask", "img_size", "token", "columns"), "raw pixels")
         images = open_dataset(_data(args), args.data_dir, "train")
         pixels = pixel_transform(images.paths)
-        return Source("raw pixels", PixelFeatures(pixels), pixels, {"pixels": repr(pixels)})
+        own = {"pixels": repr(pixels)}
+        level = images.sampled_white_level()
+        return Source("raw pixels", PixelFeatures(pixels), pixels, own, level)
     if checkpoint.startswith("random:"):
         model = _untrained(checkpoint.removeprefix("random:"), args)
         name, provenance = checkpoint, {"variant": checkpoint, "seed": args.seed}
@@ -120,7 +126,10 @@ def source_of(
     token = getattr(args, "token", None)
     if token and token not in default_columns(model):
         columns = [token]
-    return Source(name, TokenFeatures(model, columns), transform, provenance)
+    level = white_level(model)
+    if level is None:
+        level = open_images(args, "train").sampled_white_level()
+    return Source(name, TokenFeatures(model, columns), transform, provenance, level)
 
 
 def untrained_like(model: ConViT, args: argparse.Namespace) -> Source:
@@ -135,7 +144,7 @@ def read_features(source: Source | None, args: argparse.Namespace, split: str) -
     """Features of one split: from the cache, a features folder, or newly extracted."""
     if source is None:
         return load_features(Path(args.checkpoint) / split)
-    dataset = open_images(args, split, source.transform)
+    dataset = open_images(args, split, source)
     parts = fingerprint_parts(source.extractor, dataset, args.precision)
     out = getattr(args, "out", None)
     folder = Path(out) / split if out else _cache(args) / f"{split}-{parts['all'][:24]}"
@@ -154,9 +163,11 @@ def read_features(source: Source | None, args: argparse.Namespace, split: str) -
         )
 
 
-def open_images(args: argparse.Namespace, split: str, transform: Any = None) -> ImageFiles:
-    """The images of one split that a command's options name."""
-    return open_dataset(_data(args), args.data_dir, split, transform, args.subset)
+def open_images(args: argparse.Namespace, split: str, source: Source | None = None) -> ImageFiles:
+    """The images of one split that a command's options name, as a source makes them."""
+    transform, level = (source.transform, source.white_level) if source else (None, 0)
+    data = _data(args)
+    return open_dataset(data, args.data_dir, split, transform, args.subset, white_level=level)
 
 
 def _refuse(args: argparse.Namespace, options: tuple[str, ...], what: str) -> None:

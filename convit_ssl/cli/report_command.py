@@ -12,7 +12,7 @@ from pathlib import Path
 from convit_ssl.analysis.attribution import METHODS
 from convit_ssl.analysis.report import write_report
 from convit_ssl.analysis.runs import read_runs
-from convit_ssl.analysis.sampling import open_sample, recorded_data
+from convit_ssl.analysis.sampling import open_sample, recorded_data, recorded_white_level
 from convit_ssl.analysis.summary import summarise_run
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
@@ -79,7 +79,14 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
     runs = read_runs(args.runs)
     name, data_dir = recorded_data(runs[0])
     data_dir = args.data_dir or (None if args.data else data_dir)
-    sample, problem = open_sample(args.data or name, data_dir, args.split, args.images, args.image)
+    sample, problem = open_sample(
+        args.data or name,
+        data_dir,
+        args.split,
+        args.images,
+        args.image,
+        white_level=recorded_white_level(runs[0]),
+    )
     if problem and first and (args.data or args.data_dir or args.split):
         raise UserError(problem)  # what the run recorded may be gone; what was given is meant
     if first and args.weights != "teacher":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset
 from convit_ssl.data.cache import DEFAULT_BYTES, PixelCache, make_cache
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.names import NameTable
-from convit_ssl.data.pixels import Pixels, image_header
+from convit_ssl.data.pixels import Pixels, image_header, image_white_level, is_deep_grey
 from convit_ssl.data.randomness import RepeatedIndex, sample_seed
 from convit_ssl.data.samples import DataError, FaultLog, SampleReader, UnreadableImageError
 from convit_ssl.errors import UserError
@@ -47,11 +48,13 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         cache_bytes: memory for decoded images, used where all of them fit; 0 keeps none. The
             default is 1 GiB for a ``seeded`` transform, which will see each image again, and
             0 for any other.
+        white_level: of 16-bit grey, what becomes white at least; 0 scales each image by itself.
 
     Attributes:
         files: paths relative to ``root``, with ``/``.
         targets: class of each image, -1 without label.
         classes: names of the classes.
+        white_level: as given.
     """
 
     def __init__(
@@ -64,6 +67,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         fault_log: FaultLog | None = None,
         subset: str | None = None,
         cache_bytes: int | None = None,
+        white_level: int = 0,
     ) -> None:
         if not listing.files:
             raise UserError(f"no images are left of {listing.root}")
@@ -73,8 +77,11 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         self.classes = listing.classes
         self.transform = transform
         self.seed = seed
+        self.white_level = white_level
         self.subset = subset
-        self.reader = SampleReader(self.paths, max_corrupt, fault_log, root=self.root)
+        self.reader = SampleReader(
+            self.paths, max_corrupt, fault_log, root=self.root, white_level=white_level
+        )
         # Shared memory, so that persistent loader workers see a new epoch too.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._cache: PixelCache | None = None
@@ -183,9 +190,8 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
 
         Unreadable ones are left out. Raises UserError where none can be read.
         """
-        step = max(1, len(self.files) // count)
         headers, reasons = [], []
-        for position in range(0, len(self.files), step)[:count]:
+        for position in self._spread(count):
             try:
                 headers.append(image_header(self.path(position)))
             except UserError:
@@ -199,6 +205,18 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
             )
         return headers
 
+    def _spread(self, count: int) -> range:
+        return range(0, len(self.files), max(1, len(self.files) // count))[:count]
+
+    def sampled_white_level(self) -> int:
+        """Of 16-bit grey images: the largest full range in a sample; 0 where there are none."""
+        level = 0
+        if any(is_deep_grey(mode) for *_, mode in self.probe()):
+            for position in self._spread(_PROBES):
+                with contextlib.suppress(Exception):  # as in `probe`
+                    level = max(level, image_white_level(self.path(position)) or 0)
+        return level
+
     def native_size(self) -> tuple[int, int]:
         """Median (height, width) in pixels of a sample of the images."""
         sizes = np.array([header[:2] for header in self.probe()])
@@ -207,7 +225,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
 
     def is_grey(self) -> bool:
         """Whether all of a sample of the images are stored without colour."""
-        return all(mode in ("1", "L", "LA", "F") or mode[0] == "I" for *_, mode in self.probe())
+        return all(mode in ("1", "L", "LA", "F") or is_deep_grey(mode) for *_, mode in self.probe())
 
 
 def files_digest(files: Sequence[str]) -> str:

@@ -52,6 +52,7 @@ def open_dataset(
     max_corrupt: float = 0.01,
     fault_log: FaultLog | None = None,
     cache_bytes: int | None = None,
+    white_level: int = 0,
 ) -> ImageFiles:
     """Open a data set.
 
@@ -67,6 +68,7 @@ def open_dataset(
         max_corrupt: tolerated share of unreadable images.
         fault_log: where unreadable images are listed.
         cache_bytes: memory for decoded images; see :class:`ImageFiles`.
+        white_level: of 16-bit grey, what becomes white at least.
 
     Raises:
         UserError: unknown name, missing, empty or inconsistent folder, impossible subset.
@@ -83,5 +85,6 @@ def open_dataset(
         max_corrupt=max_corrupt,
         fault_log=fault_log,
         cache_bytes=cache_bytes,
+        white_level=white_level,
         subset=subset or None,
     )

@@ -7,7 +7,8 @@ One rule per kind of image:
 * grey, palette, 1-bit, CMYK, YCbCr: converted by Pillow;
 * 16-bit grey: divided by its full range, the fewest bits from 12 to 16 that hold all but a
   thousandth of its pixels, as microscope and X-ray cameras have hot ones; an image that
-  stays below 256 is taken as one of 8 bits;
+  stays below 256 is taken as one of 8 bits. A collection's ``white_level`` keeps its images
+  comparable: none is divided by less;
 * 16-bit colour: its high bytes, which is what Pillow reads; of 12 bits they would be four,
   so such a file is refused;
 * floating point: 0..1 is stretched to 0..255, any other range from its minimum to
@@ -52,11 +53,12 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def scale_to_bytes(values: npt.NDArray[Any]) -> Pixels:
+def scale_to_bytes(values: npt.NDArray[Any], white_level: int = 0) -> Pixels:
     """Integers of more than 8 bits, or floating point, to 0..255.
 
     Args:
         values: (H, W) of any numeric type.
+        white_level: of integers, what becomes white at least.
     """
     if values.dtype.kind == "f":
         finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
@@ -67,12 +69,12 @@ def scale_to_bytes(values: npt.NDArray[Any]) -> Pixels:
             np.uint8
         )
         return stretched
-    full = _full_range(values)
+    full = max(full_range(values), white_level)
     scaled: Pixels = np.rint(np.clip(values, 0, full) * (255.0 / full)).astype(np.uint8)
     return scaled
 
 
-def _full_range(values: npt.NDArray[Any]) -> int:
+def full_range(values: npt.NDArray[Any]) -> int:
     """Of integers: what becomes white. From 12 bits on, depths differ by a factor of two."""
     peak = int(values.max())
     if peak <= 255:
@@ -92,8 +94,17 @@ def _check_depth(image: Image.Image) -> None:
         )
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
+def is_deep_grey(mode: str) -> bool:
+    """Whether a Pillow mode holds grey integers of more than 8 bits."""
+    return mode.startswith("I")
+
+
+def to_rgb(image: Image.Image, white_level: int = 0) -> Image.Image:
     """Any Pillow image to mode RGB, by the rules at the head of this module.
+
+    Args:
+        image: of any mode.
+        white_level: of 16-bit grey, what becomes white at least.
 
     Raises:
         ValueError: colour of 12 bits in 16.
@@ -109,8 +120,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(scale_to_bytes(np.asarray(image))).convert("RGB")
+    if is_deep_grey(image.mode) or image.mode == "F":
+        return Image.fromarray(scale_to_bytes(np.asarray(image), white_level)).convert("RGB")
     if image.mode == "LAB":
         from PIL import ImageCms
 
@@ -121,8 +132,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The image in ``data`` as Pillow RGB.
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, white_level: int = 0) -> Image.Image:
+    """The image in ``data`` as Pillow RGB; ``white_level`` as for :func:`to_rgb`.
 
     Raises:
         ImageTooLargeError: the header announces more than ``max_pixels``.
@@ -133,10 +144,15 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data)) as image:
             _check_size(*image.size, max_pixels)
-            return to_rgb(image)
+            return to_rgb(image, white_level)
 
 
-def decode_array(data: bytes, min_side: int | None = None, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode_array(
+    data: bytes,
+    min_side: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    white_level: int = 0,
+) -> Pixels:
     """The image in ``data`` as (H, W, 3) uint8; JPEG goes through libjpeg-turbo directly.
 
     Args:
@@ -145,6 +161,7 @@ def decode_array(data: bytes, min_side: int | None = None, max_pixels: int = MAX
             sides keep at least this many pixels. None decodes every pixel, and then
             the result equals ``decode_image``'s.
         max_pixels: as there.
+        white_level: as there.
     """
     if data[:3] == _JPEG_MAGIC:
         import simplejpeg
@@ -162,7 +179,7 @@ def decode_array(data: bytes, min_side: int | None = None, max_pixels: int = MAX
             raise
         except ValueError:
             pass  # CMYK, arithmetic coding, stray bytes: Pillow decides whether it is damaged.
-    return np.array(decode_image(data, max_pixels))  # a copy: torch wants writable memory
+    return np.array(decode_image(data, max_pixels, white_level))  # a copy: torch wants it writable
 
 
 def image_header(path: str) -> tuple[int, int, str]:
@@ -171,3 +188,14 @@ def image_header(path: str) -> tuple[int, int, str]:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(openable(path)) as image:
             return image.height, image.width, image.mode
+
+
+def image_white_level(path: str) -> int | None:
+    """What 16-bit grey becomes white by itself: the full range of one image; None of any other."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(openable(path)) as image:
+            if not is_deep_grey(image.mode):
+                return None
+            _check_size(*image.size, MAX_PIXELS)
+            return full_range(np.asarray(image))

@@ -210,6 +210,7 @@ class SampleReader:
         fault_log: the shared account; see :class:`FaultLog`.
         max_pixels: larger images count as unreadable (decompression bombs).
         root: the folder of all images, which tells an outage from a missing file.
+        white_level: of 16-bit grey, what becomes white at least.
     """
 
     def __init__(
@@ -219,6 +220,7 @@ class SampleReader:
         fault_log: FaultLog | None = None,
         max_pixels: int = MAX_PIXELS,
         root: str | os.PathLike[str] | None = None,
+        white_level: int = 0,
     ) -> None:
         if not 0.0 <= max_corrupt <= 1.0:
             raise UserError(f"max_corrupt is {max_corrupt}; give a share between 0 and 1")
@@ -228,6 +230,7 @@ class SampleReader:
         self.fault_log = fault_log or FaultLog()
         self.max_pixels = max_pixels
         self.root = root
+        self.white_level = white_level
         self._unanswered = 0  # images in a row
         self._unreadable: dict[str, str] = {}
 
@@ -248,7 +251,7 @@ class SampleReader:
         """
         data = self._bytes(path)
         try:
-            return decode_image(data, self.max_pixels)
+            return decode_image(data, self.max_pixels, self.white_level)
         except Exception as error:
             raise self._fault(path, _reason(error)) from error
 
@@ -256,7 +259,7 @@ class SampleReader:
         """The image as (H, W, 3) uint8, see ``decode_array``. Raises as :meth:`image`."""
         data = self._bytes(path)
         try:
-            return decode_array(data, min_side, self.max_pixels)
+            return decode_array(data, min_side, self.max_pixels, self.white_level)
         except Exception as error:
             raise self._fault(path, _reason(error)) from error
 

@@ -81,6 +81,8 @@ def make_plan(composed: Composed) -> Plan:
     if labelled:
         _check_labels(tree, train)
     follow_weights(tree, composed.explicit)
+    if tree.data.white_level is None:
+        tree.data.white_level = train.sampled_white_level()
     choices: dict[str, Choice] = {}
     if tree.scale_to_data:
         choices = scale(tree, composed.explicit, len(train), train.native_size())
@@ -92,6 +94,7 @@ def make_plan(composed: Composed) -> Plan:
         "classes": len(train.classes),
         "native_size": list(train.native_size()),
         "grey": train.is_grey(),
+        "white_level": tree.data.white_level,
         "digest": train.digest(),
         "subset": tree.data.subset,
     }

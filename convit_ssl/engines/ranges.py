@@ -26,6 +26,7 @@ AT_LEAST = {
     "run.requeue": 0,
     "data.workers": 0,
     "data.max_corrupt": 0,
+    "data.white_level": 0,
     "trunk.embed_dim": 1,
     "trunk.depth": 1,
     "trunk.num_heads": 1,

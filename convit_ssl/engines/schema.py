@@ -19,12 +19,15 @@ class DataOptions:
         subset: labelled subset, as `convit-ssl subset` writes it: "fraction=0.1,seed=0",
             "per_class=10", "list=FILE", "classes=first:100".
         max_corrupt: share of unreadable images that stops the run.
+        white_level: of 16-bit grey images, what becomes white at least; None for the largest of a
+            sample, or what the weights that a run starts from were made with.
         workers: loader processes per training process; None for what the machine allows.
     """
 
     name: str = "imagenet"
     subset: str | None = None
     max_corrupt: float = 0.01
+    white_level: int | None = None
     workers: int | None = None
 
 

@@ -30,14 +30,16 @@ def check_teacher(path: str | None, classes: int) -> None:
 
 
 def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
-    """Take the network's shape from the checkpoint that the run starts from."""
+    """Take the network's shape and the images' scale from the weights that the run starts from."""
     if not tree.weights:
         return
     from convit_ssl.export import load_trunk
-    from convit_ssl.export.load import describe, shape
+    from convit_ssl.export.load import describe, shape, white_level
 
     loaded = load_trunk(tree.weights, weights=tree.weights_from)
     config, provenance = loaded.config, vars(loaded)["provenance"]
+    if tree.data.white_level is None:
+        tree.data.white_level = white_level(loaded) or None
     if provenance["weights"] in ("teacher", "student", "ema"):
         tree.weights_from = provenance["weights"]  # a method without a teacher has a student only
     variant = provenance.get("variant")

@@ -194,6 +194,7 @@ class Watch:
             evaluation_transform(self.options.crops.global_size),
             subset=data.subset,
             max_corrupt=data.max_corrupt,
+            white_level=data.white_level,
             fault_log=FaultLog(f"{self.options.run.dir}/unreadable.jsonl"),
         )
 

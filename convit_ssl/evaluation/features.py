@@ -108,6 +108,9 @@ def fingerprint_parts(
         "precision": precision,
         "software": f"convit_ssl {__version__}, torch {torch.__version__}",
     }
+    white_level = getattr(dataset, "white_level", 0)
+    if white_level:
+        parts["white_level"] = str(white_level)
     return {**parts, "all": fingerprint.combine({**parts, "format": FORMAT})}
 
 

@@ -216,6 +216,13 @@ def layer_norm_eps(model: ConViT) -> float:
     return float(model.norm.eps)
 
 
+def white_level(model: ConViT) -> int | None:
+    """What 16-bit grey images called white in training; None where that is not known."""
+    entry = getattr(model, "provenance", {}).get("entry") or {}
+    data = entry.get("data")
+    return data.get("white_level") if isinstance(data, dict) else None
+
+
 def shape(config: ConViTConfig) -> dict[str, int]:
     """What makes it this network and no other, whatever the images."""
     names = ("embed_dim", "depth", "num_heads", "num_gpsa_layers")

@@ -13,6 +13,9 @@ import torch
 from PIL import Image
 
 from convit_ssl.cli.main import main, run_command
+from convit_ssl.data import evaluation_transform, open_dataset
+from convit_ssl.evaluation.features import load_features
+from convit_ssl.export import load_trunk
 from convit_ssl.models import ConViT, ConViTConfig
 
 CONFIG = ConViTConfig(
@@ -232,3 +235,36 @@ def test_results_of_several_seeds(
     assert "± 0.0" in capsys.readouterr().out
     assert run_command("results", [*files, "--average"]) == 2
     assert "are not averaged: their fingerprint (train_data) differ" in capsys.readouterr().err
+
+
+def test_16_bit_images_are_scaled_as_in_training(tmp_path: Path, run_folder: Path) -> None:
+    """Dim images of a camera of 12 bits: like its bright ones, not each to its own white."""
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for number in range(8):
+            peak = (200, 4000)[number // 2 % 2]
+            pixels = generator.integers(0, peak, (16, 16)).astype(np.uint16)
+            path = tmp_path / "camera" / split / "ab"[number % 2] / f"{number}.tiff"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    checkpoint = run_folder / "checkpoints" / "checkpoint_e0003.torch"
+    where = ["--data-dir", str(tmp_path / "camera"), *QUICK]
+    for level, brightest in ((None, 4095), (16383, 16383)):
+        state = torch.load(checkpoint, weights_only=False)
+        state["convit_ssl"]["data"] = {"name": "folder", "white_level": level}
+        torch.save(state, checkpoint)
+        out = tmp_path / f"features_{level}"
+        assert main(["features", str(run_folder), *where, "--out", str(out)]) == 0
+        model = load_trunk(run_folder)
+        images = open_dataset(
+            "folder",
+            tmp_path / "camera",
+            "val",
+            evaluation_transform(model.config.img_size),
+            white_level=brightest,
+        )
+        pixels = torch.stack([images[i][0] for i in range(len(images))])
+        with torch.inference_mode():
+            tokens = model.forward_features(pixels)[:, 0].numpy()
+        found = load_features(out / "val").column("class_last1")
+        np.testing.assert_allclose(found, tokens, atol=1e-5)

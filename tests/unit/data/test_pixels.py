@@ -97,6 +97,27 @@ def test_grey_of_other_depths_fills_half_of_the_range_at_least(peak: int, full: 
     assert found.max() >= 127
 
 
+@pytest.mark.parametrize("peak", [200, 900, 4095])
+def test_a_white_level_keeps_the_images_of_a_camera_comparable(peak: int) -> None:
+    values = gradient(0, peak, np.uint16)
+    found = decode_image(encoded(Image.fromarray(values), "TIFF"), white_level=4095)
+    assert np.abs(np.asarray(found)[..., 0] - values * (255.0 / 4095)).max() <= 0.5
+    as_array = decode_array(encoded(Image.fromarray(values), "TIFF"), white_level=4095)
+    assert (as_array == np.asarray(found)).all()
+
+
+def test_an_image_of_more_bits_than_its_collection_is_not_all_white() -> None:
+    values = gradient(0, 65535, np.uint16)
+    assert (scale_to_bytes(values, white_level=4095) == scale_to_bytes(values)).all()
+
+
+def test_a_white_level_leaves_8_bits_and_colour_alone() -> None:
+    values = gradient(0, 255, np.uint8)
+    for image in (Image.fromarray(values), Image.fromarray(values).convert("RGB")):
+        data = encoded(image, "PNG")
+        assert (decode_array(data, white_level=4095) == decode_array(data)).all()
+
+
 def png_of_16_bits(pixels: np.ndarray[Any, Any]) -> bytes:
     """Colour, which Pillow reads and cannot write."""
 

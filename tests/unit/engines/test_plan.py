@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 
+from convit_ssl.adapters.inputs import open_inputs
 from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.console import run_facts
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.errors import UserError
+from convit_ssl.export import load_trunk, white_level
+from convit_ssl.export.save import save_trunk
 from convit_ssl.models import create_model
 
 BASE = ("data=digits", "run=cpu", "trunk=convit_nano", "trunk.patch_size=4", "crops.global_size=8")
@@ -45,6 +51,47 @@ def test_rates_are_per_256_images_and_durations_in_epochs() -> None:
 def test_a_folder_for_built_in_data_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data=digits is built in and reads nothing from data_dir"):
         plan(f"data_dir={tmp_path}")
+
+
+@pytest.fixture
+def camera(tmp_path: Path) -> Path:
+    """Grey images of a camera of 12 bits, most of them dim, and one that is cut short."""
+    generator = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for number in range(24):
+            peak = (200, 900, 4000)[number % 3]
+            image = Image.fromarray(generator.integers(0, peak, (12, 12)).astype(np.uint16))
+            path = tmp_path / split / "ab"[number % 2] / f"{number:02}.tiff"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
+    (tmp_path / "train" / "a" / "00.tiff").write_bytes(path.read_bytes()[:200])
+    return tmp_path
+
+
+def test_grey_of_16_bits_has_one_white_for_the_collection(camera: Path) -> None:
+    options = ("data=folder", f"data_dir={camera}", "optim.batch_size=8", "data.max_corrupt=0.1")
+    made = plan(*options)
+    assert made.facts["white_level"] == 4095
+    assert made.options["data"]["white_level"] == 4095
+    assert "grey, white at 4,095" in run_facts(made, 1, None)["data"]
+    assert plan(*options, "data.white_level=16383").facts["white_level"] == 16383
+    dataset = open_inputs(OmegaConf.create(made.options), torch.device("cpu")).train
+    assert dataset.white_level == 4095
+    with pytest.raises(UserError, match=r"data.white_level=-1"):
+        plan(*options, "data.white_level=-1")
+    assert plan().facts["white_level"] == 0
+
+
+def test_the_white_of_the_weights_is_kept(camera: Path, tmp_path: Path) -> None:
+    trunk = create_model("convit_nano", num_classes=0, patch_size=4, img_size=8)
+    trunk.provenance = {"entry": {"data": {"white_level": 16383}}}
+    trunk.provenance["data"] = trunk.provenance["entry"]["data"]
+    save_trunk(trunk, tmp_path / "trunk.safetensors")
+    assert white_level(load_trunk(tmp_path / "trunk.safetensors")) == 16383
+    options = ("data=folder", f"data_dir={camera}", "optim.batch_size=8", "data.max_corrupt=0.1")
+    weights = f"weights={tmp_path / 'trunk.safetensors'}"
+    made = plan(*options, weights, config="convit_finetune")
+    assert made.facts["white_level"] == 16383
 
 
 def test_nothing_is_left_unresolved() -> None:
