@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import tempfile
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +18,7 @@ from convit_ssl.analysis.metrics import HeadSeries, downsample
 from convit_ssl.analysis.serialise import CURVES
 from convit_ssl.analysis.summary import RunSummary
 from convit_ssl.data.names import as_label
+from convit_ssl.drawing import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,31 +47,6 @@ def write_figures(summaries: Sequence[RunSummary], folder: Path) -> list[Path]:
         if _OWN_NAMES.fullmatch(path.name):
             path.unlink()
     return written
-
-
-def save_figure(figure: Figure, path: Path, dpi: int = 150) -> Path:
-    """Write PNG, SVG or PDF by the name's ending, whole or not at all."""
-    import matplotlib
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=path.suffix, prefix=".figure")
-    os.close(handle)
-    try:
-        # Text stays text in vector files, so that it can be searched and edited.
-        with (
-            matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}),
-            warnings.catch_warnings(),
-        ):
-            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands there
-            figure.savefig(temporary, dpi=dpi, facecolor="white")
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
 
 
 def new_figure(width: float, height: float, constrained: bool = True) -> Figure:

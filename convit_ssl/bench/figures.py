@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from convit_ssl.bench.contenders import CONTENDERS
+from convit_ssl.drawing import save_figure
 
 
 def draw_models(path: str | None, comparisons: Sequence[dict[str, Any]]) -> None:
@@ -130,9 +129,6 @@ def _figure(path: str, rows: int, columns: int) -> Iterator[tuple[Any, list[Any]
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
     yield figure, list(axes.flat)
-    partial = f"{path}.{os.getpid()}{Path(path).suffix}"
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(partial, dpi=150)
+    save_figure(figure, path)
     plt.close(figure)
-    os.replace(partial, path)
     print(f"written: {path}")

@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--query takes a row and a column, such as --query 3,5")
     from convit_ssl.analysis.attention import image_attention
     from convit_ssl.analysis.attention_figure import attention_figure
-    from convit_ssl.analysis.figures import save_figure
     from convit_ssl.analysis.images import open_image, prepare_image
+    from convit_ssl.drawing import save_figure
     from convit_ssl.export import load_trunk, white_level
 
     open_image(args.image)  # before the weights, which take longer

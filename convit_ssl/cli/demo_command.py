@@ -59,9 +59,9 @@ def draw(folder: Path) -> Path:
     import torch
 
     from convit_ssl.analysis.before_after import before_after_figure
-    from convit_ssl.analysis.figures import save_figure
     from convit_ssl.analysis.images import open_image, prepare_image
     from convit_ssl.data import open_dataset
+    from convit_ssl.drawing import save_figure
     from convit_ssl.export import load_trunk
     from convit_ssl.models import ConViT
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from convit_ssl.data.names import as_label
+from convit_ssl.drawing import save_figure
 
 
 def draw_confusion(
@@ -52,14 +51,3 @@ def draw_confusion(
                     column, row, str(value), ha="center", va="center", color=shade, fontsize=8
                 )
     save_figure(figure, path)
-
-
-def save_figure(figure: Any, path: str | Path) -> None:
-    """Save a matplotlib figure, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix or '.png'}")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands there
-        figure.savefig(partial, dpi=150)
-    os.replace(partial, path)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from convit_ssl.evaluation.pictures import save_figure
+from convit_ssl.drawing import save_figure
 from convit_ssl.evaluation.results import average, write_json
 from convit_ssl.evaluation.study import Study
 from convit_ssl.evaluation.study_arms import PAPER_SAMPLE_EFFICIENCY

@@ -15,8 +15,8 @@ from PIL import Image
 from convit_ssl.analysis.attention import image_attention, pack_attention
 from convit_ssl.analysis.attention_figure import attention_figure
 from convit_ssl.analysis.attribution import attribute
-from convit_ssl.analysis.figures import save_figure
 from convit_ssl.analysis.images import input_size, open_image, prepare_image
+from convit_ssl.drawing import save_figure
 from convit_ssl.errors import UserError
 from convit_ssl.models import create_model
 
