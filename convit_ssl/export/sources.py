@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,6 +72,11 @@ def _download(name: str) -> Downloaded:
     model_name = name.removeprefix("timm:")
     # Six attempts without a network are six warnings, before the one message below.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    print(
+        f"fetching {name}; without a network this ends with an error within a minute",
+        file=sys.stderr,
+        flush=True,
+    )
     try:
         model = timm.create_model(model_name, pretrained=True)
     # Whatever goes wrong between here and a hub, the user needs the name and the reason.
