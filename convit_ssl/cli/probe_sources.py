@@ -29,7 +29,7 @@ from convit_ssl.evaluation.tokens import (
     pixel_transform,
 )
 from convit_ssl.export import load_trunk, white_level
-from convit_ssl.machine import available_cores, user_cache
+from convit_ssl.machine import available_cores, keep_freed_memory, user_cache
 from convit_ssl.models import ConViT, create_model
 
 CHECKPOINT = (
@@ -149,6 +149,8 @@ def read_features(source: Source | None, args: argparse.Namespace, split: str) -
     out = getattr(args, "out", None)
     folder = Path(out) / split if out else _cache(args) / f"{split}-{parts['all'][:24]}"
     label = f"{source.name}: {split}" if rank() == 0 else ""
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     with progress_bar(label, "images") as progress:
         return extract_features(
             source.extractor,

@@ -39,6 +39,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
 from convit_ssl.evaluation.results import commit, hardware, now, versions
+from convit_ssl.machine import keep_freed_memory
 from convit_ssl.models.cnn import count_cnn_parameters
 
 CHECKPOINTS = "checkpoints"
@@ -266,6 +267,8 @@ def _environment(plan: Plan, rank: int, local_rank: int) -> None:
     if plan.placement.device == "cuda":
         torch.cuda.set_device(local_rank)
         torch.backends.cuda.matmul.allow_tf32 = True
+    elif plan.placement.device == "cpu":
+        keep_freed_memory()
     if plan.options["run"]["deterministic"]:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
