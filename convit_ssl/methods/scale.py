@@ -28,6 +28,7 @@ from convit_ssl.methods.scale_tables import (
     SMALLEST_GLOBAL_SHARE,
     SMALLEST_LABELLED,
     SMALLEST_LOCAL_SIDE,
+    SMALLEST_UNLABELLED,
     STEPS_PER_EPOCH,
     WARMUP_SHARE,
     CollectionRule,
@@ -103,7 +104,7 @@ def scale_to_data(
         width: channels of a token, which the learning rate and the heads follow.
         budget: what a slow machine allows.
         labelled: labels are learned, whose rate falls with the batch: a handful of images keeps
-            a batch that teaches.
+            a batch that teaches. Without labels it keeps one that has others to compare with.
 
     Returns:
         ``epochs, warmup_epochs, batch_size, patch_size, global_crop_size`` and
@@ -125,7 +126,8 @@ def scale_to_data(
         )
     chooser = _Chooser(overrides or {})
     rule = _rule(num_images)
-    _choose_length(chooser, num_images, method, budget, SMALLEST_LABELLED if labelled else 2)
+    smallest = SMALLEST_LABELLED if labelled else SMALLEST_UNLABELLED
+    _choose_length(chooser, num_images, method, budget, smallest)
     _choose_crops(chooser, side, method, budget)
     _choose_method(chooser, rule, method)
     if rule is not COLLECTION_RULES[-1]:
@@ -165,12 +167,12 @@ def _choose_length(
     if not large and method in SMALL_RUNS:
         batch = min(batch, SMALL_RUNS[method].batch_size)
     full = batch
-    while batch > smallest and num_images // batch < STEPS_PER_EPOCH:
+    while batch > num_images or (batch > smallest and num_images // batch < STEPS_PER_EPOCH):
         batch //= 2
     reason = why
     if batch != full:
         reason += f"; halved until an epoch has {STEPS_PER_EPOCH} steps, but not below {smallest}"
-    chooser.whole("batch_size", min(batch, num_images), reason)
+    chooser.whole("batch_size", batch, reason)
 
 
 def _choose_crops(chooser: _Chooser, side: int, method: Method, budget: Budget | None) -> None:

@@ -77,6 +77,9 @@ SMALLEST_LOCAL_SIDE = 12  # pixels of the original image that a local crop shoul
 WARMUP_SHARE = 0.1  # of the epochs, up to what is published
 STEPS_PER_EPOCH = 16  # at least, or the batch is halved
 SMALLEST_LABELLED = 16  # batch that labels are learned with; the rate is per 256 images
+# Losses over a batch, and normalisation in the heads, need others in it
+# (results/smallest_collections_cpu_2026-11-26.md).
+SMALLEST_UNLABELLED = 32
 
 
 @dataclass(frozen=True)
