@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,10 +18,12 @@ from convit_ssl.data.folders import Listing
 from convit_ssl.data.names import NameTable
 from convit_ssl.data.pixels import Pixels, image_header, image_white_level, is_deep_grey
 from convit_ssl.data.randomness import RepeatedIndex, sample_seed
+from convit_ssl.data.retries import may_pass, retried
 from convit_ssl.data.samples import DataError, FaultLog, SampleReader, UnreadableImageError
 from convit_ssl.errors import UserError
 
 Transform = Callable[..., Any]
+Result = TypeVar("Result")
 
 _REPLACEMENTS = 100
 _PROBES = 32
@@ -84,6 +86,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         )
         # Shared memory, so that persistent loader workers see a new epoch too.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._headers: list[tuple[int, int, str]] = []
         self._cache: PixelCache | None = None
         if cache_bytes is None:
             cache_bytes = DEFAULT_BYTES if getattr(transform, "seeded", False) else 0
@@ -185,37 +188,42 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
             return int(peers[draw % len(peers)])
         return draw % len(self.files)
 
-    def probe(self, count: int = _PROBES) -> list[tuple[int, int, str]]:
-        """(height, width, Pillow mode) of up to ``count`` images spread over the set.
+    def probe(self) -> list[tuple[int, int, str]]:
+        """(height, width, Pillow mode) of up to 32 images spread over the set; read once.
 
         Unreadable ones are left out. Raises UserError where none can be read.
         """
-        headers, reasons = [], []
-        for position in self._spread(count):
+        if not self._headers:
+            self._headers, reasons = self._sample(image_header)
+            if not self._headers:
+                raise UserError(
+                    f"none of {len(reasons)} images looked at in {self.root} can be read; the "
+                    f"first is {reasons[0][:300]}"
+                )
+        return self._headers
+
+    def _sample(self, read: Callable[[str], Result]) -> tuple[list[Result], list[str]]:
+        """What some images give, and why others give nothing."""
+        results: list[Result] = []
+        reasons: list[str] = []
+        patient = True  # a file system that does not answer at all is not asked for each
+        for position in range(0, len(self.files), max(1, len(self.files) // _PROBES))[:_PROBES]:
+            path = self.path(position)
             try:
-                headers.append(image_header(self.path(position)))
+                results.append(retried(partial(read, path)) if patient else read(path))
             except UserError:
                 raise
             except Exception as error:  # Pillow raises many kinds; reading it later reports it.
-                reasons.append(f"{self.path(position)}: {str(error) or type(error).__name__}")
-        if not headers:
-            raise UserError(
-                f"none of {len(reasons)} images looked at in {self.root} can be read; the first "
-                f"is {reasons[0][:300]}"
-            )
-        return headers
-
-    def _spread(self, count: int) -> range:
-        return range(0, len(self.files), max(1, len(self.files) // count))[:count]
+                patient = patient and not may_pass(error)
+                reasons.append(f"{path}: {str(error) or type(error).__name__}")
+        return results, reasons
 
     def sampled_white_level(self) -> int:
         """Of 16-bit grey images: the largest full range in a sample; 0 where there are none."""
-        level = 0
-        if any(is_deep_grey(mode) for *_, mode in self.probe()):
-            for position in self._spread(_PROBES):
-                with contextlib.suppress(Exception):  # as in `probe`
-                    level = max(level, image_white_level(self.path(position)) or 0)
-        return level
+        if not any(is_deep_grey(mode) for *_, mode in self.probe()):
+            return 0
+        levels, _ = self._sample(image_white_level)
+        return max((level for level in levels if level), default=0)
 
     def native_size(self) -> tuple[int, int]:
         """Median (height, width) in pixels of a sample of the images."""
