@@ -68,10 +68,11 @@ def scale(
     method = cast(Method, "simclr" if labelled else tree.method.name)
     if tree.weights and tree.trunk.patch_size:
         explicit = explicit | {"trunk.patch_size"}
-    if labelled or tree.optim.name != "adamw":
+    is_convit = tree.trunk.variant in VARIANTS
+    from_scratch = tree.method.name == "supervised" and is_convit and not tree.weights
+    if tree.optim.name != "adamw" or (labelled and not from_scratch):
         explicit = explicit | {"optim.lr"}
     given = {name: _given(tree, keys) for name, keys in OPTIONS.items() if explicit & set(keys)}
-    is_convit = tree.trunk.variant in VARIANTS
     width = _network(tree, 1).embed_dim if is_convit else MEASURED_WIDTH
     rules = scale_to_data(images, size, method, width=width, labelled=labelled)
     overrides = cast("dict[str, Value]", {k: v for k, v in given.items() if k in rules})
@@ -83,8 +84,10 @@ def scale(
     for name, choice in choices.items():
         if images >= PUBLISHED_FROM and name not in SIZE_OF_IMAGE:
             continue
-        if labelled and name in ("global_crop_scale", "lr", "hidden_dim"):
+        if labelled and name in ("global_crop_scale", "hidden_dim"):
             continue
+        if labelled and name == "lr" and not from_scratch:
+            continue  # of probes and of fine-tuning, what was published
         if name == "patch_size" and not is_convit:
             continue
         if name == "warmup_epochs" and not tree.optim.warmup_epochs:

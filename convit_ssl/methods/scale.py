@@ -16,6 +16,7 @@ from convit_ssl.methods.scale_tables import (
     FEW_TOKENS_PATCHES,
     FEW_TOKENS_SIDE,
     FEWEST_LOCAL_PATCHES,
+    LABELLED_RATE,
     LARGEST_GLOBAL_CROP,
     LOCAL_CROP_RULES,
     LOCAL_SHARE,
@@ -103,8 +104,8 @@ def scale_to_data(
         overrides: values that win; settings that follow from them follow.
         width: channels of a token, which the learning rate and the heads follow.
         budget: what a slow machine allows.
-        labelled: labels are learned, whose rate falls with the batch: a handful of images keeps
-            a batch that teaches. Without labels it keeps one that has others to compare with.
+        labelled: labels are learned from scratch. A handful of images keeps a batch that teaches;
+            without labels, one that has others to compare with.
 
     Returns:
         ``epochs, warmup_epochs, batch_size, patch_size, global_crop_size`` and
@@ -131,7 +132,7 @@ def scale_to_data(
     _choose_crops(chooser, side, method, budget)
     _choose_method(chooser, rule, method)
     if rule is not COLLECTION_RULES[-1]:
-        _choose_for_width(chooser, method, width)
+        _choose_for_width(chooser, method, width, labelled)
     _refuse_unknown(chooser)
     return chooser.choices
 
@@ -227,13 +228,14 @@ def _choose_method(chooser: _Chooser, rule: CollectionRule, method: Method) -> N
         chooser.whole("num_prototypes", rule.num_prototypes, rule.why)
 
 
-def _choose_for_width(chooser: _Chooser, method: Method, width: int) -> None:
+def _choose_for_width(chooser: _Chooser, method: Method, width: int, labelled: bool) -> None:
     """Learning rate and head, whose published ones are for wide networks."""
     if method not in SMALL_RUNS:
         return
     batch = chooser.choices["batch_size"].value
     assert not isinstance(batch, tuple)
-    rate = float(f"{SMALL_RUNS[method].rate * min(MEASURED_WIDTH / width, 1.0) * 256 / batch:.2g}")
+    step = LABELLED_RATE if labelled else SMALL_RUNS[method].rate
+    rate = float(f"{step * min(MEASURED_WIDTH / width, 1.0) * 256 / batch:.2g}")
     chooser.pick(
         "lr", rate, f"per 256 images: {rate * batch / 256:.2g} a step; less for wider networks"
     )

@@ -76,7 +76,7 @@ FEWEST_LOCAL_PATCHES = 3
 SMALLEST_LOCAL_SIDE = 12  # pixels of the original image that a local crop should show
 WARMUP_SHARE = 0.1  # of the epochs, up to what is published
 STEPS_PER_EPOCH = 16  # at least, or the batch is halved
-SMALLEST_LABELLED = 16  # batch that labels are learned with; the rate is per 256 images
+SMALLEST_LABELLED = 16  # batch that labels are learned with
 # Losses over a batch, and normalisation in the heads, need others in it
 # (results/smallest_collections_cpu_2026-11-26.md).
 SMALLEST_UNLABELLED = 32
@@ -105,6 +105,9 @@ SMALL_RUNS: dict[Method, SmallRun] = {
     "barlow_twins": SmallRun(2e-3, 128),
     "swav": SmallRun(2e-3, 128),
 }
+# Of labels from scratch, likewise: 71 % where the published 2.5e-4 per 256 images, in batches of
+# 16, gives 39 (results/smallest_collections_cpu_2026-11-26.md).
+LABELLED_RATE = 1e-3
 MEASURED_WIDTH = 128
 
 MULTI_CROP = frozenset({"dino", "swav"})

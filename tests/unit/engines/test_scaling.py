@@ -13,7 +13,8 @@ import convit_ssl.adapters  # noqa: F401
 from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.scaling import CPU_MINUTES, cpu_seconds, operations
-from convit_ssl.models import ConViT, create_config
+from convit_ssl.export.save import save_trunk
+from convit_ssl.models import ConViT, create_config, create_model
 
 NAMES = ("dino", "simclr", "moco_v3", "swav", "barlow_twins")
 
@@ -101,3 +102,33 @@ def test_probes_see_centred_things_whole(tmp_path: Path) -> None:
     assert crops() == [1.0, 1.0]
     assert crops("augmentation.min_crop_scale=null") == [0.08, 1.0]
     assert crops("crops.global_scale=[0.5,1]") == [0.5, 1.0]
+
+
+def digits(config: str, *overrides: str) -> Plan:
+    common = ("data=digits", "run=cpu", "run.threads=1", "optim.epochs=3")
+    return make_plan(compose_experiment([f"config=convit_{config}", *common, *overrides]))
+
+
+def test_labels_are_learned_at_a_rate_for_small_batches() -> None:
+    """The published one, in proportion to the batch, hardly moves a network: 39 % for 71 %."""
+    few = digits("supervised", "trunk=convit_nano", "data.subset='per_class=10,seed=0'")
+    assert few.options["derived"]["lr"] == pytest.approx(1e-3, rel=0.05)
+    assert "a step" in few.choices["lr"].reason
+    many = digits("supervised", "trunk=convit_nano")
+    assert many.options["derived"]["lr"] == pytest.approx(1e-3, rel=0.05)
+    wide = digits("supervised", "trunk=convit_tiny")
+    assert wide.options["derived"]["lr"] == pytest.approx(1e-3 * 128 / 192, rel=0.05)
+    given = digits("supervised", "trunk=convit_nano", "optim.lr=3e-4")
+    assert given.options["optim"]["lr"] == 3e-4
+    sizes = ("crops.global_size=8", "trunk.patch_size=2", "optim.batch_size=64")
+    published = digits("supervised", "trunk=convit_nano", "scale_to_data=false", *sizes)
+    assert published.options["optim"]["lr"] == 2.5e-4
+
+
+@pytest.mark.parametrize("config", ["finetune", "linear"])
+def test_what_starts_from_weights_keeps_its_rate(config: str, tmp_path: Path) -> None:
+    save_trunk(create_model("convit_nano", img_size=8, patch_size=2), tmp_path / "a.safetensors")
+    usual = compose_experiment([f"config=convit_{config}"]).tree.optim.lr
+    made = digits(config, f"weights={tmp_path / 'a.safetensors'}")
+    assert made.options["optim"]["lr"] == usual
+    assert "lr" not in made.choices
