@@ -36,6 +36,9 @@ CHECKPOINT = (
     "checkpoint, run folder, random:convit_nano (untrained), pixels, or a folder that "
     "`convit-ssl features` wrote"
 )
+# Of one batch on a CPU: 32 images of 224 pixels.
+CPU_PIXELS = 32 * 224**2
+PIXELS_SIDE = 32  # of raw pixels, at most
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--mask", choices=MASKS, help="take away what attention sees, at test time")
     add("--seed", type=int, default=0, help="of untrained weights and of the probe")
     add("--processes", type=positive, default=1, help="that share the images; one per GPU is usual")
-    add("--batch-size", type=positive, default=256)
+    add("--batch-size", type=positive, help="256 on a GPU, 32 of 224 pixels on a CPU")
     add("--workers", type=natural, help="loader processes each; by the number of images and cores")
     add("--device", type=device, help="cpu, cuda, ...; a GPU where there is one by default")
     add("--precision", default="fp32", choices=("fp32", "bf16"))
@@ -156,7 +159,7 @@ def read_features(source: Source | None, args: argparse.Namespace, split: str) -
             source.extractor,
             dataset,
             folder,
-            batch_size=args.batch_size,
+            batch_size=args.batch_size or _batch_size(source.transform),
             workers=_workers(args, len(dataset)),
             device=args.device,
             precision=args.precision,
@@ -202,6 +205,14 @@ def _cache(args: argparse.Namespace) -> Path:
     if args.cache:
         return Path(args.cache)
     return user_cache() / "features"
+
+
+def _batch_size(transform: Any) -> int:
+    """Images at a time. A CPU gains nothing from many, and what lies between two layers grows."""
+    if torch.cuda.is_available():
+        return 256
+    height, width = getattr(transform, "size", (PIXELS_SIDE, PIXELS_SIDE))
+    return max(1, min(256, CPU_PIXELS // (height * width)))
 
 
 def _workers(args: argparse.Namespace, images: int) -> int:

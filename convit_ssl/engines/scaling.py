@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from convit_ssl.engines.placement import place
 from convit_ssl.methods import Choice, scale_to_data
 from convit_ssl.methods.scale import Budget, Value
-from convit_ssl.methods.scale_tables import MEASURED_WIDTH, Method
+from convit_ssl.methods.scale_tables import MEASURED_WIDTH, Labels, Method
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
+from convit_ssl.models.cnn import RESNETS
 
 # Name in methods/scale.py -> options that it sets.
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -64,30 +65,30 @@ def scale(
         images: number of training images.
         size: typical (height, width) in pixels.
     """
-    labelled = tree.method.name in ("supervised", "linear")
+    labels = _labels(tree)
+    labelled = labels != "none"
     method = cast(Method, "simclr" if labelled else tree.method.name)
     if tree.weights and tree.trunk.patch_size:
         explicit = explicit | {"trunk.patch_size"}
     is_convit = tree.trunk.variant in VARIANTS
-    from_scratch = tree.method.name == "supervised" and is_convit and not tree.weights
-    if tree.optim.name != "adamw" or (labelled and not from_scratch):
+    if tree.optim.name != "adamw" or labels == "probe":
         explicit = explicit | {"optim.lr"}
     given = {name: _given(tree, keys) for name, keys in OPTIONS.items() if explicit & set(keys)}
     width = _network(tree, 1).embed_dim if is_convit else MEASURED_WIDTH
-    rules = scale_to_data(images, size, method, width=width, labelled=labelled)
+    rules = scale_to_data(images, size, method, width=width, labels=labels)
     overrides = cast("dict[str, Value]", {k: v for k, v in given.items() if k in rules})
     budget = (
         None if labelled or images >= PUBLISHED_FROM else _budget(tree, images, size, overrides)
     )
-    choices = scale_to_data(images, size, method, overrides, width, budget, labelled)
+    choices = scale_to_data(images, size, method, overrides, width, budget, labels)
     chosen: dict[str, Choice] = {}
     for name, choice in choices.items():
         if images >= PUBLISHED_FROM and name not in SIZE_OF_IMAGE:
             continue
         if labelled and name in ("global_crop_scale", "hidden_dim"):
             continue
-        if labelled and name == "lr" and not from_scratch:
-            continue  # of probes and of fine-tuning, what was published
+        if labels == "probe" and name == "lr":
+            continue
         if name == "patch_size" and not is_convit:
             continue
         if name == "warmup_epochs" and not tree.optim.warmup_epochs:
@@ -103,6 +104,15 @@ def scale(
         chosen["global_crop_scale"] = Choice(WHOLE, reason)
         OmegaConf.update(tree, "crops.global_scale", list(WHOLE))
     return chosen
+
+
+def _labels(tree: DictConfig) -> Labels:
+    """How an experiment learns labels: "probe" stands for whatever keeps its own rate."""
+    if tree.method.name not in ("supervised", "linear"):
+        return "none"
+    if tree.method.name == "linear" or tree.trunk.variant in RESNETS or tree.optim.name != "adamw":
+        return "probe"
+    return "fine-tuning" if tree.weights else "scratch"
 
 
 def _budget(

@@ -16,7 +16,7 @@ from convit_ssl.methods.scale_tables import (
     FEW_TOKENS_PATCHES,
     FEW_TOKENS_SIDE,
     FEWEST_LOCAL_PATCHES,
-    LABELLED_RATE,
+    LABELLED_RATES,
     LARGEST_GLOBAL_CROP,
     LOCAL_CROP_RULES,
     LOCAL_SHARE,
@@ -33,6 +33,7 @@ from convit_ssl.methods.scale_tables import (
     STEPS_PER_EPOCH,
     WARMUP_SHARE,
     CollectionRule,
+    Labels,
     Method,
 )
 
@@ -93,7 +94,7 @@ def scale_to_data(
     overrides: Mapping[str, Value] | None = None,
     width: int = 432,
     budget: Budget | None = None,
-    labelled: bool = False,
+    labels: Labels = "none",
 ) -> dict[str, Choice]:
     """Settings for a collection, by name, each with its reason.
 
@@ -104,8 +105,9 @@ def scale_to_data(
         overrides: values that win; settings that follow from them follow.
         width: channels of a token, which the learning rate and the heads follow.
         budget: what a slow machine allows.
-        labelled: labels are learned from scratch. A handful of images keeps a batch that teaches;
-            without labels, one that has others to compare with.
+        labels: "none"; "scratch" and "fine-tuning" learn them with AdamW, "probe" by other means.
+            A handful of labels keeps a batch that teaches; without them, one that has others to
+            compare with.
 
     Returns:
         ``epochs, warmup_epochs, batch_size, patch_size, global_crop_size`` and
@@ -127,12 +129,12 @@ def scale_to_data(
         )
     chooser = _Chooser(overrides or {})
     rule = _rule(num_images)
-    smallest = SMALLEST_LABELLED if labelled else SMALLEST_UNLABELLED
+    smallest = SMALLEST_UNLABELLED if labels == "none" else SMALLEST_LABELLED
     _choose_length(chooser, num_images, method, budget, smallest)
     _choose_crops(chooser, side, method, budget)
     _choose_method(chooser, rule, method)
     if rule is not COLLECTION_RULES[-1]:
-        _choose_for_width(chooser, method, width, labelled)
+        _choose_for_width(chooser, method, width, labels)
     _refuse_unknown(chooser)
     return chooser.choices
 
@@ -228,13 +230,13 @@ def _choose_method(chooser: _Chooser, rule: CollectionRule, method: Method) -> N
         chooser.whole("num_prototypes", rule.num_prototypes, rule.why)
 
 
-def _choose_for_width(chooser: _Chooser, method: Method, width: int, labelled: bool) -> None:
+def _choose_for_width(chooser: _Chooser, method: Method, width: int, labels: Labels) -> None:
     """Learning rate and head, whose published ones are for wide networks."""
     if method not in SMALL_RUNS:
         return
     batch = chooser.choices["batch_size"].value
     assert not isinstance(batch, tuple)
-    step = LABELLED_RATE if labelled else SMALL_RUNS[method].rate
+    step = LABELLED_RATES.get(labels, SMALL_RUNS[method].rate)
     rate = float(f"{step * min(MEASURED_WIDTH / width, 1.0) * 256 / batch:.2g}")
     chooser.pick(
         "lr", rate, f"per 256 images: {rate * batch / 256:.2g} a step; less for wider networks"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Method: TypeAlias = Literal["dino", "simclr", "moco_v3", "swav", "barlow_twins"]
+Labels: TypeAlias = Literal["none", "scratch", "fine-tuning", "probe"]
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,9 @@ SMALL_RUNS: dict[Method, SmallRun] = {
     "barlow_twins": SmallRun(2e-3, 128),
     "swav": SmallRun(2e-3, 128),
 }
-# Of labels from scratch, likewise: 71 % where the published 2.5e-4 per 256 images, in batches of
-# 16, gives 39 (results/smallest_collections_cpu_2026-11-26.md).
-LABELLED_RATE = 1e-3
+# Of labels, likewise: in batches of 16 the published rates per 256 images hardly move a network
+# (results/smallest_collections_cpu_2026-11-26.md). The second is for layer decay.
+LABELLED_RATES: dict[str, float] = {"scratch": 1e-3, "fine-tuning": 2e-3}
 MEASURED_WIDTH = 128
 
 MULTI_CROP = frozenset({"dino", "swav"})

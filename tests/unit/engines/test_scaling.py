@@ -125,10 +125,14 @@ def test_labels_are_learned_at_a_rate_for_small_batches() -> None:
     assert published.options["optim"]["lr"] == 2.5e-4
 
 
-@pytest.mark.parametrize("config", ["finetune", "linear"])
-def test_what_starts_from_weights_keeps_its_rate(config: str, tmp_path: Path) -> None:
+def test_fine_tuning_has_a_rate_for_small_batches_and_a_probe_its_own(tmp_path: Path) -> None:
     save_trunk(create_model("convit_nano", img_size=8, patch_size=2), tmp_path / "a.safetensors")
-    usual = compose_experiment([f"config=convit_{config}"]).tree.optim.lr
-    made = digits(config, f"weights={tmp_path / 'a.safetensors'}")
-    assert made.options["optim"]["lr"] == usual
-    assert "lr" not in made.choices
+    weights = f"weights={tmp_path / 'a.safetensors'}"
+    for config in ("finetune", "low_shot"):
+        made = digits(config, weights, "data.subset='per_class=10,seed=0'")
+        assert made.options["derived"]["lr"] == pytest.approx(2e-3, rel=0.05)
+    probe = digits("linear", weights)
+    assert (
+        probe.options["optim"]["lr"] == compose_experiment(["config=convit_linear"]).tree.optim.lr
+    )
+    assert "lr" not in probe.choices

@@ -177,4 +177,4 @@ def test_a_batch_without_labels_has_others_to_compare_with(method: Method) -> No
 
 @pytest.mark.parametrize(("images", "batch"), [(10, 8), (100, 16), (1000, 32), (5000, 128)])
 def test_a_handful_of_labels_keeps_a_batch_that_teaches(images: int, batch: int) -> None:
-    assert scale_to_data(images, 28, "simclr", labelled=True)["batch_size"].value == batch
+    assert scale_to_data(images, 28, "simclr", labels="scratch")["batch_size"].value == batch
