@@ -20,7 +20,7 @@ from convit_ssl.evaluation.features import (
     load_features,
 )
 from convit_ssl.evaluation.masking import MASKS, mask_model
-from convit_ssl.evaluation.processes import rank
+from convit_ssl.evaluation.processes import default_device, rank
 from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.evaluation.tokens import (
     PixelFeatures,
@@ -129,9 +129,8 @@ def source_of(
     token = getattr(args, "token", None)
     if token and token not in default_columns(model):
         columns = [token]
-    level = white_level(model)
-    if level is None:
-        level = open_images(args, "train").sampled_white_level()
+    # One that saw images of 8 bits alone says nothing about those of 16.
+    level = white_level(model) or open_images(args, "train").sampled_white_level()
     return Source(name, TokenFeatures(model, columns), transform, provenance, level)
 
 
@@ -152,14 +151,15 @@ def read_features(source: Source | None, args: argparse.Namespace, split: str) -
     out = getattr(args, "out", None)
     folder = Path(out) / split if out else _cache(args) / f"{split}-{parts['all'][:24]}"
     label = f"{source.name}: {split}" if rank() == 0 else ""
-    if not torch.cuda.is_available():
+    on_cpu = torch.device(args.device or default_device()).type == "cpu"
+    if on_cpu:
         keep_freed_memory()
     with progress_bar(label, "images") as progress:
         return extract_features(
             source.extractor,
             dataset,
             folder,
-            batch_size=args.batch_size or _batch_size(source.transform),
+            batch_size=args.batch_size or _batch_size(source.transform, on_cpu),
             workers=_workers(args, len(dataset)),
             device=args.device,
             precision=args.precision,
@@ -207,9 +207,9 @@ def _cache(args: argparse.Namespace) -> Path:
     return user_cache() / "features"
 
 
-def _batch_size(transform: Any) -> int:
+def _batch_size(transform: Any, on_cpu: bool) -> int:
     """Images at a time. A CPU gains nothing from many, and what lies between two layers grows."""
-    if torch.cuda.is_available():
+    if not on_cpu:
         return 256
     height, width = getattr(transform, "size", (PIXELS_SIDE, PIXELS_SIDE))
     return max(1, min(256, CPU_PIXELS // (height * width)))

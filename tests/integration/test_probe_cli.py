@@ -249,7 +249,7 @@ def test_16_bit_images_are_scaled_as_in_training(tmp_path: Path, run_folder: Pat
             Image.fromarray(pixels).save(path)
     checkpoint = run_folder / "checkpoints" / "checkpoint_e0003.torch"
     where = ["--data-dir", str(tmp_path / "camera"), *QUICK]
-    for level, brightest in ((None, 4095), (16383, 16383)):
+    for level, brightest in ((None, 4095), (0, 4095), (16383, 16383)):
         state = torch.load(checkpoint, weights_only=False)
         state["convit_ssl"]["data"] = {"name": "folder", "white_level": level}
         torch.save(state, checkpoint)
