@@ -72,7 +72,7 @@ def folder_of_images(root: Path, bad: int) -> Path:
 
 def looking_at(root: Path, max_corrupt: float = 0.2) -> Watch:
     options = SimpleNamespace(
-        data=SimpleNamespace(name="folder", subset=None, max_corrupt=max_corrupt),
+        data=SimpleNamespace(name="folder", subset=None, white_level=0, max_corrupt=max_corrupt),
         data_dir=str(root),
         crops=SimpleNamespace(global_size=8),
         derived=SimpleNamespace(processes=1, workers=0, test_model=False),
