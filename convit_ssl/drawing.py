@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from convit_ssl.writing import whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,26 +56,16 @@ def save_figure(figure: Figure, path: str | Path, dpi: int = 150) -> Path:
     from matplotlib.text import Text
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     families = _font_families()
     if len(families) > 1:
         for text in figure.findobj(Text):
             text.set_fontfamily(families)
-    handle, partial = tempfile.mkstemp(dir=path.parent, suffix=path.suffix, prefix=".figure")
-    os.close(handle)
-    try:
-        # Text stays text in vector files, so that it can be searched and edited.
-        with (
-            matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}),
-            warnings.catch_warnings(),
-        ):
-            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands there
-            figure.savefig(partial, dpi=dpi, facecolor="white")
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o666 & ~umask)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
+    # Text stays text in vector files, so that it can be searched and edited.
+    with (
+        whole_file(path) as partial,
+        matplotlib.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a box stands there
+        figure.savefig(partial, dpi=dpi, facecolor="white")
     return path

@@ -23,11 +23,11 @@ def available_cores() -> int:
 def keep_freed_memory() -> bool:
     """Let this process use freed memory again, instead of giving it back and asking for it anew.
 
-    The C library of Linux (glibc) gives buffers over 32 MiB back at once. Asked for again, they
-    come filled with zeros, page by page, which takes up to half of the time where activations
-    are so large: training on a CPU with large batches, features of hundreds of images at a time.
-    The price is memory that the process holds between its peaks. What the user set for malloc in
-    the environment stands.
+    The C library of Linux (glibc) gives large buffers back at once. Asked for again, they come
+    filled with zeros, page by page, which takes up to half of the time of training with large
+    batches on a CPU, and a third of that of features. The price is memory: what the process holds
+    between its peaks, and peaks up to 40 % higher. What the user set for malloc in the
+    environment stands.
 
     Returns:
         Whether it was done: not on other systems.

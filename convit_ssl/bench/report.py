@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from rich.box import SIMPLE
@@ -12,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from convit_ssl.bench.contenders import CONTENDERS
+from convit_ssl.writing import whole_file
 
 TableOf = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # title, columns, lines
 
@@ -169,7 +168,5 @@ def _made_by(about: dict[str, Any]) -> list[str]:
 
 
 def _write_text(path: str, text: str) -> None:
-    partial = Path(f"{path}.{os.getpid()}.partial")
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(text)
-    os.replace(partial, path)
+    with whole_file(path) as partial:
+        partial.write_text(text)

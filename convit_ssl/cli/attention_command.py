@@ -39,7 +39,6 @@ def run(args: argparse.Namespace) -> int:
     from convit_ssl.drawing import save_figure
     from convit_ssl.export import load_trunk, white_level
 
-    open_image(args.image)  # before the weights, which take longer
     model = load_trunk(args.weights, weights=args.which, img_size=args.img_size)
     image = open_image(args.image, white_level(model) or 0)
     maps = image_attention(model, prepare_image(image, model, args.image.name))

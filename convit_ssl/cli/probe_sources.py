@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from convit_ssl.evaluation.tokens import (
     default_columns,
     pixel_transform,
 )
-from convit_ssl.export import load_trunk, white_level
+from convit_ssl.export import load_trunk
 from convit_ssl.machine import available_cores, keep_freed_memory, user_cache
 from convit_ssl.models import ConViT, create_model
 
@@ -38,14 +39,13 @@ CHECKPOINT = (
 )
 # Of one batch on a CPU: 32 images of 224 pixels.
 CPU_PIXELS = 32 * 224**2
-PIXELS_SIDE = 32  # of raw pixels, at most
 
 
 @dataclass(frozen=True)
 class Source:
     """A trunk (or the bare pixels) and how its images are made.
 
-    `white_level` is of 16-bit grey images: what the trunk was trained with, or what suits these.
+    `white_level` is that of the images in training; 0 where they had 8 bits, or nothing is known.
     """
 
     name: str
@@ -99,9 +99,7 @@ def open_source(args: argparse.Namespace, checkpoint: str | None = None) -> Sour
             _refuse(args, ("mask", "img_size", "token", "columns"), "raw pixels")
         images = open_dataset(_data(args), args.data_dir, "train")
         pixels = pixel_transform(images.paths)
-        own = {"pixels": repr(pixels)}
-        level = images.sampled_white_level()
-        return Source("raw pixels", PixelFeatures(pixels), pixels, own, level)
+        return Source("raw pixels", PixelFeatures(pixels), pixels, {"pixels": repr(pixels)})
     if checkpoint.startswith("random:"):
         model = _untrained(checkpoint.removeprefix("random:"), args)
         name, provenance = checkpoint, {"variant": checkpoint, "seed": args.seed}
@@ -129,8 +127,7 @@ def source_of(
     token = getattr(args, "token", None)
     if token and token not in default_columns(model):
         columns = [token]
-    # One that saw images of 8 bits alone says nothing about those of 16.
-    level = white_level(model) or open_images(args, "train").sampled_white_level()
+    level = settings.get("white_level") or 0
     return Source(name, TokenFeatures(model, columns), transform, provenance, level)
 
 
@@ -170,9 +167,19 @@ def read_features(source: Source | None, args: argparse.Namespace, split: str) -
 
 def open_images(args: argparse.Namespace, split: str, source: Source | None = None) -> ImageFiles:
     """The images of one split that a command's options name, as a source makes them."""
-    transform, level = (source.transform, source.white_level) if source else (None, 0)
-    data = _data(args)
+    data, transform = _data(args), source.transform if source else None
+    level = source.white_level if source else 0
+    images = open_dataset(data, args.data_dir, split, transform, args.subset, white_level=level)
+    if source is None or level or not images.is_deep_grey():
+        return images
+    level = _sampled_white_level(data, args.data_dir)
     return open_dataset(data, args.data_dir, split, transform, args.subset, white_level=level)
+
+
+@functools.cache
+def _sampled_white_level(data: str, data_dir: str | None) -> int:
+    """Of train, for val too."""
+    return open_dataset(data, data_dir, "train").sampled_white_level()
 
 
 def _refuse(args: argparse.Namespace, options: tuple[str, ...], what: str) -> None:
@@ -211,7 +218,7 @@ def _batch_size(transform: Any, on_cpu: bool) -> int:
     """Images at a time. A CPU gains nothing from many, and what lies between two layers grows."""
     if not on_cpu:
         return 256
-    height, width = getattr(transform, "size", (PIXELS_SIDE, PIXELS_SIDE))
+    height, width = getattr(transform, "size", (1, 1))  # raw pixels are few
     return max(1, min(256, CPU_PIXELS // (height * width)))
 
 

@@ -218,9 +218,13 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
                 reasons.append(f"{path}: {str(error) or type(error).__name__}")
         return results, reasons
 
+    def is_deep_grey(self) -> bool:
+        """Whether a sample has grey images of more than 8 bits."""
+        return any(is_deep_grey(mode) for *_, mode in self.probe())
+
     def sampled_white_level(self) -> int:
         """Of 16-bit grey images: the largest full range in a sample; 0 where there are none."""
-        if not any(is_deep_grey(mode) for *_, mode in self.probe()):
+        if not self.is_deep_grey():
             return 0
         levels, _ = self._sample(image_white_level)
         return max((level for level in levels if level), default=0)

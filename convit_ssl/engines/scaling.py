@@ -12,7 +12,6 @@ from convit_ssl.methods import Choice, scale_to_data
 from convit_ssl.methods.scale import Budget, Value
 from convit_ssl.methods.scale_tables import MEASURED_WIDTH, Labels, Method
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
-from convit_ssl.models.cnn import RESNETS
 
 # Name in methods/scale.py -> options that it sets.
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -71,7 +70,8 @@ def scale(
     if tree.weights and tree.trunk.patch_size:
         explicit = explicit | {"trunk.patch_size"}
     is_convit = tree.trunk.variant in VARIANTS
-    if tree.optim.name != "adamw" or labels == "probe":
+    keeps_rate = tree.optim.name != "adamw" or (labelled and not is_convit) or labels == "probe"
+    if keeps_rate:
         explicit = explicit | {"optim.lr"}
     given = {name: _given(tree, keys) for name, keys in OPTIONS.items() if explicit & set(keys)}
     width = _network(tree, 1).embed_dim if is_convit else MEASURED_WIDTH
@@ -87,7 +87,7 @@ def scale(
             continue
         if labelled and name in ("global_crop_scale", "hidden_dim"):
             continue
-        if labels == "probe" and name == "lr":
+        if keeps_rate and name == "lr":
             continue
         if name == "patch_size" and not is_convit:
             continue
@@ -107,12 +107,12 @@ def scale(
 
 
 def _labels(tree: DictConfig) -> Labels:
-    """How an experiment learns labels: "probe" stands for whatever keeps its own rate."""
-    if tree.method.name not in ("supervised", "linear"):
-        return "none"
-    if tree.method.name == "linear" or tree.trunk.variant in RESNETS or tree.optim.name != "adamw":
+    """How an experiment learns labels."""
+    if tree.method.name == "linear":
         return "probe"
-    return "fine-tuning" if tree.weights else "scratch"
+    if tree.method.name == "supervised":
+        return "fine-tuning" if tree.weights else "scratch"
+    return "none"
 
 
 def _budget(

@@ -23,6 +23,7 @@ from convit_ssl import __version__
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.fingerprint import hash_json
 from convit_ssl.machine import available_cores
+from convit_ssl.writing import whole_file
 
 PACKAGES = ("torch", "torchvision", "timm", "vissl", "numpy", "scikit-learn", "pillow")
 FORMAT = 1
@@ -139,12 +140,9 @@ def without_home(value: Any) -> Any:
 
 def write_json(value: Any, path: str | Path) -> None:
     """Write JSON whole or not at all."""
-    path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-        partial.write_text(json.dumps(value, indent=1, default=_plain) + "\n")
-        os.replace(partial, path)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(value, indent=1, default=_plain) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 

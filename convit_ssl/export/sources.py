@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import sys
@@ -72,11 +73,7 @@ def _download(name: str) -> Downloaded:
     model_name = name.removeprefix("timm:")
     # Six attempts without a network are six warnings, before the one message below.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    print(
-        f"fetching {name}; without a network this ends with an error within a minute",
-        file=sys.stderr,
-        flush=True,
-    )
+    _say_fetching(name)
     try:
         model = timm.create_model(model_name, pretrained=True)
     # Whatever goes wrong between here and a hub, the user needs the name and the reason.
@@ -87,3 +84,10 @@ def _download(name: str) -> Downloaded:
             "network, download the file elsewhere and give its path"
         ) from error
     return Downloaded(name, dict(model.state_dict()))
+
+
+@functools.cache
+def _say_fetching(name: str) -> None:
+    """Once a process, though a command may load the same weights several times."""
+    text = f"fetching {name}; without a network this ends with an error within a minute"
+    print(text, file=sys.stderr, flush=True)

@@ -105,9 +105,8 @@ def scale_to_data(
         overrides: values that win; settings that follow from them follow.
         width: channels of a token, which the learning rate and the heads follow.
         budget: what a slow machine allows.
-        labels: "none"; "scratch" and "fine-tuning" learn them with AdamW, "probe" by other means.
-            A handful of labels keeps a batch that teaches; without them, one that has others to
-            compare with.
+        labels: how they are learned, which sets the rate. A handful of labels keeps a batch that
+            teaches; without labels, one that has others to compare with.
 
     Returns:
         ``epochs, warmup_epochs, batch_size, patch_size, global_crop_size`` and

@@ -76,7 +76,7 @@ LOCAL_SHARE = 96 / 224  # of the global crop's side, as published
 FEWEST_LOCAL_PATCHES = 3
 SMALLEST_LOCAL_SIDE = 12  # pixels of the original image that a local crop should show
 WARMUP_SHARE = 0.1  # of the epochs, up to what is published
-STEPS_PER_EPOCH = 16  # at least, or the batch is halved
+STEPS_PER_EPOCH = 16  # or the batch is halved, down to the smallest
 SMALLEST_LABELLED = 16  # batch that labels are learned with
 # Losses over a batch, and normalisation in the heads, need others in it
 # (results/smallest_collections_cpu_2026-11-26.md).
@@ -106,9 +106,9 @@ SMALL_RUNS: dict[Method, SmallRun] = {
     "barlow_twins": SmallRun(2e-3, 128),
     "swav": SmallRun(2e-3, 128),
 }
-# Of labels, likewise: in batches of 16 the published rates per 256 images hardly move a network
-# (results/smallest_collections_cpu_2026-11-26.md). The second is for layer decay.
-LABELLED_RATES: dict[str, float] = {"scratch": 1e-3, "fine-tuning": 2e-3}
+# AdamW's rate of a step, of labels: the published ones, per 256 images, hardly move a network in
+# batches of 16 (results/smallest_collections_cpu_2026-11-26.md). The second is for layer decay.
+LABELLED_RATES: dict[Labels, float] = {"scratch": 1e-3, "fine-tuning": 2e-3}
 MEASURED_WIDTH = 128
 
 MULTI_CROP = frozenset({"dino", "swav"})
