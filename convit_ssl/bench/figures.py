@@ -50,7 +50,8 @@ def _bars(axis: Any, group: Sequence[dict[str, Any]], reference: str) -> None:
                 spots.append(spot + (place - (len(names) - 1) / 2) * width)
                 heights.append(share)
         bars = axis.bar(spots, heights, 0.94 * width, color=_colour(name), label=CONTENDERS[name])
-        axis.bar_label(bars, fmt="{:.2f}", fontsize=5.5, padding=1)
+        ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.4}  # over the dotted line
+        axis.bar_label(bars, fmt="{:.2f}", fontsize=5.5, padding=1, bbox=ground)
     axis.axhline(1.0, color="0.4", linewidth=0.8, linestyle=":", zorder=0)
     settings = [comparison["setting"] for comparison in group]
     labels = [f"{s['side']} px\nbatch {s['batch']}" for s in settings]

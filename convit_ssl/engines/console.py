@@ -82,7 +82,9 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     height, width = facts["native_size"]
     colour = "grey" if facts["grey"] else "colour"
     if facts["white_level"]:
-        colour += f", white at {facts['white_level']:,}"
+        # A collection in colour may have some images of 16-bit grey.
+        which = "" if facts["grey"] else "16-bit grey with "
+        colour += f", {which}white at {facts['white_level']:,}"
     subset = f", subset {facts['subset']}" if facts["subset"] else ""
     local = f" + {crops['local_count']} x {crops['local_size']} px" if crops["local_count"] else ""
     steps = derived["steps_per_epoch"]
