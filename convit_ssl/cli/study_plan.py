@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from convit_ssl.data import open_dataset
-from convit_ssl.engines.config import group_names
+from convit_ssl.engines.config import compose_experiment, group_names
 from convit_ssl.engines.keys import hint
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import study
@@ -16,6 +16,7 @@ from convit_ssl.evaluation.fingerprint import file_fingerprint
 from convit_ssl.export import load_trunk
 from convit_ssl.export.load import describe, shape
 from convit_ssl.export.sources import locate
+from convit_ssl.methods.scale_tables import PLAIN_BELOW, PLAIN_RECIPE
 from convit_ssl.models import VARIANTS, create_config
 
 
@@ -26,16 +27,6 @@ def plan(args: argparse.Namespace) -> study.Study:
         UserError: data that is not there, a batch that does not fit, unknown trunks, sizes or
             presets.
     """
-    settings = study.Settings(
-        args.data,
-        args.data_dir,
-        args.epochs,
-        args.batch_size,
-        args.run,
-        not args.no_scale_epochs,
-        tuple(args.set),
-        args.images_per_class,
-    )
     for trunk in args.trunks:
         if trunk not in (known := group_names("trunk")):
             near = hint(trunk, known)
@@ -47,6 +38,16 @@ def plan(args: argparse.Namespace) -> study.Study:
             f"a study measures accuracy, but the images of {train.root} have no labels; put those "
             "of each class into a folder of its own, train/<class>/ and val/<class>/"
         )
+    settings = study.Settings(
+        args.data,
+        args.data_dir,
+        args.epochs,
+        args.batch_size,
+        args.run,
+        not args.no_scale_epochs,
+        (*_recipe(len(train) < PLAIN_BELOW or args.run == "cpu"), *args.set),
+        args.images_per_class,
+    )
     if args.kind == "sample-efficiency":
         fractions = args.fractions or study.FRACTIONS
         weights = dict(_pair(text) for text in args.weights)
@@ -69,6 +70,22 @@ def plan(args: argparse.Namespace) -> study.Study:
         images=train.digest(),
         weights={path: _file_hash(path) for path in checkpoints},
     )
+
+
+def _recipe(plain: bool) -> list[str]:
+    """How images with labels are shown: the same at every share, which each run alone would not do.
+
+    Args:
+        plain: as to few images or in short runs; otherwise as published.
+    """
+    words: list[str] = []
+    for experiment in ("convit_supervised", "convit_finetune"):
+        published = compose_experiment([f"config={experiment}"]).tree.method
+        for name, little in PLAIN_RECIPE.items():
+            value = little if plain else published[name]
+            text = "null" if value is None else value
+            words.append(f"{experiment}:method.{name}={text}")
+    return words
 
 
 def _check_weights(planned: study.Study) -> None:

@@ -23,6 +23,7 @@ import torch
 from convit_ssl.errors import UserError
 
 FORMAT = 1
+CHECKPOINTS = "checkpoints"  # folder of a run
 LAST = "last.torch"
 BEST = "best.torch"
 _NAME = re.compile(r"checkpoint_e(\d+)_s(\d+)\.torch")

@@ -97,7 +97,7 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         "model": f"{options['trunk']['variant']}: {parameters / 1e6:.1f} M parameters, "
         + _model_facts(plan.trunk),
         "views": f"{crops['global_count']} x {crops['global_size']} px{local}, "
-        f"augment={options['augment']}",
+        + _augmentation_facts(options),
         "method": _method_facts(options["method"]),
         "schedule": f"{optim['epochs']} epochs x {steps} steps, batch {optim['batch_size']} "
         f"({derived['world_size']} x {derived['batch_per_process']}), "
@@ -108,7 +108,10 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         "output": options["run"]["dir"],
     }
     if plan.choices:
-        rows["from data"] = ", ".join(f"{name}={c.value}" for name, c in plan.choices.items())
+        values = {name: choice.value for name, choice in plan.choices.items()}
+        rows["from data"] = ", ".join(
+            f"{name}={'null' if value is None else value}" for name, value in values.items()
+        )
         rows[""] = "each with its reason in log.txt; override any, or scale_to_data=false"
     if options["weights"]:
         rows["weights"] = f"{options['weights']} ({options['weights_from']})"
@@ -125,6 +128,15 @@ def _model_facts(trunk: ConViTConfig | None) -> str:
     height, width = trunk.grid_size(*trunk.image_shape)
     layers = f"{trunk.num_gpsa_layers} of {trunk.depth} layers GPSA"
     return f"patch {trunk.patch_size}, grid {height} x {width}, {layers}"
+
+
+def _augmentation_facts(options: Mapping[str, Any]) -> str:
+    """The pipeline; RandAugment and erasing are timm's in each of them."""
+    erasing = options["method"].get("erasing")
+    policy = options["method"].get("rand_augment")
+    parts = [policy] if policy else []
+    parts += [f"erasing {erasing:g}"] if erasing else []
+    return f"{' and '.join(parts)} by timm" if parts else f"augment={options['augment']}"
 
 
 def _method_facts(method: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from convit_ssl.engines.checkpoint import find_checkpoint
+from convit_ssl.engines.checkpoint import CHECKPOINTS, find_checkpoint
 from convit_ssl.engines.config import Composed
 from convit_ssl.engines.early_signals import (
     heard_signals,
@@ -71,7 +71,7 @@ def _where() -> str:
 
 
 def _run(plan: Plan, arguments: Sequence[str], started: float) -> int:
-    from convit_ssl.engines.train import CHECKPOINTS, train
+    from convit_ssl.engines.train import train
 
     folder = Path(plan.options["run"]["dir"])
     checkpoints = folder / CHECKPOINTS
@@ -113,7 +113,7 @@ def _claim(plan: Plan, folder: Path, afresh: bool) -> None:
     Raises:
         UserError: another process trains in the folder, or it cannot be written.
     """
-    from convit_ssl.engines.train import CHECKPOINTS, make_folder, write_config
+    from convit_ssl.engines.train import make_folder, write_config
 
     make_folder(folder)
     # Nobody waits for a run to end only to delete it.
@@ -132,8 +132,6 @@ def _started_again() -> bool:
 
 
 def _forget(folder: Path) -> None:
-    from convit_ssl.engines.train import CHECKPOINTS
-
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     for name in ("metrics.jsonl", RESULT):
         (folder / name).unlink(missing_ok=True)

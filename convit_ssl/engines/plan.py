@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from convit_ssl.data import ImageFiles, open_dataset
 from convit_ssl.data.storage import is_url
+from convit_ssl.engines.begun import find_begun
 from convit_ssl.engines.config import Composed
 from convit_ssl.engines.keys import hint
 from convit_ssl.engines.placement import Placement, choose_precision, place
@@ -83,9 +85,12 @@ def make_plan(composed: Composed) -> Plan:
     follow_weights(tree, composed.explicit)
     if tree.data.white_level is None:
         tree.data.white_level = train.sampled_white_level()
+    tree.run.dir = tree.run.dir or os.path.join(tree.run.root, tree.run.name or default_name(tree))
     choices: dict[str, Choice] = {}
+    budget = None
     if tree.scale_to_data:
-        choices = scale(tree, composed.explicit, len(train), train.native_size())
+        before = None if tree.run.overwrite else find_begun(Path(tree.run.dir), len(train))
+        choices, budget = scale(tree, composed.explicit, len(train), train.native_size(), before)
     _check_views(tree)
     facts = {
         "name": tree.data.name,
@@ -99,6 +104,7 @@ def make_plan(composed: Composed) -> Plan:
         "subset": tree.data.subset,
     }
     _derive(tree, placement, facts, labelled)
+    tree.derived.budget = None if budget is None else dataclasses.asdict(budget)
     trunk = None if tree.trunk.variant in RESNETS else _trunk(tree)
     if tree.method.name == "linear" and trunk is not None:
         _fit_probes(tree, trunk)
@@ -248,7 +254,6 @@ def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], label
     batch = optim.batch_size // world
     decay_end = optim.weight_decay if optim.weight_decay_end is None else optim.weight_decay_end
     optim.warmup_epochs = min(optim.warmup_epochs, optim.epochs)
-    tree.run.dir = tree.run.dir or os.path.join(tree.run.root, tree.run.name or default_name(tree))
     tree.derived = {
         "world_size": world,
         "processes": placement.processes,

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from convit_ssl.engines.placement import place
+from convit_ssl.engines.begun import Begun
+from convit_ssl.engines.placement import Placement, place
 from convit_ssl.methods import Choice, scale_to_data
 from convit_ssl.methods.scale import Budget, Value
 from convit_ssl.methods.scale_tables import MEASURED_WIDTH, Labels, Method
@@ -36,6 +37,11 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "teacher_temperature": ("method.teacher_temperature", "method.warmup_teacher_temperature"),
     "num_prototypes": ("method.prototypes",),
     "epsilon": ("method.epsilon",),
+    "mixup": ("method.mixup",),
+    "cutmix": ("method.cutmix",),
+    "erasing": ("method.erasing",),
+    "rand_augment": ("method.rand_augment",),
+    "repeats": ("method.repeats",),
 }
 # From so many images on, an experiment keeps the length, batch and head that it was published with.
 PUBLISHED_FROM = 200_000
@@ -54,15 +60,20 @@ SIZE_OF_IMAGE = ("patch_size", "global_crop_size", "local_crop_size", "num_local
 
 
 def scale(
-    tree: DictConfig, explicit: frozenset[str], images: int, size: tuple[int, int]
-) -> dict[str, Choice]:
-    """Change the options in place; returns what was chosen, with reasons.
+    tree: DictConfig,
+    explicit: frozenset[str],
+    images: int,
+    size: tuple[int, int],
+    begun: Begun | None = None,
+) -> tuple[dict[str, Choice], Budget | None]:
+    """Change the options in place; returns what was chosen, with reasons, and what a CPU allows.
 
     Args:
         tree: the experiment.
         explicit: dotted keys that the user set; they win.
         images: number of training images.
         size: typical (height, width) in pixels.
+        begun: what the run began with that goes on here; None for a new one.
     """
     labels = _labels(tree)
     labelled = labels != "none"
@@ -77,9 +88,11 @@ def scale(
     width = _network(tree, 1).embed_dim if is_convit else MEASURED_WIDTH
     rules = scale_to_data(images, size, method, width=width, labels=labels)
     overrides = cast("dict[str, Value]", {k: v for k, v in given.items() if k in rules})
-    budget = (
-        None if labelled or images >= PUBLISHED_FROM else _budget(tree, images, size, overrides)
-    )
+    budget = None
+    if begun is not None:
+        budget = begun.budget
+    elif images < PUBLISHED_FROM and is_convit:
+        budget = _budget(tree, images, size, overrides, labels)
     choices = scale_to_data(images, size, method, overrides, width, budget, labels)
     chosen: dict[str, Choice] = {}
     for name, choice in choices.items():
@@ -103,7 +116,7 @@ def scale(
         reason = "things that are told apart by their whole shape; probes see them as val does"
         chosen["global_crop_scale"] = Choice(WHOLE, reason)
         OmegaConf.update(tree, "crops.global_scale", list(WHOLE))
-    return chosen
+    return chosen, budget
 
 
 def _labels(tree: DictConfig) -> Labels:
@@ -116,30 +129,56 @@ def _labels(tree: DictConfig) -> Labels:
 
 
 def _budget(
-    tree: DictConfig, images: int, size: tuple[int, int], overrides: dict[str, Value]
+    tree: DictConfig,
+    images: int,
+    size: tuple[int, int],
+    overrides: dict[str, Value],
+    labels: Labels,
 ) -> Budget | None:
     """How many epochs fit into `CPU_MINUTES`; None for runs on GPUs."""
     placement = place(tree.run, tree.data.workers)
     if placement.device != "cpu":
         return None
+    method = cast(Method, "simclr" if labels != "none" else tree.method.name)
+    unless_asked = {name: value for name, value in overrides.items() if name != "epochs"}
+
+    def fitting(few_tokens: bool) -> Budget:
+        least = Budget(FEWEST_EPOCHS, few_tokens, "")
+        sizes = scale_to_data(images, size, method, unless_asked, budget=least, labels=labels)
+        return _fitting(tree, placement, method, images, sizes, labels, few_tokens)
+
+    if labels != "none":
+        wanted = scale_to_data(images, size, method, unless_asked, labels=labels)["epochs"].value
+        whole = fitting(False)
+        if whole.epochs >= cast(int, wanted):
+            return whole
+    return fitting(True)
+
+
+def _fitting(
+    tree: DictConfig,
+    placement: Placement,
+    method: Method,
+    images: int,
+    sizes: dict[str, Choice],
+    labels: Labels,
+    few_tokens: bool,
+) -> Budget:
+    """The epochs of crops and patches of such sizes that fit into `CPU_MINUTES`."""
     cores = placement.threads * placement.processes
-    method = cast(Method, tree.method.name)
-    few = Budget(FEWEST_EPOCHS, True, "")
-    sizes = scale_to_data(images, size, method, overrides, budget=few)
-    values = {name: cast(int, choice.value) for name, choice in sizes.items()}
+    values = {name: choice.value for name, choice in sizes.items() if isinstance(choice.value, int)}
     network = _network(tree, values["patch_size"])
     flops = CORE_FLOPS.get(tree.run.precision, CORE_FLOPS["fp32"])
-    work = cpu_seconds(network, method, images, values, flops)
+    work = cpu_seconds(network, method, images, values, flops, labels)
     speed = (cores if cores == 1 else cores * SHARED_CORE) * placement.nodes
     epoch, looks = (part / speed for part in work)
-    fitting = int((CPU_MINUTES * 60 - looks) / epoch)
-    epochs = max(fitting, FEWEST_EPOCHS)
+    epochs = max(int((CPU_MINUTES * 60 - looks) / epoch), FEWEST_EPOCHS)
     minutes = (epochs * epoch + looks) / 60
     why = (
         f"about {minutes:.0f} minutes at {epoch:.1f} s an epoch on {cores} CPU threads, "
         "by the operations of this network"
     )
-    return Budget(epochs, True, why)
+    return Budget(epochs, few_tokens, why)
 
 
 def cpu_seconds(
@@ -148,6 +187,7 @@ def cpu_seconds(
     images: int,
     sizes: dict[str, int],
     flops: float = CORE_FLOPS["fp32"],
+    labels: Labels = "none",
 ) -> tuple[float, float]:
     """Seconds of one core for an epoch, and for all looks at the features.
 
@@ -158,15 +198,19 @@ def cpu_seconds(
         sizes: ``global_crop_size, batch_size`` and, of multi-crop methods, ``local_crop_size,
             num_local_crops``.
         flops: floating-point operations that a core does in a second.
+        labels: where they are learned an image is seen once, and nothing looks at its features.
     """
     whole = operations(network, sizes["global_crop_size"])
+    steps = images / sizes["batch_size"] * STEP_SECONDS
+    if labels != "none":
+        passes = 1 if labels == "probe" else 3
+        return images * (passes * whole / flops + CROP_SECONDS) + steps, 0.0
     locals_ = sizes.get("num_local_crops", 0)
     small = operations(network, sizes["local_crop_size"]) if locals_ else 0
     student = 3 * (2 * whole + locals_ * small)
     teacher = 2 * whole if method in ("dino", "moco_v3") else 0
     crop = (2 + locals_) * CROP_SECONDS
-    steps = images / sizes["batch_size"]
-    epoch = images * ((student + teacher) / flops + crop) + steps * STEP_SECONDS
+    epoch = images * ((student + teacher) / flops + crop) + steps
     return epoch, LOOKS * images * whole / flops
 
 

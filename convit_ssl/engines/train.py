@@ -22,7 +22,13 @@ from omegaconf import OmegaConf
 from convit_ssl import __version__, adapters
 from convit_ssl.data.loader_workers import end_workers
 from convit_ssl.data.opening import find_listing
-from convit_ssl.engines.checkpoint import Found, find_checkpoint, read_state, remove_leftovers
+from convit_ssl.engines.checkpoint import (
+    CHECKPOINTS,
+    Found,
+    find_checkpoint,
+    read_state,
+    remove_leftovers,
+)
 from convit_ssl.engines.console import Screen, run_facts
 from convit_ssl.engines.heartbeat import Heartbeat, HeartbeatHook
 from convit_ssl.engines.hooks import TrainingHook
@@ -41,8 +47,6 @@ from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
 from convit_ssl.evaluation.results import commit, hardware, now, versions
 from convit_ssl.machine import keep_freed_memory
 from convit_ssl.models.cnn import count_cnn_parameters
-
-CHECKPOINTS = "checkpoints"
 
 
 def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) -> int:

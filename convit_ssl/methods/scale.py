@@ -24,6 +24,8 @@ from convit_ssl.methods.scale_tables import (
     MOMENTUM_TEACHER,
     MULTI_CROP,
     PATCH_RULES,
+    PLAIN_BELOW,
+    PLAIN_RECIPE,
     PUBLISHED_RUNS,
     SMALL_RUNS,
     SMALLEST_GLOBAL_SHARE,
@@ -37,7 +39,7 @@ from convit_ssl.methods.scale_tables import (
     Method,
 )
 
-Value: TypeAlias = int | float | tuple[int | float, int | float]
+Value: TypeAlias = int | float | str | tuple[int | float, int | float] | None
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class _Chooser:
     def whole(self, name: str, value: int, reason: str) -> int:
         """A choice of a whole number; what later choices build on."""
         chosen = self.pick(name, value, reason)
-        if isinstance(chosen, tuple) or chosen != int(chosen) or chosen < 0:
+        if not isinstance(chosen, int | float) or chosen != int(chosen) or chosen < 0:
             raise UserError(f"{name}={chosen}: give a whole number, for example {name}={value}")
         return int(chosen)
 
@@ -105,8 +107,9 @@ def scale_to_data(
         overrides: values that win; settings that follow from them follow.
         width: channels of a token, which the learning rate and the heads follow.
         budget: what a slow machine allows.
-        labels: how they are learned, which sets the rate. A handful of labels keeps a batch that
-            teaches; without labels, one that has others to compare with.
+        labels: how they are learned, which sets the rate and how images are changed. A handful
+            of labels keeps a batch that teaches; without labels, one that has others to compare
+            with.
 
     Returns:
         ``epochs, warmup_epochs, batch_size, patch_size, global_crop_size`` and
@@ -115,7 +118,8 @@ def scale_to_data(
         ``out_dim, teacher_temperature`` for DINO; ``num_prototypes`` for SwAV. Under 200,000
         images also ``lr`` (per 256 images) and ``hidden_dim``, ``out_dim`` for SwAV and Barlow
         Twins, ``epsilon`` for SwAV, and for DINO ``use_bn, bottleneck_dim, koleo_weight,
-        weight_decay_end, drop_path_rate``.
+        weight_decay_end, drop_path_rate``. For few labels, not those of a probe, ``mixup, cutmix,
+        erasing, rand_augment`` and ``repeats``.
 
     Raises:
         UserError: fewer than two images, no image size, an unknown override.
@@ -134,6 +138,8 @@ def scale_to_data(
     _choose_method(chooser, rule, method)
     if rule is not COLLECTION_RULES[-1]:
         _choose_for_width(chooser, method, width, labels)
+    if labels in ("scratch", "fine-tuning"):
+        _choose_recipe(chooser, num_images, rule, budget)
     _refuse_unknown(chooser)
     return chooser.choices
 
@@ -234,7 +240,7 @@ def _choose_for_width(chooser: _Chooser, method: Method, width: int, labels: Lab
     if method not in SMALL_RUNS:
         return
     batch = chooser.choices["batch_size"].value
-    assert not isinstance(batch, tuple)
+    assert isinstance(batch, int | float)
     step = LABELLED_RATES.get(labels, SMALL_RUNS[method].rate)
     rate = float(f"{step * min(MEASURED_WIDTH / width, 1.0) * 256 / batch:.2g}")
     chooser.pick(
@@ -247,7 +253,7 @@ def _choose_for_width(chooser: _Chooser, method: Method, width: int, labels: Lab
         chooser.whole("out_dim", out, f"eight times the network's {width}, at most 8192")
     if method == "swav":
         prototypes = chooser.choices["num_prototypes"].value
-        assert not isinstance(prototypes, tuple)
+        assert isinstance(prototypes, int | float)
         out = max(min(width // 4, 128, int(prototypes) // 4), 1)
         chooser.whole("out_dim", out, "a quarter of the network's width or of the prototypes")
         chooser.pick("epsilon", 0.01, "0.05 as published leaves the assignments of few images even")
@@ -257,6 +263,17 @@ def _choose_for_width(chooser: _Chooser, method: Method, width: int, labels: Lab
         chooser.pick("koleo_weight", 0.1, "DINOv2's: without it few images end close together")
         chooser.pick("weight_decay_end", 0.1, "0.4 as published is for long runs")
         chooser.pick("drop_path_rate", 0.0, "a narrow network has no layer to spare")
+
+
+def _choose_recipe(
+    chooser: _Chooser, num_images: int, rule: CollectionRule, budget: Budget | None
+) -> None:
+    """Leave out what the published recipe of labels does to images, where a run is too short."""
+    short = budget is not None and budget.epochs < rule.epochs
+    if num_images < PLAIN_BELOW or short:
+        why = f"under {PLAIN_BELOW:,} images" if num_images < PLAIN_BELOW else "a short run"
+        for name, value in PLAIN_RECIPE.items():
+            chooser.pick(name, value, f"{why}: the published recipe needs more epochs of more")
 
 
 def _refuse_unknown(chooser: _Chooser) -> None:
@@ -276,4 +293,6 @@ def _row(rules: tuple[tuple[int, int], ...], side: int) -> int:
 
 
 def _text(value: Value) -> str:
+    if value is None:
+        return "null"
     return f"{value[0]} to {value[1]}" if isinstance(value, tuple) else f"{value}"

@@ -109,6 +109,17 @@ SMALL_RUNS: dict[Method, SmallRun] = {
 # AdamW's rate of a step, of labels: the published ones, per 256 images, hardly move a network in
 # batches of 16 (results/smallest_collections_cpu_2026-11-26.md). The second is for layer decay.
 LABELLED_RATES: dict[Labels, float] = {"scratch": 1e-3, "fine-tuning": 2e-3}
+# How few images with labels are shown: cropped, mirrored, their colours changed. The published
+# mixtures and distortions are for hundreds of epochs of a million images; in runs of this size a
+# network learns little else than to see through them (results/labels_recipe_cpu_2026-11-27.md).
+PLAIN_RECIPE: dict[str, float | None] = {
+    "mixup": 0.0,
+    "cutmix": 0.0,
+    "erasing": 0.0,
+    "rand_augment": None,
+    "repeats": 1,
+}
+PLAIN_BELOW = 20_000  # images, or a run that a budget cuts short
 MEASURED_WIDTH = 128
 
 MULTI_CROP = frozenset({"dino", "swav"})

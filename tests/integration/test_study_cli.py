@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from convit_ssl.cli import study_plan
 from convit_ssl.cli.main import main
 from convit_ssl.engines.config import compose_experiment
 from convit_ssl.evaluation.study import Settings, ablation, sample_efficiency
@@ -41,6 +42,39 @@ def test_dry_run_prints_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert words[1:4] == ["-m", "convit_ssl.cli.main", "train"]
     assert "optim.epochs=30" in words
     assert "run.dir='studies/ablation_digits/runs/convit-10pct-seed0'" in words
+
+
+@pytest.mark.parametrize(
+    ("images", "run", "mixup"), [(1_001, "gpu1", 0.0), (1_000, "cpu", 0.0), (1_000, "gpu1", 0.8)]
+)
+def test_one_recipe_at_every_share(
+    images: int,
+    run: str,
+    mixup: float,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A run by itself would take another recipe for 5 % of the images than for all of them."""
+    monkeypatch.setattr(study_plan, "PLAIN_BELOW", images)
+    monkeypatch.setattr(study_plan, "_check_weights", lambda planned: None)
+    monkeypatch.setattr(study_plan, "_file_hash", lambda path: path)
+    arguments = f"""study sample-efficiency --data digits --trunks deit_nano --seeds 1 --epochs 3
+        --batch-size 50 --run {run} --fractions 0.05 1 --weights deit_nano={__file__}
+        --set method.erasing=0.5 --dry-run"""
+    assert main(arguments.split()) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    trees = [compose_experiment(shlex.split(line)[4:]).tree for line in lines]
+    names = [(tree.experiment, tree.data.subset) for tree in trees]
+    few = "fraction=0.05,seed=0"
+    assert names == [
+        ("convit_supervised", few),
+        ("convit_finetune", few),
+        ("convit_supervised", None),
+        ("convit_finetune", None),
+    ]
+    assert [tree.method.mixup for tree in trees] == [mixup] * 4
+    assert [tree.method.erasing for tree in trees] == [0.5] * 4
+    assert [tree.method.repeats for tree in trees] == ([1] * 4 if mixup == 0 else [3, 1] * 2)
 
 
 @pytest.mark.parametrize(

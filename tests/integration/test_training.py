@@ -110,10 +110,16 @@ def test_killed_within_an_epoch_it_ends_with_the_same_figures(tmp_path: Path) ->
     assert run.losses() == whole.losses()
 
 
+# What images with labels go through in collections of 20,000 and more.
+PUBLISHED = """method.mixup=0.8 method.cutmix=1 method.erasing=0.25 method.repeats=3
+    method.rand_augment=rand-m9-mstd0.5-inc1"""
+
+
 @pytest.mark.parametrize(
     ("experiment", "options"),
     [
         ("convit_supervised", ()),
+        ("convit_supervised", tuple(PUBLISHED.split())),
         ("convit_finetune", ("weights",)),
         ("convit_linear", ("weights", "method.learning_rates=[0.01,0.1]")),
     ],

@@ -231,3 +231,13 @@ def test_what_needs_a_convit_is_refused_of_a_cnn(
 ) -> None:
     with pytest.raises(UserError, match=message):
         cnn(*options, config=config)
+
+
+def test_the_screen_tells_how_images_with_labels_are_shown() -> None:
+    words = ("data=digits", "run=cpu")
+    facts = run_facts(plan(*words, config="convit_supervised"), 1, None)
+    assert facts["views"].endswith("augment=fast")
+    assert "rand_augment=null, repeats=1" in facts["from data"]
+    policy = ("method.rand_augment=rand-m9-mstd0.5-inc1", "method.erasing=0.25")
+    views = run_facts(plan(*words, *policy, config="convit_supervised"), 1, None)["views"]
+    assert views.endswith(", rand-m9-mstd0.5-inc1 and erasing 0.25 by timm")

@@ -10,9 +10,13 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import convit_ssl.adapters  # noqa: F401
+from convit_ssl.engines import scaling
+from convit_ssl.engines.begun import find_begun
+from convit_ssl.engines.checkpoint import CHECKPOINTS, checkpoint_name
 from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.scaling import CPU_MINUTES, cpu_seconds, operations
+from convit_ssl.engines.train import write_config
 from convit_ssl.export.save import save_trunk
 from convit_ssl.models import ConViT, create_config, create_model
 
@@ -45,6 +49,64 @@ def test_a_processor_gets_a_run_that_ends(folder: Path) -> None:
     assert CPU_MINUTES - 2 <= int(found[1]) <= CPU_MINUTES
     asked = plan(folder, "simclr", "trunk.embed_dim=512", "trunk.depth=24", "optim.epochs=77")
     assert asked.options["optim"]["epochs"] == 77
+
+
+def begin(plan: Plan) -> None:
+    """As a run leaves its folder: the configuration, and a checkpoint that a plan does not read."""
+    write_config(plan)
+    folder = Path(plan.options["run"]["dir"]) / CHECKPOINTS
+    folder.mkdir()
+    (folder / checkpoint_name(1, 10)).touch()
+
+
+def test_a_run_goes_on_with_what_it_began_with(folder: Path, tmp_path: Path) -> None:
+    """Another machine allows other epochs, and would have been refused by the checkpoint."""
+    large = ("trunk.embed_dim=512", "trunk.depth=24", f"run.dir={tmp_path / 'run'}")
+    first = plan(folder, "simclr", *large)
+    alone = plan(folder, "simclr", *large, "run.threads=1")
+    assert alone.options["optim"]["epochs"] < first.options["optim"]["epochs"]
+    begin(first)
+    again = plan(folder, "simclr", *large, "run.threads=1")
+    assert again.options["optim"] == first.options["optim"]
+    assert again.trunk == first.trunk
+    assert again.choices["epochs"] == first.choices["epochs"]
+    assert (
+        plan(folder, "simclr", *large, "run.threads=1", "run.overwrite=true").options["optim"]
+        == (alone.options["optim"])
+    )
+
+
+def test_a_run_without_a_limit_keeps_none(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that began on a GPU and goes on on a processor."""
+    large = ("trunk.embed_dim=512", "trunk.depth=24", f"run.dir={tmp_path / 'run'}")
+    with monkeypatch.context() as patch:
+        patch.setattr(scaling, "_budget", lambda *given: None)
+        first = plan(folder, "simclr", *large)
+    assert first.options["optim"]["epochs"] == 400
+    begin(first)
+    again = plan(folder, "simclr", *large)
+    assert again.options["optim"] == first.options["optim"]
+    assert again.trunk == first.trunk
+
+
+@pytest.mark.parametrize(
+    "text", ["", "derived: [", "derived: {}", "derived: {budget: {epochs: 3}}"]
+)
+def test_a_folder_that_does_not_tell_what_it_began_with(tmp_path: Path, text: str) -> None:
+    assert find_begun(tmp_path, 200) is None
+    (tmp_path / CHECKPOINTS).mkdir()
+    (tmp_path / CHECKPOINTS / checkpoint_name(1, 10)).touch()
+    assert find_begun(tmp_path, 200) is None
+    (tmp_path / "config.yaml").write_text(text)
+    assert find_begun(tmp_path, 200) is None
+
+
+def test_other_images_begin_anew(folder: Path, tmp_path: Path) -> None:
+    begin(plan(folder, "simclr", f"run.dir={tmp_path / 'run'}"))
+    assert find_begun(tmp_path / "run", 200) is not None
+    assert find_begun(tmp_path / "run", 199) is None
 
 
 def test_bf16_makes_room_for_more_epochs(folder: Path) -> None:
@@ -88,6 +150,38 @@ def test_seconds_grow_with_the_work() -> None:
     assert plain < teacher < multi
     assert 15 < plain < 25  # 18 s measured
     assert looks < plain * 10
+
+
+def test_labels_take_one_view_and_a_frozen_trunk_one_pass() -> None:
+    config = create_config("convit_nano", img_size=64, patch_size=16, num_classes=0)
+    sizes = {"global_crop_size": 64, "batch_size": 128}
+    plain, _ = cpu_seconds(config, "simclr", 4_000, sizes)
+    scratch, looks = cpu_seconds(config, "simclr", 4_000, sizes, labels="scratch")
+    probe, _ = cpu_seconds(config, "simclr", 4_000, sizes, labels="probe")
+    assert looks == 0
+    assert probe < scratch < plain
+
+
+def test_labels_keep_small_patches_where_there_is_time_for_them() -> None:
+    words = "config=convit_supervised data=textures run=cpu run.threads=1 trunk=convit_nano"
+    few = make_plan(
+        compose_experiment([*words.split(), "data.subset='classes=first:60,per_class=4'"])
+    )
+    assert few.trunk is not None and few.trunk.patch_size == 8
+    assert few.options["optim"]["epochs"] == 400
+    all_of_them = make_plan(compose_experiment([*words.split(), "optim.epochs=5"]))
+    assert all_of_them.trunk is not None and all_of_them.trunk.patch_size == 16
+
+
+def test_runs_with_labels_end_on_a_processor_too() -> None:
+    """A thousand digits took over an hour."""
+    words = "config=convit_supervised data=digits run=cpu run.threads=1 trunk=convit_nano"
+    large = ("trunk.embed_dim=512", "trunk.depth=24")
+    chosen = make_plan(compose_experiment([*words.split(), *large]))
+    assert 10 < chosen.options["optim"]["epochs"] < 400
+    assert chosen.trunk is not None and chosen.trunk.patch_size == 2
+    found = re.match(r"about (\d+) minutes", chosen.choices["epochs"].reason)
+    assert found is not None and CPU_MINUTES - 2 <= int(found[1]) <= CPU_MINUTES
 
 
 def test_probes_see_centred_things_whole(tmp_path: Path) -> None:
@@ -136,3 +230,38 @@ def test_fine_tuning_has_a_rate_for_small_batches_and_a_probe_its_own(tmp_path: 
         probe.options["optim"]["lr"] == compose_experiment(["config=convit_linear"]).tree.optim.lr
     )
     assert "lr" not in probe.choices
+
+
+PLAIN = {"mixup": 0.0, "cutmix": 0.0, "erasing": 0.0, "rand_augment": None, "repeats": 1}
+
+
+def method_options(plan: Plan) -> dict[str, object]:
+    return {name: plan.options["method"][name] for name in PLAIN}
+
+
+def test_few_images_with_labels_are_shown_plainly(tmp_path: Path) -> None:
+    """After 20 epochs of the published recipe digits were at 38 to 61 %, of a plain one at 97."""
+    published = compose_experiment(["config=convit_supervised"]).tree.method
+    assert method_options(digits("supervised", "trunk=convit_nano")) == PLAIN
+    assert published.mixup == 0.8 and published.rand_augment == "rand-m9-mstd0.5-inc1"
+    save_trunk(create_model("convit_nano", img_size=8, patch_size=2), tmp_path / "a.safetensors")
+    weights = f"weights={tmp_path / 'a.safetensors'}"
+    assert method_options(digits("finetune", weights)) == PLAIN
+    given = method_options(digits("supervised", "trunk=convit_nano", "method.mixup=0.3"))
+    assert given == PLAIN | {"mixup": 0.3}
+    kept = digits(
+        "supervised", "trunk=convit_nano", "method.rand_augment=rand-m5", "method.cutmix=1"
+    )
+    assert method_options(kept) == PLAIN | {"rand_augment": "rand-m5", "cutmix": 1.0}
+    assert "rand-m5" in str(kept.choices["rand_augment"].value)
+    sizes = ("crops.global_size=8", "trunk.patch_size=2", "optim.batch_size=64")
+    left = digits("supervised", "trunk=convit_nano", "scale_to_data=false", *sizes)
+    assert method_options(left) == {name: published[name] for name in PLAIN}
+
+
+@pytest.mark.parametrize("method", ["dino", "linear"])
+def test_nothing_else_has_such_a_recipe(tmp_path: Path, method: str) -> None:
+    save_trunk(create_model("convit_nano", img_size=8, patch_size=2), tmp_path / "a.safetensors")
+    weights = [f"weights={tmp_path / 'a.safetensors'}"] if method == "linear" else []
+    chosen = digits(method, "trunk=convit_nano", *weights)
+    assert not set(PLAIN) & set(chosen.choices)

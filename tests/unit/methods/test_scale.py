@@ -178,3 +178,24 @@ def test_a_batch_without_labels_has_others_to_compare_with(method: Method) -> No
 @pytest.mark.parametrize(("images", "batch"), [(10, 8), (100, 16), (1000, 32), (5000, 128)])
 def test_a_handful_of_labels_keeps_a_batch_that_teaches(images: int, batch: int) -> None:
     assert scale_to_data(images, 28, "simclr", labels="scratch")["batch_size"].value == batch
+
+
+@pytest.mark.parametrize(
+    ("images", "budget", "plain"),
+    [
+        (19_999, None, True),
+        (20_000, None, False),
+        (60_000, Budget(20, True, "a slow machine"), True),
+        (60_000, Budget(500, True, "a fast one"), False),
+        (1_281_167, None, False),
+    ],
+)
+def test_the_published_recipe_of_labels_is_for_long_runs(
+    images: int, budget: Budget | None, plain: bool
+) -> None:
+    for labels in ("scratch", "fine-tuning"):
+        choices = scale_to_data(images, 64, "simclr", budget=budget, labels=labels)
+        assert ("rand_augment" in choices) == plain
+    assert "mixup" not in scale_to_data(images, 64, "simclr", budget=budget, labels="probe")
+    text = describe(scale_to_data(1_000, 64, "simclr", labels="scratch"))
+    assert "null" in text and "the published recipe" in text

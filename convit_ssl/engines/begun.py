@@ -1,0 +1,44 @@
+"""What a run was given when it began, for as long as it lasts and wherever it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from convit_ssl.engines.checkpoint import CHECKPOINTS, sorted_checkpoints
+from convit_ssl.methods.scale import Budget
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a run began with that depends on the machine.
+
+    Attributes:
+        budget: what that machine allowed; None where it set no limit.
+    """
+
+    budget: Budget | None
+
+
+def find_begun(folder: Path, images: int) -> Begun | None:
+    """What the run in a folder began with; None where there is none, or none of so many images.
+
+    Args:
+        folder: of the run, which has begun when it holds a checkpoint.
+        images: number of training images now.
+    """
+    if not sorted_checkpoints(folder / CHECKPOINTS):
+        return None
+    try:
+        config: Any = OmegaConf.load(folder / "config.yaml")
+        budget = config["derived"]["budget"]
+        if config["facts"]["images"] != images:
+            return None
+        return Begun(None if budget is None else Budget(**budget))
+    except (OSError, KeyError, TypeError, ValueError, OmegaConfBaseException, YAMLError):
+        return None  # an older run, or a damaged file: the checkpoint tells whether it goes on
