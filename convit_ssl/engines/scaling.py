@@ -84,15 +84,17 @@ def scale(
     keeps_rate = tree.optim.name != "adamw" or (labelled and not is_convit) or labels == "probe"
     if keeps_rate:
         explicit = explicit | {"optim.lr"}
-    given = {name: _given(tree, keys) for name, keys in OPTIONS.items() if explicit & set(keys)}
+    given: dict[str, Value] = {
+        name: _given(tree, keys) for name, keys in OPTIONS.items() if explicit & set(keys)
+    }
     width = _network(tree, 1).embed_dim if is_convit else MEASURED_WIDTH
-    rules = scale_to_data(images, size, method, width=width, labels=labels)
-    overrides = cast("dict[str, Value]", {k: v for k, v in given.items() if k in rules})
     budget = None
     if begun is not None:
         budget = begun.budget
     elif images < PUBLISHED_FROM and is_convit:
-        budget = _budget(tree, images, size, overrides, labels)
+        budget = _budget(tree, method, images, size, given, labels)
+    rules = scale_to_data(images, size, method, width=width, budget=budget, labels=labels)
+    overrides = {name: value for name, value in given.items() if name in rules}
     choices = scale_to_data(images, size, method, overrides, width, budget, labels)
     chosen: dict[str, Choice] = {}
     for name, choice in choices.items():
@@ -130,27 +132,28 @@ def _labels(tree: DictConfig) -> Labels:
 
 def _budget(
     tree: DictConfig,
+    method: Method,
     images: int,
     size: tuple[int, int],
-    overrides: dict[str, Value],
+    given: dict[str, Value],
     labels: Labels,
 ) -> Budget | None:
     """How many epochs fit into `CPU_MINUTES`; None for runs on GPUs."""
     placement = place(tree.run, tree.data.workers)
     if placement.device != "cpu":
         return None
-    method = cast(Method, "simclr" if labels != "none" else tree.method.name)
-    unless_asked = {name: value for name, value in overrides.items() if name != "epochs"}
+    rules = scale_to_data(images, size, method, labels=labels)
+    # A network does not change with the epochs that it is trained for.
+    sizes = {name: value for name, value in given.items() if name in rules and name != "epochs"}
 
     def fitting(few_tokens: bool) -> Budget:
         least = Budget(FEWEST_EPOCHS, few_tokens, "")
-        sizes = scale_to_data(images, size, method, unless_asked, budget=least, labels=labels)
-        return _fitting(tree, placement, method, images, sizes, labels, few_tokens)
+        choices = scale_to_data(images, size, method, sizes, budget=least, labels=labels)
+        return _fitting(tree, placement, method, images, choices, labels, few_tokens)
 
     if labels != "none":
-        wanted = scale_to_data(images, size, method, unless_asked, labels=labels)["epochs"].value
         whole = fitting(False)
-        if whole.epochs >= cast(int, wanted):
+        if whole.epochs >= cast(int, rules["epochs"].value):
             return whole
     return fitting(True)
 
@@ -160,13 +163,15 @@ def _fitting(
     placement: Placement,
     method: Method,
     images: int,
-    sizes: dict[str, Choice],
+    choices: dict[str, Choice],
     labels: Labels,
     few_tokens: bool,
 ) -> Budget:
-    """The epochs of crops and patches of such sizes that fit into `CPU_MINUTES`."""
+    """The epochs, of crops and patches as chosen, that fit into `CPU_MINUTES`."""
     cores = placement.threads * placement.processes
-    values = {name: choice.value for name, choice in sizes.items() if isinstance(choice.value, int)}
+    values = {
+        name: choice.value for name, choice in choices.items() if isinstance(choice.value, int)
+    }
     network = _network(tree, values["patch_size"])
     flops = CORE_FLOPS.get(tree.run.precision, CORE_FLOPS["fp32"])
     work = cpu_seconds(network, method, images, values, flops, labels)

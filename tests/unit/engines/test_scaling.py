@@ -18,6 +18,7 @@ from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.scaling import CPU_MINUTES, cpu_seconds, operations
 from convit_ssl.engines.train import write_config
 from convit_ssl.export.save import save_trunk
+from convit_ssl.methods import scale as scale_rules
 from convit_ssl.models import ConViT, create_config, create_model
 
 NAMES = ("dino", "simclr", "moco_v3", "swav", "barlow_twins")
@@ -265,3 +266,17 @@ def test_nothing_else_has_such_a_recipe(tmp_path: Path, method: str) -> None:
     weights = [f"weights={tmp_path / 'a.safetensors'}"] if method == "linear" else []
     chosen = digits(method, "trunk=convit_nano", *weights)
     assert not set(PLAIN) & set(chosen.choices)
+
+
+def test_what_is_given_wins_in_a_short_run_of_many_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe changes there for the length alone, which was not known when it was asked for."""
+    monkeypatch.setattr(scale_rules, "PLAIN_BELOW", 500)
+    words = "config=convit_supervised data=digits run=cpu run.threads=1 trunk=convit_nano"
+    large = ("trunk.embed_dim=512", "trunk.depth=24", "method.mixup=0.3")
+    chosen = make_plan(compose_experiment([*words.split(), *large]))
+    assert "a short run" in chosen.choices["cutmix"].reason
+    assert method_options(chosen) == PLAIN | {"mixup": 0.3}
+    monkeypatch.setattr(scaling, "CPU_MINUTES", 10_000.0)
+    whole = make_plan(compose_experiment([*words.split(), *large]))
+    assert "cutmix" not in whole.choices
+    assert whole.options["method"]["mixup"] == 0.3
