@@ -108,10 +108,7 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         "output": options["run"]["dir"],
     }
     if plan.choices:
-        values = {name: choice.value for name, choice in plan.choices.items()}
-        rows["from data"] = ", ".join(
-            f"{name}={'null' if value is None else value}" for name, value in values.items()
-        )
+        rows["from data"] = ", ".join(f"{name}={c.written}" for name, c in plan.choices.items())
         rows[""] = "each with its reason in log.txt; override any, or scale_to_data=false"
     if options["weights"]:
         rows["weights"] = f"{options['weights']} ({options['weights_from']})"

@@ -92,17 +92,7 @@ def make_plan(composed: Composed) -> Plan:
         before = None if tree.run.overwrite else find_begun(Path(tree.run.dir), len(train))
         choices, budget = scale(tree, composed.explicit, len(train), train.native_size(), before)
     _check_views(tree)
-    facts = {
-        "name": tree.data.name,
-        "folder": str(train.root),
-        "images": len(train),
-        "classes": len(train.classes),
-        "native_size": list(train.native_size()),
-        "grey": train.is_grey(),
-        "white_level": tree.data.white_level,
-        "digest": train.digest(),
-        "subset": tree.data.subset,
-    }
+    facts = _facts(tree, train)
     _derive(tree, placement, facts, labelled)
     tree.derived.budget = None if budget is None else dataclasses.asdict(budget)
     trunk = None if tree.trunk.variant in RESNETS else _trunk(tree)
@@ -117,6 +107,21 @@ def make_plan(composed: Composed) -> Plan:
     options["facts"] = facts
     config["CONVIT_SSL"] = options
     return Plan(config, options, placement, trunk, choices, facts, composed.arguments)
+
+
+def _facts(tree: DictConfig, train: ImageFiles) -> dict[str, Any]:
+    """What is known of the images that are trained on."""
+    return {
+        "name": tree.data.name,
+        "folder": str(train.root),
+        "images": len(train),
+        "classes": len(train.classes),
+        "native_size": list(train.native_size()),
+        "grey": train.is_grey(),
+        "white_level": tree.data.white_level,
+        "digest": train.digest(),
+        "subset": tree.data.subset,
+    }
 
 
 def _check_fsdp(tree: DictConfig) -> None:

@@ -93,7 +93,9 @@ def scale(
         budget = begun.budget
     elif images < PUBLISHED_FROM and is_convit:
         budget = _budget(tree, method, images, size, given, labels)
-    rules = scale_to_data(images, size, method, width=width, budget=budget, labels=labels)
+    # How long a run is decides which settings there are.
+    length = {name: value for name, value in given.items() if name == "epochs"}
+    rules = scale_to_data(images, size, method, length, width, budget, labels)
     overrides = {name: value for name, value in given.items() if name in rules}
     choices = scale_to_data(images, size, method, overrides, width, budget, labels)
     chosen: dict[str, Choice] = {}

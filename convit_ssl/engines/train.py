@@ -312,7 +312,7 @@ def write_config(plan: Plan) -> None:
     """Write the resolved configuration into the run folder, before anything runs."""
     folder = Path(plan.options["run"]["dir"])
     text = OmegaConf.to_yaml(OmegaConf.create(plan.options))
-    reasons = [f"# {name} = {c.value}: {c.reason}" for name, c in plan.choices.items()]
+    reasons = [f"# {name} = {c.written}: {c.reason}" for name, c in plan.choices.items()]
     make_folder(folder)
     with _writing_in(folder):
         (folder / "config.yaml").write_text("\n".join([*reasons, text]), encoding="utf-8")

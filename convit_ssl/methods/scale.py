@@ -49,6 +49,11 @@ class Choice:
     value: Value
     reason: str
 
+    @property
+    def written(self) -> str:
+        """The value as options are written."""
+        return "null" if self.value is None else f"{self.value}"
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -269,7 +274,9 @@ def _choose_recipe(
     chooser: _Chooser, num_images: int, rule: CollectionRule, budget: Budget | None
 ) -> None:
     """Leave out what the published recipe of labels does to images, where a run is too short."""
-    short = budget is not None and budget.epochs < rule.epochs
+    epochs = chooser.choices["epochs"].value
+    assert isinstance(epochs, int | float)
+    short = budget is not None and epochs < rule.epochs
     if num_images < PLAIN_BELOW or short:
         why = f"under {PLAIN_BELOW:,} images" if num_images < PLAIN_BELOW else "a short run"
         for name, value in PLAIN_RECIPE.items():

@@ -280,3 +280,7 @@ def test_what_is_given_wins_in_a_short_run_of_many_images(monkeypatch: pytest.Mo
     whole = make_plan(compose_experiment([*words.split(), *large]))
     assert "cutmix" not in whole.choices
     assert whole.options["method"]["mixup"] == 0.3
+    monkeypatch.setattr(scaling, "CPU_MINUTES", 1.0)
+    longer = make_plan(compose_experiment([*words.split(), *large, "optim.epochs=500"]))
+    assert "cutmix" not in longer.choices
+    assert longer.options["method"]["mixup"] == 0.3

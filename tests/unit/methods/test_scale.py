@@ -199,3 +199,12 @@ def test_the_published_recipe_of_labels_is_for_long_runs(
     assert "mixup" not in scale_to_data(images, 64, "simclr", budget=budget, labels="probe")
     text = describe(scale_to_data(1_000, 64, "simclr", labels="scratch"))
     assert "null" in text and "the published recipe" in text
+
+
+def test_a_length_that_is_given_decides_about_the_recipe() -> None:
+    """A run is not short because a rule would have made it so."""
+    budget = Budget(20, True, "a slow machine")
+    for epochs, plain in ((300, False), (50, True)):
+        given = {"epochs": epochs}
+        choices = scale_to_data(60_000, 64, "simclr", given, budget=budget, labels="scratch")
+        assert ("mixup" in choices) == plain
