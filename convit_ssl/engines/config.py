@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from convit_ssl.compat import require_vissl
+from convit_ssl.engines.config_sources import keys_of_own_files, order_sources
 from convit_ssl.engines.keys import dotted_keys, hint
 from convit_ssl.engines.method_options import METHODS
 from convit_ssl.engines.schema import Experiment
@@ -80,7 +81,7 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
         UserError: an experiment, group choice, key or value that does not exist or fit.
     """
     choices, values = _split(arguments)
-    tree = _compose_groups(choices)
+    tree, own = _compose_groups(choices)
     if "experiment" not in tree:
         return _compose_vissl(arguments)
     _check_experiment_keys(tree)
@@ -88,7 +89,7 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
     valid = dotted_keys(tree)
     for key, value in values.items():
         _apply(tree, key, value, valid)
-    explicit = _explicit(choices, values) | _own_keys(tree)
+    explicit = _explicit(choices, values) | own
     return Composed(tree, explicit, is_ours=True, arguments=tuple(arguments))
 
 
@@ -132,16 +133,18 @@ def group_names(group: str) -> list[str]:
     return sorted(path.stem for path in (experiments_dir() / group).glob("*.yaml"))
 
 
-def _compose_groups(overrides: Sequence[str]) -> DictConfig:
-    search = f"hydra.searchpath=[file://{experiments_dir()}]"
+def _compose_groups(overrides: Sequence[str]) -> tuple[DictConfig, frozenset[str]]:
+    """The composed tree, and the keys that files of the user's own set in it."""
     try:
         with (
             warnings.catch_warnings(),
             initialize_config_dir(str(vissl_dir() / "config"), version_base="1.3"),
         ):
-            # VISSL's search-path plugin names ./configs, which need not be there.
+            # Not every folder of the search path need be there.
             warnings.simplefilter("ignore")
-            return compose("defaults", overrides=[search, *overrides])
+            order_sources(experiments_dir())
+            tree = compose("defaults", overrides=list(overrides))
+            return tree, keys_of_own_files(overrides)
     except MissingConfigException as error:
         _refuse_missing(str(error.missing_cfg_file or ""))
         _refuse_choice(overrides, error)
@@ -176,7 +179,7 @@ def _refuse_choice(overrides: Sequence[str], error: Exception) -> None:
 
 def _compose_vissl(arguments: Sequence[str]) -> Composed:
     """One of VISSL's own configurations: its rules, with our words for a wrong key."""
-    tree = _compose_groups([a for a in arguments if a.lstrip("+").startswith("config")])
+    tree, _ = _compose_groups([a for a in arguments if a.lstrip("+").startswith("config")])
     return Composed(tree, frozenset(), is_ours=False)
 
 
@@ -254,20 +257,6 @@ def _parent(tree: DictConfig, key: str) -> tuple[DictConfig, str]:
 def _explicit(choices: Sequence[str], values: dict[str, Any]) -> frozenset[str]:
     """The keys and the groups that the command line names."""
     return frozenset(values) | {choice.partition("=")[0] for choice in choices}
-
-
-def _own_keys(tree: DictConfig) -> frozenset[str]:
-    """Keys set by an experiment file of the user's own, outside this project."""
-    name = str(tree.experiment)
-    candidates = [Path("configs") / "config" / f"{name}.yaml"]
-    shipped = experiments_dir() / "config"
-    keys: set[str] = set()
-    for path in candidates:
-        if path.is_file() and path.resolve().parent != shipped.resolve():
-            own = OmegaConf.load(path)
-            assert isinstance(own, DictConfig)
-            keys.update(key for key in dotted_keys(own) if not key.startswith("defaults"))
-    return frozenset(keys)
 
 
 def _first_lines(error: Exception) -> str:

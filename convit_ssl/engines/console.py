@@ -109,7 +109,7 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     }
     if plan.choices:
         rows["from data"] = ", ".join(f"{name}={c.written}" for name, c in plan.choices.items())
-        rows[""] = "each with its reason in log.txt; override any, or scale_to_data=false"
+        rows[""] = "reasons in config.yaml; override any, or set scale_to_data=false"
     if options["weights"]:
         rows["weights"] = f"{options['weights']} ({options['weights_from']})"
     elif options["experiment"] in STARTING_FROM_WEIGHTS:

@@ -1,0 +1,67 @@
+"""Which folders an experiment is composed from, and which of its files are the user's own.
+
+The experiments of this project come first. Files in ``configs/`` of the current folder are found
+by VISSL's convention, but only under names that neither this project nor VISSL uses: the folder
+one stands in, which may be another clone, never replaces a shipped file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_search_path import SearchPathElement
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from convit_ssl.engines.keys import dotted_keys
+
+OWN_FOLDER = "configs"  # in the current folder
+_OWN = "user"
+_SHIPPED = "convit_ssl"
+# What VISSL's plugin puts in front of everything else.
+_FROM_CURRENT_FOLDER = "file://configs"
+
+
+def order_sources(experiments: Path) -> None:
+    """Reorder Hydra's search path: this project, VISSL, then the current folder.
+
+    Call it after Hydra was initialised and before anything is composed.
+
+    Args:
+        experiments: the folder of the shipped experiments.
+    """
+    loader = _loader()
+    path = loader.config_search_path.get_path()
+    path[:] = [element for element in path if element.path != _FROM_CURRENT_FOLDER]
+    path.insert(0, SearchPathElement(_SHIPPED, f"file://{experiments}"))
+    # The last one is Hydra's own schema.
+    path.insert(len(path) - 1, SearchPathElement(_OWN, f"file://{Path(OWN_FOLDER).absolute()}"))
+    loader.repository.initialize_sources(loader.config_search_path)
+
+
+def keys_of_own_files(overrides: Sequence[str]) -> frozenset[str]:
+    """Dotted keys that the user's own files set, of those that are really composed.
+
+    Args:
+        overrides: what the experiment is composed from, as for Hydra's `compose`.
+    """
+    loader = _loader()
+    defaults = loader.compute_defaults_list("defaults", list(overrides), RunMode.RUN).defaults
+    keys: set[str] = set()
+    for default in defaults:
+        if default.config_path is None:
+            continue
+        found: Any = loader.repository.load_config(default.config_path)
+        if found is not None and found.provider == _OWN:
+            prefix = f"{default.package}." if default.package else ""
+            keys |= {f"{prefix}{key}" for key in dotted_keys(found.config)}
+    return frozenset(key for key in keys if not key.startswith("defaults"))
+
+
+def _loader() -> ConfigLoaderImpl:
+    loader = GlobalHydra.instance().config_loader()
+    assert isinstance(loader, ConfigLoaderImpl)
+    return loader
