@@ -1,8 +1,10 @@
-"""Losses of 20 steps on a processor, for each method.
+"""Write the goldens anew after a change that is meant to change them; say in the commit why.
 
-Make them again after a change that is meant to change them, and say in the commit why:
+    python -m tests.golden.make_goldens [name ...]
 
-    python -m tests.golden.make_goldens [experiment ...]
+Names are those of `tests.golden.nets` (options, keys, draws, help, steps: seconds each) and of
+experiments, whose real runs of 20 steps are in losses.json (most of a minute each). Without a name
+everything is made.
 """
 
 from __future__ import annotations
@@ -12,6 +14,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
+import convit_ssl.compat
+from tests.golden.nets import NETS, write
 from tests.quick_run import Run
 
 FILE = Path(__file__).with_name("losses.json")
@@ -51,9 +57,20 @@ def golden_losses(run: Run) -> dict[str, list[float]]:
 
 
 def main(names: list[str]) -> None:
-    """Run the experiments, all of them unless some are named, and write their losses."""
+    """Make what is named, everything unless something is."""
+    convit_ssl.compat.install()
+    torch.set_num_threads(1)
+    unknown = set(names) - {*NETS, *EXPERIMENTS}
+    if unknown:
+        sys.exit(
+            f"unknown: {', '.join(sorted(unknown))} (there are: {', '.join(NETS)}, "
+            f"{', '.join(EXPERIMENTS)})"
+        )
+    for name, make in NETS.items():
+        if not names or name in names:
+            write(name, make())
     goldens = json.loads(FILE.read_text()) if FILE.exists() else {}
-    for name in names or EXPERIMENTS:
+    for name in [name for name in EXPERIMENTS if not names or name in names]:
         with tempfile.TemporaryDirectory() as folder:
             run = tiny_run(Path(folder), name)
             if run.complete():

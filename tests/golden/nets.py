@@ -1,0 +1,348 @@
+"""What a change must leave alone unless it is meant to change it, in numbers.
+
+Each function makes the entries of one file beside this one, `<name>.jsonl`: options of every
+experiment, keys of a checkpoint, what augmentation draws, `--help`, and the losses of 20 steps.
+`python -m tests.golden.make_goldens` writes the files anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Entries = dict[str, Any]
+EXPERIMENTS = (
+    "convit_barlow_twins",
+    "convit_dino",
+    "convit_finetune",
+    "convit_linear",
+    "convit_low_shot",
+    "convit_moco_v3",
+    "convit_simclr",
+    "convit_supervised",
+    "convit_swav",
+)
+# Images, their typical size, and classes: a few specimens, a small data set, ImageNet.
+COLLECTIONS = ((240, (64, 64), 4), (5_000, (28, 28), 10), (1_281_167, (375, 500), 1_000))
+# Nothing of the machine that makes them.
+PLACE = "data=folder data_dir=/images run=cpu run.threads=1 run.precision=fp32 data.workers=0"
+
+
+class Collection:
+    """Stands in for a folder of images, of which a plan asks for the facts alone."""
+
+    labelled = True
+    root = Path("/images/train")
+
+    def __init__(self, images: int, size: tuple[int, int], classes: int) -> None:
+        self.images, self.size = images, size
+        self.classes = [f"class{number}" for number in range(classes)]
+
+    def __len__(self) -> int:
+        return self.images
+
+    def native_size(self) -> tuple[int, int]:
+        return self.size
+
+    def is_grey(self) -> bool:
+        return False
+
+    def sampled_white_level(self) -> int:
+        return 0
+
+    def digest(self) -> str:
+        return "digest"
+
+
+def options() -> Entries:
+    """Resolved options of each experiment by collection; what is at its default is left out."""
+    from convit_ssl.engines.config import compose_experiment
+    from convit_ssl.engines.method_options import METHODS
+    from convit_ssl.engines.plan import make_plan
+    from convit_ssl.engines.schema import Experiment
+
+    schema = asdict(Experiment())
+    defaults = _flat({**schema, "experiment": None})
+    entries: Entries = {"defaults": defaults}
+    entries |= {f"defaults {name}": _flat(asdict(kind())) for name, kind in METHODS.items()}
+    for experiment in EXPERIMENTS:
+        written = compose_experiment([f"config={experiment}", *PLACE.split()])
+        for collection in COLLECTIONS:
+            composed = copy.deepcopy(written)
+            opened = mock.Mock(side_effect=lambda *_, **__: Collection(*collection))  # noqa: B023
+            with mock.patch("convit_ssl.engines.plan.open_dataset", opened):
+                plan = make_plan(composed)
+            found = _flat({**plan.options, "facts": None})
+            method = entries[f"defaults {found['method.name']}"]
+            usual = {**defaults, **{f"method.{key}": value for key, value in method.items()}}
+            entries[f"{experiment} {collection[0]}"] = {
+                key: value
+                for key, value in found.items()
+                if key not in usual or usual[key] != value
+            }
+    return entries
+
+
+def keys() -> Entries:
+    """Names and shapes of what a checkpoint holds, by experiment."""
+    entries: Entries = {}
+    for experiment in TINY:
+        task = tiny_task(experiment)
+        state = {
+            "model": task.base_model.get_classy_state()["model"],
+            "loss": task.base_loss.get_classy_state(),
+        }
+        entries[experiment] = dict(_shapes("", state))
+    return entries
+
+
+def draws() -> Entries:
+    """Eight values of each crop, of three images by three pipelines."""
+    from convit_ssl.data.augment import AugmentConfig, build_augmentation
+    from convit_ssl.data.augment_device import DeviceAugmentation
+    from convit_ssl.data.augment_fast import Normalize
+    from convit_ssl.data.collate import fast_collate
+
+    config = AugmentConfig.dino(24, 12, 2).adapt(vertical_flip=0.5)
+    entries: Entries = {}
+    for name, image in _images().items():
+        for pipeline in ("pil", "fast", "device"):
+            given: Any = image
+            if pipeline == "pil":
+                from PIL import Image
+
+                given = Image.fromarray(image)
+            made: Any = build_augmentation(config, pipeline)(given, seed=12345)
+            if pipeline == "fast":
+                finish = Normalize(config.mean, config.std)
+                made = [finish(crop[None])[0] for crop in made]
+            if pipeline == "device":
+                batch, _, _ = fast_collate([(made, 0, 0)])
+                made = [crops[0] for crops in DeviceAugmentation(config)(*batch)]
+            entries[f"{name} {pipeline}"] = [_some(crop) for crop in made]
+    return entries
+
+
+def help_texts() -> Entries:
+    """What each command, and each command under a command, says of itself, by lines."""
+    from convit_ssl.cli.main import COMMANDS
+
+    # Another Python's argparse lays it out in another way.
+    entries: Entries = {"python": python_version(), "": _help()}
+    for command in COMMANDS:
+        entries[command] = _help(command)
+        for nested in _nested(entries[command]):
+            entries[f"{command} {nested}"] = _help(command, nested)
+    return entries
+
+
+def losses() -> Entries:
+    """Losses of 20 steps from counted weights on counted images, and the weights' length after."""
+    entries: Entries = {}
+    for experiment in TINY:
+        task = tiny_task(experiment)
+        entries[experiment] = twenty_steps(task)
+    return entries
+
+
+# What makes each method small, beside `SMALL`.
+SMALL = """
+data=digits run=cpu trunk=convit_nano trunk.embed_dim=16 trunk.num_heads=4 trunk.depth=3
+trunk.num_gpsa_layers=2 trunk.patch_size=4 crops.global_size=8 optim.batch_size=100 optim.lr=1e-2
+optim.epochs=4 optim.warmup_epochs=1 run.threads=1 run.precision=fp32 data.workers=0 run.dir=/runs/x
+"""
+HEAD = "method.hidden_dim=16 method.out_dim=12"
+LOCAL = "crops.local_count=2 crops.local_size=4"
+TINY = {
+    "convit_barlow_twins": HEAD,
+    "convit_dino": f"{HEAD} {LOCAL} method.bottleneck_dim=8 method.koleo_weight=0.1",
+    "convit_linear": "method.learning_rates=[0.1,1.0]",
+    "convit_moco_v3": HEAD,
+    "convit_simclr": HEAD,
+    "convit_supervised": "method.mixup=0.8 method.cutmix=1.0",
+    "convit_swav": f"{HEAD} {LOCAL} method.prototypes=20 method.queue_length=24 "
+    "method.queue_start_epoch=0.5",
+}
+IMAGES = 6  # of a step
+
+
+def tiny_task(experiment: str, *more: str) -> Any:
+    """VISSL's task of an experiment, ready to train from counted weights."""
+    from convit_ssl import adapters
+
+    adapters.register()
+    from vissl.config import AttrDict
+    from vissl.trainer.trainer_main import build_task
+    from vissl.utils.hydra_config import infer_and_assert_hydra_config
+
+    config = AttrDict(copy.deepcopy(tiny_config(experiment, more)))
+    infer_and_assert_hydra_config(config)
+    task = build_task(config)
+    task.set_checkpoint_path(None)
+    task.set_checkpoint_folder("/runs/x")
+    task.set_hooks([])
+    task.prepare(pin_memory=False)
+    task.init_distributed_data_parallel_model()
+    count_weights(task)
+    task.iteration, task.train, task.max_iteration = 0, True, 40
+    task.dataloaders = {"train": [None] * 10}  # ten steps an epoch
+    task.base_model.train()
+    return task
+
+
+@functools.cache
+def tiny_config(experiment: str, more: tuple[str, ...]) -> dict[str, Any]:
+    """VISSL's configuration of an experiment made small."""
+    from convit_ssl.engines.config import compose_experiment
+    from convit_ssl.engines.plan import make_plan
+
+    words = f"config={experiment} {SMALL} {TINY[experiment]}".split()
+    return make_plan(compose_experiment([*words, *more])).config
+
+
+def twenty_steps(task: Any) -> Entries:
+    """Train on counted images; losses, and the length of all weights at the end."""
+    from convit_ssl.adapters.train_step import train_step
+
+    torch.manual_seed(7)
+    np.random.seed(7)  # noqa: NPY002  the state that timm's mixup draws from
+    task.data_iterator = counted_batches(task)
+    found = []
+    for _ in range(20):
+        train_step(task)
+        task.iteration += 1
+        found.append(round(float(task.last_batch.loss), 6))
+    squares = [p.detach().double().square().sum() for p in task.base_model.parameters()]
+    return {"loss": found, "norm": round(float(torch.stack(squares).sum().sqrt()), 6)}
+
+
+def count_weights(task: Any) -> None:
+    """Weights that depend on their place alone, in the student and so in its teacher."""
+    teacher = getattr(task.base_loss, "teacher", None)
+    for model in (task.base_model, *([] if teacher is None else [teacher])):
+        with torch.no_grad():
+            for start, (name, weight) in enumerate(sorted(model.named_parameters())):
+                if weight.dim() > 1 and not name.endswith("weight_g"):
+                    scale = 2.0 / weight[0].numel() ** 0.5
+                    weight.copy_(counted(weight.shape, start) * scale)
+
+
+def counted_batches(task: Any) -> Iterator[tuple[Any, Tensor, Tensor]]:
+    """Batches as a loader gives them, of images that depend on their number alone."""
+    crops = task.options.crops
+    sizes = [crops.global_size] * crops.global_count + [crops.local_size] * crops.local_count
+    labelled = task.options.method.name in ("supervised", "linear")
+    for step in range(10**6):
+        shapes = [torch.Size((IMAGES, 3, side, side)) for side in sizes]
+        views = [_bytes(shape, 1000 * step + 7 * view) for view, shape in enumerate(shapes)]
+        target = (torch.arange(IMAGES) + step) % 10
+        yield views[0] if labelled else views, target, torch.arange(IMAGES)
+
+
+def counted(shape: torch.Size, start: int) -> Tensor:
+    """Values in -0.5..0.5 that depend on the place alone."""
+    count = torch.arange(start, start + shape.numel(), dtype=torch.float64)
+    return ((count * 37 % 101) / 101 - 0.5).view(shape).float()
+
+
+def _bytes(shape: torch.Size, start: int) -> Tensor:
+    count = torch.arange(start, start + shape.numel())
+    return ((count * count * 31 + count * 17) % 251).view(shape).to(torch.uint8)
+
+
+def _images() -> dict[str, Any]:
+    rows, columns = np.mgrid[0:60, 0:44]
+    red, green = rows * 4 % 256, columns * 5 % 256
+    colour = np.stack([red, green, (rows * columns) % 256], axis=-1).astype(np.uint8)
+    grey = np.repeat(((rows * 3 + columns * 2) % 256).astype(np.uint8)[:, :, None], 3, axis=2)
+    return {"colour": colour, "grey": np.ascontiguousarray(grey), "small": colour[:9, :13].copy()}
+
+
+def _some(crop: Tensor) -> Entries:
+    flat = crop.contiguous().double().flatten()
+    places = torch.linspace(0, len(flat) - 1, 8).long()
+    values = [round(float(value), 3) for value in flat[places]]
+    return {"shape": list(crop.shape), "mean": round(float(flat.mean()), 4), "values": values}
+
+
+def python_version() -> str:
+    """Of this interpreter, such as 3.11."""
+    return ".".join(map(str, sys.version_info[:2]))
+
+
+def _help(*words: str) -> list[str]:
+    from convit_ssl.cli.main import main
+
+    said = io.StringIO()
+    wide = mock.patch.dict(os.environ, {"COLUMNS": "100"})
+    with wide, contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        main([*words, "--help"])
+    return said.getvalue().splitlines()
+
+
+def _nested(lines: list[str]) -> list[str]:
+    """Commands under a command: the braces that open its positional arguments."""
+    place = next((n for n, line in enumerate(lines) if line == "positional arguments:"), -1)
+    found = re.fullmatch(r"  \{([\w,-]+)\}.*", lines[place + 1]) if place >= 0 else None
+    return found[1].split(",") if found else []
+
+
+def _flat(tree: Any, prefix: str = "") -> Entries:
+    if not isinstance(tree, dict) or not tree:
+        return {prefix.removesuffix("."): tree}
+    return {
+        key: value
+        for name, child in tree.items()
+        for key, value in _flat(child, f"{prefix}{name}.").items()
+    }
+
+
+def _shapes(prefix: str, state: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(state, Tensor):
+        yield prefix, list(state.shape)
+    elif isinstance(state, dict):
+        for name, child in state.items():
+            yield from _shapes(f"{prefix}.{name}".removeprefix("."), child)
+    else:
+        yield prefix, type(state).__name__
+
+
+def path_of(name: str) -> Path:
+    """The file that holds a net's entries."""
+    return Path(__file__).with_name(f"{name}.jsonl")
+
+
+def read(name: str) -> Entries:
+    """Entries on file, one a line."""
+    lines = map(json.loads, path_of(name).read_text(encoding="utf-8").splitlines())
+    return {line["name"]: line["value"] for line in lines}
+
+
+def write(name: str, entries: Entries) -> None:
+    """Put entries on file, one a line, so that a change shows which of them it changes."""
+    lines = [json.dumps({"name": key, "value": value}) for key, value in entries.items()]
+    path_of(name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+NETS: dict[str, Callable[[], Entries]] = {
+    "options": options,
+    "keys": keys,
+    "draws": draws,
+    "help": help_texts,
+    "steps": losses,
+}
