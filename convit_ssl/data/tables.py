@@ -1,0 +1,86 @@
+"""Tables about images: CSV with the standard library, Parquet with pyarrow."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+from convit_ssl.data.names import some
+from convit_ssl.data.storage import read_bytes
+from convit_ssl.errors import UserError
+
+_PARQUET = (".parquet", ".pq")
+_DELIMITERS = (",", ";", "\t")
+
+
+def read_table(path: str, columns: list[str] | None = None) -> dict[str, list[str]]:
+    """Columns of a table as text; empty cells and missing values are "".
+
+    Args:
+        path: a .csv, .tsv, .parquet or .pq file.
+        columns: which; all by default.
+
+    Raises:
+        UserError: it cannot be read, has no rows, or lacks a column.
+    """
+    table = _read_parquet(path) if Path(path).suffix.lower() in _PARQUET else _read_csv(path)
+    wanted = list(table) if columns is None else columns
+    missing = [name for name in wanted if name not in table]
+    if missing:
+        raise UserError(
+            f"the table {path} has no column {missing[0]!r}; its columns are {some(list(table))}"
+        )
+    if not next(iter(table.values()), []):
+        raise UserError(f"the table {path} has no rows")
+    return {name: table[name] for name in wanted}
+
+
+def _read_csv(path: str) -> dict[str, list[str]]:
+    try:
+        # A byte order mark, as spreadsheets write it, is no part of the first column's name.
+        text = read_bytes(str(Path(path).expanduser())).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        raise UserError(f"cannot read the table {path}: {reason}") from error
+    head = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=head.count)
+    try:
+        rows = [
+            row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row
+        ]
+    except csv.Error as error:
+        raise UserError(f"cannot read the table {path}: {error}") from error
+    if not rows:
+        raise UserError(f"the table {path} is empty")
+    names = [name.strip() for name in rows[0]]
+    if len(set(names)) < len(names):
+        raise UserError(f"the table {path} has two columns of one name: {some(names)}")
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(names):
+            raise UserError(
+                f"row {number} of the table {path} has {len(row)} cells, its header {len(names)}"
+            )
+    return {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(names)}
+
+
+def _read_parquet(path: str) -> dict[str, list[str]]:
+    try:
+        import pyarrow.parquet as parquet  # type: ignore[import-not-found]
+    except ImportError:
+        raise UserError(
+            f"{path}: Parquet needs pyarrow: pip install 'convit_ssl[tables]', or save the table "
+            "as CSV"
+        ) from None
+    place = Path(path).expanduser()
+    if not place.is_file():
+        raise UserError(f"cannot read the table {path}: no such file")
+    try:
+        columns = parquet.read_table(place).to_pydict()
+    except Exception as error:  # pyarrow has kinds of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"cannot read the table {path}: {reason}") from error
+    return {
+        str(name): ["" if value is None else str(value).strip() for value in values]
+        for name, values in columns.items()
+    }
