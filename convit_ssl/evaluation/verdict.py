@@ -1,0 +1,154 @@
+"""The answer to "did it help on my images?", from paired comparisons with references.
+
+"Better than its references" is said only where the network beats each of them, each at the 95 %
+level. No correction for several references is needed then: the claim is wrong only if the
+comparison with one particular reference is (an intersection-union test: Berger, Technometrics
+24, 1982). "Worse than" one of several is another kind of claim, and takes Holm's correction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from convit_ssl.evaluation.paired import LEVEL, Difference, Predictions, compare
+
+# A network that cannot be told from a reference on fewer images than these may still be better.
+FEW_UNITS = 200
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a comparison with references came to.
+
+    Attributes:
+        outcome: better, not better, worse, or no references.
+        text: one sentence.
+        metric: accuracy or balanced accuracy.
+        probe: kNN or linear probe.
+        differences: by reference.
+        advice: what to try next, from what was seen.
+        labels: labelled images that the probe learned from.
+        tested: images of the test, and groups where they were kept together.
+    """
+
+    outcome: str
+    text: str
+    metric: str
+    probe: str
+    differences: Mapping[str, Difference]
+    labels: int
+    tested: str
+    advice: Sequence[str] = field(default=())
+
+    def lines(self) -> list[str]:
+        """For a screen: the sentence, the other references, and what to try."""
+        closest = closest_reference(self.differences)
+        lines = [self.text]
+        for name, found in self.differences.items():
+            if name != closest:
+                lines.append(f"  against {name}: {found.in_points()} points")
+        return lines + [f"  next: {text}" for text in self.advice]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "outcome": self.outcome,
+            "text": self.text,
+            "metric": self.metric,
+            "probe": self.probe,
+            "against": {name: found.as_dict() for name, found in self.differences.items()},
+            "labels": self.labels,
+            "tested": self.tested,
+            "advice": list(self.advice),
+        }
+
+
+def closest_reference(differences: Mapping[str, Difference]) -> str | None:
+    """The reference that the network is furthest from beating."""
+    return min(differences, key=lambda name: differences[name].value, default=None)
+
+
+def judge(
+    predictions: Predictions,
+    name: str,
+    references: Sequence[str],
+    labels: int,
+    probe: str = "kNN",
+    seed: int = 0,
+) -> Verdict:
+    """Compare a network with each of its references.
+
+    The score is fixed beforehand by the sizes of the classes: balanced accuracy where the
+    largest class of the test has more than 1.5 times the images of the smallest.
+
+    Args:
+        predictions: of the network and all references, on the same images.
+        name: the network.
+        references: what it has to beat.
+        labels: labelled images that the probe learned from.
+        probe: for the text.
+        seed: of the resampling.
+    """
+    balanced = predictions.uneven
+    metric = "balanced accuracy" if balanced else "accuracy"
+    found = {other: compare(predictions, name, other, balanced, seed) for other in references}
+    tested = describe_test(predictions)
+    outcome, text = _sentence(found, metric, labels, tested)
+    return Verdict(outcome, text, metric, probe, found, labels, tested)
+
+
+def describe_test(predictions: Predictions) -> str:
+    """What the interval is about, in words."""
+    images = f"{len(predictions.truth):,} images"
+    if predictions.groups is not None:
+        images += f" in {int(predictions.units().max()) + 1:,} groups"
+    if predictions.folds is not None:
+        images += f", {len(set(predictions.folds.tolist()))} folds"
+    return images
+
+
+def _sentence(
+    found: Mapping[str, Difference], metric: str, labels: int, tested: str
+) -> tuple[str, str]:
+    where = f"from {labels:,} labels, tested on {tested}"
+    closest = closest_reference(found)
+    if closest is None:
+        return "no references", f"nothing to compare with ({where}); give --references"
+    nearest = found[closest]
+    points = f"{metric}, {where}"
+    others = "each of its references" if len(found) > 1 else closest
+    if all(one.is_better for one in found.values()):
+        low, high = 100 * nearest.low, 100 * nearest.high
+        against = f", against {closest}" if len(found) > 1 else ""
+        return (
+            "better",
+            f"better than {others}: by {100 * nearest.value:.1f} points of {metric} or more "
+            f"(95 % interval {low:.1f} to {high:.1f}{against}), {where}",
+        )
+    worse = list(_worse(found))
+    if worse:
+        name = min(worse, key=lambda one: found[one].value)
+        return "worse", f"worse than {name}: {found[name].in_points()} points of {points}"
+    equal = [name for name, one in found.items() if not one.is_better]
+    name = min(equal, key=lambda one: found[one].value)
+    few = ""
+    if found[name].value > 0 and found[name].units < FEW_UNITS:
+        few = f"; {found[name].units} units are few to tell them apart, so test on more"
+    return (
+        "not better",
+        f"no better than {name}: {found[name].in_points()} points of {points}{few}",
+    )
+
+
+def _worse(found: Mapping[str, Difference]) -> list[str]:
+    """References that are better than the network, with Holm's correction for their number."""
+    ordered = sorted(found, key=lambda name: found[name].p_value)
+    worse = []
+    for position, name in enumerate(ordered):
+        if found[name].p_value > (1 - LEVEL) / (len(ordered) - position):
+            break
+        if found[name].is_worse:
+            worse.append(name)
+    return worse
