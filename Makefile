@@ -53,6 +53,7 @@ $(VENV)/.requirements: requirements.lock requirements-cuda.lock
 $(STAMP): $(VENV)/.requirements pyproject.toml setup.py
 	@echo "  convit_ssl itself (3/3)"
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m convit_ssl.compat.environment
 	@touch $@
 
 # The GPU's kernels are tested by Triton's interpreter, which a CUDA build of torch brings along.

@@ -1,7 +1,8 @@
 """Does this installation work at all? Run by .ci/run on each Python: python tests/smoke.py.
 
-Imports every module, composes every experiment, trains two steps of the smallest ConViT in
-plain PyTorch, and four steps of DINO through the launcher. No test framework is needed.
+Imports every module, composes every experiment, trains two steps of the smallest ConViT in plain
+PyTorch and four steps of DINO through the launcher, exports that trunk and loads it back. No test
+framework is needed.
 """
 
 from __future__ import annotations
@@ -86,8 +87,36 @@ def train_through_the_launcher() -> str:
             timeout=900,
         )
         checkpoints = sorted(path.name for path in Path(folder).glob("runs/**/*.torch"))
-    assert checkpoints, "the run wrote no checkpoint"
-    return ", ".join(checkpoints)
+        assert checkpoints, "the run wrote no checkpoint"
+        (run,) = {path.parents[1] for path in Path(folder).glob("runs/**/last.torch")}
+        export_and_load_back(run, Path(folder) / "trunk")
+    return f"{', '.join(checkpoints)}; exported and loaded back"
+
+
+def export_and_load_back(run: Path, out: Path) -> None:
+    """The trunk as safetensors and for timm, loaded again with equal features."""
+    import timm
+    import torch
+
+    from convit_ssl.export import load_trunk
+
+    subprocess.run(
+        [sys.executable, "-m", "convit_ssl.cli.main", "export", str(run)]
+        + ["--to", "safetensors", "timm", "--out", str(out)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.DEVNULL,
+        check=True,
+        timeout=600,
+    )
+    (file,) = out.glob("*.safetensors")
+    trunk, again = load_trunk(run).eval(), load_trunk(file).eval()
+    by_timm = timm.create_model(f"local-dir:{out / 'timm'}", pretrained=True).eval()
+    side = trunk.config.img_size
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = trunk(images)
+        assert torch.equal(expected, again(images))
+        assert (expected - by_timm(images)).abs().max() < 1e-5
 
 
 def main() -> int:

@@ -8,12 +8,12 @@ import importlib.util
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from convit_ssl import __version__
+from convit_ssl.compat import environment
 from convit_ssl.machine import available_cores, user_cache
 
 SUMMARY = "versions, devices and known problems of this installation"
@@ -40,8 +40,16 @@ def run(args: argparse.Namespace) -> int:
         if problem:
             problems.append(problem)
     print()
-    print("\n".join(f"problem: {problem}" for problem in problems) or "no known problems")
+    for problem in problems:
+        print(f"problem: {problem}")
+    count = len(problems)
+    print("verdict: " + ("no problems found" if not count else some_problems(count)))
     return 1 if problems else 0
+
+
+def some_problems(count: int) -> str:
+    """The count in words: "1 problem", "2 problems"."""
+    return f"{count} problem{'' if count == 1 else 's'}"
 
 
 def _findings() -> Iterator[tuple[str, str, str | None]]:
@@ -52,8 +60,7 @@ def _findings() -> Iterator[tuple[str, str, str | None]]:
     for package in PACKAGES:
         yield package, *_package(package)
     yield "classy_vision", _classy_vision(), None
-    if alone := _torchvision_alone():
-        yield "note", alone, None
+    yield "plain python", *_plain_python()
     for package, use in OPTIONAL.items():
         found = _version(package)
         yield package, found or f"not installed (only for {use})", None
@@ -86,18 +93,21 @@ def _classy_vision() -> str:
     return f"{Path(spec.origin).parent} ({f'classy-vision {own}' if own else 'of VISSL'})"
 
 
-def _torchvision_alone() -> str:
-    """Words for a torchvision of another build than PyTorch, which fails without our shim."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import torchvision"], capture_output=True, text=True
-    )
-    if done.returncode == 0:
-        return ""
-    reason = (done.stderr.strip().splitlines() or ["?"])[-1]
-    return (
-        f"torchvision, and timm with it, fails by itself here ({reason}), being of another build "
-        "than torch: convit_ssl.compat.install() first, in code of your own, or the right build"
-    )
+def _plain_python() -> tuple[str, str | None]:
+    """Whether scripts without our shims can import torchvision, and timm with it."""
+    if reason := environment.why_torchvision_fails():
+        return f"import torchvision fails: {reason}", (
+            "torchvision and timm cannot be imported in plain Python: torchvision was built for "
+            "another torch. Install the build that fits, or run "
+            "python -m convit_ssl.compat.environment"
+        )
+    if environment.startup_file().exists():
+        return (
+            "imports torchvision and timm, through a shim: torch and torchvision are different "
+            "builds, so nms and roi_align are unavailable",
+            None,
+        )
+    return "imports torchvision and timm", None
 
 
 def _devices() -> Iterator[tuple[str, str, str | None]]:

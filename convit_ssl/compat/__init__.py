@@ -26,7 +26,7 @@ from convit_ssl.compat._hooks import (
 )
 from convit_ssl.errors import UserError
 
-__all__ = ["AFTER", "AROUND", "PROVIDED", "install", "require_vissl"]
+__all__ = ["AFTER", "AROUND", "PROVIDED", "install", "install_torchvision", "require_vissl"]
 
 # Shim (a module of this package with apply(module)) -> the modules it mends, once imported.
 AFTER: dict[str, tuple[str, ...]] = {
@@ -78,6 +78,12 @@ def install() -> None:
             during_import(target, _around_hook(shim))
     for shim, name in PROVIDED.items():
         provide_module(name, _fill_hook(shim))
+
+
+def install_torchvision() -> None:
+    """Register only what `import torchvision` needs; see `convit_ssl.compat.environment`."""
+    for target in AROUND["torchvision_ops"]:
+        during_import(target, _around_hook("torchvision_ops"))
 
 
 def require_vissl() -> None:

@@ -9,7 +9,7 @@ import pytest
 from convit_ssl.compat.catalogue import ShimNote, markdown_table, shim_notes
 
 ROOT = Path(__file__).parents[3]
-SUPPORT = {"__init__", "__main__", "_hooks", "_patch", "catalogue"}
+SUPPORT = {"__init__", "__main__", "_hooks", "_patch", "catalogue", "environment"}
 NOTES = {note.name: note for note in shim_notes()}
 
 
