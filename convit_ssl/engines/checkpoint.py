@@ -8,8 +8,6 @@ the newest, so that the folder can be moved.
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import os
 import pickle
 import re
@@ -20,6 +18,7 @@ from typing import Any
 
 import torch
 
+from convit_ssl.checksums import digest, numbered_checkpoints, stated_damage
 from convit_ssl.errors import UserError
 
 FORMAT = 1
@@ -63,7 +62,7 @@ def write_checkpoint(folder: Path, name: str, state: dict[str, Any], keep: int) 
         with open(temporary, "wb") as file:
             torch.save(state, file)
         # First, so that a checkpoint under its own name can always be checked.
-        _write_text(path.with_suffix(".sha256"), f"{_digest(temporary)}  {name}\n")
+        _write_text(path.with_suffix(".sha256"), f"{digest(temporary)}  {name}\n")
     point_to(folder / LAST, name)
     _prune(folder, keep)
     return path
@@ -73,11 +72,17 @@ def find_checkpoint(folder: Path) -> Found | None:
     """The newest checkpoint whose bytes are what they were when it was written.
 
     Raises:
-        UserError: there are checkpoints, and none is whole.
+        UserError: there are checkpoints, and none is whole; or a folder has the name of one.
     """
+    for path in folder.glob("checkpoint_*.torch"):
+        if _NAME.fullmatch(path.name) and path.is_dir():
+            raise UserError(
+                f"{path} is a folder, and training would write a checkpoint of that name; move it "
+                "away"
+            )
     skipped: list[str] = []
     for path in sorted_checkpoints(folder, newest_first=True):
-        reason = damage(path)
+        reason = stated_damage(path)
         if reason is None:
             return Found(path, skipped)
         skipped.append(f"{path.name}: {reason}")
@@ -97,14 +102,9 @@ def epochs_done(folder: Path) -> int:
 
 
 def sorted_checkpoints(folder: Path, newest_first: bool = False) -> list[Path]:
-    """The checkpoints of a folder by step."""
-    found = [
-        (int(match[2]), path)
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if (match := _NAME.fullmatch(path.name))
-    ]
-    # At the end of an epoch two may have the same step; the name tells which is later.
-    return [path for _, path in sorted(found, reverse=newest_first)]
+    """The checkpoints of a folder by step; regular files alone."""
+    found = [path for path in numbered_checkpoints(folder) if _NAME.fullmatch(path.name)]
+    return found[::-1] if newest_first else found
 
 
 def read_state(path: Path, mmap: bool = False) -> dict[str, Any]:
@@ -132,30 +132,6 @@ def _no_state(path: Path, what: str) -> UserError:
     )
 
 
-def damage(path: Path) -> str | None:
-    """What is wrong with a checkpoint file, or None."""
-    checksum = path.with_suffix(".sha256")
-    try:
-        expected = checksum.read_text().split()[0]
-    except (OSError, IndexError, UnicodeDecodeError):
-        return f"its checksum {checksum.name} is missing or empty"
-    try:
-        return None if _known_digest(path) == expected else "its bytes are not those written"
-    except OSError as error:
-        return f"it cannot be read ({error.strerror})"
-
-
-def _known_digest(path: Path) -> str:
-    """The digest, read once per process while the file stays as it is."""
-    state = path.stat()
-    return _digest_of(str(path), state.st_mtime_ns, state.st_size, state.st_ino)
-
-
-@functools.lru_cache(maxsize=16)
-def _digest_of(path: str, mtime: int, size: int, inode: int) -> str:
-    return _digest(Path(path))
-
-
 def remove_leftovers(folder: Path) -> None:
     """Delete what a process left that was killed while writing or deleting."""
     if not folder.is_dir():
@@ -165,21 +141,6 @@ def remove_leftovers(folder: Path) -> None:
     for path in folder.glob("checkpoint_*.sha256"):
         if not path.with_suffix(".torch").exists():
             path.unlink(missing_ok=True)
-
-
-def _digest(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if _FAST else _slow_digest(file)
-
-
-_FAST = hasattr(hashlib, "file_digest")  # Python 3.11 on
-
-
-def _slow_digest(file: Any) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
 
 
 @contextlib.contextmanager

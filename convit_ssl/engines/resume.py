@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from convit_ssl.engines.checkpoint import damage, epochs_done, read_state, sorted_checkpoints
+from convit_ssl.checksums import stated_damage
+from convit_ssl.engines.checkpoint import epochs_done, read_state, sorted_checkpoints
 from convit_ssl.engines.plan import Plan
 from convit_ssl.errors import UserError
 
@@ -33,7 +34,7 @@ def finished(folder: Path, checkpoints: Path, plan: Plan) -> bool:
     trained = epochs_done(checkpoints) >= plan.options["optim"]["epochs"]
     if not trained or not (folder / RESULT).is_file():
         return False
-    return damage(sorted_checkpoints(checkpoints)[-1]) is None
+    return stated_damage(sorted_checkpoints(checkpoints)[-1]) is None
 
 
 def check_same_run(path: Path, plan: Plan) -> None:

@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convit_ssl.checksums import check_file
 from convit_ssl.errors import UserError
+from convit_ssl.export.seal import check_seal, seal
 
 SAFETENSORS_SUFFIX = ".safetensors"
 # Key of our JSON in a safetensors header, and of our dictionary in a training checkpoint.
@@ -46,11 +48,12 @@ def read_weights(path: str | Path) -> tuple[Any, dict[str, Any]]:
         What the file holds, and our own metadata ({} where there is none).
 
     Raises:
-        UserError: no such file, an incomplete one, or one that would run code.
+        UserError: no such file, an incomplete or damaged one, or one that would run code.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no such checkpoint: {path}")
+    check_file(path)
     if path.suffix == SAFETENSORS_SUFFIX:
         return _read_safetensors(path)
     if path.suffix == ".onnx":
@@ -123,17 +126,20 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         entry = json.loads(header.get(ENTRY, "{}"))
     except Exception as error:
         raise UserError(_why_unreadable(path, error)) from error
-    return tensors, entry if isinstance(entry, dict) else {}
+    entry = entry if isinstance(entry, dict) else {}
+    check_seal(path, tensors, entry)
+    return tensors, entry
 
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], entry: dict[str, Any]) -> None:
     """Write tensors, with our metadata as JSON in the header."""
     from safetensors.torch import save_file
 
+    tensors = own_tensors(tensors)
     # "format" is what timm and transformers look for.
-    header = {"format": "pt", ENTRY: json.dumps(entry, sort_keys=True, default=str)}
+    header = {"format": "pt", ENTRY: json.dumps(seal(tensors, entry), sort_keys=True)}
     with whole_file(path) as temporary:
-        save_file(own_tensors(tensors), str(temporary), metadata=header)
+        save_file(tensors, str(temporary), metadata=header)
 
 
 def write_torch(path: Path, content: Any) -> None:

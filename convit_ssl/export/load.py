@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convit_ssl.checksums import whole_checkpoint
 from convit_ssl.errors import UserError
 from convit_ssl.export.files import ENTRY, read_weights
 from convit_ssl.export.infer import config_from_entry, config_from_tensors, variant_of
 from convit_ssl.export.keys import VISSL_LAYER_NORM_EPS, is_vissl, locality_dim, to_official
 from convit_ssl.export.layouts import FoundTrunk, choose, find_trunks
-from convit_ssl.export.sources import locate, older_checkpoints
+from convit_ssl.export.seal import check_fingerprint
+from convit_ssl.export.sources import locate
 from convit_ssl.models import ConViT, ConViTConfig
 from convit_ssl.models.fingerprint import weights_fingerprint
 
@@ -90,9 +91,12 @@ def load_trunk(
         UserError: nothing was loaded, and why.
     """
     file, content, entry = _read(path)
-    return _from_content(
+    model = _from_content(
         content, entry, str(file), weights, img_size, num_classes, variant, num_heads
     )
+    if (whole := whole_checkpoint(Path(path))) is not None:
+        vars(model)["provenance"]["notes"] += [f"Of the run, {text}." for text in whole[1]]
+    return model
 
 
 def from_tensors(tensors: dict[str, Tensor], name: str) -> ConViT:
@@ -124,11 +128,14 @@ def _from_content(
         tensors |= classifier
         config = dataclasses.replace(config, num_classes=len(classifier["head.bias"]))
     _check_variant(config, variant, file)
-    if num_classes == 0 and config.num_classes:
-        config = dataclasses.replace(config, num_classes=0)
     model, left_out = build(config, tensors, file)
     eps = entry.get("layer_norm_eps", VISSL_LAYER_NORM_EPS if is_vissl(trunk.tensors) else 1e-6)
     set_layer_norm_eps(model, float(eps))
+    check_fingerprint(file, model, entry)
+    if num_classes == 0 and config.num_classes:
+        without = dataclasses.replace(config, num_classes=0)
+        model, left_out = build(without, tensors, file)
+        set_layer_norm_eps(model, float(eps))
     if img_size is not None:
         model = resized(model, img_size)
     provenance = _provenance(file, model, trunk, found, entry)
@@ -244,25 +251,10 @@ def _read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Any]]:
     file = locate(os.fspath(path))
     if not isinstance(file, Path):
         return file.name, file.tensors, {}
-    content, entry = _read_run(Path(path), file) if Path(path).is_dir() else read_weights(file)
+    content, entry = read_weights(file)
     if isinstance(content, dict) and isinstance(content.get(ENTRY), dict):
         entry = content[ENTRY]
     return str(file), content, entry
-
-
-def _read_run(folder: Path, file: Path) -> tuple[Any, dict[str, Any]]:
-    """The newest checkpoint of a run that can be read; says so where an earlier one is taken."""
-    try:
-        return read_weights(file)
-    except UserError as error:
-        for other in older_checkpoints(folder, file):
-            try:
-                found = read_weights(other)
-            except UserError:
-                continue
-            logging.getLogger(__name__).warning("%s. Taking %s instead", error, other.name)
-            return found
-        raise
 
 
 def _config(

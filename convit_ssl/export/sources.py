@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from convit_ssl.checksums import whole_checkpoint
 from convit_ssl.errors import UserError
 
 _HUB = re.compile(r"^(timm:|hf-hub:|hf_hub:)")
@@ -36,6 +37,8 @@ def locate(name: str) -> Path | Downloaded:
     if _HUB.match(name):
         return _download(name)
     path = Path(name.removeprefix(_LOCAL_DIR)).expanduser()
+    if (whole := whole_checkpoint(path)) is not None:
+        return whole[0]
     if not path.is_dir():
         return path
     for candidate in (path / "checkpoints" / "last.torch", path / "last.torch"):
@@ -45,6 +48,7 @@ def locate(name: str) -> Path | Downloaded:
         if (path / file).is_file():
             return path / file
     runs = sorted(path.glob("*.torch")) + sorted(path.glob("checkpoints/*.torch"))
+    runs = [file for file in runs if file.is_file()]
     if runs:
         return max(runs, key=lambda file: file.stat().st_mtime)
     others = sorted([*path.glob("*.safetensors"), *path.glob("*.pth")])
@@ -57,14 +61,6 @@ def locate(name: str) -> Path | Downloaded:
         f"{path} is a folder without weights: neither checkpoints/last.torch (a run) nor "
         f"{', '.join(_WEIGHT_FILES)}{seen}"
     )
-
-
-def older_checkpoints(run: Path, file: Path) -> list[Path]:
-    """The other checkpoints of a run folder, the newest first, should `file` be damaged."""
-    if file.name != "last.torch":
-        return []
-    found = set(run.glob("checkpoints/checkpoint_*.torch")) - {file.resolve()}
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def _download(name: str) -> Downloaded:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from convit_ssl.checksums import stated_damage as damage
 from convit_ssl.engines.checkpoint import (
     BEST,
     LAST,
     checkpoint_name,
-    damage,
     epochs_done,
     find_checkpoint,
     point_to,
@@ -64,6 +64,13 @@ def test_damaged_checkpoints_alone_are_no_reason_to_begin_again_silently(tmp_pat
     with pytest.raises(UserError, match=r"no checkpoint in .* is whole .*run\.overwrite=true"):
         find_checkpoint(tmp_path)
     assert find_checkpoint(tmp_path / "absent") is None
+
+
+def test_a_folder_with_the_name_of_a_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path, 10)
+    (tmp_path / checkpoint_name(2, 20)).mkdir()
+    with pytest.raises(UserError, match=r"s00000020\.torch is a folder.*move it away"):
+        find_checkpoint(tmp_path)
 
 
 def test_the_last_few_and_the_best_are_kept(tmp_path: Path) -> None:

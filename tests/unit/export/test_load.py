@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -239,19 +238,68 @@ def test_non_square_positions_need_a_hint(tmp_path: Path, config: ConViTConfig) 
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(
-    run_folder: Path, caplog: pytest.LogCaptureFixture
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = run_folder / "checkpoints"
     last = (folder / "last.torch").resolve()
     older = folder / "checkpoint_e0000_s00000001.torch"
     older.write_bytes(last.read_bytes())
     last.write_bytes(last.read_bytes()[:5000])
-    with caplog.at_level(logging.WARNING):
-        assert load_trunk(run_folder).embed_dim
-    assert "no readable checkpoint" in caplog.text and f"Taking {older.name} instead" in caplog.text
+    model = load_trunk(run_folder)
+    assert f"{last.name} is damaged" in capsys.readouterr().err
+    assert model.provenance["path"] == str(older)  # type: ignore[index]
+    assert last.name in str(model.provenance["notes"])  # type: ignore[index]
     older.unlink()
-    with pytest.raises(UserError, match="no readable checkpoint"):
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged"):
         load_trunk(run_folder)
+
+
+def test_a_deleted_newest_checkpoint_is_passed_over(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = (run_folder / "checkpoints" / "last.torch").resolve()
+    older = last.with_name("checkpoint_e0000_s00000001.torch")
+    last.rename(older)
+    for place in (run_folder, run_folder / "checkpoints", run_folder / "checkpoints/last.torch"):
+        assert load_trunk(place).provenance["path"] == str(older)  # type: ignore[index]
+    assert f"{last.name}, is missing; using {older.name} instead" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["t.safetensors", "t.torch", "t.pth"])
+def test_one_bit_in_a_file_of_ours(name: str, tmp_path: Path, teacher: ConViT) -> None:
+    path = tmp_path / name
+    save_trunk(teacher, path)
+    assert same(load_trunk(path), teacher)
+    whole = path.read_bytes()
+    needle = teacher.state_dict()["pos_embed"].numpy().tobytes()[:16]
+    for place in (whole.index(needle) + 5, whole.index(needle) + 401):
+        data = bytearray(whole)
+        data[place] ^= 1
+        path.unlink()
+        path.write_bytes(data)
+        with pytest.raises(UserError, match="is damaged"):
+            load_trunk(path)
+
+
+def test_one_bit_in_what_a_file_says_of_itself(tmp_path: Path, teacher: ConViT) -> None:
+    path = tmp_path / "t.safetensors"
+    save_trunk(teacher, path)
+    data = path.read_bytes()
+    for old, new in ((b"locality_strength", b"locality_strengti"), (b"sha256", b"sha257")):
+        path.unlink()
+        path.write_bytes(data.replace(old, new))
+        if old != b"sha256":
+            with pytest.raises(UserError, match="is damaged"):
+                load_trunk(path)
+    # A file from before there were checksums is compared with its fingerprint.
+    assert same(load_trunk(path), teacher)
+    needle = teacher.state_dict()["pos_embed"].numpy().tobytes()[:16]
+    older = bytearray(path.read_bytes())
+    older[older.index(needle) + 5] ^= 1
+    path.write_bytes(older)
+    for classes in (None, 0):
+        with pytest.raises(UserError, match="is damaged"):
+            load_trunk(path, num_classes=classes)
 
 
 def test_the_only_file_of_a_folder_is_meant(tmp_path: Path, teacher: ConViT) -> None:
