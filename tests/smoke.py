@@ -101,8 +101,10 @@ def export_and_load_back(run: Path, out: Path) -> None:
     from convit_ssl.export import load_trunk
 
     subprocess.run(
-        [sys.executable, "-m", "convit_ssl.cli.main", "export", str(run)]
-        + ["--to", "safetensors", "timm", "--out", str(out)],
+        [
+            *(sys.executable, "-m", "convit_ssl.cli.main", "export", str(run)),
+            *("--to", "safetensors", "timm", "--out", str(out)),
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdin=subprocess.DEVNULL,
         check=True,
