@@ -72,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", type=device, help="cpu, cuda, ...; a GPU where there is one by default")
     add("--precision", default="fp32", choices=("fp32", "bf16"))
     add("--cache", help="where features are kept for the next probe (~/.cache/convit_ssl)")
+    add("--recompute", action="store_true", help="extract features even where they are cached")
 
 
 def is_features_folder(args: argparse.Namespace) -> bool:
@@ -82,7 +83,7 @@ def is_features_folder(args: argparse.Namespace) -> bool:
     """
     found = (Path(args.checkpoint) / "train" / "manifest.json").is_file()
     if found:
-        asked = ("data", "data_dir", "subset", "mask", "img_size", "references")
+        asked = ("data", "data_dir", "subset", "mask", "img_size", "references", "recompute")
         _refuse(args, asked, f"the features in {args.checkpoint}, which are extracted already")
     return found
 
@@ -162,6 +163,7 @@ def read_features(source: Source | None, args: argparse.Namespace, split: str) -
             precision=args.precision,
             parts=parts,
             progress=progress,
+            recompute=args.recompute,
         )
 
 

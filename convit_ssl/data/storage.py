@@ -31,6 +31,7 @@ CACHE_VARIABLE = "CONVIT_SSL_SHARD_CACHE"
 _MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)/")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _OPEN_SHARDS = 64
+_SAMPLE_BYTES = 16 * 1024
 MAX_FILE_BYTES = 2**30  # of an image or a list: what is longer is none
 
 
@@ -129,15 +130,41 @@ def is_there(path: str) -> bool:
     return is_url(place) or os.path.lexists(place)
 
 
-def size_and_time(path: str) -> tuple[int, int]:
-    """Bytes, and nanoseconds of the last change where that is known; -1 for what is not there."""
+def file_state(path: str) -> tuple[int, int, int, int]:
+    """Bytes, nanoseconds of the last change of content and of anything, and inode.
+
+    The second of the times is set by the system alone. -1 for what is not known or not there.
+    """
     member = split_member(path)
     place = member[0] if member is not None else path
     try:
         state = os.stat(place)
     except (OSError, ValueError):  # ValueError of a NUL byte
-        return (member[2] if member is not None else -1), -1
-    return (member[2] if member is not None else state.st_size), state.st_mtime_ns
+        return (member[2] if member is not None else -1), -1, -1, -1
+    size = member[2] if member is not None else state.st_size
+    return size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
+
+
+def sampled_content(path: str) -> bytes:
+    """The bytes of a small file; of a longer one its beginning, middle and end.
+
+    Empty where it cannot be read.
+    """
+    try:
+        if split_member(path) is not None or is_url(path):
+            return read_bytes(path)
+        descriptor = open_regular(path)
+        with open(descriptor, "rb") as file:
+            size = os.fstat(descriptor).st_size
+            if size <= 4 * _SAMPLE_BYTES:
+                return file.read(size)
+            parts = []
+            for place in (0, size // 2, size - _SAMPLE_BYTES):
+                file.seek(place)
+                parts.append(file.read(_SAMPLE_BYTES))
+            return b"".join(parts)
+    except (OSError, ValueError, UserError):
+        return b""
 
 
 def remote(url: str) -> tuple[Any, str]:

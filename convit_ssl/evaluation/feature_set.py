@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from convit_ssl.checksums import digest_of, say_once
 from convit_ssl.errors import UserError
+
+_FILES = ("features.npy", "targets.npy", "images.json")
 
 
 @dataclass(frozen=True)
@@ -79,19 +83,49 @@ class FeatureSet:
         return rows
 
 
-def load_features(folder: str | Path) -> FeatureSet:
+def load_features(folder: str | Path, verify: bool = True) -> FeatureSet:
     """Open what `extract_features` wrote; the features stay on disk.
 
+    Args:
+        folder: of one split.
+        verify: compare the files with their checksums, once per process.
+
     Raises:
-        UserError: the folder holds no complete features.
+        UserError: the folder holds no complete features, or damaged ones.
     """
     folder = Path(folder)
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
+        if verify:
+            _check(folder, manifest)
         images = json.loads((folder / "images.json").read_text())
         features = np.load(folder / "features.npy", mmap_mode="r")
         targets = np.load(folder / "targets.npy")
-    except (OSError, ValueError) as error:
-        raise UserError(f"no features in {folder}: {error}") from error
-    columns = {name: (first, last) for name, (first, last) in manifest["columns"].items()}
-    return FeatureSet(features, targets, images["paths"], columns, images["classes"], manifest)
+        columns = {name: (first, last) for name, (first, last) in manifest["columns"].items()}
+        return FeatureSet(features, targets, images["paths"], columns, images["classes"], manifest)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
+        reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"no features in {folder}: {reason}") from error
+
+
+def checksums(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
+    """SHA-256 of the files of a folder of features, and of its manifest without them."""
+    found = {name: digest_of(folder / name) for name in _FILES}
+    plain = {key: value for key, value in manifest.items() if key != "sha256"}
+    text = json.dumps(plain, sort_keys=True)
+    return {**found, "manifest": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def _check(folder: Path, manifest: Mapping[str, Any]) -> None:
+    stated = manifest.get("sha256")
+    if stated is None:  # from before there were checksums
+        say_once(f"note: the features in {folder} carry no checksums; extract them again for some")
+        return
+    found = checksums(folder, manifest)
+    damaged = [name for name in found if found[name] != stated.get(name)]
+    if damaged:
+        names = ["manifest.json" if name == "manifest" else name for name in damaged]
+        raise UserError(
+            f"the features in {folder} are damaged ({', '.join(names)}: the bytes are not those "
+            "written); extract them again with convit-ssl features"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -17,15 +18,17 @@ import torch
 from torch import nn
 
 from convit_ssl import __version__
+from convit_ssl.checksums import say_once
 from convit_ssl.data.loader_workers import shared_mib, workers_that_fit
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import fingerprint, processes
-from convit_ssl.evaluation.feature_set import FeatureSet, load_features
+from convit_ssl.evaluation.feature_set import FeatureSet, checksums, load_features
+from convit_ssl.leftovers import release, remove_abandoned, working_folder
 
 __all__ = ["FeatureSet", "Progress", "extract_features", "fingerprint_parts", "load_features"]
 
 Progress = Callable[[int, int], None]
-FORMAT = 1
+FORMAT = 2
 
 
 def extract_features(
@@ -39,6 +42,7 @@ def extract_features(
     precision: str = "fp32",
     parts: dict[str, str] | None = None,
     progress: Progress | None = None,
+    recompute: bool = False,
 ) -> FeatureSet:
     """Write the features of a data set into `folder`, or reuse those that are there.
 
@@ -56,6 +60,7 @@ def extract_features(
         precision: "fp32", or "bf16" for autocast.
         parts: `fingerprint_parts` of the same arguments, where they are known already.
         progress: called with (images done, images in all), in rank 0.
+        recompute: extract them even where `folder` holds the same ones.
 
     Raises:
         UserError: no images, a random transform, features that are not finite, or a folder
@@ -65,12 +70,11 @@ def extract_features(
     if len(dataset) == 0:
         raise UserError("the data set has no images, so there are no features to extract")
     parts = parts or fingerprint_parts(extractor, dataset, precision)
-    found = _reusable(folder, parts)
+    found = _reusable(folder, parts, recompute)
     if processes.broadcast(found is not None):
         return found if found is not None else load_features(folder)
     device = torch.device(device) if device is not None else processes.default_device()
-    partial = Path(processes.broadcast(_new_partial(folder) if processes.rank() == 0 else ""))
-    try:
+    with _partial(folder) as partial:
         started = time.perf_counter()
         layout = layout_of(extractor)
         _create(partial, dataset, max(last for _, last in layout.values()))
@@ -83,11 +87,7 @@ def extract_features(
             seconds = time.perf_counter() - started
             _finish(partial, folder, parts, layout, seconds)
         processes.barrier()
-    except BaseException:
-        if processes.rank() == 0:
-            shutil.rmtree(partial, ignore_errors=True)
-        raise
-    return load_features(folder)
+    return load_features(folder, verify=False)
 
 
 def fingerprint_parts(
@@ -120,7 +120,7 @@ def layout_of(extractor: nn.Module) -> dict[str, tuple[int, int]]:
     return dict(layout)
 
 
-def _reusable(folder: Path, parts: dict[str, str]) -> FeatureSet | None:
+def _reusable(folder: Path, parts: dict[str, str], recompute: bool) -> FeatureSet | None:
     manifest = folder / "manifest.json"
     if not manifest.is_file():
         if folder.is_dir() and any(folder.iterdir()):
@@ -129,21 +129,26 @@ def _reusable(folder: Path, parts: dict[str, str]) -> FeatureSet | None:
             )
         return None
     try:
-        if json.loads(manifest.read_text())["fingerprint"]["all"] != parts["all"]:
+        if recompute or json.loads(manifest.read_text())["fingerprint"]["all"] != parts["all"]:
             return None
         found = load_features(folder)
-    except (UserError, ValueError, KeyError):
+    except (UserError, ValueError, KeyError, TypeError) as error:
+        reason = error if isinstance(error, UserError) else f"{manifest} is damaged"
+        say_once(f"warning: {reason}; extracting the features again")
         return None
     return replace(found, manifest={**found.manifest, "reused": True})
 
 
-def _new_partial(folder: Path) -> str:
+@contextlib.contextmanager
+def _partial(folder: Path) -> Iterator[Path]:
+    """Rank 0's temporary folder beside `folder`, in every process."""
+    if processes.rank() != 0:
+        yield Path(processes.broadcast(""))
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # A killed extraction leaves its files behind; nobody works on them a day later.
-    for left in folder.parent.glob(f".{folder.name}.partial-*"):
-        if time.time() - left.stat().st_mtime > 86400:
-            shutil.rmtree(left, ignore_errors=True)
-    return tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent)
+    remove_abandoned(folder.parent, f".{folder.name}.stale-")
+    with working_folder(folder.parent, f".{folder.name}.partial-") as partial:
+        yield Path(processes.broadcast(str(partial)))
 
 
 def _create(partial: Path, dataset: fingerprint.LabelledImages, width: int) -> None:
@@ -259,7 +264,9 @@ def _finish(
         "images_per_s": round(len(targets) / seconds, 1),
         "processes": processes.world_size(),
     }
+    manifest["sha256"] = checksums(partial, manifest)
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    release(partial)
     if folder.exists():
         stale = Path(tempfile.mkdtemp(prefix=f".{folder.name}.stale-", dir=folder.parent))
         os.replace(folder, stale)

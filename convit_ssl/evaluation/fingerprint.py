@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from convit_ssl.data.storage import size_and_time
+from convit_ssl.data.storage import file_state, is_url, sampled_content
 from convit_ssl.errors import UserError
 from convit_ssl.models.fingerprint import weights_fingerprint
 
@@ -27,6 +27,10 @@ __all__ = [
     "transform_fingerprint",
     "weights_fingerprint",
 ]
+
+
+SAMPLED_FILES = 256  # whose content is read for a cache's fingerprint
+SAMPLED_URLS = 16
 
 
 class LabelledImages(Protocol):
@@ -81,8 +85,9 @@ def data_fingerprints(dataset: LabelledImages) -> tuple[str, str]:
 
     The first covers the images' names, sizes in bytes and labels. Names are relative to the
     folder that all images share, so that a copy of the data on another machine has the same
-    fingerprint. Bytes are not read: an ImageNet would take an hour. The second adds the time
-    of the last change of each file, and is what a cache goes by.
+    fingerprint. Bytes are not read: an ImageNet would take an hour. The second is what a cache
+    goes by. It adds the times and the inode of each file, and the content of some: other images
+    under the same names, sizes and times are noticed.
     """
     content, files = hashlib.sha256(), hashlib.sha256()
     paths = [str(path) for path in dataset.paths]
@@ -90,14 +95,22 @@ def data_fingerprints(dataset: LabelledImages) -> tuple[str, str]:
     if all(os.path.dirname(path) == root for path in paths):
         root = os.path.dirname(root)  # one class alone: keep its name
     for path, target in zip(paths, dataset.targets, strict=True):
-        size, changed = size_and_time(path)
+        size, *state = file_state(path)
         line = f"{os.path.relpath(path, root)}|{size}|{int(target)}\n"
         content.update(line.encode(errors="surrogateescape"))
-        files.update(f"{changed}|{line}".encode(errors="surrogateescape"))
+        files.update(f"{state}|{line}".encode(errors="surrogateescape"))
+    for path in _spread(paths, SAMPLED_URLS if paths and is_url(paths[0]) else SAMPLED_FILES):
+        files.update(hashlib.sha256(sampled_content(path)).digest())
     classes = hash_json(list(map(str, dataset.classes))).encode()
     content.update(classes)
     files.update(classes)
     return content.hexdigest(), files.hexdigest()
+
+
+def _spread(paths: Sequence[str], number: int) -> list[str]:
+    """At most so many of the paths, evenly over all of them."""
+    step = max(1, -(-len(paths) // number))
+    return list(paths[::step])
 
 
 def transform_fingerprint(transform: Callable[..., Any] | None) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from torch import Tensor
 
 from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
 from convit_ssl.errors import UserError
+from convit_ssl.evaluation import fingerprint
 from convit_ssl.evaluation.features import FeatureSet, extract_features, load_features
 from convit_ssl.evaluation.processes import run_in_processes
 from convit_ssl.evaluation.tokens import (
@@ -106,6 +110,118 @@ def test_touched_files_are_read_again(model: ConViT, folder: Path, tmp_path: Pat
     second = extract().manifest
     assert "reused" not in second
     assert first["fingerprint"]["data"] == second["fingerprint"]["data"]
+
+
+def test_other_content_under_the_same_name_size_and_time(
+    model: ConViT, folder: Path, tmp_path: Path
+) -> None:
+    def extract(**more: bool) -> FeatureSet:
+        images = open_dataset("folder", folder, "train", evaluation_transform(16))
+        return extract_features(TokenFeatures(model), images, tmp_path / "f", **more)
+
+    first = extract()
+    assert extract().manifest["reused"] is True
+    path = folder / "train" / "a" / "00.png"
+    state, data = path.stat(), bytearray(path.read_bytes())
+    data[-20] ^= 1  # of a part that decoders pass over, so that the file stays an image
+    path.write_bytes(data)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size
+    second = extract()
+    assert "reused" not in second.manifest
+    assert first.manifest["fingerprint"]["data"] == second.manifest["fingerprint"]["data"]
+    assert extract().manifest["reused"] is True
+    assert "reused" not in extract(recompute=True).manifest
+
+
+def test_content_counts_where_a_file_system_tells_no_times(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "file_state", lambda path: (1, 2, 3, 4))
+    images = open_dataset("folder", folder, "train", evaluation_transform(16))
+    first = fingerprint.data_fingerprints(images)
+    assert first == fingerprint.data_fingerprints(images)
+    path = Path(images.paths[3])
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert first != fingerprint.data_fingerprints(images)
+
+
+@pytest.mark.parametrize("name", ["features.npy", "targets.npy", "images.json", "manifest.json"])
+@pytest.mark.parametrize("harm", ["zero", "bit", "cut", "empty", "swap"])
+def test_damaged_features_are_extracted_again(
+    name: str,
+    harm: str,
+    model: ConViT,
+    images: ImageFiles,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first = extract_features(TokenFeatures(model), images, tmp_path / "f")
+    expected = np.array(first.features)
+    path = tmp_path / "f" / name
+    data = bytearray(path.read_bytes())
+    half = len(data) // 2
+    if harm == "zero":
+        data[half:] = bytes(len(data) - half)
+    elif harm == "bit":
+        data[-9] ^= 1
+    elif harm == "cut":
+        data = data[:half]
+    elif harm == "empty":
+        data = bytearray()
+    else:
+        data = data[:half] + data[half:][::-1]
+    path.unlink()
+    path.write_bytes(data)
+    with pytest.raises(UserError):
+        load_features(tmp_path / "f")
+    second = extract_features(TokenFeatures(model), images, tmp_path / "f")
+    assert "reused" not in second.manifest
+    np.testing.assert_array_equal(second.features, expected)
+    assert "extracting the features again" in capsys.readouterr().err
+
+
+def test_features_from_before_checksums(
+    model: ConViT, images: ImageFiles, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extract_features(TokenFeatures(model), images, tmp_path / "f")
+    path = tmp_path / "f" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    del manifest["sha256"]
+    path.write_text(json.dumps(manifest))
+    assert len(load_features(tmp_path / "f")) == len(images)
+    assert "carry no checksums" in capsys.readouterr().err
+
+
+def test_what_a_killed_extraction_left_is_deleted(
+    model: ConViT, images: ImageFiles, tmp_path: Path
+) -> None:
+    dead, alive = tmp_path / ".f.partial-dead", tmp_path / ".f.partial-alive"
+    for place in (dead, alive):
+        place.mkdir()
+        (place / "features.npy").write_bytes(b"x" * 99)
+        (place / ".alive").write_text("1")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", LOCK_AND_WAIT, str(alive / ".alive")], stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout is not None and holder.stdout.readline()
+        extract_features(TokenFeatures(model), images, tmp_path / "f")
+        assert not dead.exists() and alive.exists()
+    finally:
+        holder.kill()
+        holder.communicate()
+    extract_features(TokenFeatures(model), images, tmp_path / "f", recompute=True)
+    assert list(tmp_path.glob(".f.*")) == []
+
+
+LOCK_AND_WAIT = """
+import fcntl, sys, time
+file = open(sys.argv[1], "r+")
+fcntl.lockf(file.fileno(), fcntl.LOCK_EX)
+print("locked", flush=True)
+time.sleep(60)
+"""
 
 
 def test_two_processes_write_the_same_bits(
