@@ -28,6 +28,7 @@ from typing import Any
 from convit_ssl.data.folders import EXTENSIONS, Listing, check_folder
 from convit_ssl.data.labels import check_known, class_table, targets_of
 from convit_ssl.data.retries import retried
+from convit_ssl.data.shard_tables import Entry, read_table, write_table
 from convit_ssl.data.sources import cache_folder
 from convit_ssl.data.storage import (
     is_url,
@@ -36,6 +37,7 @@ from convit_ssl.data.storage import (
     network,
     open_regular,
     remote,
+    sampled_content,
 )
 from convit_ssl.errors import UserError
 
@@ -47,8 +49,6 @@ _SPLIT = {
 _LABEL_BYTES = 1024
 _THREADS = 8
 _WORTH_A_WORD = 32  # shards whose first reading takes a while
-# Name, offset, size in bytes, label.
-Entry = tuple[str, int, int, str | None]
 
 
 def find_shards(data_dir: str | os.PathLike[str], split: str = "train") -> Listing:
@@ -146,7 +146,8 @@ def _info(place: str) -> dict[str, Any]:
     """
     if not is_url(place):
         state = os.stat(place)
-        return {"size": state.st_size, "mtime": state.st_mtime_ns}
+        times = {"mtime": state.st_mtime_ns, "ctime": state.st_ctime_ns}
+        return {"size": state.st_size, "inode": state.st_ino, **times}
     with network(place):
         system, path = remote(place)
         return dict(system.info(path))
@@ -199,30 +200,28 @@ def _contents(root: Path | str, shards: Sequence[str]) -> list[list[Entry]]:
     kept = folder / f"contents-{digest}.json"
     with lock:
         fcntl.flock(lock.fileno(), fcntl.LOCK_EX)  # one process of a node reads for all
-        with contextlib.suppress(OSError, ValueError):
-            return [[(n, o, s, t) for n, o, s, t in part] for part in json.loads(kept.read_text())]
+        if (found := read_table(kept)) is not None:
+            return found
         if len(shards) >= _WORTH_A_WORD:
             print(f"reading the contents of {len(shards):,} shards, once", file=sys.stderr)
         with ThreadPoolExecutor(_THREADS) as pool:
             contents = list(pool.map(read_contents, places))
-        partial = kept.with_name(f".{kept.name}.partial")
-        try:
-            partial.write_text(json.dumps(contents))
-            os.replace(partial, kept)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_table(kept, contents)
     return contents
 
 
 def _state(place: str) -> list[str]:
-    """What changes when a shard does: its size, and the time or the tag its server gives."""
+    """What changes when a shard does: its size, and the times or the tag its server gives."""
     try:
         about = retried(lambda: _info(place))
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"the shard {place} cannot be read: {_words(error)}") from error
-    keys = ("size", "mtime", "LastModified", "ETag") if is_url(place) else ("size", "mtime")
+    keys = ("size", "mtime", "LastModified", "ETag")
+    if not is_url(place):  # the bytes under the same size and time may be others
+        about["bytes"] = hashlib.sha256(sampled_content(place)).hexdigest()
+        keys = ("size", "mtime", "ctime", "inode", "bytes")
     return [str(about.get(key)) for key in keys]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import tarfile
 from collections.abc import Iterator
@@ -138,6 +139,34 @@ def test_contents_are_read_once_and_again_after_a_change(folder: Path, kept: Pat
     assert {table: table.stat().st_mtime_ns for table in kept.glob("contents-*.json")} == before
     write_shard(folder / "train" / "0000.tar", range(100, 102))
     assert len(find_shards(folder).files) == 26 - 5 + 2
+
+
+def test_a_damaged_table_of_contents_is_read_again(
+    folder: Path, kept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = find_shards(folder)
+    for table in kept.glob("contents-*.json"):
+        table.write_text(table.read_text().replace('", 1', '", 2'))
+    assert find_shards(folder) == expected
+    assert "is damaged; reading the contents" in capsys.readouterr().err
+    capsys.readouterr()
+    assert find_shards(folder) == expected
+    assert capsys.readouterr().err == ""
+
+
+def test_another_label_under_the_same_size_and_time(folder: Path, kept: Path) -> None:
+    before = find_shards(folder)
+    path = folder / "train" / "0000.tar"
+    state, data = path.stat(), bytearray(path.read_bytes())
+    with tarfile.open(path) as archive:
+        label = next(member for member in archive if member.name.endswith(".cls"))
+    labels = sorted(set(before.targets))
+    old = bytes(data[label.offset_data : label.offset_data + label.size])
+    data[label.offset_data] ^= 1  # 0 becomes 1, 2 becomes 3
+    path.write_bytes(data)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert old.strip().isdigit() and len(labels) > 1
+    assert find_shards(folder).targets != before.targets
 
 
 def test_loader_workers_read_a_url(in_memory: str) -> None:
