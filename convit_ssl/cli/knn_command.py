@@ -8,13 +8,20 @@ from typing import Any
 
 from convit_ssl.cli import probe_report, probe_sources
 from convit_ssl.cli.values import above_zero, positive
-from convit_ssl.evaluation.knn import NEIGHBOURS, TEMPERATURE, evaluate_knn
+from convit_ssl.evaluation.feature_set import FeatureSet
+from convit_ssl.evaluation.knn import (
+    MAJORITY,
+    METRICS,
+    NEIGHBOURS,
+    TEMPERATURE,
+    KnnResult,
+    evaluate_knn,
+)
 from convit_ssl.evaluation.pictures import draw_confusion
 from convit_ssl.evaluation.processes import rank, run_in_processes
 from convit_ssl.evaluation.progress import progress_bar
-from convit_ssl.evaluation.tokens import PixelFeatures
 
-SUMMARY = "k-nearest-neighbour accuracy on val, by cosine similarity to the images of train"
+SUMMARY = "k-nearest-neighbour accuracy on val, by similarity to the images of train"
 EXAMPLE = "convit-ssl knn random:convit_nano --data digits --references"
 
 
@@ -24,7 +31,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     probe_report.add_arguments(parser)
     add = parser.add_argument
     add("-k", type=positive, nargs="+", default=list(NEIGHBOURS), help="numbers of neighbours")
-    add("--temperature", type=above_zero, default=TEMPERATURE)
+    add("--temperature", type=above_zero, default=TEMPERATURE, help="of votes by cosine similarity")
+    add(
+        "--metric", choices=METRICS, default="cosine",
+        help="what is near; raw pixels are measured by both, and the better one counts",
+    )  # fmt: skip
     add("--token", help="feature to compare, such as patch_mean_last1; the last class token")
     add("--confusion", metavar="PNG", help="picture of the confusion matrix")
 
@@ -34,16 +45,15 @@ def run(args: argparse.Namespace) -> int:
     rows = run_in_processes(measure, args.processes, args)
     if rows is None:
         return 0
-    k = rows[-1]["headline_k"]
-    images = rows[-1]["images"]
-    title = f"kNN on {images['val']:,} images of val, {images['train']:,} of train (k = {k})"
+    images, name = rows[-1]["images"], rows[-1]["figure"]
+    title = f"{name}: {images['val']:,} images of val by {images['train']:,} of train"
     probe_report.show(rows, title, args)
-    _show_classes(rows[-1])
+    probe_report.show_classes(rows[-1])
     if args.confusion:
         classes = list(rows[-1]["per_class"])
         import numpy as np
 
-        heading = f"kNN, k = {k}: {100 * rows[-1]['accuracy']:.1f} %"
+        heading = f"{name}: {100 * rows[-1]['accuracy']:.1f} %"
         draw_confusion(np.array(rows[-1]["confusion"]), classes, args.confusion, heading)
         print(f"written: {args.confusion}")
     return 0
@@ -60,27 +70,46 @@ def measure_source(source: probe_sources.Source | None, args: argparse.Namespace
     """The result row of kNN of one source; None reads a features folder."""
     started = time.perf_counter()
     sets = {name: probe_sources.read_features(source, args, name) for name in ("train", "val")}
-    of_pixels = source is not None and isinstance(source.extractor, PixelFeatures)
-    with progress_bar("neighbours" if rank() == 0 else "", "images") as progress:
-        found = evaluate_knn(
-            sets["train"],
-            sets["val"],
-            None if of_pixels else args.token,
-            args.k,
-            args.temperature,
-            args.device,
-            progress,
-        )
+    of_pixels = "pixels" in sets["train"].columns
+    metrics = METRICS if of_pixels else (args.metric,)
+    by_metric = {
+        metric: _evaluate(sets, None if of_pixels else args.token, args, metric)
+        for metric in metrics
+    }
+    best = max(by_metric.values(), key=lambda result: result.accuracy[result.headline].value)
     settings = {"k": args.k, "temperature": args.temperature, "token": args.token}
-    figure = found.as_dict()
-    others = {f"k={k}": a for k, a in found.accuracy.items() if k != found.headline}
-    others["plain 5-NN"] = found.majority
-    figure["details"] = {name: f"{100 * a.value:.1f}" for name, a in others.items()}
+    if args.metric != "cosine":
+        settings["metric"] = args.metric
+    figure = _figure(best, by_metric, "subset" if args.subset else "all images")
     return probe_report.row("knn", source, sets, figure, started, args, settings)
 
 
-def _show_classes(row: dict[str, Any]) -> None:
-    known = {name: value for name, value in row["per_class"].items() if value is not None}
-    worst = sorted(known.items(), key=lambda item: item[1])[:10]
-    text = " · ".join(f"{name} {100 * value:.1f}" for name, value in worst)
-    print(f"{'per class' if len(known) <= 10 else 'ten weakest classes'}: {text}")
+def _evaluate(
+    sets: dict[str, FeatureSet], token: str | None, args: argparse.Namespace, metric: str
+) -> KnnResult:
+    with progress_bar("neighbours" if rank() == 0 else "", "images") as progress:
+        return evaluate_knn(
+            sets["train"], sets["val"], token, args.k, args.temperature, args.device, progress,
+            metric,
+        )  # fmt: skip
+
+
+def _figure(best: KnnResult, by_metric: dict[str, KnnResult], extent: str) -> dict[str, Any]:
+    """What a result row says of kNN: the better metric's figures, and the others beside them."""
+    figure = {**best.as_dict(), "figure": best.name(extent)}
+    # The default's larger k are in the JSON alone: a terminal has 80 columns.
+    shown_ks = [k for k in best.accuracy if k not in NEIGHBOURS[2:] or len(best.accuracy) < 4]
+    others = {f"k={k}": best.accuracy[k] for k in shown_ks if k != best.headline}
+    others[f"plain {MAJORITY}-NN"] = best.majority
+    figure["details"] = {name: f"{100 * a.value:.1f}" for name, a in others.items()}
+    if len(by_metric) > 1:
+        figure["by_metric"] = {
+            metric: result.accuracy[result.headline].as_dict()
+            for metric, result in by_metric.items()
+        }
+        shown = " · ".join(
+            f"{result.name(extent)} {100 * result.accuracy[result.headline].value:.1f} %"
+            for result in by_metric.values()
+        )
+        figure["notes"] = [*best.notes, f"raw pixels: {shown}; the better one counts"]
+    return figure

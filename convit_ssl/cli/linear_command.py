@@ -41,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
         f"linear probe on {images['val']:,} images of val, fitted to {images['train']:,} of train"
     )
     probe_report.show(rows, title, args)
+    probe_report.show_classes(rows[-1])
     return 0
 
 

@@ -86,6 +86,15 @@ def row(
     )
 
 
+def show_classes(row: Mapping[str, Any]) -> None:
+    """One line: the share recognised of each class, or of the ten weakest."""
+    known = {name: value for name, value in row["per_class"].items() if value is not None}
+    worst = sorted(known.items(), key=lambda item: item[1])[:10]
+    text = " · ".join(f"{name} {100 * value:.1f}" for name, value in worst)
+    which = "recall by class" if len(known) <= 10 else "ten weakest classes by recall"
+    Console(highlight=False, markup=False).print(f"{which}, %: {text}", soft_wrap=True)
+
+
 def show(rows: Sequence[Mapping[str, Any]], title: str, args: argparse.Namespace) -> None:
     """Print the table and write the JSON file."""
     console = Console(highlight=False)

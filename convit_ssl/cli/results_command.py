@@ -51,5 +51,6 @@ def _averaged(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         found = average(group)
         spread = "" if found["spread"] is None else f"± {100 * found['spread']:.1f}"
         details = {"spread": spread, "rows": found["count"], "kind": kind}
-        means.append({"name": name, "accuracy": found["mean"], "details": details})
+        figures = {key: found[key] for key in ("balanced_accuracy", "auc")}
+        means.append({"name": name, "accuracy": found["mean"], **figures, "details": details})
     return means

@@ -1,13 +1,15 @@
-"""An accuracy with its uncertainty."""
+"""Accuracy with its uncertainty, and what it hides: classes of different sizes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from convit_ssl.data.names import some
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.feature_set import FeatureSet
 
@@ -71,6 +73,80 @@ def per_class_accuracy(confusion: np.ndarray[Any, Any]) -> list[float | None]:
         float(right) / int(total) if total else None
         for right, total in zip(confusion.diagonal(), totals, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """What a classifier made of each class.
+
+    Attributes:
+        classes: names.
+        confusion: (classes, classes) counts; rows are true classes, columns predicted ones.
+        auc: of two classes, the area under the ROC curve; None for another number of classes,
+            or where one has no images.
+    """
+
+    classes: Sequence[str]
+    confusion: np.ndarray[Any, Any]
+    auc: float | None = None
+
+    @property
+    def recall(self) -> list[float | None]:
+        """Share of each class's images that were recognised; None for a class without images."""
+        return per_class_accuracy(self.confusion)
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall over the classes that have images, 0..1."""
+        return float(np.mean([share for share in self.recall if share is not None]))
+
+    @property
+    def absent(self) -> list[str]:
+        """Classes without images."""
+        totals = self.confusion.sum(axis=1)
+        return [str(name) for name, total in zip(self.classes, totals, strict=True) if not total]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "balanced_accuracy": self.balanced_accuracy,
+            "auc": self.auc,
+            "per_class": dict(zip(map(str, self.classes), self.recall, strict=True)),
+        }
+
+    def notes(self) -> list[str]:
+        """What a reader has to know of these figures."""
+        absent = self.absent
+        if not absent:
+            return []
+        return [
+            f"val has no images of {len(absent)} of {len(self.classes)} classes "
+            f"({some(absent)}): accuracy and balanced accuracy are over the other "
+            f"{len(self.classes) - len(absent)}"
+        ]
+
+
+def class_figures(
+    predictions: np.ndarray[Any, Any],
+    targets: np.ndarray[Any, Any],
+    classes: Sequence[str],
+    scores: np.ndarray[Any, Any] | None = None,
+) -> ClassFigures:
+    """Figures of each class.
+
+    Args:
+        predictions: (N,) classes.
+        targets: (N,) true classes.
+        classes: names.
+        scores: (N,) larger where the second of two classes is more likely, for the ROC curve.
+    """
+    confusion = confusion_matrix(predictions, targets, len(classes))
+    auc = None
+    if len(classes) == 2 and scores is not None and len(np.unique(targets)) == 2:
+        from sklearn.metrics import roc_auc_score
+
+        auc = float(roc_auc_score(targets, scores))
+    return ClassFigures(classes, confusion, auc)
 
 
 def align_targets(train: FeatureSet, val: FeatureSet) -> np.ndarray[Any, Any]:

@@ -123,11 +123,15 @@ class LinearHeads:
 
     def predict(self, data: ProbeData, rows: Rows, head: int = 0) -> Rows:
         """Predicted classes (len(rows),) of one head."""
-        found = [
-            self.logits(columns)[:, head].argmax(dim=-1).cpu().numpy()
-            for _, columns in data.batches(rows, self._rows_at_a_time())
-        ]
-        return np.concatenate(found)
+        return np.concatenate([part.argmax(axis=1) for part in self._scored(data, rows, head)])
+
+    def margins(self, data: ProbeData, rows: Rows, head: int = 0) -> Rows:
+        """(len(rows),) logits of the second of two classes less those of the first."""
+        return np.concatenate([part[:, 1] - part[:, 0] for part in self._scored(data, rows, head)])
+
+    def _scored(self, data: ProbeData, rows: Rows, head: int) -> Iterator[Rows]:
+        for _, columns in data.batches(rows, self._rows_at_a_time()):
+            yield self.logits(columns)[:, head].cpu().numpy()
 
     def _rows_at_a_time(self) -> int:
         """Rows whose logits take up to 256 MB."""

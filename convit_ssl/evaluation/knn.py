@@ -1,4 +1,4 @@
-"""k-nearest-neighbour classification by cosine similarity, exact and in bounded memory."""
+"""k-nearest-neighbour classification."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.accuracy import (
     Accuracy,
+    ClassFigures,
     align_targets,
-    confusion_matrix,
+    class_figures,
     measure,
-    per_class_accuracy,
 )
 from convit_ssl.evaluation.feature_set import FeatureSet
 from convit_ssl.evaluation.features import Progress
+from convit_ssl.evaluation.neighbours import METRICS, nearest_neighbours
+
+__all__ = ["METRICS", "KnnResult", "evaluate_knn", "knn_name", "nearest_neighbours"]
 
 NEIGHBOURS = (10, 20, 100, 200)
 # The figure that is quoted, fixed beforehand: choosing the best k would be looking at val.
@@ -30,7 +31,20 @@ HEADLINE = 20
 TEMPERATURE = 0.07
 MAJORITY = 5
 
-Array = np.ndarray[Any, Any] | Tensor
+
+def knn_name(
+    k: int, weighted: bool = True, metric: str = "cosine", extent: str = "all images"
+) -> str:
+    """What a kNN figure is, in the same words wherever it is printed.
+
+    Args:
+        k: neighbours.
+        weighted: whether near neighbours count more; else each has one vote.
+        metric: one of `METRICS`.
+        extent: "all images", "sample" (as while training) or "subset" (of train).
+    """
+    by = {"cosine": "cosine", "euclidean": "Euclidean"}[metric]
+    return f"{'weighted' if weighted else 'plain'} {k}-NN ({by}, {extent})"
 
 
 @dataclass(frozen=True)
@@ -39,31 +53,38 @@ class KnnResult:
 
     Attributes:
         accuracy: k -> accuracy of the weighted vote.
-        headline: the k that is quoted, and that the confusion matrix is of.
+        headline: the k that is quoted, and that predictions and figures of classes are of.
         majority: accuracy of the plain majority among 5 neighbours.
-        confusion: (classes, classes) counts, rows are true classes.
-        per_class: share recognised of each class, None without images.
-        classes: names.
-        notes: what was not done as asked.
+        figures: of each class, for the headline.
+        predictions: (labelled images of val,) classes, for the headline.
+        truth: their true classes, in the numbering of train.
+        metric: what neighbours are near by; one of `METRICS`.
+        notes: what was not done as asked, and what a reader has to know.
     """
 
     accuracy: dict[int, Accuracy]
     headline: int
     majority: Accuracy
-    confusion: np.ndarray[Any, Any]
-    per_class: list[float | None]
-    classes: Sequence[str]
+    figures: ClassFigures
+    predictions: np.ndarray[Any, Any]
+    truth: np.ndarray[Any, Any]
+    metric: str
     notes: list[str]
+
+    def name(self, extent: str = "all images") -> str:
+        """What the headline is; see `knn_name`."""
+        return knn_name(self.headline, True, self.metric, extent)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             **self.accuracy[self.headline].as_dict(),
+            **self.figures.as_dict(),
             "headline_k": self.headline,
+            "metric": self.metric,
             "by_k": {str(k): value.as_dict() for k, value in self.accuracy.items()},
             "majority_5nn": self.majority.as_dict(),
-            "per_class": dict(zip(map(str, self.classes), self.per_class, strict=True)),
-            "confusion": self.confusion.tolist(),
+            "confusion": self.figures.confusion.tolist(),
             "notes": self.notes,
         }
 
@@ -76,6 +97,7 @@ def evaluate_knn(
     temperature: float = TEMPERATURE,
     device: torch.device | str | None = None,
     progress: Progress | None = None,
+    metric: str = "cosine",
 ) -> KnnResult:
     """Classify val by the labelled images of train, as DINO's protocol does.
 
@@ -86,9 +108,11 @@ def evaluate_knn(
         val: features to classify, of the same model.
         column: the kind of feature; the first by default, the class token.
         ks: numbers of neighbours; those above the images of train are cut down to them.
-        temperature: of the votes' weights, exp(similarity / temperature).
+        temperature: of the votes' weights, exp(similarity / temperature), for cosine similarity;
+            by Euclidean distance a neighbour's weight is 1 / distance.
         device: where similarities are computed.
         progress: called with (train images compared, train images).
+        metric: one of `METRICS`.
 
     Raises:
         UserError: no labels, or classes in val that train does not have.
@@ -105,28 +129,52 @@ def evaluate_knn(
         query_rows=val_rows,
         device=device,
         progress=progress,
+        metric=metric,
     )
     names = train.classes or [str(i) for i in range(train.num_classes)]
     labels = torch.from_numpy(train.targets)[indices]
     truth = targets[val_rows]
 
+    weights = vote_weights(similarities, temperature, metric)
+
     def vote(k: int, weights: Tensor) -> np.ndarray[Any, Any]:
         return weighted_vote(labels[:, :k], weights[:, :k], len(names)).numpy()
 
-    weights = (similarities.double() / temperature).exp()
     predictions = {k: vote(k, weights) for k in wanted}
     majority = vote(min(MAJORITY, len(train_rows)), torch.ones_like(weights))
     headline = min(wanted, key=lambda k: abs(k - HEADLINE))
-    confusion = confusion_matrix(predictions[headline], truth, len(names))
+    scores = None
+    if len(names) == 2:
+        cast = weights[:, :headline]
+        scores = ((cast * labels[:, :headline]).sum(dim=1) / cast.sum(dim=1)).numpy()
+    figures = class_figures(predictions[headline], truth, names, scores)
     return KnnResult(
         {k: measure(predicted, truth) for k, predicted in predictions.items()},
         headline,
         measure(majority, truth),
-        confusion,
-        per_class_accuracy(confusion),
-        names,
-        notes,
+        figures,
+        predictions[headline],
+        truth,
+        metric,
+        notes + figures.notes(),
     )
+
+
+def vote_weights(
+    similarities: Float[Tensor, "queries k"], temperature: float, metric: str = "cosine"
+) -> Float[Tensor, "queries k"]:
+    """Weights of neighbours, the nearest first, in float64; only their ratios matter.
+
+    By cosine similarity exp(similarity / temperature), as DINO votes, over that of the nearest
+    neighbour, so that no temperature overflows. By Euclidean distance 1 / distance, which has no
+    scale to choose.
+    """
+    if metric == "cosine":
+        exact = similarities.double()
+        return ((exact - exact[:, :1]) / temperature).exp()
+    distance = similarities.double().neg().clamp_min(0).sqrt()
+    smallest = 1e-6 * distance.max().clamp_min(1e-30)
+    return smallest / distance.clamp_min(smallest)
 
 
 def weighted_vote(
@@ -141,109 +189,6 @@ def weighted_vote(
         votes = torch.zeros(len(labels[some]), num_classes, dtype=weights.dtype)
         winners.append(votes.scatter_add_(1, labels[some], weights[some]).argmax(dim=1))
     return torch.cat(winners)
-
-
-def nearest_neighbours(
-    train: Array,
-    queries: Array,
-    k: int,
-    *,
-    train_rows: np.ndarray[Any, Any] | None = None,
-    query_rows: np.ndarray[Any, Any] | None = None,
-    device: torch.device | str | None = None,
-    train_chunk: int = 16384,
-    query_chunk: int = 1024,
-    progress: Progress | None = None,
-) -> tuple[Int[Tensor, "queries k"], Float[Tensor, "queries k"]]:
-    """The k most similar rows of train for each query, the nearest first.
-
-    Exact: every pair is compared, in float32. Equal similarities are ordered by the row in
-    train, so the answer does not depend on chunks or processes. Train is read once; memory is
-    about train_chunk x query_chunk x 20 bytes, plus 8 k bytes a query.
-
-    Args:
-        train: (N, D) features, memory-mapped or in memory.
-        queries: (M, D) features.
-        k: neighbours, at most the rows of train.
-        train_rows: which rows of train take part; all by default.
-        query_rows: which queries do; all by default.
-        device: where the similarities are computed.
-        train_chunk: rows of train that are read at a time.
-        query_chunk: queries that are compared with them at a time.
-        progress: called with (train rows done, train rows).
-
-    Returns:
-        Row numbers in train, and cosine similarities, for the query rows in their order.
-    """
-    device = torch.device(device) if device is not None else processes.default_device()
-    train_rows = np.arange(len(train)) if train_rows is None else train_rows
-    query_rows = np.arange(len(queries)) if query_rows is None else query_rows
-    starts = range(0, len(query_rows), query_chunk)[processes.rank() :: processes.world_size()]
-    own = [query_rows[start : start + query_chunk] for start in starts]
-    # Normalised queries stay on the device: an ImageNet val of ConViT-S is 86 MB.
-    unit_queries = [unit_rows(queries, rows, device) for rows in own]
-    best: list[Tensor] = [torch.empty(len(rows), 0, dtype=torch.int64) for rows in own]
-    for first in range(0, len(train_rows), train_chunk):
-        rows = train_rows[first : first + train_chunk]
-        keys = unit_rows(train, rows, device).t()
-        for i, query in enumerate(unit_queries):
-            ranked = best_keys(query @ keys, torch.from_numpy(rows).to(device), k)
-            ranked = torch.cat([best[i].to(device), ranked], dim=1)
-            best[i] = ranked.topk(min(k, ranked.shape[1]), dim=1).values
-        if progress is not None and processes.rank() == 0:
-            progress(first + len(rows), len(train_rows))
-    parts = {start: found.cpu() for start, found in zip(starts, best, strict=True)}
-    merged = {start: found for part in processes.gather(parts) for start, found in part.items()}
-    together = torch.cat([merged[start] for start in sorted(merged)])
-    return decode_keys(together)
-
-
-def unit_rows(
-    features: Array, rows: np.ndarray[Any, Any], device: torch.device
-) -> Float[Tensor, "rows dim"]:
-    """Some rows, scaled to length one, on a device."""
-    contiguous = len(rows) > 0 and rows[-1] - rows[0] + 1 == len(rows)
-    span: Any = slice(int(rows[0]), int(rows[-1]) + 1) if contiguous else rows
-    chosen = features[span]
-    tensor = chosen if isinstance(chosen, Tensor) else torch.from_numpy(np.array(chosen))
-    return F.normalize(tensor.to(device, torch.float32), dim=1)
-
-
-def best_keys(
-    similarities: Float[Tensor, "queries keys"], rows: Int[Tensor, " keys"], k: int
-) -> Int[Tensor, "queries _"]:
-    """`rank_keys` of at least the k best of a chunk.
-
-    Keys of all pairs would cost more than the pairs themselves, so the floats are sorted
-    first; only where equal ones lie on both sides of the cut does the row have to decide.
-    """
-    if similarities.shape[1] > k:
-        values, places = similarities.topk(k + 1, dim=1)
-        if not bool((values[:, k - 1] == values[:, k]).any()):
-            return rank_keys(values, rows[places])
-    return rank_keys(similarities, rows)
-
-
-def rank_keys(
-    similarities: Float[Tensor, "queries keys"], rows: Int[Tensor, "*queries keys"]
-) -> Int[Tensor, "queries keys"]:
-    """Integers that sort by similarity first and by earlier row second.
-
-    The bits of a float32, as a signed integer with the order of negative ones turned round,
-    sort as the float does; they fill the upper half, the row the lower.
-    """
-    bits = similarities.contiguous().view(torch.int32)
-    ordered = torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF).long()
-    return (ordered << 32) | (0xFFFFFFFF - rows)
-
-
-def decode_keys(
-    keys: Int[Tensor, "queries k"],
-) -> tuple[Int[Tensor, "queries k"], Float[Tensor, "queries k"]]:
-    """Rows and similarities out of `rank_keys`."""
-    ordered = (keys >> 32).int()
-    bits = torch.where(ordered >= 0, ordered, ordered ^ 0x7FFFFFFF)
-    return 0xFFFFFFFF - (keys & 0xFFFFFFFF), bits.view(torch.float32)
 
 
 def _clip(ks: Sequence[int], images: int, notes: list[str]) -> list[int]:

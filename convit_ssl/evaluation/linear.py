@@ -12,7 +12,13 @@ import torch
 
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
-from convit_ssl.evaluation.accuracy import Accuracy, align_targets, measure
+from convit_ssl.evaluation.accuracy import (
+    Accuracy,
+    ClassFigures,
+    align_targets,
+    class_figures,
+    measure,
+)
 from convit_ssl.evaluation.feature_set import FeatureSet
 from convit_ssl.evaluation.heads import Choice, Head, LinearHeads, train_heads
 from convit_ssl.evaluation.logistic import LogisticModel, fit_logistic
@@ -73,20 +79,28 @@ class LinearResult:
 
     Attributes:
         accuracy: of the chosen head on val.
+        figures: of each class, of the chosen head on val.
+        predictions: (labelled images of val,) classes by the chosen head.
+        truth: their true classes, in the numbering of train.
         head: what was chosen.
         held_out: the chosen head's accuracy on the held-out part of train, before the refit.
         sweep: each head's accuracy on the held-out part.
         logistic: accuracy of logistic regression on val, None where it was not fitted.
+        logistic_figures: of each class, of logistic regression.
         inverse_penalty: its C, chosen on the held-out part.
         images: labelled images of train, of these held out, and of val.
         config: settings.
     """
 
     accuracy: Accuracy
+    figures: ClassFigures
+    predictions: Rows
+    truth: Rows
     head: Head
     held_out: float
     sweep: dict[Head, float]
     logistic: Accuracy | None
+    logistic_figures: ClassFigures | None
     inverse_penalty: float | None
     images: dict[str, int]
     config: LinearConfig
@@ -94,16 +108,22 @@ class LinearResult:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         logistic = None
-        if self.logistic is not None:
-            logistic = {**self.logistic.as_dict(), "inverse_penalty": self.inverse_penalty}
+        if self.logistic is not None and self.logistic_figures is not None:
+            logistic = {
+                **self.logistic.as_dict(),
+                **self.logistic_figures.as_dict(),
+                "inverse_penalty": self.inverse_penalty,
+            }
         return {
             **self.accuracy.as_dict(),
+            **self.figures.as_dict(),
             "head": asdict(self.head),
             "held_out_accuracy": self.held_out,
             "sweep": [{**asdict(head), "held_out": score} for head, score in self.sweep.items()],
             "logistic": logistic,
             "images": self.images,
             "config": asdict(self.config),
+            "notes": self.figures.notes(),
         }
 
 
@@ -179,13 +199,19 @@ class _Probe:
         accuracies, losses = sweep
         best = min(range(len(losses)), key=lambda i: (-accuracies[i], losses[i], i))
         head = chosen_heads[best]
+        predicted, margins = self._predict(head)
+        truth = self.val_targets[self.val_rows]
         logistic, penalty = self._logistic() if self.config.logistic else (None, None)
         return LinearResult(
-            self._measure(head),
+            measure(predicted, truth),
+            self._figures(predicted, margins),
+            predicted,
+            truth,
             head,
             accuracies[best],
             dict(zip(chosen_heads, accuracies, strict=True)),
-            logistic,
+            None if logistic is None else measure(logistic[0], truth),
+            None if logistic is None else self._figures(*logistic),
             penalty,
             {
                 "train": len(self.rows),
@@ -204,12 +230,23 @@ class _Probe:
         accuracies, losses = trained.score(data, self.held_rows, self.train.targets)
         return (accuracies.tolist(), losses.nan_to_num(nan=torch.inf).tolist()), heads
 
-    def _measure(self, head: Head) -> Accuracy:
+    def _predict(self, head: Head) -> tuple[Rows, Rows | None]:
+        """Classes of val by one head, trained again, and the margins of two classes."""
         rows = self.rows if self.config.refit else self.fit_rows
         data = self._data(head.columns, rows)
         trained = self._train([head], data, rows, "refit")
-        predictions = trained.predict(data.of(self.val), self.val_rows)
-        return measure(predictions, self.val_targets[self.val_rows])
+        return self._asked(trained, data)
+
+    def _asked(
+        self, trained: LinearHeads | LogisticModel, data: ProbeData
+    ) -> tuple[Rows, Rows | None]:
+        val = data.of(self.val)
+        margins = trained.margins(val, self.val_rows) if self.train.num_classes == 2 else None
+        return trained.predict(val, self.val_rows), margins
+
+    def _figures(self, predicted: Rows, margins: Rows | None) -> ClassFigures:
+        names = self.train.classes or [str(i) for i in range(self.train.num_classes)]
+        return class_figures(predicted, self.val_targets[self.val_rows], names, margins)
 
     def _train(self, heads: list[Head], data: ProbeData, rows: Rows, stage: str) -> LinearHeads:
         config = self.config
@@ -229,7 +266,7 @@ class _Probe:
         )
         return linear
 
-    def _logistic(self) -> tuple[Accuracy, float]:
+    def _logistic(self) -> tuple[tuple[Rows, Rows | None], float]:
         columns = tuple(dict.fromkeys(name for choice in self.choices for name in choice))
         data = self._data(columns, self.fit_rows)
         targets, classes = self.train.targets, self.train.num_classes
@@ -247,8 +284,7 @@ class _Probe:
             data = self._data(columns, self.rows)
         rows = self.rows if self.config.refit else self.fit_rows
         model = fit_logistic(data, rows, targets, classes, best, start=model)
-        predicted = model.predict(data.of(self.val), self.val_rows)
-        return measure(predicted, self.val_targets[self.val_rows]), best
+        return self._asked(model, data), best
 
     def _data(self, columns: Sequence[str], fit_rows: Rows) -> ProbeData:
         return ProbeData(self.train, columns, fit_rows, self.config.standardise, device=self.device)

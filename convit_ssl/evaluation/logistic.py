@@ -32,12 +32,16 @@ class LogisticModel:
 
     def predict(self, data: ProbeData, rows: Rows) -> Rows:
         """Predicted classes (len(rows),)."""
-        found = []
+        return np.concatenate([part.argmax(axis=1) for part in self._scored(data, rows)])
+
+    def margins(self, data: ProbeData, rows: Rows) -> Rows:
+        """(len(rows),) logits of the second of two classes less those of the first."""
+        return np.concatenate([part[:, 1] - part[:, 0] for part in self._scored(data, rows)])
+
+    def _scored(self, data: ProbeData, rows: Rows) -> Iterator[Rows]:
         for _, batch in data.batches(rows):
             features = torch.cat([batch[name] for name in self.columns], dim=1)
-            logits = features.to(self.weight) @ self.weight + self.bias
-            found.append(logits.argmax(dim=1).cpu().numpy())
-        return np.concatenate(found)
+            yield (features.to(self.weight) @ self.weight + self.bias).cpu().numpy()
 
 
 def fit_logistic(

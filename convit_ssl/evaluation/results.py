@@ -186,7 +186,8 @@ def average(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and spread of the accuracy over rows that differ in nothing but the seed.
 
     Returns:
-        `mean`, `spread` (sample standard deviation, None for one row), `count`, `seeds`.
+        `mean`, `spread` (sample standard deviation, None for one row), `count`, `seeds`, and the
+        means of `balanced_accuracy` and `auc` (None where a row has none).
 
     Raises:
         UserError: the rows measure different things: the differing key is named.
@@ -208,18 +209,32 @@ def average(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "spread": statistics.stdev(values) if len(values) > 1 else None,
         "count": len(values),
         "seeds": [row.get("seed") for row in rows],
+        **{key: _mean([row.get(key) for row in rows]) for key in ("balanced_accuracy", "auc")},
     }
 
 
-def results_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
-    """One line per result: name, accuracy with its 95 % interval, and its `details`.
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.fmean(known) if known and len(known) == len(values) else None
 
+
+def results_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
+    """One line per result: name, accuracy with its 95 % interval, and what else is known.
+
+    Balanced accuracy and the area under the ROC curve have columns where a row has them;
     `details` of a row are further figures by the name of their column.
     """
     table = Table(title=title or None, title_justify="left", title_style="bold", box=None)
     table.add_column("", overflow="fold")
     table.add_column("accuracy", justify="right", style="bold", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
+    shares = {
+        title: key
+        for title, key in (("balanced", "balanced_accuracy"), ("AUC", "auc"))
+        if any(row.get(key) is not None for row in rows)
+    }
+    for name in shares:
+        table.add_column(name, justify="right", no_wrap=True)
     columns = list(dict.fromkeys(name for row in rows for name in row.get("details", {})))
     for name in columns:
         table.add_column(name, justify="right", style="dim")
@@ -228,8 +243,13 @@ def results_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
         interval = "" if math.isnan(low) else f"{100 * low:.1f} - {100 * high:.1f}"
         details = row.get("details", {})
         cells = (str(details.get(name, "")) for name in columns)
-        table.add_row(str(row["name"]), f"{100 * row['accuracy']:.1f} %", interval, *cells)
+        own = (_percent(row.get(key)) for key in shares.values())
+        table.add_row(str(row["name"]), _percent(row["accuracy"]), interval, *own, *cells)
     return table
+
+
+def _percent(share: Any) -> str:
+    return "" if share is None else f"{100 * share:.1f} %"
 
 
 def _difference(key: str, one: Any, other: Any) -> str:

@@ -87,7 +87,11 @@ def test_knn_of_a_run_with_references(
     assert rows[2]["images"] == {"train": 24, "val": 15}
     shown = capsys.readouterr().out
     assert "train has 24 labelled images: k = 100, 200 became 24" in shown
-    assert "per class" in shown
+    assert "recall by class" in shown
+    assert set(rows[0]["by_metric"]) == {"cosine", "euclidean"}
+    assert "the better one counts" in shown
+    assert rows[2]["figure"] == "weighted 20-NN (cosine, all images)"
+    assert rows[2]["balanced_accuracy"] == rows[2]["accuracy"], "classes of equal size"
     with Image.open(picture) as image:
         assert min(image.size) > 300
 
@@ -120,7 +124,8 @@ def test_features_are_reused(
     assert main(arguments) == 0
     assert "reused" in capsys.readouterr().out
     assert main(["knn", str(out), "--token", "patch_mean_last1", "-k", "3"]) == 0
-    assert "15 images of val, 24 of train (k = 3)" in capsys.readouterr().out
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "weighted 3-NN (cosine, all images): 15 images of val by 24 of train" in shown
     assert main(["knn", str(out), "--mask", "content"]) == 2
     assert "--mask has no effect on the features in" in capsys.readouterr().err
 
@@ -230,7 +235,7 @@ def test_results_of_several_seeds(
         assert main(["knn", str(run_folder), *options, *asked]) == 0
     capsys.readouterr()
     assert run_command("results", files) == 0
-    assert capsys.readouterr().out.count("ConViT dino epoch 3, teacher") == 3
+    assert capsys.readouterr().out.count("ConViT dino epoch 3,") == 3
     assert run_command("results", [*files[:2], "--average"]) == 0
     assert "± 0.0" in capsys.readouterr().out
     assert run_command("results", [*files, "--average"]) == 2

@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.feature_set import FeatureSet
-from convit_ssl.evaluation.knn import (
-    best_keys,
-    decode_keys,
-    evaluate_knn,
-    nearest_neighbours,
-    rank_keys,
-    weighted_vote,
-)
+from convit_ssl.evaluation.knn import evaluate_knn, knn_name, vote_weights, weighted_vote
+from convit_ssl.evaluation.neighbours import best_keys, decode_keys, nearest_neighbours, rank_keys
 from convit_ssl.evaluation.processes import run_in_processes
 
 
@@ -129,11 +123,14 @@ def test_the_quoted_k_is_fixed_beforehand() -> None:
 def test_confusion_and_classes() -> None:
     train, val = sets(2)
     found = evaluate_knn(train, val, ks=[5], device="cpu")
-    assert found.confusion.sum() == 13
-    assert found.confusion.sum(axis=1).tolist() == np.bincount(val.targets, minlength=3).tolist()
-    assert found.accuracy[5].correct == found.confusion.trace()
-    row = found.confusion[1]
-    assert found.per_class[1] == row[1] / row.sum()
+    assert found.figures.confusion.sum() == 13
+    assert (
+        found.figures.confusion.sum(axis=1).tolist()
+        == np.bincount(val.targets, minlength=3).tolist()
+    )
+    assert found.accuracy[5].correct == found.figures.confusion.trace()
+    row = found.figures.confusion[1]
+    assert found.figures.recall[1] == row[1] / row.sum()
 
 
 def test_val_is_read_by_the_names_of_its_classes() -> None:
@@ -141,8 +138,8 @@ def test_val_is_read_by_the_names_of_its_classes() -> None:
     part = FeatureSet(val.features, np.where(val.targets == 2, 0, -1), classes=["c2"])
     found = evaluate_knn(train, part, ks=[5], device="cpu")
     whole = evaluate_knn(train, val, ks=[5], device="cpu")
-    assert found.per_class[2] == whole.per_class[2]
-    assert found.per_class[:2] == [None, None]
+    assert found.figures.recall[2] == whole.figures.recall[2]
+    assert found.figures.recall[:2] == [None, None]
     other = FeatureSet(val.features, val.targets, classes=["c0", "x", "y"])
     with pytest.raises(UserError, match="2 classes that train does not have: 'x', 'y'"):
         evaluate_knn(train, other)
@@ -164,3 +161,65 @@ def test_two_processes_give_the_same_answer() -> None:
     assert torch.equal(one[0], two[0])
     # The last bit of a similarity depends on how many threads a matrix product has.
     torch.testing.assert_close(one[1], two[1], rtol=0, atol=1e-6)
+
+
+def test_small_temperatures_come_to_the_nearest_neighbour() -> None:
+    """exp(similarity / 0.001) is more than float64 holds; only ratios count."""
+    train, val = sets(7, train=200, val=60)
+    nearest = evaluate_knn(train, val, ks=[1], device="cpu").predictions
+    for temperature in (1e-3, 1e-5, 1e-9):
+        found = evaluate_knn(train, val, ks=[20], temperature=temperature, device="cpu")
+        assert (found.predictions == nearest).mean() > 0.95, temperature
+    weights = vote_weights(torch.tensor([[0.9, 0.8, -0.5]]), 1e-4)
+    assert weights.tolist() == [[1.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("weights", ["uniform", "distance"])
+def test_euclidean_neighbours_are_scikit_learns(weights: str) -> None:
+    from sklearn.neighbors import KNeighborsClassifier
+
+    train, val = sets(3, train=90, val=50)
+    probe = KNeighborsClassifier(5, weights=weights).fit(train.features, train.targets)
+    found = evaluate_knn(train, val, ks=[5], metric="euclidean", device="cpu")
+    right = found.majority if weights == "uniform" else found.accuracy[5]
+    assert right.correct == int((probe.predict(val.features) == val.targets).sum())
+    assert found.name() == "weighted 5-NN (Euclidean, all images)"
+
+
+def test_an_image_that_is_in_train_decides_by_euclidean_distance() -> None:
+    train, _ = sets(3, train=90)
+    found = evaluate_knn(train, train, ks=[20], metric="euclidean", device="cpu")
+    assert found.accuracy[20].value == 1.0
+
+
+def test_two_classes_have_a_roc_curve() -> None:
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+    from sklearn.neighbors import KNeighborsClassifier
+
+    train, val = sets(11, train=80, val=70, classes=2)
+    found = evaluate_knn(train, val, ks=[7], metric="euclidean", device="cpu")
+    probe = KNeighborsClassifier(7, weights="distance").fit(train.features, train.targets)
+    expected = roc_auc_score(val.targets, probe.predict_proba(val.features)[:, 1])
+    assert found.figures.auc == pytest.approx(expected, abs=1e-9)
+    balanced = balanced_accuracy_score(val.targets, found.predictions)
+    assert found.figures.balanced_accuracy == pytest.approx(balanced)
+    assert evaluate_knn(*sets(11), ks=[7], device="cpu").figures.auc is None
+
+
+def test_a_class_without_images_in_val_is_named_and_left_out_of_the_mean() -> None:
+    train, val = sets(2, val=40)
+    val.targets[val.targets == 1] = -1
+    found = evaluate_knn(train, val, ks=[5], device="cpu")
+    recall = found.figures.recall
+    assert recall[1] is None
+    assert found.figures.balanced_accuracy == pytest.approx((recall[0] + recall[2]) / 2)
+    assert found.notes == [
+        "val has no images of 1 of 3 classes (c1): accuracy and balanced accuracy are over the "
+        "other 2"
+    ]
+
+
+def test_one_name_for_each_figure() -> None:
+    assert knn_name(20) == "weighted 20-NN (cosine, all images)"
+    assert knn_name(5, weighted=False) == "plain 5-NN (cosine, all images)"
+    assert knn_name(20, extent="sample") == "weighted 20-NN (cosine, sample)"
