@@ -70,7 +70,7 @@ def measure_source(source: probe_sources.Source | None, args: argparse.Namespace
             sets["val"],
             config,
             device=args.device,
-            progress=None if progress is None else lambda _, done, total: progress(done, total),
+            progress=None if progress is None else lambda part, n, all_: progress(n, all_, part),
         )
     figure = {**found.as_dict(), "details": _details(found)}
     # The seed has a place of its own: rows that differ in it alone may be averaged.

@@ -1,22 +1,39 @@
-"""A progress bar on the terminal, and nothing where there is none."""
+"""How far a measurement is: a bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
+
+FIRST_LINE = 10.0  # seconds of work before a file or a pipe gets a line
+BETWEEN_LINES = 30.0
+
+
+class Report(Protocol):
+    """Takes how much is done of how much, and the part of the work where there are several."""
+
+    def __call__(self, done: int, total: int, stage: str = "") -> None:
+        """Show it."""
 
 
 @contextmanager
-def progress_bar(label: str, unit: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A callback (done, all) that draws a bar on standard error; gone at the end.
+def progress_bar(label: str, unit: str) -> Iterator[Report | None]:
+    """A callback (done, all) that shows progress on standard error.
 
-    Yields None where standard error is no terminal, or the label is empty.
+    On a terminal it draws a bar, gone at the end. Elsewhere, as in a job's log, it writes a
+    line after 10 seconds and then every 30. Yields None where the label is empty.
     """
-    if not label or not sys.stderr.isatty():
+    if not label:
         yield None
         return
+    if not sys.stderr.isatty():
+        yield _Lines(label, unit)
+        return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -36,5 +53,32 @@ def progress_bar(label: str, unit: str) -> Iterator[Callable[[int, int], None] |
         console=Console(stderr=True),
         transient=True,
     ) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(escape(label), total=None)
+
+        def report(done: int, total: int, stage: str = "") -> None:
+            shown = f"{label}: {stage}" if stage else label
+            bar.update(task, description=escape(shown), completed=done, total=total)
+
+        yield report
+
+
+class _Lines:
+    """Progress as lines of text, few enough for a log."""
+
+    def __init__(self, label: str, unit: str) -> None:
+        self.label, self.unit = label, unit
+        self.started = time.monotonic()
+        self.next_line = self.started + FIRST_LINE
+
+    def __call__(self, done: int, total: int, stage: str = "") -> None:
+        now = time.monotonic()
+        if now < self.next_line:
+            return
+        self.next_line = now + BETWEEN_LINES
+        part = f": {stage}" if stage else ""
+        print(
+            f"{self.label}{part}: {done:,} of {total:,} {self.unit} after "
+            f"{now - self.started:.0f} s",
+            file=sys.stderr,
+            flush=True,
+        )
