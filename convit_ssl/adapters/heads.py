@@ -71,10 +71,25 @@ class VisslSimCLRHead(SimCLRHead):
 
 @register_model_head("convit_ssl_moco_v3_head")
 class VisslMoCoV3Head(MoCoV3Head):
-    """`MoCoV3Head` behind the trunk's class token."""
+    """`MoCoV3Head` behind the trunk's class token.
 
-    def __init__(self, model_config: Any, **options: Any) -> None:
+    Args:
+        model_config: VISSL's model section.
+        views: of an image; VISSL hands over their features in one tensor, view-major.
+        options: of `MoCoV3Head`.
+    """
+
+    def __init__(self, model_config: Any, views: int = 2, **options: Any) -> None:
         super().__init__(trunk_width(model_config), **options)
+        self.views = views
+
+    def project(self, x: Tensor, views: int | None = None) -> Tensor:
+        """Projections of all views, each normalised by itself."""
+        return super().project(x, views or self.views)
+
+    def forward(self, x: Tensor, views: int | None = None) -> Tensor:
+        """Predictions of all views, each normalised by itself."""
+        return super().forward(x, views or self.views)
 
 
 @register_model_head("convit_ssl_swav_head")
@@ -100,10 +115,21 @@ class VisslSwAVHead(SwAVHead):
 
 @register_model_head("convit_ssl_barlow_twins_head")
 class VisslBarlowTwinsHead(BarlowTwinsHead):
-    """`BarlowTwinsHead` behind the trunk's class token."""
+    """`BarlowTwinsHead` behind the trunk's class token.
 
-    def __init__(self, model_config: Any, **options: Any) -> None:
+    Args:
+        model_config: VISSL's model section.
+        views: of an image; VISSL hands over their features in one tensor, view-major.
+        options: of `BarlowTwinsHead`.
+    """
+
+    def __init__(self, model_config: Any, views: int = 2, **options: Any) -> None:
         super().__init__(trunk_width(model_config), **options)
+        self.views = views
+
+    def forward(self, x: Tensor, views: int | None = None) -> Tensor:
+        """Embeddings of all views, each normalised by itself."""
+        return super().forward(x, views or self.views)
 
 
 @register_model_head("convit_ssl_classifier")

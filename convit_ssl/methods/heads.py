@@ -2,6 +2,12 @@
 
 Defaults are the published ones for ViTs unless said otherwise; widths come as
 plain arguments, ``in_dim`` first.
+
+Batch normalisation uses the statistics of all processes. Over which crops it runs follows the
+released code: DINO's, SimCLR's and SwAV's heads see all crops in one call and normalise them
+together (dino utils.py, line 629; simclr model.py, line 68; swav src/resnet50.py, line 323);
+MoCo v3 and Barlow Twins call their networks once per view (moco-v3 moco/builder.py, lines 86-94;
+barlowtwins main.py, lines 208-212), so their heads take ``views``.
 """
 
 from itertools import pairwise
@@ -11,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from convit_ssl.methods.batch_norm import HeadBatchNorm, apply_by_view
 from convit_ssl.methods.gather import full_precision
 
 
@@ -87,8 +94,7 @@ class DINOHead(nn.Module):
 class SimCLRHead(nn.Module):
     """ReLU MLP with batch normalisation between layers (arXiv:2002.05709, section 4.2).
 
-    The loss normalises its outputs. Use synchronised batch normalisation on
-    several processes.
+    The loss normalises its outputs.
 
     Args:
         in_dim: width of the trunk.
@@ -144,19 +150,26 @@ class MoCoV3Head(nn.Module):
         projector = [in_dim, *[hidden_dim] * (projector_layers - 1), out_dim]
         predictor = [out_dim, *[hidden_dim] * (predictor_layers - 1), out_dim]
         self.projector = _mlp(projector, use_bn=True, bias=False)
-        self.projector.append(nn.BatchNorm1d(out_dim, affine=False))
+        self.projector.append(HeadBatchNorm(out_dim, affine=False))
         self.predictor = _mlp(predictor, use_bn=True, bias=False)
-        self.predictor.append(nn.BatchNorm1d(out_dim, affine=False))
+        self.predictor.append(HeadBatchNorm(out_dim, affine=False))
 
-    def project(self, x: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch out_dim"]:
-        """Projections, of the momentum encoder."""
-        projected: Tensor = self.projector(x)
-        return projected
+    def project(
+        self, x: Float[Tensor, "rows in_dim"], views: int = 1
+    ) -> Float[Tensor, "rows out_dim"]:
+        """Projections, of the momentum encoder. ``views`` as in :meth:`forward`."""
+        return apply_by_view(self.projector, x, views)
 
-    def forward(self, x: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch out_dim"]:
-        """Predictions, of the student."""
-        predicted: Tensor = self.predictor(self.projector(x))
-        return predicted
+    def forward(
+        self, x: Float[Tensor, "rows in_dim"], views: int = 1
+    ) -> Float[Tensor, "rows out_dim"]:
+        """Predictions, of the student.
+
+        Args:
+            x: features of one view, or of several, view-major.
+            views: how many views ``x`` holds; each is normalised by itself, as published.
+        """
+        return apply_by_view(self.predictor, self.project(x, views), views)
 
 
 class SwAVHead(nn.Module):
@@ -218,10 +231,16 @@ class BarlowTwinsHead(nn.Module):
         widths = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
         self.projector = _mlp(widths, use_bn=True, bias=False)
 
-    def forward(self, x: Float[Tensor, "batch in_dim"]) -> Float[Tensor, "batch out_dim"]:
-        """Embeddings, not normalised."""
-        projected: Tensor = self.projector(x)
-        return projected
+    def forward(
+        self, x: Float[Tensor, "rows in_dim"], views: int = 1
+    ) -> Float[Tensor, "rows out_dim"]:
+        """Embeddings, not normalised.
+
+        Args:
+            x: features of one view, or of several, view-major.
+            views: how many views ``x`` holds; each is normalised by itself, as published.
+        """
+        return apply_by_view(self.projector, x, views)
 
 
 def _mlp(
@@ -236,6 +255,6 @@ def _mlp(
         last = index == len(widths) - 2
         layers.append(nn.Linear(before, after, bias=bias))
         if not last:
-            layers += [nn.BatchNorm1d(after)] if use_bn else []
+            layers += [HeadBatchNorm(after)] if use_bn else []
             layers.append(activation())
     return nn.Sequential(*layers)

@@ -16,11 +16,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from convit_ssl.methods import (
+    BarlowTwinsHead,
     BarlowTwinsLoss,
+    DINOHead,
     DINOLoss,
     KoLeoLoss,
+    MoCoV3Head,
     MoCoV3Loss,
     NTXentLoss,
+    SimCLRHead,
+    SwAVHead,
     SwAVLoss,
     SwAVQueue,
 )
@@ -92,6 +97,31 @@ def run(method: str, images: slice) -> tuple[Tensor, Tensor, Any]:
     return loss.detach(), head.weight.grad, center
 
 
+HEADS: dict[str, tuple[Callable[[], nn.Module], dict[str, int]]] = {
+    "moco_v3": (lambda: MoCoV3Head(WIDTH, 7, 4), {"views": CROPS}),
+    "barlow_twins": (lambda: BarlowTwinsHead(WIDTH, 7, 4), {"views": CROPS}),
+    "dino": (lambda: DINOHead(WIDTH, 9, 7, 4, use_bn=True), {}),
+    "simclr": (lambda: SimCLRHead(WIDTH, 7, 4), {}),
+    "swav": (lambda: SwAVHead(WIDTH, 9, 7, 4), {}),
+}
+
+
+def run_head(name: str, images: slice) -> dict[str, Tensor]:
+    """Outputs of some of the images, gradients of all parameters, and buffers of a real head."""
+    generator = torch.Generator().manual_seed(3)
+    total = PROCESSES * BATCH
+    # Views with different means: normalising them together would show.
+    crops = [number + torch.randn(total, WIDTH, generator=generator) for number in range(CROPS)]
+    torch.manual_seed(5)
+    make, options = HEADS[name]
+    head = make().double()
+    output = head(torch.cat([crop[images] for crop in crops]).double(), **options)
+    (output.pow(3).sum() / len(crops[0][images])).backward()
+    found = {f"gradient {key}": p.grad for key, p in head.named_parameters() if p.grad is not None}
+    buffers = {f"buffer {key}": buffer for key, buffer in head.named_buffers()}
+    return {"output": output.detach().unflatten(0, (CROPS, -1)), **found, **buffers}
+
+
 def centre_when_some_skip(rank: int) -> list[Tensor]:
     """Rank 1 has no images, then fewer, then outputs that are not finite."""
     centers = []
@@ -129,6 +159,9 @@ def process(rank: int, folder: Path) -> None:
             all_reduce(tensor)
             tensor /= PROCESSES
         found[method] = (loss, gradient, center, used)
+    found["heads"] = {
+        name: run_head(name, slice(rank * BATCH, (rank + 1) * BATCH)) for name in HEADS
+    }
     found["unequal"] = run("barlow_twins", slice(0, 2) if rank == 0 else slice(2, None))
     found["skip"] = centre_when_some_skip(rank)
     torch.save(found, folder / f"{rank}.pt")
@@ -168,6 +201,21 @@ def test_processes_train_as_one(method: str, found: list[dict[str, Any]]) -> Non
         assert collectives == COLLECTIVES[method]
         if center is not None:
             torch.testing.assert_close(own_center, center)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_normalise_over_all_processes(name: str, found: list[dict[str, Any]]) -> None:
+    whole = run_head(name, slice(None))
+    parts = [found[rank]["heads"][name] for rank in range(PROCESSES)]
+    for key, expected in whole.items():
+        if key == "output":
+            joined = torch.cat([part[key] for part in parts], dim=1)
+        elif key.startswith("gradient"):
+            joined = sum(part[key] for part in parts) / PROCESSES
+        else:
+            joined = parts[1][key]
+            assert torch.equal(joined, parts[0][key]), key
+        torch.testing.assert_close(joined, expected, rtol=1e-9, atol=1e-9, msg=key)
 
 
 def test_unequal_batches_of_barlow_twins(found: list[dict[str, Any]]) -> None:

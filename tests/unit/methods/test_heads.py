@@ -94,3 +94,48 @@ def test_swav_scores_are_cosines() -> None:
     head.normalize_prototypes()
     torch.testing.assert_close(head.prototypes.weight.norm(dim=1), torch.ones(19))
     assert head(torch.randn(6, 5)).abs().max() <= 1 + 1e-5
+
+
+def different_views(dim: int = 5) -> list[torch.Tensor]:
+    """Two views with different means and variances, as blur and solarisation make them."""
+    first = torch.randn(16, dim, dtype=torch.float64)
+    return [first, 1.5 * first + torch.randn(16, dim, dtype=torch.float64) + 0.8]
+
+
+@pytest.mark.parametrize("name", ["predictions", "projections", "barlow_twins"])
+def test_views_are_normalised_one_by_one(name: str) -> None:
+    """As MoCo v3 and Barlow Twins are published: a call for each view."""
+    head = BarlowTwinsHead(5, 13, 7) if name == "barlow_twins" else MoCoV3Head(5, 13, 7)
+    head.double()
+    twin = copy.deepcopy(head)
+    call = "project" if name == "projections" else "forward"
+    views = different_views()
+    packed = getattr(head, call)(torch.cat(views), views=2)
+    apart = torch.cat([getattr(twin, call)(view) for view in views])
+    torch.testing.assert_close(packed, apart, atol=1e-12, rtol=1e-12)
+    assert not torch.allclose(packed, getattr(head, call)(torch.cat(views)), atol=0.1)
+    packed.pow(3).sum().backward()
+    apart.pow(3).sum().backward()
+    for one, other in zip(head.parameters(), twin.parameters(), strict=True):
+        if one.grad is not None:
+            torch.testing.assert_close(one.grad, other.grad, atol=1e-10, rtol=1e-10)
+    head.eval()
+    assert torch.equal(
+        getattr(head, call)(torch.cat(views), views=2), getattr(head, call)(torch.cat(views))
+    )
+
+
+def test_running_statistics_see_each_view() -> None:
+    head = MoCoV3Head(5, 13, 7).double()
+    twin = copy.deepcopy(head)
+    views = different_views()
+    head(torch.cat(views), views=2)
+    for view in views:
+        twin(view)
+    for name, buffer in head.named_buffers():
+        torch.testing.assert_close(buffer, twin.get_buffer(name))
+
+
+def test_rows_that_are_no_whole_views_are_refused() -> None:
+    with pytest.raises(ValueError, match="7 rows do not divide into 2"):
+        BarlowTwinsHead(5, 13, 7)(torch.randn(7, 5), views=2)
