@@ -2,40 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
 import re
 import shutil
 import tempfile
-import warnings
-import zipfile
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from convit_ssl.checksums import check_file
 from convit_ssl.errors import UserError
+from convit_ssl.export.inert import load_inert
 from convit_ssl.export.seal import check_seal, seal
+from convit_ssl.reading import WEIGHTS_LIMIT, regular_file
 
 SAFETENSORS_SUFFIX = ".safetensors"
 # Key of our JSON in a safetensors header, and of our dictionary in a training checkpoint.
 ENTRY = "convit_ssl"
-
-# What training scripts store next to weights (their arguments, numpy's scalars) and what
-# building them back does no more than fill in attributes or numbers.
-_HARMLESS: list[Any] = [
-    argparse.Namespace,
-    np.dtype,
-    (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar"),
-    (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar"),
-    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "b1")),
-]
 
 
 def read_weights(path: str | Path) -> tuple[Any, dict[str, Any]]:
@@ -51,8 +40,9 @@ def read_weights(path: str | Path) -> tuple[Any, dict[str, Any]]:
         UserError: no such file, an incomplete or damaged one, or one that would run code.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"no such checkpoint: {path}")
+    regular_file(path, WEIGHTS_LIMIT)
     check_file(path)
     if path.suffix == SAFETENSORS_SUFFIX:
         return _read_safetensors(path)
@@ -62,25 +52,19 @@ def read_weights(path: str | Path) -> tuple[Any, dict[str, Any]]:
         raise UserError(
             f"{path} is an exported program; weights are read from the file it was made of"
         )
-    return _read_torch(path), {}
+    return _read_torch(path)
 
 
-def _read_torch(path: Path) -> Any:
+def _read_torch(path: Path) -> tuple[Any, dict[str, Any]]:
+    """What torch.save wrote, and our description, which a bare state dict carries unseen."""
     try:
-        with _harmless_allowed(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None
-            )
+        content = load_inert(path)
+        described = getattr(content, "__dict__", {}).get(ENTRY)
+        entry = json.loads(described) if isinstance(described, str) else {}
     # The unpickler meets arbitrary bytes here and fails in as many ways as there are bytes.
     except Exception as error:
         raise UserError(_why_unreadable(path, error)) from error
-
-
-def _harmless_allowed() -> contextlib.AbstractContextManager[Any]:
-    """Allow more while a file is read. What the process allows anyway is not taken from it."""
-    allowed = torch.serialization.get_safe_globals()
-    return torch.serialization.safe_globals([kind for kind in _HARMLESS if kind not in allowed])
+    return content, entry if isinstance(entry, dict) else {}
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
@@ -100,7 +84,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     said = f" ({reason[:160]})" if re.search("[a-z]", reason) else ""
     size = path.stat().st_size
     return (
-        f"{path} ({size} bytes) is no readable checkpoint: it is cut short, so copy or download "
+        f"{path} ({size} bytes) is not a readable checkpoint: it is cut short, so copy or download "
         f"it again, or neither torch.save nor safetensors wrote it{said}"
     )
 
@@ -140,6 +124,17 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], entry: dict[str, A
     header = {"format": "pt", ENTRY: json.dumps(seal(tensors, entry), sort_keys=True)}
     with whole_file(path) as temporary:
         save_file(tensors, str(temporary), metadata=header)
+
+
+def described(tensors: dict[str, Tensor], entry: dict[str, Any]) -> OrderedDict[str, Tensor]:
+    """A bare state dict that carries our description as an attribute.
+
+    Its keys are the tensors' alone, so other libraries read it as before; `read_weights` finds
+    what the tensors do not tell, such as an oblong grid.
+    """
+    carrier: OrderedDict[str, Tensor] = OrderedDict(tensors)
+    vars(carrier)[ENTRY] = json.dumps(entry, sort_keys=True, default=str)
+    return carrier
 
 
 def write_torch(path: Path, content: Any) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from convit_ssl.errors import UserError
 from convit_ssl.models import VARIANTS, ConViTConfig
+from convit_ssl.reading import printable
 
 # What makes two configurations the same variant; sizes of images, patches and outputs do not.
 _IDENTITY = ("embed_dim", "depth", "num_heads", "num_gpsa_layers", "mlp_ratio")
@@ -19,17 +20,16 @@ _IDENTITY = ("embed_dim", "depth", "num_heads", "num_gpsa_layers", "mlp_ratio")
 def config_from_tensors(
     tensors: dict[str, Tensor],
     path: str,
-    num_heads: int | None = None,
-    img_size: int | tuple[int, int] | None = None,
+    num_heads: int,
+    img_size: tuple[int, int],
 ) -> ConViTConfig:
     """Read the configuration from official keys and shapes.
 
     Args:
         tensors: a trunk with official keys.
         path: for messages.
-        num_heads: of a plain ViT, whose tensors do not tell; by default that of the named
-            variant of the same width, or 64 channels per head.
-        img_size: what the position embeddings were made for, where they do not fill a square.
+        num_heads: of a plain ViT, whose tensors do not tell.
+        img_size: what the position embeddings were made for, (height, width).
 
     Raises:
         UserError: tensors that belong to no ConViT.
@@ -38,9 +38,9 @@ def config_from_tensors(
         fields = _fields(tensors, num_heads, img_size)
         config = ConViTConfig(**fields)
     except KeyError as error:
-        raise UserError(f"{path} is no complete ConViT: {error.args[0]} is missing") from error
+        raise UserError(f"{path} is not a complete ConViT: {error.args[0]} is missing") from error
     except ValueError as error:
-        raise UserError(f"{path} is no ConViT that this project can build: {error}") from error
+        raise UserError(f"{path} is not a ConViT that this project can build: {error}") from error
     # How weights were drawn is nowhere in them; a named variant says how its own are.
     known = VARIANTS.get(variant_of(config) or "")
     if known is None:
@@ -50,7 +50,7 @@ def config_from_tensors(
 
 
 def _fields(
-    tensors: dict[str, Tensor], num_heads: int | None, img_size: int | tuple[int, int] | None
+    tensors: dict[str, Tensor], num_heads: int, img_size: tuple[int, int]
 ) -> dict[str, Any]:
     patches = tensors["patch_embed.proj.weight"]
     if patches.dim() != 4 or patches.shape[2] != patches.shape[3]:
@@ -62,18 +62,17 @@ def _fields(
     gpsa = sorted(_block_indices(tensors, "attn.qk.weight"))
     if gpsa != list(range(len(gpsa))):
         raise ValueError(f"blocks {gpsa} are GPSA, and they should be the first ones")
-    heads = num_heads or _num_heads(tensors, embed_dim, depth)
-    known_square = math.isqrt(heads) ** 2 == heads
+    known_square = math.isqrt(num_heads) ** 2 == num_heads
     first_qkv = "blocks.0.attn.qk.bias" if gpsa else "blocks.0.attn.qkv.bias"
     head = tensors.get("head.weight")
     return {
-        "img_size": img_size or _img_size(tensors["pos_embed"], patch_size),
+        "img_size": img_size[0] if img_size[0] == img_size[1] else img_size,
         "patch_size": patch_size,
         "in_chans": in_chans,
         "num_classes": 0 if head is None else head.shape[0],
         "embed_dim": embed_dim,
         "depth": depth,
-        "num_heads": heads,
+        "num_heads": num_heads,
         "num_gpsa_layers": len(gpsa),
         "mlp_ratio": tensors["blocks.0.mlp.fc1.weight"].shape[0] / embed_dim,
         "qkv_bias": first_qkv in tensors,
@@ -97,43 +96,38 @@ def config_from_entry(fields: dict[str, Any], path: str) -> ConViTConfig:
     Raises:
         UserError: it was written by a version with other options.
     """
-    known = {field.name for field in dataclasses.fields(ConViTConfig)}
-    unknown = sorted(set(fields) - known)
+    known = {field.name: field for field in dataclasses.fields(ConViTConfig)}
+    unknown = sorted(str(name) for name in set(fields) - set(known))
     if unknown:
         raise UserError(
             f"{path} was written with model options that this version does not know: "
-            f"{', '.join(unknown)}; update convit_ssl"
+            f"{printable(', '.join(unknown))}; update convit_ssl"
         )
     if isinstance(fields.get("img_size"), list):
         fields = {**fields, "img_size": tuple(fields["img_size"])}
+    for name, value in fields.items():
+        if not _is_like(value, known[name].default):
+            raise UserError(
+                f"{path} carries a model configuration that is wrong: "
+                f"{name}={printable(repr(value), 60)}"
+            )
     try:
         return ConViTConfig(**fields)
     except (TypeError, ValueError) as error:
         raise UserError(f"{path} carries a model configuration that is wrong: {error}") from error
 
 
-def _num_heads(tensors: dict[str, Tensor], embed_dim: int, depth: int) -> int:
-    positions = tensors.get("blocks.0.attn.pos_proj.weight")
-    if positions is not None:
-        return positions.shape[0]
-    # Facebook's DeiT and DINO have qkv biases and 64 channels per head; ours have neither.
-    if "blocks.0.attn.qkv.bias" not in tensors:
-        for known in VARIANTS.values():
-            same = (known.embed_dim, known.depth) == (embed_dim, depth)
-            if same and known.num_gpsa_layers == 0:
-                return known.num_heads
-    return max(1, embed_dim // 64)
-
-
-def _img_size(pos_embed: Tensor, patch_size: int) -> int:
-    tokens = pos_embed.shape[1]
-    side = math.isqrt(tokens)
-    if side**2 != tokens:
-        raise ValueError(
-            f"its {tokens} position embeddings fill no square; say what they were made for "
-            "with img_size (height, width)"
-        )
-    return side * patch_size
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value is of the type of an option's default, and finite; sizes may be pairs."""
+    if isinstance(value, tuple):
+        return len(value) == 2 and all(_is_like(side, 224) for side in value)
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, int):
+        return isinstance(value, int) and abs(value) < 2**31
+    if isinstance(default, float):
+        return isinstance(value, (int, float)) and math.isfinite(value) and abs(value) < 1e9
+    return isinstance(value, type(default))
 
 
 def _block_indices(tensors: dict[str, Tensor], suffix: str) -> set[int]:

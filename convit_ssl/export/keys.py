@@ -9,13 +9,13 @@ gate is called alpha and its class token and position embeddings have other name
 
 from __future__ import annotations
 
-import math
 import re
 
 import torch
 from torch import Tensor
 
 from convit_ssl.errors import UserError
+from convit_ssl.export.foreign import to_official_vit
 
 # VISSL 0.1.6 (vissl/models/trunks/convit.py) -> official.
 _FROM_VISSL = (
@@ -44,14 +44,31 @@ def is_vissl(tensors: dict[str, Tensor]) -> bool:
 
 
 def to_official(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Official names and shapes, from official or VISSL 0.1.6 ones."""
+    """Official names and shapes, from any layout that is known.
+
+    Position embeddings stay as they are: with or without one for the class token.
+    """
     kept = {key: value for key, value in tensors.items() if not _DERIVED.search(key)}
     if is_vissl(kept):
         columns = locality_dim(kept) or 1
         return {
             _rename(key, _FROM_VISSL): _fold(key, value, columns) for key, value in kept.items()
         }
-    return _without_class_position(kept)
+    return kept if has_gpsa(kept) else to_official_vit(kept)
+
+
+def has_gpsa(tensors: dict[str, Tensor]) -> bool:
+    """Whether it is a ConViT, and not a plain ViT."""
+    return any(".attn.qk." in key for key in tensors)
+
+
+def without_class_position(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Fold a plain ViT's position embedding of the class token into the token itself.
+
+    DeiT and DINO add one to each; their sum is all that the network sees.
+    """
+    positions, token = tensors["pos_embed"], tensors["cls_token"]
+    return {**tensors, "cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
 
 
 def to_vissl(tensors: dict[str, Tensor], locality_dim: int = 10) -> dict[str, Tensor]:
@@ -99,22 +116,3 @@ def _fold(key: str, value: Tensor, columns: int) -> Tensor:
             first if torch.equal(groups, first.unsqueeze(-1).expand_as(groups)) else groups.mean(-1)
         )
     return value
-
-
-def _without_class_position(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Fold a plain ViT's position embedding of the class token into the token itself.
-
-    DeiT and DINO add one to each; their sum is all that the network sees.
-    """
-    positions, token = tensors.get("pos_embed"), tensors.get("cls_token")
-    has_gpsa = any(".attn.qk." in key for key in tensors)
-    if positions is None or token is None or has_gpsa or positions.dim() != 3:
-        return tensors
-    patches = positions.shape[1]
-    if _is_square(patches) or not _is_square(patches - 1):
-        return tensors
-    return {**tensors, "cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
-
-
-def _is_square(number: int) -> bool:
-    return math.isqrt(number) ** 2 == number

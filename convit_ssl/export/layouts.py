@@ -7,6 +7,7 @@ of a file's trunks is the teacher is read from the names on the way to it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,19 +16,18 @@ import torch
 from torch import Tensor
 
 from convit_ssl.errors import UserError
+from convit_ssl.export.foreign import ANCHORS
+from convit_ssl.reading import printable
 
 # Wrappers that put their name in the middle of keys: DDP, torch.compile, FSDP, checkpointing.
 _WRAPPERS = {
     "module", "_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module",
 }  # fmt: skip
-# A key that all trunks in question have, and what comes before it is the prefix.
-_ANCHOR = "patch_embed.proj.weight"
-
 # Words on the way to a trunk, and what they say about it; the first that matches counts.
 _ROLES = (
-    ("ema", ("ema", "model_ema", "state_dict_ema", "ema_model", "model_state_ema")),
-    ("teacher", ("teacher", "momentum_teacher", "momentum_encoder", "target_network", "encoder_k")),
-    ("student", ("student", "base_model", "online_network", "encoder_q")),
+    ("ema", re.compile(r"(^|_)ema(_|$)")),
+    ("teacher", re.compile(r"teacher|momentum|target_(network|encoder|backbone)|^encoder_k$")),
+    ("student", re.compile(r"student|online|^base_(model|encoder)$|^encoder_q$")),
 )
 WEIGHTS = ("teacher", "student", "ema")
 # What is taken where nobody says what to take.
@@ -66,13 +66,45 @@ def find_trunks(content: Any, path: str) -> list[FoundTrunk]:
         beside += others
     for trunk in found:
         trunk.beside = beside
+        check_tensors(trunk.tensors, path)
     if not found:
-        what = f"its first tensors are {', '.join(beside[:3])}" if beside else "no tensors"
+        first = printable(", ".join(beside[:3]))
+        what = f"its first tensors are {first}" if beside else "no tensors"
         raise UserError(
-            f"{path} holds no ConViT: no key ends in {_ANCHOR} ({what}). "
+            f"{path} holds no ConViT: no key ends in {ANCHORS['official']} ({what}). "
             "It takes checkpoints of ConViT and of DeiT-style plain ViTs"
         )
+    _name_the_student(found)
     return found
+
+
+def _name_the_student(found: list[FoundTrunk]) -> None:
+    """A trunk without a role beside a teacher is its student, as in solo-learn and lightly."""
+    plain = [trunk for trunk in found if trunk.role == "model"]
+    roles = {trunk.role for trunk in found}
+    if len(plain) == 1 and "teacher" in roles and "student" not in roles:
+        plain[0].role = "student"
+
+
+def check_tensors(tensors: Mapping[str, Tensor], path: str) -> None:
+    """Refuse tensors that hold no values of their own, before anything is computed with them.
+
+    Raises:
+        UserError: one is sparse, has no values, or claims more than its storage has.
+    """
+    for key, value in tensors.items():
+        if value.is_meta:
+            fault = "has a shape and no values (it was saved from the meta device)"
+        elif value.layout != torch.strided:
+            fault = "is sparse; weights are saved dense"
+        elif value.is_quantized:
+            fault = "is quantised; weights are saved as floating-point numbers"
+        elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            shape = " x ".join(map(str, value.shape))
+            fault = f"claims {shape} values and has fewer; save a contiguous copy of it"
+        else:
+            continue
+        raise UserError(f"{path} cannot be read: {printable(key)} {fault}")
 
 
 def choose(found: list[FoundTrunk], weights: str, path: str) -> FoundTrunk:
@@ -81,14 +113,13 @@ def choose(found: list[FoundTrunk], weights: str, path: str) -> FoundTrunk:
     Args:
         found: what `find_trunks` gave.
         weights: "teacher" takes the teacher where there is one, and otherwise the weights the
-            file has; "student" and "ema" are taken at their word.
+            file has; "student" and "ema" are taken at their word; anything else is a part of
+            the path to a trunk, such as ``momentum_backbone``.
         path: for the message.
 
     Raises:
         UserError: the weights asked for are not in the file, or there are several such.
     """
-    if weights not in WEIGHTS:
-        raise UserError(f"weights={weights!r}: choose one of {', '.join(WEIGHTS)}")
     by_role = {trunk.role: trunk for trunk in reversed(found)}
     if weights in by_role:
         return _only(by_role[weights], found, path)
@@ -96,7 +127,22 @@ def choose(found: list[FoundTrunk], weights: str, path: str) -> FoundTrunk:
         role = next(role for role in _PREFERENCE if role in by_role)
         return _only(by_role[role], found, path)
     there = ", ".join(f"{trunk.role} ({trunk.where})" for trunk in found)
-    raise UserError(f"{path} holds no {weights} weights; it has: {there}")
+    chosen = [trunk for trunk in found if _is_part(weights, trunk.where)]
+    if not chosen:
+        choose_from = (
+            "" if weights in WEIGHTS else f" (choose one of {', '.join(WEIGHTS)} or a key)"
+        )
+        raise UserError(
+            f"{path} holds no {printable(weights)} weights; it has: {printable(there)}{choose_from}"
+        )
+    if any(_differ(trunk, chosen[0]) for trunk in chosen[1:]):
+        places = ", ".join(trunk.where for trunk in chosen)
+        raise UserError(f"{path} holds several trunks under {weights!r}: {places}; give more of it")
+    return chosen[0]
+
+
+def _is_part(key: str, where: str) -> bool:
+    return bool(key.strip(".")) and f".{key.strip('.')}." in f".{where}."
 
 
 def _only(chosen: FoundTrunk, found: list[FoundTrunk], path: str) -> FoundTrunk:
@@ -105,8 +151,8 @@ def _only(chosen: FoundTrunk, found: list[FoundTrunk], path: str) -> FoundTrunk:
     if rivals:
         places = ", ".join(trunk.where for trunk in (chosen, *rivals))
         raise UserError(
-            f"{path} holds several trunks, and nothing says which one is meant ({places}); save "
-            "one of them into a file of its own"
+            f"{path} holds several trunks, and nothing says which one is meant ({places}); choose "
+            "with --weights KEY (weights=KEY in Python), a part of one of these"
         )
     return chosen
 
@@ -138,7 +184,12 @@ def _state_dicts(
 def _trunks_of(
     place: tuple[str, ...], tensors: dict[str, Tensor]
 ) -> tuple[list[FoundTrunk], list[str]]:
-    prefixes = [key[: -len(_ANCHOR)] for key in tensors if key.endswith(_ANCHOR)]
+    prefixes = [
+        key[: -len(anchor)]
+        for key in tensors
+        for anchor in ANCHORS.values()
+        if key == anchor or key.endswith(f".{anchor}")
+    ]
     trunks = []
     for prefix in prefixes:
         inside = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
@@ -149,8 +200,8 @@ def _trunks_of(
 
 
 def _role(words: list[str]) -> str:
-    for role, names in _ROLES:
-        if any(word in names for word in words):
+    for role, pattern in _ROLES:
+        if any(pattern.search(word) for word in words):
             return role
     return "model"
 

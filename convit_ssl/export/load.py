@@ -3,63 +3,65 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 import os
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from convit_ssl.checksums import whole_checkpoint
 from convit_ssl.errors import UserError
+from convit_ssl.export.building import (
+    activation,
+    build,
+    describe,
+    layer_norm_eps,
+    resample_positions,
+    resized,
+    set_activation,
+    set_layer_norm_eps,
+    shape,
+)
 from convit_ssl.export.files import ENTRY, read_weights
+from convit_ssl.export.foreign import refuse_what_cannot_be, unused
+from convit_ssl.export.guesses import Settled, settle
 from convit_ssl.export.infer import config_from_entry, config_from_tensors, variant_of
-from convit_ssl.export.keys import VISSL_LAYER_NORM_EPS, is_vissl, locality_dim, to_official
+from convit_ssl.export.keys import to_official, without_class_position
 from convit_ssl.export.layouts import FoundTrunk, choose, find_trunks
+from convit_ssl.export.provenance import Provenance, provenance_of, white_level
 from convit_ssl.export.seal import check_fingerprint
 from convit_ssl.export.sources import locate
+from convit_ssl.export.stated import ACTIVATIONS, Stated, check_given, stated_beside, stated_inside
 from convit_ssl.models import ConViT, ConViTConfig
-from convit_ssl.models.fingerprint import weights_fingerprint
 
-# Keys of a trunk's own state dict that belong to training heads, and are left out with notice.
-_HEADS = ("head_dist.", "heads.", "head.", "projector.", "predictor.", "fc_norm.", "pre_logits.")
+__all__ = [
+    "Provenance", "activation", "build", "describe", "from_tensors", "layer_norm_eps",
+    "load_trunk", "resample_positions", "resized", "set_activation", "set_layer_norm_eps",
+    "shape", "white_level",
+]  # fmt: skip
 
 
 @dataclass
-class Provenance:
-    """Where a trunk came from. `load_trunk` leaves it as a dictionary in `model.provenance`.
+class _File:
+    """A file's content, what it says about itself, and what is said beside it."""
 
-    Attributes:
-        path: the file that was read.
-        weights: which of the file's weights were taken: teacher, student, ema or model.
-        available: all that it holds, and where.
-        layout: "convit_ssl", "official" or "vissl" (names of the tensors).
-        variant: the named variant of this architecture, or None.
-        config: fields of the model's configuration.
-        method, epoch, data, commit: from our own checkpoints, None elsewhere.
-        fingerprint: sha256 of all that the outputs depend on, as loaded.
-        not_loaded: tensors of the same state dict that are no part of the trunk.
-        notes: what a reader should know.
-        entry: all that our own checkpoints say about themselves.
-    """
+    name: str
+    content: Any
+    entry: dict[str, Any]
+    stated: Stated
 
-    path: str
-    weights: str
-    available: dict[str, str]
-    layout: str
-    variant: str | None
-    config: dict[str, Any]
-    fingerprint: str
-    layer_norm_eps: float = 1e-6
-    method: str | None = None
-    epoch: int | None = None
-    data: Any = None
-    commit: str | None = None
-    not_loaded: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    entry: dict[str, Any] = field(default_factory=dict)
+
+@dataclass(frozen=True)
+class _Wanted:
+    weights: str = "teacher"
+    img_size: tuple[int, int] | None = None
+    num_classes: int | None = None
+    variant: str | None = None
+    given: Stated = dataclasses.field(default_factory=Stated)
 
 
 def load_trunk(
@@ -70,19 +72,33 @@ def load_trunk(
     num_classes: int | None = None,
     variant: str | None = None,
     num_heads: int | None = None,
+    eps: float | None = None,
+    activation: str | None = None,
+    images: Mapping[str, Any] | None = None,
 ) -> ConViT:
     """Load a ConViT from any checkpoint, strictly: every weight is in the file, or none is taken.
 
+    What the tensors of a plain ViT leave open is read from the file's hyper-parameters and from
+    config.json, preprocessor_config.json or args.json beside it. What is still open is assumed
+    where that is safe, with a warning that says how it could be wrong, and refused elsewhere.
+
     Args:
         path: a checkpoint of this project or of VISSL 0.1.6, official or timm weights, a DINO
-            style ``{student, teacher}`` file, a run folder, a folder written for timm or the
-            hub, or a name on the hub such as ``timm:convit_small``.
+            style ``{student, teacher}`` file, a checkpoint of Lightning, a folder of Hugging Face
+            transformers, a run folder, a folder written for timm or the hub, or a name on the
+            hub such as ``timm:convit_small``.
         weights: "teacher" takes the teacher where there is one, and otherwise the weights the
-            file has; "student" and "ema" are taken at their word.
-        img_size: resample the position embeddings to this size (pixels, or height and width).
+            file has; "student" and "ema" are taken at their word; anything else is a part of
+            the path to a trunk in the file, such as ``momentum_backbone``.
+        img_size: pixels, or height and width. Where a file does not say what its position
+            embeddings were made for and this fits their number, this is what they were made
+            for; otherwise they are resampled to it.
         num_classes: 0 leaves a classifier out; by default it comes along where there is one.
         variant: refuse anything but this variant.
         num_heads: of a plain ViT of another project, whose tensors do not tell.
+        eps: of the LayerNorms.
+        activation: of the MLPs: gelu, gelu_tanh, quick_gelu, relu or silu.
+        images: how images are made for it: `mean`, `std`, `interpolation`, `crop_ratio`.
 
     Returns:
         The model in eval mode, with `provenance`, a dictionary; see `Provenance`.
@@ -90,183 +106,139 @@ def load_trunk(
     Raises:
         UserError: nothing was loaded, and why.
     """
-    file, content, entry = _read(path)
-    model = _from_content(
-        content, entry, str(file), weights, img_size, num_classes, variant, num_heads
-    )
+    given = check_given(num_heads, eps, activation, images or {})
+    if isinstance(img_size, int):
+        img_size = (img_size, img_size)
+    wanted = _Wanted(weights, img_size, num_classes, variant, given)
+    model = _from_content(_read(path), wanted)
     if (whole := whole_checkpoint(Path(path))) is not None:
         vars(model)["provenance"]["notes"] += [f"Of the run, {text}." for text in whole[1]]
     return model
 
 
-def from_tensors(tensors: dict[str, Tensor], name: str) -> ConViT:
+def from_tensors(tensors: dict[str, Tensor], name: str, stated: Stated | None = None) -> ConViT:
     """A model from a state dict in memory, with the checks of `load_trunk`.
 
     Args:
         tensors: with official or VISSL names.
         name: for messages, and for `provenance`.
+        stated: what is known of the network besides.
     """
-    return _from_content(tensors, {}, name)
+    return _from_content(_File(name, tensors, {}, stated or Stated()), _Wanted())
 
 
-def _from_content(
-    content: Any,
-    entry: dict[str, Any],
-    file: str,
-    weights: str = "teacher",
-    img_size: int | tuple[int, int] | None = None,
-    num_classes: int | None = None,
-    variant: str | None = None,
-    num_heads: int | None = None,
-) -> ConViT:
-    found = find_trunks(content, file)
-    trunk = choose(found, weights, file)
+def _from_content(file: _File, wanted: _Wanted) -> ConViT:
+    found = find_trunks(file.content, file.name)
+    trunk = choose(found, wanted.weights, file.name)
     tensors = to_official(trunk.tensors)
-    config = _config(tensors, entry, file, num_heads)
-    classifier = _own_classifier(content, entry) if trunk.role == "student" else {}
+    config, settled, tensors = _network(file, trunk, tensors, wanted)
+    classifier = _own_classifier(file) if trunk.role == "student" else {}
     if classifier:
         tensors |= classifier
         config = dataclasses.replace(config, num_classes=len(classifier["head.bias"]))
-    _check_variant(config, variant, file)
-    model, left_out = build(config, tensors, file)
-    eps = entry.get("layer_norm_eps", VISSL_LAYER_NORM_EPS if is_vissl(trunk.tensors) else 1e-6)
-    set_layer_norm_eps(model, float(eps))
-    check_fingerprint(file, model, entry)
-    if num_classes == 0 and config.num_classes:
+    _check_variant(config, wanted.variant, file.name)
+    model, left_out = build(config, tensors, file.name)
+    set_layer_norm_eps(model, settled.eps)
+    set_activation(model, settled.activation)
+    check_fingerprint(file.name, model, file.entry)
+    if wanted.num_classes == 0 and config.num_classes:
         without = dataclasses.replace(config, num_classes=0)
-        model, left_out = build(without, tensors, file)
-        set_layer_norm_eps(model, float(eps))
-    if img_size is not None:
-        model = resized(model, img_size)
-    provenance = _provenance(file, model, trunk, found, entry)
-    provenance.not_loaded = sorted([*left_out, *trunk.beside])
+        model, left_out = build(without, tensors, file.name)
+        set_layer_norm_eps(model, settled.eps)
+        set_activation(model, settled.activation)
+    if wanted.img_size is not None and settled.resample:
+        model = resized(model, wanted.img_size)
+    images = file.stated.under(wanted.given).images()
+    provenance = provenance_of(file.name, model, trunk, found, _with_images(file.entry, images))
+    provenance.guesses, provenance.notes = settled.guesses, provenance.notes + settled.notes
+    provenance.not_loaded = sorted([*left_out, *unused(trunk.tensors), *trunk.beside])
     model.provenance = dataclasses.asdict(provenance)  # type: ignore[assignment]
+    for guess in settled.guesses:
+        _warn(f"{file.name}: {guess}")
     return model
 
 
-def build(config: ConViTConfig, tensors: dict[str, Tensor], path: str) -> tuple[ConViT, list[str]]:
-    """A model in eval mode that holds these weights, and the keys it had no use for.
+def _network(
+    file: _File, trunk: FoundTrunk, tensors: dict[str, Tensor], wanted: _Wanted
+) -> tuple[ConViTConfig, Settled, dict[str, Tensor]]:
+    """The configuration, what was settled beside it, and the tensors that go with them."""
+    refuse_what_cannot_be(tensors, file.name)
+    described = file.entry.get("model")
+    if isinstance(described, dict):
+        config = config_from_entry(described, file.name)
+        # A training run keeps its classifier in a VISSL head, and its trunk has none.
+        head = tensors.get("head.weight")
+        config = dataclasses.replace(config, num_classes=0 if head is None else head.shape[0])
+        return config, _settled_by(file, config, wanted), tensors
+    _check_complete(tensors, file.name)
+    stated = file.stated.under(wanted.given)
+    settled = settle(trunk.tensors, tensors, trunk.where, stated, wanted.img_size, file.name)
+    if settled.class_position:
+        tensors = without_class_position(tensors)
+    config = config_from_tensors(tensors, file.name, settled.num_heads, settled.img_size)
+    return config, settled, tensors
+
+
+def _check_complete(tensors: dict[str, Tensor], path: str) -> None:
+    for key, dims in (("patch_embed.proj.weight", 4), ("pos_embed", 3), ("cls_token", 3)):
+        if key not in tensors:
+            raise UserError(f"{path} is not a complete ConViT: {key} is missing")
+        if tensors[key].dim() != dims:
+            raise UserError(
+                f"{path} is not a ConViT: {key} has shape {tuple(tensors[key].shape)}, "
+                f"which should have {dims} dimensions"
+            )
+
+
+def _settled_by(file: _File, config: ConViTConfig, wanted: _Wanted) -> Settled:
+    """What one of our own files says. Nothing is open, and the user cannot mean something else.
 
     Raises:
-        UserError: a weight is missing, unknown, of another shape or of whole numbers.
+        UserError: the user says otherwise, or the file's own words are wrong.
     """
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten
-        model = ConViT(config)
-    own = model.state_dict()
-    unknown = [key for key in tensors if key not in own]
-    left_out = [key for key in unknown if key.startswith(_HEADS)]
-    faults = [f"{key} is missing" for key in own if key not in tensors]
-    faults += [f"{key} is unknown" for key in unknown if key not in left_out]
-    faults += [
-        f"{key} has shape {tuple(tensors[key].shape)} and not {tuple(value.shape)}"
-        for key, value in own.items()
-        if key in tensors and tensors[key].shape != value.shape
-    ]
-    faults += [
-        f"{key} holds {str(tensors[key].dtype).removeprefix('torch.')} numbers"
-        for key, value in own.items()
-        if key in tensors and value.is_floating_point() and not tensors[key].is_floating_point()
-    ]
-    if faults:
-        more = f", and {len(faults) - 4} more" if len(faults) > 4 else ""
+    eps = file.entry.get("layer_norm_eps", 1e-6)
+    name = file.entry.get("activation", "gelu")
+    if not isinstance(eps, float) or not 0 < eps < 0.1 or name not in ACTIVATIONS.values():
         raise UserError(
-            f"{path} does not fit {describe(config)}; nothing was loaded: "
-            + "; ".join(faults[:4])
-            + more
+            f"{file.name} carries a description that is wrong: layer_norm_eps={eps!r}, "
+            f"activation={name!r}"
         )
-    model.load_state_dict({key: tensors[key] for key in own})
-    return model.eval(), left_out
+    for option, own in (("num_heads", config.num_heads), ("eps", eps), ("activation", name)):
+        other = getattr(wanted.given, option)
+        if other is not None and other != own:
+            raise UserError(
+                f"{file.name} was made with {option}={own}, not {other}; leave "
+                f"--{option.replace('_', '-')} out"
+            )
+    resample = wanted.img_size is not None
+    return Settled(config.num_heads, eps, name, config.image_shape, False, resample)
 
 
-def resized(model: ConViT, img_size: int | tuple[int, int]) -> ConViT:
-    """The same model with position embeddings resampled to another size of image.
-
-    The resampling is the one the model does itself when it sees images of that size, so
-    outputs on them are the same.
-
-    Raises:
-        UserError: the patch does not divide the size.
-    """
-    try:
-        config = dataclasses.replace(model.config, img_size=img_size)
-    except ValueError as error:
-        raise UserError(str(error)) from error
-    own = model.grid_size(*model.config.image_shape)
-    grid = config.grid_size(*config.image_shape)
-    tensors = dict(model.state_dict())
-    tensors["pos_embed"] = resample_positions(tensors["pos_embed"], own, grid)
-    other, _ = build(config, tensors, f"the model at {img_size} pixels")
-    set_layer_norm_eps(other, layer_norm_eps(model))
-    if hasattr(model, "provenance"):
-        other.provenance = model.provenance
-    return other
-
-
-def resample_positions(pos_embed: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:
-    """Position embeddings (1, N, D) for another grid, as the model does it in its forward."""
-    if grid == own:
-        return pos_embed
-    as_map = pos_embed.float().transpose(1, 2).reshape(1, -1, *own)  # (1, D, height, width)
-    as_map = F.interpolate(as_map, size=grid, mode="bicubic", align_corners=False)
-    return as_map.flatten(2).transpose(1, 2).to(pos_embed.dtype)
-
-
-def set_layer_norm_eps(model: ConViT, eps: float) -> None:
-    """Give all LayerNorms this epsilon: 1e-6 in ConViT, 1e-5 in VISSL's own."""
-    for module in model.modules():
-        if isinstance(module, nn.LayerNorm):
-            module.eps = eps
-
-
-def layer_norm_eps(model: ConViT) -> float:
-    """The epsilon of the model's LayerNorms."""
-    return float(model.norm.eps)
-
-
-def white_level(model: ConViT) -> int | None:
-    """What 16-bit grey images called white in training; None where that is not known."""
-    entry = getattr(model, "provenance", {}).get("entry") or {}
-    data = entry.get("data")
-    return data.get("white_level") if isinstance(data, dict) else None
-
-
-def shape(config: ConViTConfig) -> dict[str, int]:
-    """What makes it this network and no other, whatever the images."""
-    names = ("embed_dim", "depth", "num_heads", "num_gpsa_layers")
-    return {name: getattr(config, name) for name in names}
-
-
-def describe(config: ConViTConfig) -> str:
-    """A configuration in a few words."""
-    name = variant_of(config) or "a ConViT"
-    return (
-        f"{name} (width {config.embed_dim}, {config.num_heads} heads, {config.depth} layers of "
-        f"which {config.num_gpsa_layers} GPSA, patch {config.patch_size}, "
-        f"{config.image_shape[0]} x {config.image_shape[1]} px)"
-    )
-
-
-def _read(path: str | os.PathLike[str]) -> tuple[str, Any, dict[str, Any]]:
-    """The file that a name stands for, its content, and what it says about itself."""
+def _read(path: str | os.PathLike[str]) -> _File:
+    """The file that a name stands for, its content, and what is said about it."""
     file = locate(os.fspath(path))
     if not isinstance(file, Path):
-        return file.name, file.tensors, {}
+        return _File(file.name, file.tensors, {}, file.stated)
     content, entry = read_weights(file)
     if isinstance(content, dict) and isinstance(content.get(ENTRY), dict):
         entry = content[ENTRY]
-    return str(file), content, entry
+    if "model" in entry:
+        return _File(str(file), content, entry, Stated())
+    return _File(str(file), content, entry, stated_beside(file).under(stated_inside(content)))
 
 
-def _config(
-    tensors: dict[str, Tensor], entry: dict[str, Any], path: str, num_heads: int | None
-) -> ConViTConfig:
-    stated = entry.get("model")
-    if not isinstance(stated, dict):
-        return config_from_tensors(tensors, path, num_heads)
-    config = config_from_entry(stated, path)
-    # A training run keeps its classifier in a VISSL head, and its trunk has none.
-    head = tensors.get("head.weight")
-    return dataclasses.replace(config, num_classes=0 if head is None else head.shape[0])
+def _with_images(entry: dict[str, Any], images: dict[str, Any]) -> dict[str, Any]:
+    """The file's own description, with what is known of its images from elsewhere."""
+    if not images:
+        return entry
+    data = entry.get("data")
+    return {**entry, "data": {**(data if isinstance(data, dict) else {}), **images}}
+
+
+@functools.cache
+def _warn(text: str) -> None:
+    """Once a process, though a command may load the same weights several times."""
+    logging.getLogger(__name__).warning("%s", text)
 
 
 def _check_variant(config: ConViTConfig, variant: str | None, path: str) -> None:
@@ -275,38 +247,9 @@ def _check_variant(config: ConViTConfig, variant: str | None, path: str) -> None
         raise UserError(f"{path} holds {describe(config)}, not {variant}")
 
 
-def _provenance(
-    path: str, model: ConViT, trunk: FoundTrunk, found: list[FoundTrunk], entry: dict[str, Any]
-) -> Provenance:
-    vissl = is_vissl(trunk.tensors)
-    notes = []
-    if vissl:
-        notes.append(
-            f"VISSL's own ConViT: {locality_dim(trunk.tensors)} columns per coordinate folded "
-            f"into one, LayerNorm eps {VISSL_LAYER_NORM_EPS} kept"
-        )
-    config = model.config
-    return Provenance(
-        path=path,
-        weights=trunk.role,
-        available={item.role: item.where for item in reversed(found)},
-        layout="vissl" if vissl else "convit_ssl" if entry else "official",
-        variant=variant_of(config),
-        config=dataclasses.asdict(config),
-        fingerprint=weights_fingerprint(model),
-        layer_norm_eps=layer_norm_eps(model),
-        method=entry.get("method"),
-        epoch=entry.get("epoch"),
-        data=entry.get("data"),
-        commit=entry.get("commit"),
-        notes=notes,
-        entry=entry,
-    )
-
-
-def _own_classifier(content: Any, entry: dict[str, Any]) -> dict[str, Tensor]:
+def _own_classifier(file: _File) -> dict[str, Tensor]:
     """The classifier of a supervised run of ours, which VISSL keeps as a head behind the trunk."""
-    if entry.get("method") != "supervised" or "classy_state_dict" not in content:
+    if file.entry.get("method") != "supervised" or "classy_state_dict" not in file.content:
         return {}
-    heads = content["classy_state_dict"]["base_model"]["model"]["heads"]
+    heads = file.content["classy_state_dict"]["base_model"]["model"]["heads"]
     return {"head.weight": heads["0.weight"], "head.bias": heads["0.bias"]}

@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from convit_ssl.errors import UserError
-from convit_ssl.export.files import ENTRY, own_tensors, write_safetensors, write_torch
-from convit_ssl.export.load import layer_norm_eps
+from convit_ssl.export.files import (
+    ENTRY,
+    described,
+    own_tensors,
+    write_safetensors,
+    write_torch,
+)
+from convit_ssl.export.load import activation, layer_norm_eps
 from convit_ssl.models import ConViT
 from convit_ssl.models.fingerprint import weights_fingerprint
 
@@ -27,6 +33,7 @@ def describe_weights(model: ConViT) -> dict[str, Any]:
         "format": 1,
         "model": dataclasses.asdict(model.config),
         "layer_norm_eps": layer_norm_eps(model),
+        "activation": activation(model),
         "fingerprint": weights_fingerprint(model),
         **known,
         **({"versions": source["versions"]} if "versions" in source else {}),
@@ -39,7 +46,8 @@ def save_trunk(model: ConViT, path: str | Path) -> None:
     Args:
         model: the trunk.
         path: ends in .safetensors; .torch for the layout of training checkpoints, which starts
-            a run in VISSL; or .pth for bare official keys, which carry no description.
+            a run in VISSL; or .pth for bare official keys, with the description where other
+            libraries do not look.
 
     Raises:
         UserError: another ending, or a folder that cannot be written.
@@ -52,6 +60,6 @@ def save_trunk(model: ConViT, path: str | Path) -> None:
         state = {"base_model": {"model": {"trunk": tensors, "heads": {}}}}
         write_torch(path, {"classy_state_dict": state, ENTRY: entry})
     elif path.suffix == ".pth":
-        write_torch(path, tensors)
+        write_torch(path, described(tensors, entry))
     else:
         raise UserError(f"{path}: the name must end in {', '.join(FORMATS)}")

@@ -6,13 +6,16 @@ import functools
 import logging
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from convit_ssl.checksums import whole_checkpoint
 from convit_ssl.errors import UserError
+from convit_ssl.export.architectures import activation_of
+from convit_ssl.export.stated import Stated
 
 _HUB = re.compile(r"^(timm:|hf-hub:|hf_hub:)")
 # Names that folders of weights use, the best known first.
@@ -26,6 +29,7 @@ class Downloaded:
 
     name: str
     tensors: dict[str, Tensor]
+    stated: Stated = field(default_factory=Stated)
 
 
 def locate(name: str) -> Path | Downloaded:
@@ -79,7 +83,30 @@ def _download(name: str) -> Downloaded:
             f"{name} could not be fetched ({type(error).__name__}: {reason[:200]}); without a "
             "network, download the file elsewhere and give its path"
         ) from error
-    return Downloaded(name, dict(model.state_dict()))
+    return Downloaded(name, dict(model.state_dict()), stated_by_timm(model))
+
+
+def stated_by_timm(model: nn.Module) -> Stated:
+    """What a model of timm says about itself, apart from its tensors."""
+    blocks: Any = getattr(model, "blocks", None)
+    norm: Any = getattr(model, "norm", None)
+    cfg: Any = getattr(model, "pretrained_cfg", None) or {}
+    patches: Any = getattr(model, "patch_embed", None)
+    size = getattr(patches, "img_size", None)
+    attention = getattr(blocks[0], "attn", None) if blocks is not None and len(blocks) else None
+    return Stated(
+        num_heads=getattr(attention, "num_heads", None),
+        eps=getattr(norm, "eps", None),
+        sizes=(tuple(size),) if size is not None else (),
+        mean=tuple(cfg["mean"]) if cfg.get("mean") else None,
+        std=tuple(cfg["std"]) if cfg.get("std") else None,
+        interpolation=cfg.get("interpolation"),
+        crop_ratio=cfg.get("crop_pct"),
+        activation=activation_of(blocks),
+        origin=dict.fromkeys(
+            ("num_heads", "eps", "sizes", "mean", "std", "activation"), "timm's model"
+        ),
+    )
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -23,7 +24,8 @@ from timm.models import (
 )
 from torch import Tensor, nn
 
-from convit_ssl.export.keys import to_official
+from convit_ssl.errors import UserError
+from convit_ssl.export.keys import has_gpsa, to_official, without_class_position
 from convit_ssl.export.layouts import choose, find_trunks
 from convit_ssl.export.load import resample_positions
 from convit_ssl.models import GPSA, VARIANTS, ConViT, ConViTConfig
@@ -215,10 +217,27 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: TimmConViT) -> dict[
     """What timm calls on a file of weights: any layout to ours, positions to the model's grid."""
     trunk = choose(find_trunks(state_dict, "the checkpoint"), "teacher", "the checkpoint")
     tensors = to_official(trunk.tensors)
-    side = round(tensors["pos_embed"].shape[1] ** 0.5)
     grid = model.grid_size(*model.config.image_shape)
+    count, own = tensors["pos_embed"].shape[1], grid[0] * grid[1]
+    plain = not has_gpsa(tensors)
+    if plain and (count == own + 1 or (count != own and _side(count) is None)):
+        tensors = without_class_position(tensors)
+        count -= 1
+    if count == own:  # made for this grid, be it a square or not
+        return tensors
+    side = _side(count)
+    if side is None:
+        raise UserError(
+            f"{count} position embeddings fill no square, and the model's grid of {grid[0]} x "
+            f"{grid[1]} has {own}; create the model with the img_size that they were made for"
+        )
     tensors["pos_embed"] = resample_positions(tensors["pos_embed"], (side, side), grid)
     return tensors
+
+
+def _side(count: int) -> int | None:
+    side = math.isqrt(count)
+    return side if side * side == count else None
 
 
 def _checked_pool(global_pool: str) -> str:

@@ -19,6 +19,8 @@ from convit_ssl.export.card import model_card
 from convit_ssl.export.check import Difference, compare, own_size, second_size
 from convit_ssl.export.figures import Figure
 from convit_ssl.export.files import (
+    ENTRY,
+    described,
     read_weights,
     whole_folder,
     write_json,
@@ -169,7 +171,7 @@ def _write_safetensors(job: _Job) -> None:
 
 def _write_official(job: _Job) -> None:
     tensors = {key: value.clone() for key, value in job.model.state_dict().items()}
-    write_torch(job.folder / f"{job.stem}.pth", tensors)
+    write_torch(job.folder / f"{job.stem}.pth", described(tensors, job.entry))
 
 
 def _write_timm(job: _Job) -> None:
@@ -203,7 +205,10 @@ def _fixed_size(job: _Job) -> str:
 def _write_vissl(job: _Job) -> str:
     trunk = to_vissl(job.model.state_dict())
     model = {"trunk": trunk, "heads": {}}
-    content = {"classy_state_dict": {"base_model": {"model": model}}, "phase_idx": 0}
+    about = {key: value for key, value in job.entry.items() if key != "fingerprint"}
+    entry = {**about, "model": {**job.entry["model"], "num_classes": 0}}
+    state = {"base_model": {"model": model}}
+    content = {"classy_state_dict": state, "phase_idx": 0, ENTRY: entry}
     write_torch(job.folder / f"{job.stem}_vissl.torch", content)
     return "for MODEL.WEIGHTS_INIT.PARAMS_FILE of VISSL 0.1.6's trunk `convit`; no classifier"
 

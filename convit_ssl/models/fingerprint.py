@@ -9,6 +9,8 @@ import json
 import torch
 from torch import nn
 
+from convit_ssl.models.attention import Mlp
+
 # Fields of a configuration that say how weights were drawn or trained: once they are there, no
 # output depends on them, and files of other libraries do not tell them.
 _NO_OUTPUT_DEPENDS_ON = {
@@ -36,6 +38,9 @@ def weights_fingerprint(model: nn.Module) -> str:
         digest.update(json.dumps(kept, sort_keys=True, default=str).encode())
     norms = sorted({module.eps for module in model.modules() if isinstance(module, nn.LayerNorm)})
     digest.update(json.dumps(norms).encode())
+    others = {type(m.act).__name__ for m in model.modules() if isinstance(m, Mlp)} - {"GELU"}
+    if others:  # ConViT's own activation leaves no trace, so that older fingerprints hold
+        digest.update(json.dumps(sorted(others)).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)};".encode())
         raw = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)

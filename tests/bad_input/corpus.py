@@ -26,7 +26,7 @@ from PIL import Image
 Files = dict[str, tuple[bytes, str]]
 NO_TEXT = "is not a text file"
 NO_CONVIT = "holds no ConViT"
-CUT = r"no readable checkpoint|cut short"
+CUT = r"not a readable checkpoint|cut short"
 
 
 def _image(kind: str, side: int = 64, mode: str = "RGB", **options: Any) -> bytes:
@@ -157,10 +157,10 @@ def checkpoints(trap: str) -> Files:
         "zip_without_pickle.pth": (_zip(readme=b"hello"), CUT),
         "zip_of_nothing.pth": (_zip(), CUT),
         "trap.pth": (_torch({"model": _Trap(trap)}), "refused: reading it would call"),
-        "trap_legacy.pth": (pickle.dumps(_Trap(trap)), "refused|no readable checkpoint"),
+        "trap_legacy.pth": (pickle.dumps(_Trap(trap)), "refused|not a readable checkpoint"),
         "trap_in_zip.pth": (
             _zip(archive__data__pkl=pickle.dumps(_Trap(trap))),
-            "refused|no readable checkpoint",
+            "refused|not a readable checkpoint",
         ),
         "list.pth": (_torch([1, 2, 3]), NO_CONVIT),
         "number.pth": (_torch(3.0), NO_CONVIT),

@@ -40,7 +40,7 @@ def test_a_malicious_pickle_is_refused_before_it_runs(form: str, tmp_path: Path)
     else:
         torch.save(content, path, _use_new_zipfile_serialization=form == "zip")
     refused = r"would call (posix|nt|os)\.system.*Nothing of it was run"
-    with pytest.raises(UserError, match="no readable checkpoint" if form == "bare" else refused):
+    with pytest.raises(UserError, match="not a readable checkpoint" if form == "bare" else refused):
         load_trunk(path)
     assert not target.exists()
 
@@ -52,7 +52,7 @@ def test_truncated_files(suffix: str, kept: float, tmp_path: Path, teacher: ConV
     save_trunk(teacher, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(UserError, match=r"no readable checkpoint: it is cut short"):
+    with pytest.raises(UserError, match=r"not a readable checkpoint: it is cut short"):
         load_trunk(path)
 
 
@@ -88,7 +88,7 @@ def test_programs_and_graphs_are_no_weights(tmp_path: Path) -> None:
         load_trunk(tmp_path / "graph.onnx")
     with zipfile.ZipFile(tmp_path / "other.pth", "w") as archive:
         archive.writestr("a.txt", "hello")
-    with pytest.raises(UserError, match="no readable checkpoint"):
+    with pytest.raises(UserError, match="not a readable checkpoint"):
         load_trunk(tmp_path / "other.pth")
 
 

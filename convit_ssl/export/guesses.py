@@ -1,0 +1,328 @@
+"""What remains open about a plain ViT after all that is said about it, and what is assumed then.
+
+Nothing is assumed in silence: each guess says what it is, how it could be wrong, and which option
+sets it. The number of heads changes every feature, so it is assumed only where all published
+networks of that width agree, and refused elsewhere.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from convit_ssl.errors import UserError
+from convit_ssl.export.architectures import Named, named_network
+from convit_ssl.export.foreign import layout_of
+from convit_ssl.export.keys import VISSL_LAYER_NORM_EPS, has_gpsa, is_vissl
+from convit_ssl.export.stated import ACTIVATIONS, Stated
+from convit_ssl.models import VARIANTS
+from convit_ssl.reading import printable
+
+# Heads of the published plain ViTs by width, and whose they are.
+_PUBLISHED: dict[int, dict[int, str]] = {
+    192: {3: "DeiT, DINO, timm", 12: "solo-learn's MoCo v3 and MAE"},
+    384: {6: "DeiT, DINO, DINOv2, iBOT, timm", 12: "MoCo v3; MoCo v3 and MAE of solo-learn"},
+    768: {12: "all"},
+    1024: {16: "all"},
+    1152: {16: "timm's SO400M"},
+    1280: {16: "MAE, timm"},
+    1408: {16: "timm"},
+    1536: {24: "DINOv2"},
+}
+# Released files whose tensors leave it open, by the beginning of their names.
+_RELEASED = (
+    (r"(dino|dinov2|ibot|deit)[_-]?(deit)?_?(vit)?[_-]?s(mall)?\d*[_.-]", 6),
+    (r"vit-s-\d+ep", 12),
+    (r"(dino_)?(deit|vit)[_-]?ti(ny)?", 3),
+)
+_LAYOUT_EPS = {"official": 1e-6, "torchvision": 1e-6, "transformers": 1e-12}
+
+
+@dataclass
+class Settled:
+    """What a network is taken for.
+
+    Attributes:
+        num_heads: attention heads.
+        eps: of the LayerNorms.
+        activation: of the MLPs.
+        img_size: (height, width) that its position embeddings are for.
+        class_position: whether the first of them belongs to the class token.
+        resample: whether the user's image size is still to be resampled to.
+        guesses: what was assumed, how it could be wrong, and what sets it.
+        notes: what was read elsewhere than in the tensors.
+    """
+
+    num_heads: int
+    eps: float
+    activation: str
+    img_size: tuple[int, int]
+    class_position: bool
+    resample: bool
+    guesses: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def settle(
+    raw: Mapping[str, Tensor],
+    tensors: dict[str, Tensor],
+    where: str,
+    stated: Stated,
+    asked: tuple[int, int] | None,
+    path: str,
+) -> Settled:
+    """Decide what the tensors leave open.
+
+    Args:
+        raw: the tensors under the file's own names.
+        tensors: the same under official ones.
+        where: the way to them in the file.
+        stated: what is known besides.
+        asked: image size that the user wants.
+        path: of the file.
+
+    Raises:
+        UserError: it is open, and a wrong guess would give wrong features.
+    """
+    guesses: list[str] = []
+    notes: list[str] = []
+    width, _, _, patch = tensors["patch_embed.proj.weight"].shape
+    blocks = {match[1] for key in tensors if (match := re.match(r"blocks\.(\d+)\.", key))}
+    named = None if has_gpsa(tensors) else named_network(stated, where, width, len(blocks))
+    heads = _heads(tensors, len(blocks), stated, named, path, guesses, notes)
+    eps = _eps(raw, stated, named, guesses, notes)
+    activation = _activation(tensors, stated, named, path, guesses, notes)
+    size, class_position, used = _size(tensors, stated, asked, patch, path, guesses, notes)
+    _normalisation(stated, guesses, notes)
+    resample = asked is not None and not used
+    return Settled(heads, eps, activation, size, class_position, resample, guesses, notes)
+
+
+def _heads(
+    tensors: dict[str, Tensor],
+    depth: int,
+    stated: Stated,
+    named: Named | None,
+    path: str,
+    guesses: list[str],
+    notes: list[str],
+) -> int:
+    width = int(tensors["patch_embed.proj.weight"].shape[0])
+    positions = tensors.get("blocks.0.attn.pos_proj.weight")
+    if positions is not None:
+        return int(positions.shape[0])
+    origin = stated.origin.get("num_heads", "")
+    if stated.num_heads:
+        if width % stated.num_heads == 0 or origin == "you":
+            if origin != "you":
+                notes.append(f"{stated.num_heads} attention heads, from {origin}")
+            return stated.num_heads
+        raise UserError(
+            f"{path}: {origin} says {stated.num_heads} attention heads, which do not divide the "
+            f"width {width}; give the right number with --num-heads N"
+        )
+    if named:
+        origin = stated.origin.get("names", "")
+        notes.append(f"{named.num_heads} attention heads, as {named.name} has them ({origin})")
+        return named.num_heads
+    released = _released(path, width)
+    if released:
+        guesses.append(
+            f"{released} attention heads are assumed from the name of the file; under a wrong name "
+            "all features are wrong. --num-heads N sets it"
+        )
+        return released
+    return _published(tensors, width, depth, path, guesses)
+
+
+def _published(
+    tensors: dict[str, Tensor], width: int, depth: int, path: str, guesses: list[str]
+) -> int:
+    if "blocks.0.attn.qkv.bias" not in tensors:  # of published plain ViTs, only our own
+        for name, known in VARIANTS.items():
+            if (known.embed_dim, known.depth, known.num_gpsa_layers) == (width, depth, 0):
+                guesses.append(
+                    f"{known.num_heads} attention heads are assumed, those of {name}, whose width "
+                    "and depth these are; if it is another network, all features are wrong. "
+                    "--num-heads N sets it"
+                )
+                return known.num_heads
+    candidates = dict(_PUBLISHED.get(width, {}))
+    if width == 192 and not has_fixed_positions(tensors):
+        candidates.pop(12)  # both have fixed positions
+    if len(candidates) == 1:
+        (heads,) = candidates
+        guesses.append(
+            f"{heads} attention heads of {width // heads} channels are assumed, as in published "
+            f"ViTs of width {width}; if this one has another number, all features are wrong. "
+            "--num-heads N sets it"
+        )
+        return heads
+    if candidates:
+        listed = " or ".join(f"{heads} ({whose})" for heads, whose in candidates.items())
+    else:
+        listed = ", ".join(
+            str(n) for n in range(1, width + 1) if width % n == 0 and 8 <= width / n <= 128
+        )
+    raise UserError(
+        f"{path} holds a plain ViT of width {width} whose tensors do not say how many attention "
+        f"heads it has, and nothing beside them does. All features depend on it, so nothing was "
+        f"loaded. Give --num-heads N (num_heads=N in Python): {listed}"
+    )
+
+
+def has_fixed_positions(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether position embeddings are the fixed sines and cosines of MoCo v3 and MAE."""
+    positions = tensors.get("pos_embed")
+    if positions is None or positions.dim() != 3 or positions.shape[1] < 2:
+        return False
+    squares = positions[0, 1:].float().square().sum(-1)  # sin^2 + cos^2, half as many as channels
+    expected = torch.full_like(squares, positions.shape[2] / 2)
+    return bool(torch.allclose(squares, expected, rtol=1e-3, atol=1e-3))
+
+
+def _released(path: str, width: int) -> int | None:
+    name = re.split(r"[/\\]", path)[-1].lower()
+    for pattern, heads in _RELEASED:
+        if re.match(pattern, name) and heads in _PUBLISHED.get(width, {}):
+            return heads
+    return None
+
+
+def _eps(
+    raw: Mapping[str, Tensor],
+    stated: Stated,
+    named: Named | None,
+    guesses: list[str],
+    notes: list[str],
+) -> float:
+    if stated.eps is not None:
+        if stated.origin.get("eps") != "you":
+            notes.append(f"LayerNorm eps {stated.eps:g}, from {stated.origin.get('eps')}")
+        return stated.eps
+    if is_vissl(dict(raw)):
+        return VISSL_LAYER_NORM_EPS
+    if named and named.eps:
+        notes.append(f"LayerNorm eps {named.eps:g}, as {named.name} has it")
+        return named.eps
+    layout = layout_of(dict(raw))
+    scaled = any(".layer_scale" in key for key in raw)  # DINOv2 in transformers
+    eps = 1e-6 if scaled else _LAYOUT_EPS[layout]
+    guesses.append(
+        f"LayerNorm eps {eps:g} is assumed, the {layout} networks' own; PyTorch's default is "
+        "1e-05, and features trained with that differ in the fifth digit. --eps X sets it"
+    )
+    return eps
+
+
+def _activation(
+    tensors: dict[str, Tensor],
+    stated: Stated,
+    named: Named | None,
+    path: str,
+    guesses: list[str],
+    notes: list[str],
+) -> str:
+    found = stated.activation or (named.activation if named else None)
+    if found:
+        by_name = named.name if named else ""
+        origin = stated.origin.get("activation", "") if stated.activation else by_name
+        if found not in ACTIVATIONS.values():
+            raise UserError(
+                f"{path}: {origin} says that its activation is {printable(found)}, which is not "
+                f"known here; give --activation: {', '.join(dict.fromkeys(ACTIVATIONS.values()))}"
+            )
+        if origin != "you":
+            notes.append(f"activation {found}, from {origin}")
+        return found
+    if not has_gpsa(tensors):
+        guesses.append(
+            "GELU is assumed as the activation; a network that was trained with another (CLIP's "
+            "quick_gelu) gives wrong features. --activation NAME sets it"
+        )
+    return "gelu"
+
+
+def _size(
+    tensors: dict[str, Tensor],
+    stated: Stated,
+    asked: tuple[int, int] | None,
+    patch: int,
+    path: str,
+    guesses: list[str],
+    notes: list[str],
+) -> tuple[tuple[int, int], bool, bool]:
+    """Image size, whether the class token has a position, whether the user's size was used."""
+    count = int(tensors["pos_embed"].shape[1])
+    extra = (0,) if has_gpsa(tensors) else (0, 1)
+    for size in stated.sizes:
+        found = _fits(size, count, patch, extra)
+        if found is not None:
+            if size[0] != size[1]:
+                notes.append(f"{size[0]} x {size[1]} px, from {stated.origin.get('sizes')}")
+            return size, found, size == asked
+    if asked is not None:
+        found = _fits(asked, count, patch, extra)
+        if found is not None:
+            if asked[0] != asked[1] and _is_square(count - found):
+                guesses.append(
+                    f"its {count - found} position embeddings are taken as {asked[0] // patch} x "
+                    f"{asked[1] // patch}, as --img-size says, and not as a square"
+                )
+            return asked, found, True
+    plain = 1 in extra and "blocks.0.attn.qkv.bias" in tensors
+    with_class = 1 in extra and _is_square(count - 1) and not _is_square(count)
+    if not _is_square(count) and not (with_class and plain):
+        squares = f", or {count - 1} and one for the class token" if with_class else ""
+        raise UserError(
+            f"{path} holds {count} position embeddings, which fill no square{squares}; say what "
+            "they were made for with --img-size HEIGHT WIDTH (img_size=(height, width) in Python)"
+        )
+    side = math.isqrt(count - with_class)
+    oblong = _oblong(side)
+    if oblong:
+        guesses.append(
+            f"its {side * side} position embeddings are taken as a square of {side} x {side} "
+            f"({side * patch} x {side * patch} px); {oblong[0]} x {oblong[1]} are as many, and "
+            "would be scrambled. --img-size HEIGHT WIDTH sets it"
+        )
+    return (side * patch, side * patch), with_class, False
+
+
+def _fits(size: tuple[int, int], count: int, patch: int, extra: tuple[int, ...]) -> bool | None:
+    """Whether there is one more position than patches; None where neither fits."""
+    if size[0] % patch or size[1] % patch or min(size) < patch:
+        return None
+    more = count - (size[0] // patch) * (size[1] // patch)
+    return bool(more) if more in extra else None
+
+
+def _oblong(side: int) -> tuple[int, int] | None:
+    """The nearest oblong grid with as many patches as a square."""
+    for rows in range(side - 1, 1, -1):
+        if side * side % rows == 0:
+            return rows, side * side // rows
+    return None
+
+
+def _normalisation(stated: Stated, guesses: list[str], notes: list[str]) -> None:
+    if stated.mean is not None:
+        mean = ", ".join(f"{value:.4g}" for value in stated.mean)
+        std = ", ".join(f"{value:.4g}" for value in stated.std or ())
+        if stated.origin.get("mean") != "you":
+            notes.append(f"images: mean ({mean}), std ({std}), from {stated.origin.get('mean')}")
+        return
+    guesses.append(
+        "images are normalised with ImageNet's mean and standard deviation, cropped and resized "
+        "as usual; for a network trained otherwise (0.5 and 0.5, in part of timm) set --mean, "
+        "--std, --crop-ratio and --interpolation"
+    )
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and math.isqrt(number) ** 2 == number

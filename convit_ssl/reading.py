@@ -1,0 +1,177 @@
+"""Reading files that may be broken or hostile: stated limits, and one message each.
+
+The limits hold for every reader of the package. They are far above what real files need, and low
+enough that no file takes the machine down:
+
+- text (JSON, YAML, JSON lines): 64 MiB, read in one go; YAML 4 MiB, for its parser is slow;
+- values in JSON or YAML once aliases are written out: 1,000,000, nested 100 deep;
+- weights: 64 GiB on disk. They are mapped into memory and not copied until their shapes fit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.errors import UserError
+
+TEXT_LIMIT = 64 * 2**20
+YAML_LIMIT = 4 * 2**20
+WEIGHTS_LIMIT = 64 * 2**30
+MOST_VALUES = 1_000_000
+DEEPEST = 100
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def regular_file(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> Path:
+    """The path of an ordinary file that is not too large.
+
+    Args:
+        path: of the file.
+        limit: its largest size in bytes.
+
+    Raises:
+        UserError: there is no such file, it is a folder, a pipe or a device, which may never end,
+            or it is larger than the limit.
+    """
+    name = printable(os.fspath(path))
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot read {name}: {reason}") from error
+    for is_kind, words in _KINDS:
+        if is_kind(found.st_mode):
+            raise UserError(f"cannot read {name}: it is {words}, not a file")
+    if found.st_size > limit:
+        raise UserError(
+            f"cannot read {name}: it has {found.st_size:,} bytes, and the limit is {limit:,}"
+        )
+    return Path(path)
+
+
+def read_text(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark.
+
+    Raises:
+        UserError: it cannot be read, is too large, or is not text.
+    """
+    file = regular_file(path, limit)
+    try:
+        with open(file, "rb") as opened:
+            data = opened.read(limit + 1)
+    except OSError as error:
+        raise UserError(f"cannot read {printable(str(path))}: {error.strerror}") from error
+    if len(data) > limit:
+        raise UserError(f"cannot read {printable(str(path))}: it has more than {limit:,} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"cannot read {printable(str(path))}: it is not UTF-8 text (byte {error.start})"
+        ) from error
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UserError: it cannot be read, is not JSON, or is nested too deep.
+    """
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise UserError(f"cannot read {printable(str(path))}: {_TOO_DEEP}") from error
+    except ValueError as error:
+        reason = printable(str(error))
+        raise UserError(f"cannot read {printable(str(path))} as JSON: {reason}") from error
+    check_values(content, path)
+    return content
+
+
+def read_yaml(path: str | os.PathLike[str]) -> Any:
+    """The content of a YAML file: plain values only.
+
+    Raises:
+        UserError: it cannot be read, is not YAML, or grows too large when its aliases are
+            written out.
+    """
+    import yaml  # type: ignore[import-untyped]
+
+    text = read_text(path, YAML_LIMIT)
+    name = printable(str(path))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        content = yaml.load(text, Loader=loader)
+    except RecursionError as error:
+        raise UserError(f"cannot read {name}: {_TOO_DEEP}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        reason = printable(" ".join(str(error).split()))
+        raise UserError(f"cannot read {name} as YAML: {reason}") from error
+    check_values(content, path)
+    return content
+
+
+_TOO_DEEP = f"it is nested more than {DEEPEST} deep"
+
+
+def check_values(content: Any, path: str | os.PathLike[str]) -> None:
+    """Refuse content that is small in its file and endless when it is walked.
+
+    YAML aliases and pickles can refer to one list many times, and to the list they are part of.
+
+    Raises:
+        UserError: more than `MOST_VALUES` values, deeper than `DEEPEST`, or a list in itself.
+    """
+    sizes: dict[int, int] = {}
+    name = printable(os.fspath(path))
+
+    def size(value: Any, depth: int) -> int:
+        if depth > DEEPEST:
+            raise UserError(f"cannot read {name}: {_TOO_DEEP}, or holds itself")
+        if isinstance(value, Mapping):
+            children: list[Any] = [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            children = list(value)
+        else:
+            return 1
+        if id(value) not in sizes:
+            sizes[id(value)] = 1 + sum(size(child, depth + 1) for child in children)
+        return sizes[id(value)]
+
+    total = size(content, 0)
+    if total > MOST_VALUES:
+        raise UserError(
+            f"cannot read {name}: it stands for {_about(total)} values, and the limit is "
+            f"{MOST_VALUES:,}"
+        )
+
+
+def _about(number: int) -> str:
+    return f"{number:,}" if number < 10**12 else f"about 10^{len(str(number)) - 1}"
+
+
+def printable(text: str, most: int = 300) -> str:
+    """Text of unknown origin for a terminal or a log: no control characters, and not endless."""
+    clean = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return clean if len(clean) <= most else f"{clean[:most]}..."
+
+
+def is_share(value: Any) -> bool:
+    """Whether a value is a number from 0 to 1, as accuracies are. True and NaN are not."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return math.isfinite(value) and 0 <= value <= 1
