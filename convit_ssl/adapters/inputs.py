@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from convit_ssl.adapters.dataset import Numbered, VisslImages
+from convit_ssl.adapters.views import augment_config
 from convit_ssl.data import FaultLog, ImageFiles, evaluation_transform, open_dataset
-from convit_ssl.data.augment import AugmentConfig, build_augmentation
+from convit_ssl.data.augment import build_augmentation
 from convit_ssl.data.augment_fast import Normalize
 from convit_ssl.data.loader_workers import PREFETCHED, shared_mib, shield_worker
 from convit_ssl.evaluation.splits import hold_out
 
-PUBLISHED_SIDE = 224
-PUBLISHED_BLUR = (0.1, 2.0)
 LARGEST_TESTING_BATCH = 256
 TESTING_PIXELS = LARGEST_TESTING_BATCH * 64**2
 
@@ -196,43 +195,6 @@ def _open(options: Any, split: str, transform: Any, log: FaultLog) -> ImageFiles
         white_level=options.data.white_level,
         fault_log=log,
     )
-
-
-def augment_config(options: Any) -> AugmentConfig:
-    """The views that an experiment's method wants, at its crop sizes."""
-    crops, method = options.crops, options.method
-    given = {key: value for key, value in dict(options.augmentation).items() if value is not None}
-    least = given.pop("min_crop_scale", 0.0)
-    scale = tuple(max(share, least) for share in crops.global_scale)
-    if method.name in ("dino", "swav"):
-        config = AugmentConfig.dino(
-            crops.global_size,
-            crops.local_size,
-            crops.local_count,
-            scale,  # type: ignore[arg-type]
-            tuple(crops.local_scale),  # type: ignore[arg-type]
-        )
-    elif method.name == "moco_v3":
-        config = AugmentConfig.moco_v3(crops.global_size, scale)  # type: ignore[arg-type]
-    elif method.name == "linear":
-        config = AugmentConfig.crop_and_flip(crops.global_size, scale)  # type: ignore[arg-type]
-    elif method.name == "supervised":
-        config = AugmentConfig.supervised(
-            crops.global_size,
-            method.rand_augment,
-            method.color_jitter,
-            method.erasing,
-            scale,  # type: ignore[arg-type]
-        )
-    else:
-        config = AugmentConfig.simclr(crops.global_size, scale)  # type: ignore[arg-type]
-    if "blur_sigma" in given:
-        given["blur_sigma"] = tuple(given["blur_sigma"])
-    elif crops.global_size < PUBLISHED_SIDE:
-        # In pixels, and published for crops of 224: on 8 pixels it would leave nothing.
-        share = crops.global_size / PUBLISHED_SIDE
-        given["blur_sigma"] = (PUBLISHED_BLUR[0] * share, PUBLISHED_BLUR[1] * share)
-    return config.adapt(grey_images=options.facts.grey, **given)
 
 
 def build_mixup(options: Any) -> Any:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 PIPELINES = ("fast", "pil", "device")
 
-# DINO's jitter, and SimCLR's at strength 1: brightness, contrast, saturation, hue.
-DINO_JITTER = (0.4, 0.4, 0.2, 0.1)
+# Brightness, contrast, saturation and hue: BYOL's, which DINO, MoCo v3 and Barlow Twins took
+# over, and SimCLR's at its published strength of 1, which SwAV took over.
+BYOL_JITTER = (0.4, 0.4, 0.2, 0.1)
 SIMCLR_JITTER = (0.8, 0.8, 0.8, 0.2)
 NO_JITTER = (0.0, 0.0, 0.0, 0.0)
 
@@ -196,50 +197,61 @@ class AugmentConfig:
     ) -> AugmentConfig:
         """Two global crops, blurred always / seldom and solarised never / sometimes; local crops.
 
-        Source: DINO, arXiv:2104.14294, and facebookresearch/dino ``DataAugmentationDINO``.
+        Source: DINO, arXiv:2104.14294, and facebookresearch/dino, main_dino.py, lines 419-456.
         """
-        base = CropConfig(
-            global_size, scale=global_scale, jitter=DINO_JITTER, jitter_prob=0.8, grey_prob=0.2
-        )
-        first = replace(base, blur_prob=1.0)
-        second = replace(base, blur_prob=0.1, solarize_prob=0.2)
+        first, second = _unequal_pair(global_size, global_scale, "bicubic")
         if num_local == 0:
             return cls((first, second))
-        local = replace(base, size=local_size, scale=local_scale, count=num_local, blur_prob=0.5)
+        local = replace(first, size=local_size, scale=local_scale, count=num_local, blur_prob=0.5)
         return cls((first, second, local))
 
     @classmethod
-    def simclr(
-        cls, size: int = 224, scale: tuple[float, float] = (0.2, 1.0), strength: float = 0.5
+    def swav(
+        cls,
+        global_size: int = 224,
+        local_size: int = 96,
+        num_local: int = 6,
+        global_scale: tuple[float, float] = (0.14, 1.0),
+        local_scale: tuple[float, float] = (0.05, 0.14),
     ) -> AugmentConfig:
-        """Two crops made alike; ``strength`` scales the jitter (0.5 to 1).
+        """Crops of two sizes, all changed alike: SimCLR's colours at full strength and its blur.
 
-        Source: SimCLR, arXiv:2002.05709, appendix A; crop scale of MoCo v3 for ViT.
+        Source: SwAV, arXiv:2006.09882; facebookresearch/swav, src/multicropdataset.py, lines
+        37-52 and 71-94; scales in scripts/swav_800ep_pretrain.sh.
         """
-        b, c, s, h = (strength * value for value in SIMCLR_JITTER)
-        crop = CropConfig(
-            size,
-            count=2,
-            scale=scale,
-            jitter=(b, c, s, h),
-            jitter_prob=0.8,
-            grey_prob=0.2,
-            blur_prob=0.5,
-        )
-        return cls((crop,))
+        crop = _contrastive_crop(global_size, global_scale, 1.0, "bilinear")
+        if num_local == 0:
+            return cls((crop,))
+        return cls((crop, replace(crop, size=local_size, scale=local_scale, count=num_local)))
+
+    @classmethod
+    def simclr(
+        cls, size: int = 224, scale: tuple[float, float] = (0.08, 1.0), strength: float = 1.0
+    ) -> AugmentConfig:
+        """Two crops made alike; ``strength`` scales the jitter.
+
+        Source: SimCLR, arXiv:2002.05709, appendix A; google-research/simclr, data_util.py,
+        lines 74-77, 322, 387-394 and 417, and run.py, line 240 (strength).
+        """
+        return cls((_contrastive_crop(size, scale, strength, "bicubic"),))
 
     @classmethod
     def moco_v3(cls, size: int = 224, scale: tuple[float, float] = (0.08, 1.0)) -> AugmentConfig:
-        """BYOL's asymmetric pair. Source: facebookresearch/moco-v3, ``main_moco.py``, for ViT."""
-        base = CropConfig(
-            size,
-            scale=scale,
-            interpolation="bilinear",
-            jitter=DINO_JITTER,
-            jitter_prob=0.8,
-            grey_prob=0.2,
-        )
-        return cls((replace(base, blur_prob=1.0), replace(base, blur_prob=0.1, solarize_prob=0.2)))
+        """BYOL's unequal pair.
+
+        Source: facebookresearch/moco-v3, main_moco.py, lines 117 and 262-285.
+        """
+        return cls(_unequal_pair(size, scale, "bilinear"))
+
+    @classmethod
+    def barlow_twins(
+        cls, size: int = 224, scale: tuple[float, float] = (0.08, 1.0)
+    ) -> AugmentConfig:
+        """BYOL's unequal pair.
+
+        Source: arXiv:2103.03230, section 3; facebookresearch/barlowtwins, main.py, lines 290-321.
+        """
+        return cls(_unequal_pair(size, scale, "bicubic"))
 
     @classmethod
     def supervised(
@@ -262,8 +274,47 @@ class AugmentConfig:
     def crop_and_flip(
         cls, size: int = 224, scale: tuple[float, float] = (0.08, 1.0)
     ) -> AugmentConfig:
-        """One crop and flip, as linear probes are trained with."""
+        """One crop and flip, as linear probes are trained with.
+
+        Source: facebookresearch/dinov2, dinov2/data/transforms.py,
+        ``make_classification_train_transform``. (DINO's eval_linear.py, line 86, is bilinear.)
+        """
         return cls((CropConfig(size, scale=scale),))
+
+
+def _unequal_pair(
+    size: int, scale: tuple[float, float], interpolation: str
+) -> tuple[CropConfig, CropConfig]:
+    """BYOL's two views: blurred always / seldom, solarised never / sometimes.
+
+    Source: arXiv:2006.07733, appendix B, table 6.
+    """
+    base = CropConfig(
+        size,
+        scale=scale,
+        interpolation=interpolation,
+        jitter=BYOL_JITTER,
+        jitter_prob=0.8,
+        grey_prob=0.2,
+    )
+    return replace(base, blur_prob=1.0), replace(base, blur_prob=0.1, solarize_prob=0.2)
+
+
+def _contrastive_crop(
+    size: int, scale: tuple[float, float], strength: float, interpolation: str
+) -> CropConfig:
+    """SimCLR's crop, twice."""
+    brightness, contrast, saturation, hue = (strength * value for value in SIMCLR_JITTER)
+    return CropConfig(
+        size,
+        count=2,
+        scale=scale,
+        interpolation=interpolation,
+        jitter=(brightness, contrast, saturation, hue),
+        jitter_prob=0.8,
+        grey_prob=0.2,
+        blur_prob=0.5,
+    )
 
 
 def build_augmentation(

@@ -80,7 +80,8 @@ class AugmentationOptions:
     Attributes:
         horizontal_flip, vertical_flip: probabilities; 0 for digits and letters.
         rotate90: turn by quarters, for images without an upper side.
-        solarize: probability in DINO's second crop; 0 for strokes on an empty ground, which
+        solarize: probability in the second crop of DINO, MoCo v3 and Barlow Twins; 0 for strokes
+            on an empty ground, which
             are lost when bright pixels are inverted.
         min_crop_scale: share of the image's area that a global crop shows at least, for things
             that fill the image and are told apart by their whole shape. Linear probes then see

@@ -26,6 +26,7 @@ from convit_ssl.methods.scale_tables import (
     PATCH_RULES,
     PLAIN_BELOW,
     PLAIN_RECIPE,
+    PUBLISHED_LOCAL_CROPS,
     PUBLISHED_RUNS,
     SMALL_RUNS,
     SMALLEST_GLOBAL_SHARE,
@@ -209,8 +210,9 @@ def _choose_crops(chooser: _Chooser, side: int, method: Method, budget: Budget |
     chooser.pick("global_crop_scale", (smallest, 1.0), f"share of the image's area for {method}")
     if method not in MULTI_CROP:
         return
-    count = _row(LOCAL_CROP_RULES, side)
-    reason = f"images of {side} pixels; 8 as published from 96 up"
+    most = PUBLISHED_LOCAL_CROPS[method]
+    count = min(_row(LOCAL_CROP_RULES, side), most)
+    reason = f"images of {side} pixels; {most} as published from 96 up"
     if alone:
         count, reason = 0, "on a processor epochs instead; 4 of 32 pixels gained little"
     chooser.whole("num_local_crops", count, reason)

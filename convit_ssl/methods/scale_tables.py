@@ -61,6 +61,8 @@ FEW_TOKENS_SIDE = 4
 # (shorter side at least, local crops)
 LOCAL_CROP_RULES = ((96, 8), (48, 6), (24, 4), (1, 2))
 
+PUBLISHED_LOCAL_CROPS: dict[Method, int] = {"dino": 8, "swav": 6}
+
 # Smallest share of the area in a global crop, where local crops end; DINO's and SwAV's
 # published ones, and 0.2 for two views as in MoCo v1 and v2.
 SMALLEST_GLOBAL_SHARE: dict[Method, float] = {

@@ -69,6 +69,18 @@ class Collection:
         return "digest"
 
 
+def published_plan(experiment: str, images: int = 1_281_167, *more: str) -> Any:
+    """The plan of an experiment for a collection of `COLLECTIONS`, ImageNet unless said."""
+    from convit_ssl.engines.config import compose_experiment
+    from convit_ssl.engines.plan import make_plan
+
+    facts = next(facts for facts in COLLECTIONS if facts[0] == images)
+    composed = compose_experiment([f"config={experiment}", *PLACE.split(), *more])
+    opened = mock.Mock(side_effect=lambda *_, **__: Collection(*facts))
+    with mock.patch("convit_ssl.engines.plan.open_dataset", opened):
+        return make_plan(composed)
+
+
 def options() -> Entries:
     """Resolved options of each experiment by collection; what is at its default is left out."""
     from convit_ssl.engines.config import compose_experiment
