@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "train": "pretrain, fine-tune or probe: an experiment of configs/config",
     "demo": "pretrain, evaluate and export on scikit-learn's digits in a few minutes",
     "data": "write a built-in data set as an image folder",
+    "check": "duplicates, leaks between train and test, and bad images of a collection",
     "subset": "choose labelled images: by fraction, by number, by class",
     "features": "extract features once, for every probe to reuse",
     "knn": "k-nearest-neighbour accuracy of a checkpoint",
