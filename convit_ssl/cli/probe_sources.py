@@ -171,11 +171,15 @@ def open_images(args: argparse.Namespace, split: str, source: Source | None = No
     """The images of one split that a command's options name, as a source makes them."""
     data, transform = _data(args), source.transform if source else None
     level = source.white_level if source else 0
-    images = open_dataset(data, args.data_dir, split, transform, args.subset, white_level=level)
+    opened = functools.partial(
+        open_dataset, data, args.data_dir, split, transform, args.subset,
+        max_corrupt=1.0, replace=False,
+    )  # fmt: skip
+    images = opened(white_level=level)
     if source is None or level or not images.is_deep_grey():
         return images
     level = _sampled_white_level(data, args.data_dir)
-    return open_dataset(data, args.data_dir, split, transform, args.subset, white_level=level)
+    return opened(white_level=level)
 
 
 @functools.cache

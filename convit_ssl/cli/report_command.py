@@ -87,7 +87,8 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
         args.image,
         white_level=recorded_white_level(runs[0]),
     )
-    if problem and first and (args.data or args.data_dir or args.split):
+    nothing = sample is None or not sample.labelled
+    if problem and nothing and first and (args.data or args.data_dir or args.split):
         raise UserError(problem)  # what the run recorded may be gone; what was given is meant
     if first and args.weights != "teacher":
         for found in args.runs:

@@ -50,6 +50,7 @@ def open_dataset(
     *,
     seed: int = 0,
     max_corrupt: float = 0.01,
+    replace: bool = True,
     fault_log: FaultLog | None = None,
     cache_bytes: int | None = None,
     white_level: int = 0,
@@ -66,6 +67,7 @@ def open_dataset(
             :func:`convit_ssl.data.subsets.parse_subset`.
         seed: of augmentation.
         max_corrupt: tolerated share of unreadable images.
+        replace: put others in their place; see :class:`ImageFiles`.
         fault_log: where unreadable images are listed.
         cache_bytes: memory for decoded images; see :class:`ImageFiles`.
         white_level: of 16-bit grey, what becomes white at least.
@@ -83,6 +85,7 @@ def open_dataset(
         transform,
         seed=seed,
         max_corrupt=max_corrupt,
+        replace=replace,
         fault_log=fault_log,
         cache_bytes=cache_bytes,
         white_level=white_level,
