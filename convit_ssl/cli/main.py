@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import convit_ssl.adapters  # noqa: F401 installs what VISSL and torchvision need
 from convit_ssl import __version__
 from convit_ssl.cli.values import check_outputs
+from convit_ssl.cli.words import join_numbers
 from convit_ssl.engines.output import spell_out
 from convit_ssl.errors import UserError
 
@@ -70,7 +71,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     command.add_arguments(parser)
     try:
-        args = _parse(parser, arguments)
+        args = _parse(parser, join_numbers(arguments))
         check_outputs(args)
         return int(command.run(args))
     except UserError as error:

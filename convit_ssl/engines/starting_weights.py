@@ -34,13 +34,16 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
     if not tree.weights:
         return
     from convit_ssl.export import load_trunk
-    from convit_ssl.export.load import describe, shape, white_level
+    from convit_ssl.export.load import check_activation, describe, shape, white_level
 
-    loaded = load_trunk(tree.weights, weights=tree.weights_from)
+    heads = tree.trunk.num_heads if "trunk.num_heads" in explicit else None
+    loaded = load_trunk(tree.weights, weights=tree.weights_from, num_heads=heads)
+    check_activation(loaded, tree.weights)
     config, provenance = loaded.config, vars(loaded)["provenance"]
     if tree.data.white_level is None:
         tree.data.white_level = white_level(loaded) or None
-    if provenance["weights"] in ("teacher", "student", "ema"):
+    roles = ("teacher", "student", "ema")
+    if tree.weights_from in roles and provenance["weights"] in roles:
         tree.weights_from = provenance["weights"]  # a method without a teacher has a student only
     variant = provenance.get("variant")
     if variant in VARIANTS and variant != tree.trunk.variant:
