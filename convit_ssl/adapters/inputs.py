@@ -15,6 +15,7 @@ from convit_ssl.data import FaultLog, ImageFiles, evaluation_transform, open_dat
 from convit_ssl.data.augment import build_augmentation
 from convit_ssl.data.augment_fast import Normalize
 from convit_ssl.data.loader_workers import PREFETCHED, shared_mib, shield_worker
+from convit_ssl.data.value_range import Reading
 from convit_ssl.evaluation.splits import hold_out
 
 LARGEST_TESTING_BATCH = 256
@@ -192,7 +193,7 @@ def _open(options: Any, split: str, transform: Any, log: FaultLog) -> ImageFiles
         subset=options.data.subset,
         seed=options.seed,
         max_corrupt=options.data.max_corrupt,
-        white_level=options.data.white_level,
+        reading=Reading.of(options.data),
         fault_log=log,
     )
 

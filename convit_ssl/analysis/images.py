@@ -10,13 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
-from convit_ssl.data.pixels import to_rgb
+from convit_ssl.data.pixels import Reading, decode_image
+from convit_ssl.data.storage import read_bytes
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
+
+# Pixels of the longer side of what a page or a figure is made from.
+LARGEST = 2048
 
 
 @dataclass(frozen=True)
@@ -36,22 +40,31 @@ class PreparedImage:
     grid: tuple[int, int]
 
 
-def open_image(path: Path, white_level: int = 0) -> Image.Image:
-    """Open a picture as RGB, turned as its EXIF says.
+def open_image(path: Path, reading: Reading | None = None, side: int = LARGEST) -> Image.Image:
+    """Open a picture as RGB, no larger than is shown.
 
     Args:
         path: of the picture.
-        white_level: of 16-bit grey, what becomes white at least.
+        reading: how files become 8-bit RGB, as in training.
+        side: a picture whose longer side has more pixels is made smaller.
 
     Raises:
         UserError: no such file, or not a picture.
     """
     try:
-        with Image.open(path) as image:
-            return to_rgb(ImageOps.exif_transpose(image), white_level)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError) as error:
+        return bounded(decode_image(read_bytes(str(path)), reading=reading, side=side), side)
+    except Exception as error:  # Pillow and tifffile raise many kinds for a damaged file
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot open {path} as an image: {reason}") from error
+
+
+def bounded(image: Image.Image, side: int = LARGEST) -> Image.Image:
+    """The image, made smaller where its longer side has more than ``side`` pixels."""
+    if max(image.size) <= side:
+        return image
+    factor = side / max(image.size)
+    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
+    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
 
 
 def input_size(size: tuple[int, int], model: ConViT, most_patches: int = 784) -> tuple[int, int]:
@@ -95,8 +108,9 @@ def prepare_image(
     rgb = image.convert("RGB")
     height, width = input_size((rgb.height, rgb.width), model, most_patches)
     resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255
-    mean, std = _statistics(model)
-    normalised = (resized - mean) / std
+    normalised = (resized - np.asarray(IMAGENET_MEAN, np.float32)) / np.asarray(
+        IMAGENET_STD, np.float32
+    )
     pixels = torch.from_numpy(normalised.transpose(2, 0, 1).copy())
     if model.config.in_chans == 1:
         pixels = pixels.mean(dim=0, keepdim=True)
@@ -105,19 +119,13 @@ def prepare_image(
     return PreparedImage(name, pixels, np.asarray(shown), model.grid_size(height, width))
 
 
-def _statistics(model: ConViT) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation that the weights were trained with; ImageNet's by default."""
-    data = (getattr(model, "provenance", {}).get("entry") or {}).get("data")
-    data = data if isinstance(data, dict) else {}
-    mean, std = data.get("mean", IMAGENET_MEAN), data.get("std", IMAGENET_STD)
-    if len(mean) != 3 or len(std) != 3:  # of grey images, which are made from colour below
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
-    return np.asarray(mean, np.float32), np.asarray(std, np.float32)
-
-
 def thumbnail(image: Image.Image, side: int = 40) -> UInt8[np.ndarray, "side side 3"]:
     """The whole picture in a small square, on a grey ground where it is not square."""
-    inside = ImageOps.contain(image.convert("RGB"), (side, side), Image.Resampling.BICUBIC)
+    inside = bounded(image.convert("RGB"), side)
+    if max(inside.size) < side:
+        factor = side / max(inside.size)
+        size = max(1, round(inside.width * factor)), max(1, round(inside.height * factor))
+        inside = inside.resize(size, Image.Resampling.BICUBIC)
     square = Image.new("RGB", (side, side), (128, 128, 128))
     square.paste(inside, ((side - inside.width) // 2, (side - inside.height) // 2))
     return np.asarray(square)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from convit_ssl.analysis.images import open_image
+from convit_ssl.analysis.images import bounded, open_image
 from convit_ssl.analysis.runs import Run, find_value
 from convit_ssl.analysis.summary import LabelledImage, Sample
 from convit_ssl.data import open_dataset
-from convit_ssl.data.names import some
+from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 
 
@@ -24,11 +24,9 @@ def recorded_data(run: Run) -> tuple[str | None, str | None]:
     return name, folder if isinstance(folder, str) and folder else None
 
 
-def recorded_white_level(run: Run) -> int:
-    """What 16-bit grey images called white in a run's training; 0 where nothing is said."""
-    data = run.config.get("data")
-    level = data.get("white_level") if isinstance(data, dict) else None
-    return level if isinstance(level, int) else 0
+def recorded_reading(run: Run) -> Reading:
+    """How image files became pixels in a run's training; the default where nothing is said."""
+    return Reading.of(run.config.get("data"))
 
 
 def open_sample(
@@ -38,7 +36,7 @@ def open_sample(
     images: int = 300,
     pictures: Sequence[Path] = (),
     shown: int = 4,
-    white_level: int = 0,
+    reading: Reading | None = None,
 ) -> tuple[Sample | None, str | None]:
     """A sample spread evenly over a data set, and what went wrong with it, in one sentence.
 
@@ -49,52 +47,38 @@ def open_sample(
         images: how many to describe features on.
         pictures: files to draw attention maps of; `shown` of the sample by default.
         shown: see `pictures`.
-        white_level: of 16-bit grey images, what becomes white at least.
+        reading: how files become 8-bit RGB.
 
     Raises:
         UserError: a file of `pictures` cannot be opened.
     """
-    chosen = [(path.name, open_image(path, white_level)) for path in pictures]
-    labelled, classes, source, problem = _labelled(data, data_dir, split, images, white_level)
-    if not labelled and not chosen:
-        return None, problem or "No images: give --data or --image."
+    chosen = [(path.name, open_image(path, reading)) for path in pictures]
+    labelled, classes, source, problem = _labelled(data, data_dir, split, images, reading)
     if not chosen:
         places = np.unique(np.linspace(0, len(labelled) - 1, shown).round().astype(int))
-        chosen = [(labelled[i].name, labelled[i].image) for i in places]
+        chosen = [(labelled[i].name, labelled[i].image) for i in places] if labelled else []
+    if not chosen:
+        return None, problem or "No images: give --data or --image."
     return Sample(chosen, labelled, classes, source), problem
 
 
 def _labelled(
-    data: str | None, data_dir: str | None, split: str | None, images: int, white_level: int
+    data: str | None, data_dir: str | None, split: str | None, images: int, reading: Reading | None
 ) -> tuple[list[LabelledImage], list[str], str, str | None]:
     if data is None:
         return [], [], "pictures given", "No data set is known, so features are left out (--data)."
     problem = None
     for name in [split] if split else ["val", "train"]:
         try:
-            dataset = open_dataset(
-                data, data_dir, name, white_level=white_level, max_corrupt=1.0, replace=False
-            )
+            dataset = open_dataset(data, data_dir, name, reading=reading)
         except UserError as error:
             problem = str(error)
             continue
         places = np.unique(np.linspace(0, len(dataset) - 1, images).round().astype(int))
-        labelled, unread = [], []
+        labelled = []
         for place in places:
-            image, target, index = dataset[int(place)]
+            image, target, _ = dataset[int(place)]
             file = dataset.files[int(place)]
-            if index < 0:
-                unread.append(file)
-                continue
-            labelled.append(LabelledImage(image, target, file.rsplit("/", 1)[-1]))
-        return labelled, list(dataset.classes), f"{data}, {name}", _unreadable(unread, len(places))
+            labelled.append(LabelledImage(bounded(image), target, file.rsplit("/", 1)[-1]))
+        return labelled, list(dataset.classes), f"{data}, {name}", None
     return [], [], "pictures given", f"No images of data={data}: {problem}"
-
-
-def _unreadable(files: Sequence[str], images: int) -> str | None:
-    if not files:
-        return None
-    return (
-        f"{len(files)} of the {images} images looked at cannot be read, and are left out: "
-        f"{some(files)}."
-    )

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import functools
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from convit_ssl.cli import weights_options
 from convit_ssl.cli.values import device, natural, positive
 from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
+from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.features import (
     FeatureSet,
@@ -30,6 +31,7 @@ from convit_ssl.evaluation.tokens import (
     default_columns,
     pixel_transform,
 )
+from convit_ssl.export import load_trunk
 from convit_ssl.machine import available_cores, keep_freed_memory, user_cache
 from convit_ssl.models import ConViT, create_model
 
@@ -45,14 +47,14 @@ CPU_PIXELS = 32 * 224**2
 class Source:
     """A trunk (or the bare pixels) and how its images are made.
 
-    `white_level` is that of the images in training; 0 where they had 8 bits, or nothing is known.
+    `reading` is how files became pixels in training; the default where nothing is known.
     """
 
     name: str
     extractor: nn.Module
     transform: Any
     provenance: dict[str, Any]
-    white_level: int = 0
+    reading: Reading = field(default_factory=Reading)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +64,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", help="digits, mnist5k, fashion_mnist, imagenet or folder")
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add("--subset", help="labelled images of train to use, such as fraction=0.1,seed=0")
-    weights_options.add_arguments(parser, img_size="pixels; the model's own by default")
+    add("--weights", default="teacher", choices=("teacher", "student", "ema"))
+    add("--img-size", type=positive, help="pixels; the model's own by default")
     add("--mask", choices=MASKS, help="take away what attention sees, at test time")
     add("--seed", type=int, default=0, help="of untrained weights and of the probe")
     add("--processes", type=positive, default=1, help="that share the images; one per GPU is usual")
@@ -104,7 +107,7 @@ def open_source(args: argparse.Namespace, checkpoint: str | None = None) -> Sour
         model = _untrained(checkpoint.removeprefix("random:"), args)
         name, provenance = checkpoint, {"variant": checkpoint, "seed": args.seed}
     else:
-        model = weights_options.read_trunk(args, checkpoint)
+        model = load_trunk(checkpoint, weights=args.weights, img_size=args.img_size)
         provenance = model.provenance  # type: ignore[assignment]
         name = _name(provenance, checkpoint)
     return source_of(model, name, provenance, args)
@@ -127,8 +130,8 @@ def source_of(
     token = getattr(args, "token", None)
     if token and token not in default_columns(model):
         columns = [token]
-    level = settings.get("white_level") or 0
-    return Source(name, TokenFeatures(model, columns), transform, provenance, level)
+    reading = Reading.of(settings)
+    return Source(name, TokenFeatures(model, columns), transform, provenance, reading)
 
 
 def untrained_like(model: ConViT, args: argparse.Namespace) -> Source:
@@ -169,22 +172,30 @@ def read_features(source: Source | None, args: argparse.Namespace, split: str) -
 def open_images(args: argparse.Namespace, split: str, source: Source | None = None) -> ImageFiles:
     """The images of one split that a command's options name, as a source makes them."""
     data, transform = _data(args), source.transform if source else None
-    level = source.white_level if source else 0
-    opened = functools.partial(
-        open_dataset, data, args.data_dir, split, transform, args.subset,
-        max_corrupt=1.0, replace=False,
-    )  # fmt: skip
-    images = opened(white_level=level)
-    if source is None or level or not images.is_deep_grey():
+    reading = source.reading if source else Reading()
+    images = open_dataset(data, args.data_dir, split, transform, args.subset, reading=reading)
+    if source is None:
         return images
-    level = _sampled_white_level(data, args.data_dir)
-    return opened(white_level=level)
+    with progress_bar("looking at all images", "images") as progress:
+        own = images.survey(progress).reading
+    if reading.completed(own) == reading:
+        return images
+    reading = reading.completed(_surveyed(data, args.data_dir) or own)
+    return open_dataset(data, args.data_dir, split, transform, args.subset, reading=reading)
 
 
 @functools.cache
-def _sampled_white_level(data: str, data_dir: str | None) -> int:
-    """Of train, for val too."""
-    return open_dataset(data, data_dir, "train").sampled_white_level()
+def _surveyed(data: str, data_dir: str | None) -> Reading | None:
+    """The ranges of train, for val too, where the weights know none; None without a train."""
+    try:
+        train = open_dataset(data, data_dir, "train")
+    except UserError:
+        return None
+    with progress_bar("looking at all images", "images") as progress:
+        found = train.survey(progress)
+    for text in found.warnings if rank() == 0 else ():
+        print(f"warning: {text}", file=sys.stderr)
+    return found.reading
 
 
 def _refuse(args: argparse.Namespace, options: tuple[str, ...], what: str) -> None:

@@ -25,6 +25,8 @@ _INTERPOLATIONS = {
 # From this crop size on the published ratio 224 / 256 is the default; smaller crops take
 # the whole image, as is usual for CIFAR and digits, where the border belongs to the object.
 _CENTRE_CROP_FROM = 128
+# A resized image of so many times the crop's area is not made whole.
+_MUCH_WIDER = 4
 
 
 def pillow_interpolation(name: str) -> Image.Resampling:
@@ -40,14 +42,16 @@ def pillow_interpolation(name: str) -> Image.Resampling:
 class EvaluationTransform:
     """Resize the image to cover ``img_size / crop_ratio``, cut the centre, normalise.
 
-    Equal to torchvision's Resize, CenterCrop, ToTensor, Normalize on Pillow images.
+    Equal to torchvision's Resize, CenterCrop, ToTensor, Normalize on Pillow images. Crops below
+    128 pixels take the whole image instead, whatever its shape (``crop_mode="squash"`` in timm):
+    of a small image every side may be what tells the classes apart.
 
     Args:
         img_size: side in pixels, or (height, width).
         interpolation: nearest, bilinear, bicubic or lanczos.
         mean, std: per channel, of values in 0..1.
         crop_ratio: share of the shorter side that is kept; None: 0.875 for crops of 128
-            pixels and more, 1 for smaller ones.
+            pixels and more, the whole image for smaller ones.
     """
 
     def __init__(
@@ -61,8 +65,9 @@ class EvaluationTransform:
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         if min(height, width) < 1:
             raise UserError(f"img_size is {img_size}; it must be at least 1 pixel")
+        self.whole = crop_ratio is None and min(height, width) < _CENTRE_CROP_FROM
         if crop_ratio is None:
-            crop_ratio = 0.875 if min(height, width) >= _CENTRE_CROP_FROM else 1.0
+            crop_ratio = 1.0 if self.whole else 0.875
         if not 0.0 < crop_ratio <= 1.0:
             raise UserError(f"crop_ratio is {crop_ratio}; it lies between 0 and 1")
         self.size = (int(height), int(width))
@@ -84,6 +89,10 @@ class EvaluationTransform:
 
     def _centre(self, image: Image.Image) -> Image.Image:
         height, width = self.size
+        if self.whole:
+            if image.size == (width, height):
+                return image
+            return image.resize((width, height), self._filter)
         if height == width:
             # torchvision's Resize(int): the shorter side exactly, the longer truncated.
             side = int(height / self.crop_ratio)
@@ -96,10 +105,15 @@ class EvaluationTransform:
                 max(width, round(image.width * scale)),
                 max(height, round(image.height * scale)),
             )
+        left = round((wide[0] - width) / 2.0)
+        top = round((wide[1] - height) / 2.0)
+        if wide[0] * wide[1] > _MUCH_WIDER * width * height:
+            # Only what is kept: a strip of 1 x 2,000 pixels would become one of 224 x 448,000.
+            across, down = image.width / wide[0], image.height / wide[1]
+            box = (left * across, top * down, (left + width) * across, (top + height) * down)
+            return image.resize((width, height), self._filter, box=box)
         if wide != image.size:
             image = image.resize(wide, self._filter)
-        left = round((image.width - width) / 2.0)
-        top = round((image.height - height) / 2.0)
         return image.crop((left, top, left + width, top + height))
 
     def describe(self) -> dict[str, object]:
@@ -110,6 +124,7 @@ class EvaluationTransform:
             "interpolation": self.interpolation,
             "mean": list(self.mean),
             "std": list(self.std),
+            **({"crop_mode": "squash"} if self.whole else {}),
         }
 
     def __repr__(self) -> str:

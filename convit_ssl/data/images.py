@@ -16,10 +16,12 @@ from torch.utils.data import Dataset
 from convit_ssl.data.cache import DEFAULT_BYTES, PixelCache, make_cache
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.names import NameTable
-from convit_ssl.data.pixels import Pixels, image_header, image_white_level, is_deep_grey
+from convit_ssl.data.pixels import Pixels, Reading, image_header
 from convit_ssl.data.randomness import RepeatedIndex, sample_seed
+from convit_ssl.data.raw_image import ImageHeader
 from convit_ssl.data.retries import may_pass, retried
 from convit_ssl.data.samples import DataError, FaultLog, SampleReader, UnreadableImageError
+from convit_ssl.data.survey import Progress, Survey, survey
 from convit_ssl.errors import UserError
 
 Transform = Callable[..., Any]
@@ -33,8 +35,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
     """Images on disk; ``dataset[i]`` is ``(transform(PIL RGB image), target, i)``.
 
     An unreadable image is replaced by another one of its class (of any class where it has
-    no other), chosen by seed, epoch and index alone. With ``replace=False``, as evaluation needs,
-    it is black instead, with -1 as target and index, so that nobody takes it for an image.
+    no other), chosen by seed, epoch and index alone.
 
     A transform with the attribute ``seeded = True`` is called with ``seed=``, a function
     of (seed, epoch, index); one with ``reads_arrays = True`` gets (H, W, 3) uint8 in
@@ -47,18 +48,18 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         seed: of augmentation and replacement.
         max_corrupt: tolerated share of unreadable images.
         fault_log: where unreadable images are listed; shared by all processes of a run.
-        replace: put another image in the place of an unreadable one.
         subset: how the files were chosen from their folder, for the records.
         cache_bytes: memory for decoded images, used where all of them fit; 0 keeps none. The
             default is 1 GiB for a ``seeded`` transform, which will see each image again, and
             0 for any other.
-        white_level: of 16-bit grey, what becomes white at least; 0 scales each image by itself.
+        reading: how files become 8-bit RGB; by default each image of more than 8 bits is scaled
+            by itself.
 
     Attributes:
         files: paths relative to ``root``, with ``/``.
         targets: class of each image, -1 without label.
         classes: names of the classes.
-        white_level: as given.
+        reading: as given.
     """
 
     def __init__(
@@ -69,10 +70,9 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         seed: int = 0,
         max_corrupt: float = 0.01,
         fault_log: FaultLog | None = None,
-        replace: bool = True,
         subset: str | None = None,
         cache_bytes: int | None = None,
-        white_level: int = 0,
+        reading: Reading | None = None,
     ) -> None:
         if not listing.files:
             raise UserError(f"no images are left of {listing.root}")
@@ -82,20 +82,20 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         self.classes = listing.classes
         self.transform = transform
         self.seed = seed
-        self.white_level = white_level
-        self.replace = replace
+        self.reading = reading or Reading()
         self.subset = subset
         self.reader = SampleReader(
-            self.paths, max_corrupt, fault_log, root=self.root, white_level=white_level
+            self.paths, max_corrupt, fault_log, root=self.root, reading=self.reading
         )
         # Shared memory, so that persistent loader workers see a new epoch too.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
-        self._headers: list[tuple[int, int, str]] = []
+        self._headers: list[ImageHeader] = []
+        self._survey: Survey | None = None
         self._cache: PixelCache | None = None
         if cache_bytes is None:
             cache_bytes = DEFAULT_BYTES if getattr(transform, "seeded", False) else 0
         if cache_bytes > 0:
-            sizes = [header[:2] for header in self.probe()]
+            sizes = [(header.height, header.width) for header in self.probe()]
             self._cache = make_cache(sizes, len(self.files), cache_bytes)
         self._by_class: dict[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
 
@@ -144,23 +144,13 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         if not 0 <= position < len(self.files):
             raise IndexError(f"image {position} of {len(self.files)}")
         repeat = index.repeat if isinstance(index, RepeatedIndex) else 0
-        try:
-            image, source = self._readable(position)
-        except UnreadableImageError:
-            return self._transformed(self._gap(), position, repeat), -1, -1
-        return self._transformed(image, position, repeat), self.targets[source], position
-
-    def _transformed(self, image: Image.Image | Pixels, position: int, repeat: int) -> Any:
+        image, source = self._readable(position)
         if self.transform is None:
-            return image
+            return image, self.targets[source], position
         if getattr(self.transform, "seeded", False):
-            return self.transform(image, seed=sample_seed(self.seed, self.epoch, position, repeat))
-        return self.transform(image)
-
-    def _gap(self) -> Image.Image | Pixels:
-        """What stands for an unreadable image where none replaces it."""
-        black = np.zeros((64, 64, 3), np.uint8)
-        return black if getattr(self.transform, "reads_arrays", False) else Image.fromarray(black)
+            seed = sample_seed(self.seed, self.epoch, position, repeat)
+            return self.transform(image, seed=seed), self.targets[source], position
+        return self.transform(image), self.targets[source], position
 
     def _read(self, position: int) -> Image.Image | Pixels:
         path = self.path(position)
@@ -180,8 +170,6 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         try:
             return self._read(position), position
         except UnreadableImageError as error:
-            if not self.replace:
-                raise
             reason = str(error)
         for attempt in range(_REPLACEMENTS):
             source = self._replacement(position, attempt)
@@ -204,8 +192,8 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
             return int(peers[draw % len(peers)])
         return draw % len(self.files)
 
-    def probe(self) -> list[tuple[int, int, str]]:
-        """(height, width, Pillow mode) of up to 32 images spread over the set; read once.
+    def probe(self) -> list[ImageHeader]:
+        """Headers of up to 32 images spread over the set; read once.
 
         Unreadable ones are left out. Raises UserError where none can be read.
         """
@@ -234,26 +222,26 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
                 reasons.append(f"{path}: {str(error) or type(error).__name__}")
         return results, reasons
 
-    def is_deep_grey(self) -> bool:
-        """Whether a sample has grey images of more than 8 bits."""
-        return any(is_deep_grey(mode) for *_, mode in self.probe())
+    def survey(self, progress: Progress | None = None) -> Survey:
+        """What all of the images are, by their headers and, beyond 8 bits, their pixels.
 
-    def sampled_white_level(self) -> int:
-        """Of 16-bit grey images: the largest full range in a sample; 0 where there are none."""
-        if not self.is_deep_grey():
-            return 0
-        levels, _ = self._sample(image_white_level)
-        return max((level for level in levels if level), default=0)
+        Read once, and kept in the user's cache.
+
+        Args:
+            progress: called with the number of files done and in all.
+        """
+        if self._survey is None:
+            self._survey = survey(str(self.root), self.paths, self.probe(), progress)
+        return self._survey
 
     def native_size(self) -> tuple[int, int]:
-        """Median (height, width) in pixels of a sample of the images."""
-        sizes = np.array([header[:2] for header in self.probe()])
-        height, width = np.median(sizes, axis=0)
+        """Median (height, width) in pixels of the images whose headers were read."""
+        height, width = np.median(np.array(self.survey().sizes), axis=0)
         return int(height), int(width)
 
     def is_grey(self) -> bool:
-        """Whether all of a sample of the images are stored without colour."""
-        return all(mode in ("1", "L", "LA", "F") or is_deep_grey(mode) for *_, mode in self.probe())
+        """Whether all of the images are stored without colour."""
+        return self.survey().grey
 
 
 def files_digest(files: Sequence[str]) -> str:

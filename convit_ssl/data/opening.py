@@ -8,6 +8,7 @@ from pathlib import Path
 from convit_ssl.data.folders import Listing, find_images
 from convit_ssl.data.images import ImageFiles, Transform
 from convit_ssl.data.lists import find_listed_images
+from convit_ssl.data.pixels import Reading
 from convit_ssl.data.samples import FaultLog
 from convit_ssl.data.shards import find_shards
 from convit_ssl.data.sources import get_source, materialise
@@ -50,10 +51,9 @@ def open_dataset(
     *,
     seed: int = 0,
     max_corrupt: float = 0.01,
-    replace: bool = True,
     fault_log: FaultLog | None = None,
     cache_bytes: int | None = None,
-    white_level: int = 0,
+    reading: Reading | None = None,
 ) -> ImageFiles:
     """Open a data set.
 
@@ -67,10 +67,10 @@ def open_dataset(
             :func:`convit_ssl.data.subsets.parse_subset`.
         seed: of augmentation.
         max_corrupt: tolerated share of unreadable images.
-        replace: put others in their place; see :class:`ImageFiles`.
         fault_log: where unreadable images are listed.
         cache_bytes: memory for decoded images; see :class:`ImageFiles`.
-        white_level: of 16-bit grey, what becomes white at least.
+        reading: how files become 8-bit RGB; by default each image of more than 8 bits is scaled
+            by itself.
 
     Raises:
         UserError: unknown name, missing, empty or inconsistent folder, impossible subset.
@@ -85,9 +85,8 @@ def open_dataset(
         transform,
         seed=seed,
         max_corrupt=max_corrupt,
-        replace=replace,
         fault_log=fault_log,
         cache_bytes=cache_bytes,
-        white_level=white_level,
+        reading=reading,
         subset=subset or None,
     )

@@ -4,42 +4,56 @@ One rule per kind of image:
 
 * animated and multi-page files: the first frame;
 * transparency: laid over white, as a viewer shows it;
-* grey, palette, 1-bit, CMYK, YCbCr: converted by Pillow;
-* 16-bit grey: divided by its full range, the fewest bits from 12 to 16 that hold all but a
-  thousandth of its pixels, as microscope and X-ray cameras have hot ones; an image that
-  stays below 256 is taken as one of 8 bits. A collection's ``white_level`` keeps its images
-  comparable: none is divided by less;
-* 16-bit colour: its high bytes, which is what Pillow reads; of 12 bits they would be four,
-  so such a file is refused;
-* floating point: 0..1 is stretched to 0..255, any other range from its minimum to
-  its maximum.
+* 8 bits or fewer, whether grey, palette, CMYK or YCbCr: converted by Pillow;
+* everything else (integers of 16 and 32 bits, signed integers, floating point, in grey or in
+  colour): read as written by `convit_ssl.data.raw_image` and `convit_ssl.data.tiff`, then
+  scaled by the rule of `convit_ssl.data.value_range`. A collection's `Reading` keeps its images
+  comparable;
+* what would not come out right is refused by name.
 
-EXIF orientation is left alone, as in the published ImageNet pipelines.
+EXIF orientation is left alone by default, as in the published ImageNet pipelines, torchvision's
+ImageFolder and timm.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageOps
 
+from convit_ssl.data.raw_image import (
+    ImageHeader,
+    RawImage,
+    is_png,
+    png_header,
+    read_other,
+    read_png,
+)
 from convit_ssl.data.storage import openable
+from convit_ssl.data.tiff import is_tiff, read_tiff, tiff_header
+from convit_ssl.data.value_range import Pixels, Reading, robust_range, to_rgb
 
-Pixels = npt.NDArray[np.uint8]
+__all__ = [
+    "MAX_PIXELS",
+    "ImageTooLargeError",
+    "Pixels",
+    "Reading",
+    "convert",
+    "decode_array",
+    "decode_image",
+    "image_header",
+    "image_range",
+    "read_raw",
+]
 
 # Twice Pillow's warning level: where Pillow itself refuses to go on.
 MAX_PIXELS = 178_956_970
 
-# Of a camera, inside 16.
-_BITS = range(12, 17)
-_HOT = 1000  # one pixel of so many may be brighter than the full range
-# The largest high byte of colours of 12 bits.
-_HIGH_BYTE_OF_12_BITS = 15
 _JPEG_MAGIC = b"\xff\xd8\xff"
+_GREY_MODES = ("1", "L", "LA", "F")
+_ORIENTATION = 0x0112
 
 
 class ImageTooLargeError(ValueError):
@@ -53,75 +67,56 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def scale_to_bytes(values: npt.NDArray[Any], white_level: int = 0) -> Pixels:
-    """Integers of more than 8 bits, or floating point, to 0..255.
-
-    Args:
-        values: (H, W) of any numeric type.
-        white_level: of integers, what becomes white at least.
-    """
-    if values.dtype.kind == "f":
-        finite = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-        low, high = float(finite.min()), float(finite.max())
-        if low >= 0.0 and high <= 1.0:
-            low, high = 0.0, 1.0
-        stretched: Pixels = np.rint((finite - low) * (255.0 / max(high - low, 1e-12))).astype(
-            np.uint8
-        )
-        return stretched
-    full = max(full_range(values), white_level)
-    scaled: Pixels = np.rint(np.clip(values, 0, full) * (255.0 / full)).astype(np.uint8)
-    return scaled
-
-
-def full_range(values: npt.NDArray[Any]) -> int:
-    """Of integers: what becomes white. From 12 bits on, depths differ by a factor of two."""
-    peak = int(values.max())
-    if peak <= 255:
-        return 255
-    for bits in _BITS:
-        if np.count_nonzero(values >= 1 << bits) <= values.size // _HOT:
-            return (1 << bits) - 1
-    return peak
-
-
-def _check_depth(image: Image.Image) -> None:
-    extrema: Any = image.getextrema()
-    if 0 < max(high for _, high in extrema[:3]) <= _HIGH_BYTE_OF_12_BITS:
-        raise ValueError(
-            "16-bit colour that uses no more than 12 bits, of which the upper 8 are read; "
-            "convert it to 8-bit colour"
-        )
-
-
-def is_deep_grey(mode: str) -> bool:
-    """Whether a Pillow mode holds grey integers of more than 8 bits."""
-    return mode.startswith("I")
-
-
-def to_rgb(image: Image.Image, white_level: int = 0) -> Image.Image:
-    """Any Pillow image to mode RGB, by the rules at the head of this module.
-
-    Args:
-        image: of any mode.
-        white_level: of 16-bit grey, what becomes white at least.
+def read_raw(data: bytes, max_pixels: int = MAX_PIXELS) -> RawImage | None:
+    """The numbers of a file of more than 8 bits as they were written; None of any other.
 
     Raises:
-        ValueError: colour of 12 bits in 16.
+        ImageTooLargeError: the header announces more than ``max_pixels``.
+        ValueError: a kind of file that would not come out right, by name.
+        Exception: whatever Pillow or tifffile raise for a damaged file.
     """
-    tiles: Any = getattr(image, "tile", ())  # how the file holds it, until it is loaded
-    deep_colour = image.mode in ("RGB", "RGBA") and any(";16" in str(tile) for tile in tiles)
+    if is_png(data):
+        header = png_header(data)
+        if header.kind == "8 bits":
+            return None
+        _check_size(header.width, header.height, max_pixels)
+        return read_png(data)
+    if is_tiff(data):
+        tiff = tiff_header(io.BytesIO(data))
+        if tiff.plain:
+            return None
+        _check_size(tiff.width, tiff.height, max_pixels)
+        return read_tiff(data, tiff)
+    if data[:3] == _JPEG_MAGIC:
+        return None
+    with Image.open(io.BytesIO(data)) as image:
+        _check_size(*image.size, max_pixels)
+        return read_other(image)
+
+
+def convert(image: Image.Image, side: int | None = None) -> Image.Image:
+    """A Pillow image of 8 bits or fewer to mode RGB.
+
+    Args:
+        image: of any mode; not loaded yet.
+        side: pixels of the longer side that are enough: larger images are reduced by a whole
+            factor, to twice as many at least.
+    """
+    factor = max(image.size) // (2 * side) if side else 1
+    if factor > 1:
+        image.draft(None, (image.width // factor, image.height // factor))  # JPEG alone
+        factor = max(image.size) // (2 * side) if side else 1
     image.load()
-    if deep_colour:
-        _check_depth(image)
+    if factor > 1 and image.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
+        entry = image.info.get("transparency")
+        image = image.convert("RGBA") if entry is not None else image
+        image = image.reduce((min(factor, image.width), min(factor, image.height)))
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, rgba).convert("RGB")
-    if is_deep_grey(image.mode) or image.mode == "F":
-        return Image.fromarray(scale_to_bytes(np.asarray(image), white_level)).convert("RGB")
     if image.mode == "LAB":
         from PIL import ImageCms
 
@@ -132,26 +127,59 @@ def to_rgb(image: Image.Image, white_level: int = 0) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_image(data: bytes, max_pixels: int = MAX_PIXELS, white_level: int = 0) -> Image.Image:
-    """The image in ``data`` as Pillow RGB; ``white_level`` as for :func:`to_rgb`.
+def decode_image(
+    data: bytes,
+    max_pixels: int = MAX_PIXELS,
+    reading: Reading | None = None,
+    side: int | None = None,
+) -> Image.Image:
+    """The image in ``data`` as Pillow RGB.
+
+    Args:
+        data: a whole file.
+        max_pixels: larger images are refused.
+        reading: what becomes black and white, and whether EXIF turns the image.
+        side: pixels of the longer side that are enough, see `convert`; None keeps all.
 
     Raises:
         ImageTooLargeError: the header announces more than ``max_pixels``.
         Exception: whatever Pillow raises for a damaged file; there are many kinds.
     """
+    reading = reading or Reading()
     with warnings.catch_warnings():
         # Pillow warns of large images at half the limit here, and of odd metadata once per file.
         warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data)) as image:
-            _check_size(*image.size, max_pixels)
-            return to_rgb(image, white_level)
+        raw = read_raw(data, max_pixels)
+        if raw is None:
+            with Image.open(io.BytesIO(data)) as image:
+                _check_size(*image.size, max_pixels)
+                orientation = _orientation(image) if reading.exif_rotation else 1
+                return _turned(convert(image, side), orientation)
+        orientation = 1
+        if reading.exif_rotation:
+            with Image.open(io.BytesIO(data)) as image:
+                orientation = _orientation(image)
+        return _turned(Image.fromarray(to_rgb(raw, reading)), orientation)
+
+
+def _orientation(image: Image.Image) -> int:
+    return int(image.getexif().get(_ORIENTATION, 1))
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    """As `ImageOps.exif_transpose`, of an entry that was read before."""
+    if orientation not in range(2, 9):
+        return image
+    plain = Image.fromarray(np.asarray(image))
+    plain.getexif()[_ORIENTATION] = orientation
+    return ImageOps.exif_transpose(plain)
 
 
 def decode_array(
     data: bytes,
     min_side: int | None = None,
     max_pixels: int = MAX_PIXELS,
-    white_level: int = 0,
+    reading: Reading | None = None,
 ) -> Pixels:
     """The image in ``data`` as (H, W, 3) uint8; JPEG goes through libjpeg-turbo directly.
 
@@ -161,9 +189,9 @@ def decode_array(
             sides keep at least this many pixels. None decodes every pixel, and then
             the result equals ``decode_image``'s.
         max_pixels: as there.
-        white_level: as there.
+        reading: as there.
     """
-    if data[:3] == _JPEG_MAGIC:
+    if data[:3] == _JPEG_MAGIC and not (reading and reading.exif_rotation):
         import simplejpeg
 
         try:
@@ -179,23 +207,34 @@ def decode_array(
             raise
         except ValueError:
             pass  # CMYK, arithmetic coding, stray bytes: Pillow decides whether it is damaged.
-    return np.array(decode_image(data, max_pixels, white_level))  # a copy: torch wants it writable
+    # A copy: torch wants it writable.
+    return np.array(decode_image(data, max_pixels, reading))
 
 
-def image_header(path: str) -> tuple[int, int, str]:
-    """(height, width, Pillow mode) of an image file, read from its header only."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(openable(path)) as image:
-            return image.height, image.width, image.mode
-
-
-def image_white_level(path: str) -> int | None:
-    """What 16-bit grey becomes white by itself: the full range of one image; None of any other."""
+def image_header(path: str) -> ImageHeader:
+    """Size, colour and kind of number of an image file, read from its header only."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(openable(path)) as image:
-            if not is_deep_grey(image.mode):
-                return None
-            _check_size(*image.size, MAX_PIXELS)
-            return full_range(np.asarray(image))
+        place = openable(path)
+        with open(place, "rb") if isinstance(place, str) else place as file:
+            start = file.read(32)
+            file.seek(0)
+            if is_png(start):
+                return png_header(start)
+            if is_tiff(start):
+                return tiff_header(file).summary
+            with Image.open(file) as image:
+                deep = {"F": "float"}.get(image.mode, "8 bits")
+                grey = image.mode in _GREY_MODES or image.mode.startswith("I")
+                deep = "unsigned" if image.mode.startswith("I") else deep
+                return ImageHeader(image.height, image.width, grey, deep)
+
+
+def image_range(path: str) -> tuple[float, float] | None:
+    """The range of the values in a file of more than 8 bits that count; None without any."""
+    from convit_ssl.data.storage import read_bytes
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        raw = read_raw(read_bytes(path))
+    return None if raw is None else robust_range(raw)

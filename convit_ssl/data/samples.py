@@ -20,7 +20,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from convit_ssl.data.pixels import MAX_PIXELS, Pixels, decode_array, decode_image
+from convit_ssl.data.pixels import MAX_PIXELS, Pixels, Reading, decode_array, decode_image
 from convit_ssl.data.retries import may_pass, retried
 from convit_ssl.data.storage import is_there, is_url, read_bytes
 from convit_ssl.errors import TemporaryError, UserError
@@ -132,7 +132,7 @@ class FaultLog:
             self._unwritten[path] = reason
             self._seen = {**self._seen, path: reason}
         if new:
-            logger.warning("unreadable image: %s (%s)", path, reason)
+            logger.warning("unreadable image, replaced by another: %s (%s)", path, reason)
         return self._seen
 
     def _write(self, faults: dict[str, str]) -> bool:
@@ -210,7 +210,7 @@ class SampleReader:
         fault_log: the shared account; see :class:`FaultLog`.
         max_pixels: larger images count as unreadable (decompression bombs).
         root: the folder of all images, which tells an outage from a missing file.
-        white_level: of 16-bit grey, what becomes white at least.
+        reading: how files become 8-bit RGB.
     """
 
     def __init__(
@@ -220,7 +220,7 @@ class SampleReader:
         fault_log: FaultLog | None = None,
         max_pixels: int = MAX_PIXELS,
         root: str | os.PathLike[str] | None = None,
-        white_level: int = 0,
+        reading: Reading | None = None,
     ) -> None:
         if not 0.0 <= max_corrupt <= 1.0:
             raise UserError(f"max_corrupt is {max_corrupt}; give a share between 0 and 1")
@@ -230,7 +230,7 @@ class SampleReader:
         self.fault_log = fault_log or FaultLog()
         self.max_pixels = max_pixels
         self.root = root
-        self.white_level = white_level
+        self.reading = reading or Reading()
         self._unanswered = 0  # images in a row
         self._unreadable: dict[str, str] = {}
 
@@ -251,7 +251,7 @@ class SampleReader:
         """
         data = self._bytes(path)
         try:
-            return decode_image(data, self.max_pixels, self.white_level)
+            return decode_image(data, self.max_pixels, self.reading)
         except Exception as error:
             raise self._fault(path, _reason(error)) from error
 
@@ -259,7 +259,7 @@ class SampleReader:
         """The image as (H, W, 3) uint8, see ``decode_array``. Raises as :meth:`image`."""
         data = self._bytes(path)
         try:
-            return decode_array(data, min_side, self.max_pixels, self.white_level)
+            return decode_array(data, min_side, self.max_pixels, self.reading)
         except Exception as error:
             raise self._fault(path, _reason(error)) from error
 

@@ -85,6 +85,10 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         # A collection in colour may have some images of 16-bit grey.
         which = "" if facts["grey"] else "16-bit grey with "
         colour += f", {which}white at {facts['white_level']:,}"
+    for name, words in (("signed_range", "signed"), ("float_range", "floats")):
+        if facts.get(name):
+            low, high = facts[name]
+            colour += f", {words} from {low:,.6g} (black) to {high:,.6g} (white)"
     subset = f", subset {facts['subset']}" if facts["subset"] else ""
     local = f" + {crops['local_count']} x {crops['local_size']} px" if crops["local_count"] else ""
     steps = derived["steps_per_epoch"]
@@ -107,6 +111,8 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         f"{plan.placement.threads} threads, {plan.placement.workers} loader workers a process",
         "output": options["run"]["dir"],
     }
+    if plan.notes:
+        rows["note"] = ". ".join(plan.notes)
     if plan.choices:
         rows["from data"] = ", ".join(f"{name}={c.written}" for name, c in plan.choices.items())
         rows[""] = "reasons in config.yaml; override any, or set scale_to_data=false"

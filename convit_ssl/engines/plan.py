@@ -17,6 +17,7 @@ from convit_ssl.data.storage import is_url
 from convit_ssl.engines.begun import find_begun
 from convit_ssl.engines.config import Composed
 from convit_ssl.engines.keys import hint
+from convit_ssl.engines.pixel_ranges import OPTIONS, check_ranges, choose_ranges
 from convit_ssl.engines.placement import Placement, choose_precision, place
 from convit_ssl.engines.ranges import check_numbers
 from convit_ssl.engines.scaling import scale
@@ -42,6 +43,7 @@ class Plan:
         choices: what was set from the data, with reasons.
         facts: the data in numbers, for the screen and the checkpoint.
         arguments: of the command line.
+        notes: what somebody should know of the images, in sentences.
     """
 
     config: dict[str, Any]
@@ -51,6 +53,7 @@ class Plan:
     choices: dict[str, Choice]
     facts: dict[str, Any]
     arguments: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def make_plan(composed: Composed) -> Plan:
@@ -62,6 +65,7 @@ def make_plan(composed: Composed) -> Plan:
     """
     tree = composed.tree
     check_numbers(tree)
+    check_ranges(tree)
     _check_variant(tree)
     if tree.trunk.variant in RESNETS:
         _choose_resnet(tree, composed.explicit)
@@ -83,9 +87,8 @@ def make_plan(composed: Composed) -> Plan:
     if labelled:
         _check_labels(tree, train)
     follow_weights(tree, composed.explicit)
-    if tree.data.white_level is None:
-        tree.data.white_level = train.sampled_white_level()
     tree.run.dir = tree.run.dir or os.path.join(tree.run.root, tree.run.name or default_name(tree))
+    notes = choose_ranges(tree, train, None if tree.run.overwrite else Path(tree.run.dir))
     choices: dict[str, Choice] = {}
     budget = None
     if tree.scale_to_data:
@@ -106,7 +109,7 @@ def make_plan(composed: Composed) -> Plan:
     config: dict[str, Any] = options.pop("config")
     options["facts"] = facts
     config["CONVIT_SSL"] = options
-    return Plan(config, options, placement, trunk, choices, facts, composed.arguments)
+    return Plan(config, options, placement, trunk, choices, facts, composed.arguments, notes)
 
 
 def _facts(tree: DictConfig, train: ImageFiles) -> dict[str, Any]:
@@ -118,10 +121,14 @@ def _facts(tree: DictConfig, train: ImageFiles) -> dict[str, Any]:
         "classes": len(train.classes),
         "native_size": list(train.native_size()),
         "grey": train.is_grey(),
-        "white_level": tree.data.white_level,
+        **{name: _plain(tree.data[name]) for name in OPTIONS.values()},
         "digest": train.digest(),
         "subset": tree.data.subset,
     }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if OmegaConf.is_list(value) else value
 
 
 def _check_fsdp(tree: DictConfig) -> None:
@@ -190,11 +197,6 @@ def _choose_resnet(tree: DictConfig, explicit: frozenset[str]) -> None:
         raise UserError(
             f"trunk={name} is the CNN that ConViT is compared with; it is trained from scratch by "
             f"config=convit_supervised, and {what} needs a trunk of this project's"
-        )
-    if tree.optim.accumulate > 1:
-        raise UserError(
-            f"trunk={name} normalises over the batch, so optim.accumulate={tree.optim.accumulate} "
-            "would train another network; set optim.accumulate=1 and lower optim.batch_size"
         )
     needing = {
         "run.fsdp": tree.run.fsdp,

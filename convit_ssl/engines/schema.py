@@ -19,8 +19,12 @@ class DataOptions:
         subset: labelled subset, as `convit-ssl subset` writes it: "fraction=0.1,seed=0",
             "per_class=10", "list=FILE", "classes=first:100".
         max_corrupt: share of unreadable images that stops the run.
-        white_level: of 16-bit grey images, what becomes white at least; None for the largest of a
-            sample, or what the weights that a run starts from were made with.
+        white_level: of unsigned integers of more than 8 bits, what becomes white; None for what
+            the weights that a run starts from were made with, or what fits all training images.
+        signed_range: of signed integers (CT, elevation), [black, white]; None as above.
+        float_range: of floating point, [black, white]; None as above.
+        exif_rotation: whether photographs are turned upright as their EXIF entry says. Off, as in
+            torchvision's ImageFolder and timm.
         workers: loader processes per training process; None for what the machine allows.
     """
 
@@ -28,6 +32,9 @@ class DataOptions:
     subset: str | None = None
     max_corrupt: float = 0.01
     white_level: int | None = None
+    signed_range: list[float] | None = None
+    float_range: list[float] | None = None
+    exif_rotation: bool = False
     workers: int | None = None
 
 
@@ -106,9 +113,7 @@ class OptimOptions:
         lr: learning rate for a batch of 256; scaled linearly to the batch.
         min_lr, warmup_lr: absolute values at the end and the start.
         batch_size: images per step over all processes.
-        accumulate: parts in which each process computes its share of the batch. Loss and gradient
-            stay those of the whole batch; the trunk's activations take 1/n of the memory, for up
-            to a third more time.
+        accumulate: parts in which each process computes its share of the batch.
         weight_decay, weight_decay_end: start and end of a cosine (None: constant).
         clip_grad: largest gradient norm; None leaves gradients alone.
         clip_mode: "parameter" clips each tensor by itself, as DINO; "global" all together.

@@ -18,7 +18,6 @@ from convit_ssl.errors import UserError
 from convit_ssl.export.building import (
     activation,
     build,
-    check_activation,
     describe,
     layer_norm_eps,
     resample_positions,
@@ -33,16 +32,16 @@ from convit_ssl.export.guesses import Settled, settle
 from convit_ssl.export.infer import config_from_entry, config_from_tensors, variant_of
 from convit_ssl.export.keys import to_official, without_class_position
 from convit_ssl.export.layouts import FoundTrunk, choose, find_trunks
-from convit_ssl.export.provenance import Provenance, provenance_of, white_level
+from convit_ssl.export.provenance import Provenance, provenance_of, reading_of
 from convit_ssl.export.seal import check_fingerprint
 from convit_ssl.export.sources import locate
 from convit_ssl.export.stated import ACTIVATIONS, Stated, check_given, stated_beside, stated_inside
 from convit_ssl.models import ConViT, ConViTConfig
 
 __all__ = [
-    "Provenance", "activation", "build", "check_activation", "describe", "from_tensors",
-    "layer_norm_eps", "load_trunk", "resample_positions", "resized", "set_activation",
-    "set_layer_norm_eps", "shape", "white_level",
+    "Provenance", "activation", "build", "describe", "from_tensors", "layer_norm_eps",
+    "load_trunk", "reading_of", "resample_positions", "resized", "set_activation",
+    "set_layer_norm_eps", "shape",
 ]  # fmt: skip
 
 
@@ -149,9 +148,8 @@ def _from_content(file: _File, wanted: _Wanted) -> ConViT:
         set_activation(model, settled.activation)
     if wanted.img_size is not None and settled.resample:
         model = resized(model, wanted.img_size)
-    images = _for_channels(file.stated.under(wanted.given).images(), config.in_chans, file.name)
+    images = file.stated.under(wanted.given).images()
     provenance = provenance_of(file.name, model, trunk, found, _with_images(file.entry, images))
-    provenance.names = list(file.stated.names)
     provenance.guesses, provenance.notes = settled.guesses, provenance.notes + settled.notes
     provenance.not_loaded = sorted([*left_out, *unused(trunk.tensors), *trunk.beside])
     model.provenance = dataclasses.asdict(provenance)  # type: ignore[assignment]
@@ -227,20 +225,6 @@ def _read(path: str | os.PathLike[str]) -> _File:
     if "model" in entry:
         return _File(str(file), content, entry, Stated())
     return _File(str(file), content, entry, stated_beside(file).under(stated_inside(content)))
-
-
-def _for_channels(images: dict[str, Any], channels: int, path: str) -> dict[str, Any]:
-    """One mean for all channels, or one for each."""
-    for name in ("mean", "std"):
-        values = images.get(name)
-        if values is None:
-            continue
-        if len(values) not in (1, channels):
-            raise UserError(
-                f"{path} takes {channels} channels, and {name} has {len(values)} values"
-            )
-        images[name] = values * channels if len(values) == 1 else values
-    return images
 
 
 def _with_images(entry: dict[str, Any], images: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from convit_ssl.data.value_range import Reading
 from convit_ssl.export.building import layer_norm_eps
 from convit_ssl.export.foreign import layout_of
 from convit_ssl.export.infer import variant_of
@@ -33,7 +34,6 @@ class Provenance:
         notes: what a reader should know, and where it was read.
         guesses: what neither the tensors nor anything beside them says: what was assumed, how
             it could be wrong, and which option sets it.
-        names: of architectures that the file or those beside it mention.
         entry: all that our own checkpoints say about themselves.
     """
 
@@ -52,7 +52,6 @@ class Provenance:
     not_loaded: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     guesses: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
     entry: dict[str, Any] = field(default_factory=dict)
 
 
@@ -88,8 +87,7 @@ def provenance_of(
     )
 
 
-def white_level(model: ConViT) -> int | None:
-    """What 16-bit grey images called white in training; None where that is not known."""
+def reading_of(model: ConViT) -> Reading:
+    """How image files became pixels in training; the default where that is not known."""
     entry = getattr(model, "provenance", {}).get("entry") or {}
-    data = entry.get("data")
-    return data.get("white_level") if isinstance(data, dict) else None
+    return Reading.of(entry.get("data"))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from convit_ssl.cli.main import main, run_command
 from convit_ssl.data import evaluation_transform, open_dataset
+from convit_ssl.data.value_range import Reading
 from convit_ssl.evaluation.features import load_features
 from convit_ssl.export import load_trunk
 from convit_ssl.models import ConViT, ConViTConfig
@@ -266,7 +267,7 @@ def test_16_bit_images_are_scaled_as_in_training(tmp_path: Path, run_folder: Pat
             tmp_path / "camera",
             "val",
             evaluation_transform(model.config.img_size),
-            white_level=brightest,
+            reading=Reading(white_level=brightest),
         )
         pixels = torch.stack([images[i][0] for i in range(len(images))])
         with torch.inference_mode():

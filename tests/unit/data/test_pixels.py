@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +14,10 @@ from convit_ssl.data.pixels import (
     decode_array,
     decode_image,
     image_header,
-    scale_to_bytes,
 )
+from convit_ssl.data.raw_image import ImageHeader, RawImage
+from convit_ssl.data.value_range import Reading, to_rgb
+from tests.unit.data.make_images import png16
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
@@ -32,6 +31,10 @@ def photo() -> Image.Image:
     rng = np.random.default_rng(0)
     small = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8))
     return small.resize((160, 120), Image.Resampling.BICUBIC)
+
+
+def scaled(values: np.ndarray, white_level: int = 0) -> np.ndarray:
+    return to_rgb(RawImage(values), Reading(white_level=white_level))[..., 0]
 
 
 def gradient(low: int, high: int, dtype: type) -> np.ndarray:
@@ -82,9 +85,9 @@ def test_twelve_bits_in_sixteen_are_not_almost_black() -> None:
 
 def test_a_hot_pixel_does_not_darken_an_image() -> None:
     values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
-    expected = scale_to_bytes(values)
+    expected = scaled(values)
     values[0, 0] = 65535
-    found = scale_to_bytes(values)
+    found = scaled(values)
     assert found[0, 0] == 255
     assert (found[1:] == expected[1:]).all()
 
@@ -92,7 +95,7 @@ def test_a_hot_pixel_does_not_darken_an_image() -> None:
 @pytest.mark.parametrize(("peak", "full"), [(4200, 8191), (16000, 16383), (40000, 65535)])
 def test_grey_of_other_depths_fills_half_of_the_range_at_least(peak: int, full: int) -> None:
     values = gradient(0, peak, np.uint16)
-    found = scale_to_bytes(values)
+    found = scaled(values)
     assert np.abs(found - values * (255.0 / full)).max() <= 0.5
     assert found.max() >= 127
 
@@ -100,57 +103,49 @@ def test_grey_of_other_depths_fills_half_of_the_range_at_least(peak: int, full: 
 @pytest.mark.parametrize("peak", [200, 900, 4095])
 def test_a_white_level_keeps_the_images_of_a_camera_comparable(peak: int) -> None:
     values = gradient(0, peak, np.uint16)
-    found = decode_image(encoded(Image.fromarray(values), "TIFF"), white_level=4095)
+    data, reading = encoded(Image.fromarray(values), "TIFF"), Reading(white_level=4095)
+    found = decode_image(data, reading=reading)
     assert np.abs(np.asarray(found)[..., 0] - values * (255.0 / 4095)).max() <= 0.5
-    as_array = decode_array(encoded(Image.fromarray(values), "TIFF"), white_level=4095)
+    as_array = decode_array(data, reading=reading)
     assert (as_array == np.asarray(found)).all()
 
 
 def test_an_image_of_more_bits_than_its_collection_is_not_all_white() -> None:
     values = gradient(0, 65535, np.uint16)
-    assert (scale_to_bytes(values, white_level=4095) == scale_to_bytes(values)).all()
+    assert (scaled(values, white_level=4095) == scaled(values)).all()
 
 
 def test_a_white_level_leaves_8_bits_and_colour_alone() -> None:
     values = gradient(0, 255, np.uint8)
     for image in (Image.fromarray(values), Image.fromarray(values).convert("RGB")):
         data = encoded(image, "PNG")
-        assert (decode_array(data, white_level=4095) == decode_array(data)).all()
-
-
-def png_of_16_bits(pixels: np.ndarray[Any, Any]) -> bytes:
-    """Colour, which Pillow reads and cannot write."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        check = zlib.crc32(name + data)
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", check)
-
-    height, width, _ = pixels.shape
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
-    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )  # fmt: skip
+        assert (decode_array(data, reading=Reading(white_level=4095)) == decode_array(data)).all()
 
 
 def test_colour_of_16_bits() -> None:
     pixels = np.random.default_rng(0).integers(0, 65536, (20, 30, 3), dtype=np.uint16)
-    found = np.asarray(decode_image(png_of_16_bits(pixels)))
-    assert (found == pixels >> 8).all()
-    assert np.asarray(decode_image(png_of_16_bits(np.zeros_like(pixels)))).max() == 0
+    found = np.asarray(decode_image(png16(pixels)))
+    assert np.abs(found - pixels / 257.0).max() <= 0.5
+    assert np.asarray(decode_image(png16(np.zeros_like(pixels)))).max() == 0
 
 
-def test_colour_of_12_bits_would_be_black_and_is_refused() -> None:
+def test_a_dark_tile_of_16_bit_colour_is_read_and_stays_dark() -> None:
+    """Its collection tells that it is dark: it is neither corrupt nor of fewer bits."""
     pixels = np.random.default_rng(0).integers(0, 4096, (20, 30, 3), dtype=np.uint16)
-    with pytest.raises(ValueError, match="convert it to 8-bit colour"):
-        decode_image(png_of_16_bits(pixels))
+    found = np.asarray(decode_image(png16(pixels), reading=Reading(white_level=65535)))
+    assert np.abs(found - pixels / 257.0).max() <= 0.5
+
+
+def test_colour_of_12_bits_is_not_almost_black() -> None:
+    pixels = np.random.default_rng(0).integers(0, 4096, (20, 30, 3), dtype=np.uint16)
+    found = np.asarray(decode_image(png16(pixels)))
+    assert np.abs(found - pixels * (255.0 / 4095)).max() <= 0.5
 
 
 def test_floating_point() -> None:
-    assert scale_to_bytes(np.array([[0.0, 0.5, 1.0]])).tolist() == [[0, 128, 255]]
-    assert scale_to_bytes(np.array([[-1.0, 0.0, np.nan, 1.0]])).tolist() == [[0, 128, 128, 255]]
-    assert scale_to_bytes(np.full((2, 2), 7.0)).tolist() == [[0, 0], [0, 0]]
+    assert scaled(np.array([[0.0, 0.5, 1.0]])).tolist() == [[0, 128, 255]]
+    assert scaled(np.array([[-1.0, 0.0, np.nan, 1.0]])).tolist() == [[0, 128, 0, 255]]
+    assert scaled(np.full((2, 2), 7.0)).tolist() == [[0, 0], [0, 0]]
     values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
     found = np.asarray(decode_image(encoded(Image.fromarray(values), "TIFF")))
     assert found[0, 0, 0] == 0
@@ -204,4 +199,4 @@ def test_arrays_can_be_written_to(photo: Image.Image) -> None:
 
 def test_header(tmp_path: Path, photo: Image.Image) -> None:
     photo.convert("L").save(tmp_path / "a.png")
-    assert image_header(str(tmp_path / "a.png")) == (120, 160, "L")
+    assert image_header(str(tmp_path / "a.png")) == ImageHeader(120, 160, grey=True)

@@ -15,7 +15,7 @@ from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.console import run_facts
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.errors import UserError
-from convit_ssl.export import load_trunk, white_level
+from convit_ssl.export import load_trunk, reading_of
 from convit_ssl.export.save import save_trunk
 from convit_ssl.models import create_model
 
@@ -76,7 +76,7 @@ def test_grey_of_16_bits_has_one_white_for_the_collection(camera: Path) -> None:
     assert "grey, white at 4,095" in run_facts(made, 1, None)["data"]
     assert plan(*options, "data.white_level=16383").facts["white_level"] == 16383
     dataset = open_inputs(OmegaConf.create(made.options), torch.device("cpu")).train
-    assert dataset.white_level == 4095
+    assert dataset.reading.white_level == 4095
     with pytest.raises(UserError, match=r"data.white_level=-1"):
         plan(*options, "data.white_level=-1")
     assert plan().facts["white_level"] == 0
@@ -87,7 +87,7 @@ def test_the_white_of_the_weights_is_kept(camera: Path, tmp_path: Path) -> None:
     trunk.provenance = {"entry": {"data": {"white_level": 16383}}}
     trunk.provenance["data"] = trunk.provenance["entry"]["data"]
     save_trunk(trunk, tmp_path / "trunk.safetensors")
-    assert white_level(load_trunk(tmp_path / "trunk.safetensors")) == 16383
+    assert reading_of(load_trunk(tmp_path / "trunk.safetensors")).white_level == 16383
     options = ("data=folder", f"data_dir={camera}", "optim.batch_size=8", "data.max_corrupt=0.1")
     weights = f"weights={tmp_path / 'trunk.safetensors'}"
     made = plan(*options, weights, config="convit_finetune")
@@ -220,7 +220,6 @@ def test_vissl_builds_the_cnn_of_the_comparison() -> None:
     ("options", "config", "message"),
     [
         ((), "convit_dino", "convit_dino needs a trunk of this project's"),
-        (("optim.accumulate=2",), "convit_supervised", "normalises over the batch, so optim.acc"),
         (("trunk.patch_size=4",), "convit_supervised", "has no trunk.patch_size; leave it out"),
         (("optim.layer_decay=0.7",), "convit_supervised", "has no optim.layer_decay"),
         (("run.grad_checkpointing=true",), "convit_supervised", "has no run.grad_checkpointing"),

@@ -1,0 +1,259 @@
+"""TIFF: what Pillow reads as it was written is left to Pillow, the rest goes through tifffile."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+from dataclasses import dataclass
+from typing import IO, Any
+
+import numpy as np
+from PIL import Image
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from convit_ssl.data.raw_image import KINDS, ImageHeader, RawImage, Values
+
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BIG = 43  # in the third or fourth byte: offsets of 64 bits
+
+# Tags, by their numbers in TIFF 6.0; the last is GDAL's.
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
+_OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
+_SAMPLES, _EXTRA, _FORMAT, _NODATA = 277, 338, 339, 42113
+
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB = 0, 1, 2
+_NAMES = {3: "palette", 4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "ICCLAB",
+          10: "ITULAB", 32803: "colour filter array", 32844: "LogL", 32845: "LogLuv",
+          34892: "linear raw"}  # fmt: skip
+_UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+
+
+class UnsupportedTiffError(ValueError):
+    """A valid TIFF whose pixels this project would not get right; the message says which kind."""
+
+
+@dataclass(frozen=True)
+class TiffHeader:
+    """The tags of the first page that say what its numbers mean.
+
+    Attributes:
+        bits: of a sample.
+        sample_format: 1 unsigned, 2 signed, 3 floating point, 4 not said.
+        photometric: as numbered by TIFF 6.0.
+        samples: channels, transparency included.
+        extra: what the channels beyond grey or colour are.
+        nodata: the value that stands for "no data" (GDAL); None without one.
+        end: where the last strip or tile ends in the file.
+    """
+
+    height: int
+    width: int
+    bits: tuple[int, ...]
+    sample_format: tuple[int, ...]
+    photometric: int
+    samples: int
+    extra: tuple[int, ...]
+    compression: int
+    nodata: float | None
+    end: int
+
+    @property
+    def plain(self) -> bool:
+        """Whether Pillow reads it as it was written: unsigned, 8 bits or fewer, a usual layout."""
+        unsigned = set(self.sample_format) <= {_UNSIGNED, _UNDEFINED}
+        if not unsigned or max(self.bits) > 8 or self.nodata is not None:
+            return False
+        if self.photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK):
+            return self.samples == 1
+        return self.photometric != _RGB or (self.samples in (3, 4) and set(self.bits) == {8})
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the samples. Raises UnsupportedTiffError where numpy has no such type."""
+        letter = {_SIGNED: "i", _FLOAT: "f"}.get(self.sample_format[0], "u")
+        bits, name = self.bits[0], f"{self.bits[0]} bits of sample format {self.sample_format[0]}"
+        if len({*self.bits}) > 1 or len({*self.sample_format}) > 1:
+            raise UnsupportedTiffError("a TIFF whose channels have different types")
+        if self.sample_format[0] not in (_UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED):
+            raise UnsupportedTiffError(f"a TIFF of {name} (complex numbers)")
+        if letter == "u" and bits < 16:
+            bits = 8 if bits <= 8 else 16
+        elif letter == "u" and 16 < bits < 32:
+            bits = 32
+        if bits not in ((16, 32, 64) if letter == "f" else (8, 16, 32, 64)):
+            raise UnsupportedTiffError(f"a TIFF of {name}")
+        return np.dtype(f"{letter}{bits // 8}")
+
+    @property
+    def summary(self) -> ImageHeader:
+        """Size, colour and kind of number."""
+        grey = self.photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK)
+        kind = "8 bits"
+        with contextlib.suppress(UnsupportedTiffError):
+            if not self.plain and self.dtype != np.uint8:
+                kind = KINDS[self.dtype.kind]
+        return ImageHeader(self.height, self.width, grey, kind)
+
+
+def is_tiff(data: bytes) -> bool:
+    """Whether these are the first bytes of a TIFF."""
+    return data[:4] in MAGIC
+
+
+def tiff_header(file: IO[bytes]) -> TiffHeader:
+    """The first page's tags.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    start = file.read(8)
+    if _BIG in start[2:4]:
+        start += file.read(8)
+    try:
+        tags = ImageFileDirectory_v2(start)
+        file.seek(tags.next)
+        tags.load(file)
+        samples = int(tags.get(_SAMPLES, 1))
+        bits = _all(tags.get(_BITS, 1))
+        offsets = _all(tags.get(_OFFSETS, tags.get(_TILE_OFFSETS, ())))
+        counts = _all(tags.get(_COUNTS, tags.get(_TILE_COUNTS, ())))
+        return TiffHeader(
+            height=int(tags[_HEIGHT]),
+            width=int(tags[_WIDTH]),
+            bits=bits,
+            sample_format=_all(tags.get(_FORMAT, _UNSIGNED)),
+            photometric=int(tags.get(_PHOTOMETRIC, _MIN_IS_BLACK)),
+            samples=samples,
+            extra=_all(tags.get(_EXTRA, ())),
+            compression=int(tags.get(_COMPRESSION, 1)),
+            nodata=_number(tags.get(_NODATA)),
+            end=max((int(a + b) for a, b in zip(offsets, counts, strict=False)), default=0),
+        )
+    except (KeyError, TypeError, SyntaxError, OSError, OverflowError) as error:
+        raise ValueError(f"a damaged TIFF ({error})") from error
+
+
+def _all(value: Any) -> tuple[int, ...]:
+    return tuple(int(v) for v in value) if isinstance(value, tuple) else (int(value),)
+
+
+def _number(text: Any) -> float | None:
+    if isinstance(text, bytes):
+        text = text.decode("ascii", "ignore")
+    try:
+        return float(str(text).strip(" \0")) if text is not None else None
+    except ValueError:
+        return None
+
+
+def read_tiff(data: bytes, header: TiffHeader) -> RawImage:
+    """The first page of a TIFF that is not `plain`.
+
+    Args:
+        data: the whole file.
+        header: from `tiff_header`.
+
+    Raises:
+        UnsupportedTiffError: names the kind of TIFF that is not read.
+        ValueError: a damaged file.
+    """
+    if header.photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB):
+        name = _NAMES.get(header.photometric, f"photometric {header.photometric}")
+        raise UnsupportedTiffError(
+            f"a TIFF of {header.bits[0]}-bit {name}; convert it to grey or RGB"
+        )
+    colours = 3 if header.photometric == _RGB else 1
+    extra = header.extra + (0,) * (header.samples - colours - len(header.extra))
+    known = [kind in (_ASSOCIATED, _UNASSOCIATED) for kind in extra]
+    if header.samples < colours or len(extra) > 1:
+        raise UnsupportedTiffError(
+            f"a TIFF of {header.samples} channels; grey, RGB and their transparency are read"
+        )
+    dtype = header.dtype
+    if header.end > len(data):
+        raise ValueError(f"the TIFF is cut off: {len(data):,} of {header.end:,} bytes")
+    values = _values(data, header, dtype)
+    colour = values[..., :colours] if colours == 3 else values[..., 0]
+    alpha = values[..., colours] if known and known[0] else None
+    return RawImage(
+        np.ascontiguousarray(colour),
+        alpha,
+        premultiplied=bool(extra) and extra[0] == _ASSOCIATED,
+        inverted=header.photometric == _MIN_IS_WHITE,
+        valid=_valid(colour, header.nodata),
+    )
+
+
+def _valid(values: Values, nodata: float | None) -> Any:
+    if nodata is None or math.isnan(nodata):
+        return None  # NaN is never data
+    # As written in decimal, a float32 nodata differs from the pixels in its last digits.
+    same = values == values.dtype.type(nodata) if _fits(nodata, values.dtype) else values != values
+    return ~(same if same.ndim == 2 else same.all(axis=-1))
+
+
+def _fits(number: float, dtype: np.dtype[Any]) -> bool:
+    if dtype.kind == "f":
+        return True
+    limits = np.iinfo(dtype)
+    return number == int(number) and limits.min <= number <= limits.max
+
+
+def _values(data: bytes, header: TiffHeader, dtype: np.dtype[Any]) -> Values:
+    """(H, W, samples) of the file's type."""
+    try:
+        found = _by_tifffile(data)
+    except ImportError as error:
+        other = _by_libtiff(data, header, dtype)
+        if other is None:
+            raise UnsupportedTiffError(
+                f"a TIFF of {header.bits[0]}-bit {KINDS[dtype.kind]} samples or of this "
+                "compression needs tifffile and imagecodecs, pip install 'convit_ssl[tiff]' "
+                f"({error})"
+            ) from None
+        found = other
+    found = found.astype(found.dtype.newbyteorder("="), copy=False)
+    if found.shape[:2] != (header.height, header.width) and found.ndim == 3:
+        found = np.moveaxis(found, 0, -1)  # channel after channel
+    if found.ndim == 2:
+        found = found[..., None]
+    if found.shape != (header.height, header.width, header.samples) or found.dtype != dtype:
+        raise UnsupportedTiffError(
+            f"a TIFF of {header.samples} x {header.bits[0]} bits that is read as {found.dtype} "
+            f"of shape {found.shape}"
+        )
+    return found
+
+
+def _by_tifffile(data: bytes) -> Values:
+    """Raises ImportError where tifffile, or imagecodecs for this compression, is missing."""
+    import tifffile
+
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        try:
+            return np.asarray(file.pages[0].asarray(maxworkers=1))
+        except ValueError as error:
+            if "imagecodecs" in str(error):
+                raise ImportError(str(error)) from None
+            raise
+
+
+def _by_libtiff(data: bytes, header: TiffHeader, dtype: np.dtype[Any]) -> Values | None:
+    """The same by Pillow's or OpenCV's libtiff, where they give these very numbers."""
+    if header.samples == 1 and dtype in (np.uint16, np.int16, np.int32, np.float32):
+        with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:
+            if image.mode == "F" or image.mode.startswith("I"):
+                return np.asarray(image).astype(dtype)
+    import cv2
+
+    if dtype not in (np.uint16, np.float32, np.float64) or header.samples not in (1, 3, 4):
+        return None
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None or found.dtype != dtype:
+        return None
+    if found.ndim == 2:
+        return found
+    order = [2, 1, 0, 3][: header.samples]
+    return found[..., order] if found.shape[-1] == header.samples else None

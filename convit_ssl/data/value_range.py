@@ -1,0 +1,282 @@
+"""Which numbers become black and white, by one rule for all types; and 8-bit RGB from them.
+
+Of one image, `robust_range` leaves out what is not signal: NaN, infinities, transparent pixels,
+"no data", fill values far from everything else, and a thousandth of the pixels at either end (hot
+and dead pixels). Then
+
+* unsigned integers run from 0 to the fewest bits, from 8 on, that hold that range;
+* floating point within 0..1 runs from 0 to 1;
+* everything else runs from the lower to the upper end of the range.
+
+A `Reading` has the ranges of a whole collection, so that its images stay comparable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convit_ssl.data.raw_image import RawImage, Values
+
+Pixels = npt.NDArray[np.uint8]
+Range = tuple[float, float]
+
+_FEWEST_BITS = 8
+_OUTLIERS = 1000  # one pixel of so many, at either end, may lie outside
+_LARGEST = 1e30  # beyond it a float stands for "no data" (GDAL's 3.4e38, netCDF's 9.97e36)
+# A fill value lies so many times the range of all other values away from them: few of the numbers
+# that are usual for it, more of any other.
+_USUAL_GAP, _ZERO_GAP, _GAP = 0.5, 2.0, 8.0
+_FEWEST_LEVELS = 8  # of the others: a mask of 0 and 1000 has no fill value
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the files of a collection become 8-bit RGB.
+
+    Attributes:
+        white_level: of unsigned integers of more than 8 bits, what becomes white; an image that
+            needs more is scaled by itself. 0: each image by itself.
+        signed_range: of signed integers, (black, white); values outside are cut off. None: each
+            image by itself.
+        float_range: the same of floating point.
+        exif_rotation: whether photographs are turned upright as their EXIF entry says.
+    """
+
+    white_level: int = 0
+    signed_range: Range | None = None
+    float_range: Range | None = None
+    exif_rotation: bool = False
+
+    @classmethod
+    def of(cls, settings: Any) -> Reading:
+        """From the ``data`` section of options or of a checkpoint; what it lacks is the default."""
+        names = ("white_level", "signed_range", "float_range", "exif_rotation")
+        known = isinstance(settings, Mapping)
+        found = {n: settings.get(n) if known else getattr(settings, n, None) for n in names}
+        level = found["white_level"]
+        return cls(
+            white_level=int(level) if isinstance(level, (int, float)) else 0,
+            signed_range=_pair(found["signed_range"]),
+            float_range=_pair(found["float_range"]),
+            exif_rotation=found["exif_rotation"] is True,
+        )
+
+    def completed(self, other: Reading) -> Reading:
+        """This, with the ranges of another where it has none."""
+        return replace(
+            self,
+            white_level=self.white_level or other.white_level,
+            signed_range=self.signed_range or other.signed_range,
+            float_range=self.float_range or other.float_range,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """What differs from the default, for fingerprints and records."""
+        found: dict[str, Any] = {}
+        if self.white_level:
+            found["white_level"] = self.white_level
+        for name in ("signed_range", "float_range"):
+            if (pair := getattr(self, name)) is not None:
+                found[name] = list(pair)
+        if self.exif_rotation:
+            found["exif_rotation"] = True
+        return found
+
+
+def _pair(value: Any) -> Range | None:
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        return None
+    low, high = float(value[0]), float(value[1])
+    return (low, high) if math.isfinite(low) and math.isfinite(high) and low < high else None
+
+
+def robust_range(raw: RawImage) -> Range | None:
+    """(lowest, highest) value of an image that counts; None where none does."""
+    return values_range(_counting(raw))
+
+
+def values_range(values: Values) -> Range | None:
+    """(lowest, highest) of numbers of any type and shape, by the rule above."""
+    levels, counts = _levels(values.reshape(-1))
+    if not len(levels):
+        return None
+    fill = _without_fill(levels, floats=values.dtype.kind == "f")
+    levels, counts = levels[fill], counts[fill]
+    total = np.cumsum(counts)
+    outside = int(total[-1]) // _OUTLIERS
+    low = float(levels[np.searchsorted(total, outside, side="right")])
+    high = float(levels[np.searchsorted(total, total[-1] - outside, side="left")])
+    if values.dtype.kind in "bu":
+        return low, high
+    # Outliers only where they are far: a smooth image keeps its very ends.
+    span = high - low
+    inside = levels[(levels >= low - span) & (levels <= high + span)]
+    return float(inside[0]), float(inside[-1])
+
+
+def _counting(raw: RawImage) -> Values:
+    keep = raw.valid
+    if raw.alpha is not None and raw.alpha.any():
+        opaque = raw.alpha != 0
+        keep = opaque if keep is None else keep & opaque
+    return raw.values if keep is None or keep.all() else raw.values[keep]
+
+
+def _levels(values: Values) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """The different values in order, and how many pixels have each."""
+    if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
+        least = np.iinfo(values.dtype).min
+        counts = np.bincount(values.astype(np.int64) - least)
+        found = np.flatnonzero(counts)
+        return (found + least).astype(np.float64), counts[found]
+    values = values.astype(np.float64)
+    values = values[np.isfinite(values) & (np.abs(values) < _LARGEST)]
+    return np.unique(values, return_counts=True)
+
+
+def _without_fill(levels: npt.NDArray[np.float64], floats: bool) -> slice:
+    """The part of the values that are no fill values."""
+    first, last = 0, len(levels)
+    changed = True
+    while changed:
+        changed = False
+        if last - first <= _FEWEST_LEVELS:
+            break
+        if _is_fill(levels[first], levels[first + 1 : last], floats):
+            first, changed = first + 1, True
+        elif _is_fill(levels[last - 1], levels[first : last - 1], floats):
+            last, changed = last - 1, True
+    return slice(first, last)
+
+
+def _is_fill(value: float, others: npt.NDArray[np.float64], floats: bool) -> bool:
+    gap = min(abs(value - others[0]), abs(value - others[-1]))
+    least = _ZERO_GAP if value == 0.0 and floats else _GAP
+    if _is_usual_fill(value):
+        least = _USUAL_GAP
+    return bool(gap > least * (others[-1] - others[0]))
+
+
+def _is_usual_fill(value: float) -> bool:
+    """-999, -9999.9, the ends of integers of 16 and 32 bits."""
+    size = abs(value)
+    if size in (32767, 32768, 65535, 2**31 - 1, 2**31, 2**32 - 1):
+        return True
+    return size >= 999 and set(f"{size:.6g}".replace(".", "")) == {"9"}
+
+
+def white_of(high: float) -> int:
+    """What becomes white of unsigned integers up to ``high``: the fewest bits that hold them."""
+    return (1 << max(_FEWEST_BITS, int(high).bit_length())) - 1
+
+
+def ends(kind: str, found: Range | None) -> Range:
+    """What becomes black and white of numbers of a kind within a range."""
+    low, high = found or (0.0, 0.0)
+    if kind == "unsigned" or (kind == "signed" and low >= 0.0):
+        return 0.0, float(white_of(high))
+    if kind == "float" and low >= 0.0 and high <= 1.0:
+        return 0.0, 1.0
+    return low, high
+
+
+def chosen_range(raw: RawImage, reading: Reading) -> Range:
+    """What becomes black and white in an image."""
+    if raw.kind == "signed" and reading.signed_range is not None:
+        return reading.signed_range
+    if raw.kind == "float" and reading.float_range is not None:
+        return reading.float_range
+    if raw.values.dtype == np.uint8:
+        return 0.0, 255.0
+    low, high = ends(raw.kind, robust_range(raw))
+    if raw.kind == "unsigned":
+        high = max(high, reading.white_level)
+    elif low == high:
+        finite = raw.values[np.isfinite(raw.values)]
+        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    return low, high
+
+
+def to_rgb(raw: RawImage, reading: Reading | None = None) -> Pixels:
+    """(H, W, 3) of 8 bits: scaled, inverted where it is, laid over white where transparent.
+
+    NaN and "no data" become black; what lies outside the range is cut off.
+    """
+    low, high = chosen_range(raw, reading or Reading())
+    share = _opacity(raw, high)
+    if raw.premultiplied and share is not None:
+        scaled = _premultiplied(raw, low, high, share)
+    else:
+        scaled = _scaled(raw.values, low, high)
+        if raw.inverted:
+            scaled = 255 - scaled
+        if share is not None:
+            opacity = share if scaled.ndim == 2 else share[..., None]
+            over = 255.0 + (scaled.astype(np.float32) - 255.0) * opacity
+            scaled = np.rint(over).astype(np.uint8)
+    lost = np.isnan(raw.values) if raw.values.dtype.kind == "f" else np.zeros(1, bool)
+    if lost.any():
+        scaled[lost] = 0
+    if raw.valid is not None:
+        scaled[~raw.valid] = 0
+    if scaled.ndim == 2:
+        scaled = np.repeat(scaled[..., None], 3, axis=2)
+    return np.ascontiguousarray(scaled)
+
+
+def _scaled(values: Values, low: float, high: float) -> Pixels:
+    factor = 255.0 / (high - low) if high > low else 0.0
+    if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
+        least = np.iinfo(values.dtype).min
+        every = np.arange(least, np.iinfo(values.dtype).max + 1, dtype=np.float64)
+        table = np.rint(np.clip((every - low) * factor, 0.0, 255.0)).astype(np.uint8)
+        return table[values.astype(np.int64) - least] if least else table[values]
+    wide = np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else np.float64
+    with np.errstate(invalid="ignore", over="ignore"):
+        # Clipped first: an infinity times the factor 0 would be no number.
+        found = (np.clip(values.astype(wide), low, high) - wide(low)) * wide(factor)
+        found = np.rint(np.clip(np.nan_to_num(found), 0.0, 255.0))
+    scaled: Pixels = found.astype(np.uint8)
+    return scaled
+
+
+def _opacity(raw: RawImage, white: float) -> npt.NDArray[np.float32] | None:
+    """Alpha as 0..1: by its type, or by the white of the colours where it stays within that."""
+    if raw.alpha is None:
+        return None
+    alpha = raw.alpha
+    if alpha.dtype.kind == "b":
+        return alpha.astype(np.float32)
+    if alpha.dtype.kind == "f":
+        alpha = np.nan_to_num(alpha.astype(np.float64), posinf=1.0, neginf=0.0)
+        most = float(alpha.max(initial=0.0))
+        full = 1.0 if most <= 1.0 else 255.0 if most <= 255.0 else most
+    else:
+        if alpha.dtype.kind == "i" and alpha.min(initial=0) < 0:
+            alpha = alpha.view(alpha.dtype.str.replace("i", "u"))
+        full = float(np.iinfo(alpha.dtype).max)
+        # 12-bit colours in 16 bits often have an alpha of 12 bits.
+        if raw.kind == "unsigned" and 0 < int(alpha.max(initial=0)) <= white:
+            full = white
+    share: npt.NDArray[np.float32] = np.clip(alpha / full, 0.0, 1.0).astype(np.float32)
+    return share
+
+
+def _premultiplied(
+    raw: RawImage, low: float, high: float, share: npt.NDArray[np.float32]
+) -> Pixels:
+    """Values that were multiplied by alpha: only the white behind them is added."""
+    opacity = share if raw.values.ndim == 2 else share[..., None]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        values = np.where(opacity > 0, raw.values / np.maximum(opacity, 1e-6), low)
+    straight = _scaled(values.astype(np.float64), low, high).astype(np.float32)
+    if raw.inverted:
+        straight = 255.0 - straight
+    over: Pixels = np.rint(255.0 + (straight - 255.0) * opacity).astype(np.uint8)
+    return over

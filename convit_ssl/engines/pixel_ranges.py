@@ -1,0 +1,77 @@
+"""Which values become black and white in a run, and on what grounds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from convit_ssl.data import ImageFiles
+from convit_ssl.data.value_range import Reading
+from convit_ssl.engines.checkpoint import CHECKPOINTS, sorted_checkpoints
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.progress import progress_bar
+
+OPTIONS = {"unsigned": "white_level", "signed": "signed_range", "float": "float_range"}
+
+
+def check_ranges(tree: DictConfig) -> None:
+    """Refuse a range that is not two growing numbers.
+
+    Raises:
+        UserError: names the option.
+    """
+    for name in ("signed_range", "float_range"):
+        value = tree.data[name]
+        if value is not None and getattr(Reading.of({name: list(value)}), name) is None:
+            raise UserError(
+                f"data.{name}={list(value)}: give two growing numbers, what becomes black and "
+                "what becomes white, such as [-1000,400]"
+            )
+
+
+def choose_ranges(tree: DictConfig, train: ImageFiles, folder: Path | None) -> tuple[str, ...]:
+    """Set what the user and the starting weights left open, from all training images.
+
+    A run that is resumed keeps its ranges, whatever images came or went.
+
+    Args:
+        tree: the options; changed in place.
+        train: the images.
+        folder: of the run that may be resumed; None for a new one.
+
+    Returns:
+        What somebody should know of the images, in sentences.
+
+    Raises:
+        UserError: the images have two depths, so that one part would be nearly black.
+    """
+    before = _recorded(folder)
+    for name, value in before.items():
+        if tree.data[name] is None:
+            tree.data[name] = value
+    with progress_bar("looking at all images", "images") as progress:
+        found = train.survey(progress)
+    for kind, name in OPTIONS.items():
+        if tree.data[name] is not None or name in before:
+            continue
+        if kind in found.mixed:
+            raise UserError(f"{train.root}: {found.mixed[kind]}")
+        value = getattr(found.reading, name)
+        tree.data[name] = list(value) if isinstance(value, tuple) else value
+    return found.warnings
+
+
+def _recorded(folder: Path | None) -> dict[str, Any]:
+    """The ranges that the run in a folder began with."""
+    if folder is None or not sorted_checkpoints(folder / CHECKPOINTS):
+        return {}
+    try:
+        config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        data = config["data"]
+        return {name: data[name] for name in OPTIONS.values() if name in data}
+    except (OSError, KeyError, TypeError, ValueError, OmegaConfBaseException, YAMLError):
+        return {}
