@@ -9,6 +9,7 @@ from classy_vision.losses import register_loss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convit_ssl.adapters.accumulation import features_in_parts
 from convit_ssl.adapters.heads import VisslDINOHead, VisslSwAVHead
 from convit_ssl.adapters.method_loss import MethodLoss, Progress, TeacherLoss
 from convit_ssl.errors import UserError
@@ -24,7 +25,6 @@ from convit_ssl.methods import (
     SwAVLoss,
     SwAVQueue,
     cancel_last_layer_gradients,
-    forward_packed,
 )
 from convit_ssl.methods.cross_view import split_crops
 
@@ -78,9 +78,10 @@ class VisslDINOLoss(TeacherLoss):
 
     def observe(self, inputs: Any, progress: Progress) -> None:
         """The teacher's outputs for the global crops."""
-        assert self.teacher is not None
+        teacher: Any = self.teacher
+        features = features_in_parts(teacher, list(inputs[: self.global_crops]), self.parts)
         with torch.no_grad():
-            (self._targets,) = self.teacher(list(inputs[: self.global_crops]))
+            (self._targets,) = teacher.heads_forward(features, teacher.heads)
         self._teacher_temperature = self.temperature.value(progress.step, progress.steps_per_epoch)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
@@ -133,8 +134,8 @@ class VisslMoCoV3Loss(TeacherLoss):
     def observe(self, inputs: Any, progress: Progress) -> None:
         """Keys of both views from the momentum encoder, without its predictor."""
         teacher: Any = self.teacher
+        (features,) = features_in_parts(teacher, list(inputs), self.parts)
         with torch.no_grad():
-            features = forward_packed(lambda x: teacher.trunk(x)[0], list(inputs))
             self._keys = teacher.heads[0].project(features).chunk(2)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
@@ -168,8 +169,7 @@ class VisslSwAVLoss(MethodLoss):
         self.queue: SwAVQueue | None = None
         self._student_head: tuple[VisslSwAVHead, ...] = ()  # no submodule: it is the model's
         self._epoch = 0.0
-        self._waiting: list[list[Tensor]] = []  # embeddings of this step's parts
-        self._embeddings: list[list[Tensor]] = []  # of the whole step
+        self._embeddings: list[Tensor] = []  # of this step, for the queue
 
     def attach(self, student: nn.Module) -> None:
         """Have the head keep the embeddings that are to be queued."""
@@ -193,7 +193,7 @@ class VisslSwAVLoss(MethodLoss):
         head = self._student_head[0]
         assert head.embeddings is not None
         crops = split_crops(head.embeddings, self.swav.num_crops, "embeddings")
-        self._waiting.append(crops[: self.swav.num_global_crops])
+        self._embeddings = crops[: self.swav.num_global_crops]
         used = self.queue.full() and self._epoch >= self.queue_start_epoch
         return self.swav(output, self._queued(self.queue, head) if used else ())
 
@@ -211,15 +211,13 @@ class VisslSwAVLoss(MethodLoss):
             for name, parameter in student.named_parameters():
                 if ".prototypes." in name:
                     parameter.grad = None
-        # Only a step that is taken fills the queue: a skipped one may hold what is not finite.
-        self._embeddings, self._waiting = self._waiting, []
 
     def on_update(self, student: nn.Module, progress: Progress) -> None:
         """Put the prototypes back on the unit sphere, and the embeddings into the queue."""
         student.heads[0].normalize_prototypes()  # type: ignore[index,union-attr]
+        # Only a step that is taken fills the queue: a skipped one may hold what is not finite.
         if self.queue is not None:
-            for crops in self._embeddings:
-                self.queue.push(crops)
+            self.queue.push(self._embeddings)
 
 
 @register_loss("convit_ssl_barlow_twins")
@@ -269,6 +267,7 @@ class SupervisedLoss(MethodLoss):
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean over images. Targets (B,) int64, or (B, classes) float32."""
         if self.training and self.distillation is not None:
+            self.distillation.parts = self.parts
             return self.distillation(output.float(), target, self._images)
         smoothing = self.smoothing if self.training and target.dim() == 1 else 0.0
         return F.cross_entropy(output.float(), target, label_smoothing=smoothing)

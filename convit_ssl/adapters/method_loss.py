@@ -35,12 +35,14 @@ class MethodLoss(ClassyLoss):  # type: ignore[misc]
     Attributes:
         teacher: the momentum copy of the student, None where the method has none.
         stats: detached figures of the last step, for the log.
+        parts: in how many parts a teacher sees a batch, as the student does.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.teacher: nn.Module | None = None
         self.stats: dict[str, Tensor | float] = {}
+        self.parts = 1
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MethodLoss:

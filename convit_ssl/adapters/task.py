@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from vissl.trainer.train_task import SelfSupervisionTask
 
-from convit_ssl.adapters.gradients import average_in_bf16
+from convit_ssl.adapters.accumulation import check_parts
+from convit_ssl.adapters.gradients import average_gradients, average_in_bf16
 from convit_ssl.adapters.inputs import TaskInputs, open_inputs
 from convit_ssl.adapters.method_loss import MethodLoss
 from convit_ssl.adapters.optimizers import parameter_groups
@@ -106,6 +107,7 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         # The same start on every process, since a teacher is copied before DDP could align them.
         torch.manual_seed(self.config.SEED_VALUE)
         model: nn.Module = super()._build_model()
+        check_parts(model, self.accumulate)
         initialise(model, self.options)
         if self.options.run.compile:
             model.trunk.compile(options=compile_options())  # type: ignore[union-attr,operator]
@@ -153,8 +155,16 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
 
     def _build_loss(self) -> MethodLoss:
         loss: MethodLoss = super()._build_loss()
+        loss.parts = self.accumulate
         loss.attach(self.base_model)
         return loss
+
+    def average_gradients(self) -> None:
+        """Average the gradients of whole copies over processes, after a step in parts."""
+        if self.distributed_model is None or self.options.run.fsdp:
+            return
+        dtype = torch.bfloat16 if self.options.run.gradients == "bf16" else None
+        average_gradients(self.base_model.parameters(), dtype)
 
     def clip_gradients(self) -> None:
         """Clip as the experiment says, and keep the norm for the log."""

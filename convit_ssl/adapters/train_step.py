@@ -1,13 +1,12 @@
 """One optimiser step, as VISSL's trainer calls it.
 
 It differs from VISSL's ``standard_train_step`` in what docs/DEVIATIONS.md lists: bf16 autocast on
-any device, gradient accumulation, losses with a teacher, and no wait for the device except every
+any device, a batch in parts, losses with a teacher, and no wait for the device except every
 `task.log_every` steps, where the loss is read.
 """
 
 from __future__ import annotations
 
-import contextlib
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor
 from vissl.hooks import SSLClassyHookFunctions as Hooks
 from vissl.trainer.train_steps import register_train_step
 
+from convit_ssl.adapters.accumulation import Passes
 from convit_ssl.adapters.method_loss import MethodLoss, Progress
 
 
@@ -51,21 +51,18 @@ def _learn(task: Any, views: Any, target: Tensor) -> None:
     loss_module: MethodLoss = task.base_loss
     progress = Progress(task.iteration, task.steps_per_epoch)
     task.optimizer.optimizer.zero_grad(set_to_none=True)
-    parts = _parts(views, target, task.accumulate)
-    total = torch.zeros((), device=target.device)
-    for number, (part, part_target) in enumerate(parts):
-        last = number == len(parts) - 1
-        # Gradients are summed over processes once, with the last part.
-        sync = contextlib.nullcontext() if last else _no_sync(task)
-        with sync:
-            with task.autocast():
-                output = _single(task.model(part))
-                task.last_batch.model_output = output
-                loss_module.observe(part, progress)
-                task.run_hooks(Hooks.on_forward.name)
-                loss = task.loss(output, part_target) / len(parts)
-            task.scaler.scale(loss).backward()
-        total += loss.detach().float()
+    passes = Passes(task, views) if task.accumulate > 1 else None
+    with task.autocast():
+        output = _single(task.model(views) if passes is None else passes.output())
+        task.last_batch.model_output = output
+        loss_module.observe(views, progress)
+        task.run_hooks(Hooks.on_forward.name)
+        loss = task.loss(output, target)
+    task.scaler.scale(loss).backward()
+    if passes is not None:
+        passes.backward()
+        task.average_gradients()
+    total = loss.detach().float()
     task.last_batch.loss = total
     task.run_hooks(Hooks.on_loss_and_meter.name)
     task.scaler.unscale_(task.optimizer.optimizer)
@@ -95,24 +92,3 @@ def _optimizer_step(task: Any) -> None:
 def _single(output: Any) -> Any:
     """VISSL's models give lists; one entry is the output itself."""
     return output[0] if isinstance(output, list) and len(output) == 1 else output
-
-
-def _parts(views: Any, target: Tensor, count: int) -> list[tuple[Any, Tensor]]:
-    """The batch in `count` parts of images, each with all its views."""
-    if count == 1:
-        return [(views, target)]
-    targets = target.chunk(count)
-    if isinstance(views, Tensor):
-        return list(zip(views.chunk(count), targets, strict=True))
-    chunks = [view.chunk(count) for view in views]
-    return [(list(part), targets[i]) for i, part in enumerate(zip(*chunks, strict=True))]
-
-
-def _no_sync(task: Any) -> contextlib.AbstractContextManager[Any]:
-    if task.options.run.fsdp:
-        from convit_ssl.adapters.sharding import unsynchronised
-
-        return unsynchronised(task.base_model)
-    no_sync = getattr(task.model, "no_sync", contextlib.nullcontext)
-    manager: contextlib.AbstractContextManager[Any] = no_sync()
-    return manager

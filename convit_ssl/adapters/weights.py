@@ -27,8 +27,13 @@ def initialise(model: nn.Module, options: Any) -> None:
             f"weights={options.weights} needs the trunk convit_ssl; this experiment has "
             f"{type(trunk).__name__}"
         )
+    # Of a file that says it, the plan has compared it already.
+    heads = options.trunk.num_heads
     loaded = load_trunk(
-        options.weights, weights=options.weights_from, img_size=trunk.config.img_size
+        options.weights,
+        weights=options.weights_from,
+        img_size=trunk.config.img_size,
+        num_heads=heads,
     )
     ours, theirs = trunk.state_dict(), loaded.state_dict()
     wrong = [

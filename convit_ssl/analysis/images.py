@@ -108,15 +108,24 @@ def prepare_image(
     rgb = image.convert("RGB")
     height, width = input_size((rgb.height, rgb.width), model, most_patches)
     resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255
-    normalised = (resized - np.asarray(IMAGENET_MEAN, np.float32)) / np.asarray(
-        IMAGENET_STD, np.float32
-    )
+    mean, std = _statistics(model)
+    normalised = (resized - mean) / std
     pixels = torch.from_numpy(normalised.transpose(2, 0, 1).copy())
     if model.config.in_chans == 1:
         pixels = pixels.mean(dim=0, keepdim=True)
     factor = min(1.0, display_side / max(rgb.size))
     shown = rgb.resize((max(1, round(rgb.width * factor)), max(1, round(rgb.height * factor))))
     return PreparedImage(name, pixels, np.asarray(shown), model.grid_size(height, width))
+
+
+def _statistics(model: ConViT) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation that the weights were trained with; ImageNet's by default."""
+    data = (getattr(model, "provenance", {}).get("entry") or {}).get("data")
+    data = data if isinstance(data, dict) else {}
+    mean, std = data.get("mean", IMAGENET_MEAN), data.get("std", IMAGENET_STD)
+    if len(mean) != 3 or len(std) != 3:  # of grey images, which are made from colour below
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
+    return np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
 
 def thumbnail(image: Image.Image, side: int = 40) -> UInt8[np.ndarray, "side side 3"]:

@@ -11,6 +11,7 @@ from convit_ssl.analysis.images import bounded, open_image
 from convit_ssl.analysis.runs import Run, find_value
 from convit_ssl.analysis.summary import LabelledImage, Sample
 from convit_ssl.data import open_dataset
+from convit_ssl.data.names import some
 from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 
@@ -54,11 +55,11 @@ def open_sample(
     """
     chosen = [(path.name, open_image(path, reading)) for path in pictures]
     labelled, classes, source, problem = _labelled(data, data_dir, split, images, reading)
+    if not labelled and not chosen:
+        return None, problem or "No images: give --data or --image."
     if not chosen:
         places = np.unique(np.linspace(0, len(labelled) - 1, shown).round().astype(int))
-        chosen = [(labelled[i].name, labelled[i].image) for i in places] if labelled else []
-    if not chosen:
-        return None, problem or "No images: give --data or --image."
+        chosen = [(labelled[i].name, labelled[i].image) for i in places]
     return Sample(chosen, labelled, classes, source), problem
 
 
@@ -70,15 +71,29 @@ def _labelled(
     problem = None
     for name in [split] if split else ["val", "train"]:
         try:
-            dataset = open_dataset(data, data_dir, name, reading=reading)
+            dataset = open_dataset(
+                data, data_dir, name, reading=reading, max_corrupt=1.0, replace=False
+            )
         except UserError as error:
             problem = str(error)
             continue
         places = np.unique(np.linspace(0, len(dataset) - 1, images).round().astype(int))
-        labelled = []
+        labelled, unread = [], []
         for place in places:
-            image, target, _ = dataset[int(place)]
+            image, target, index = dataset[int(place)]
             file = dataset.files[int(place)]
+            if index < 0:
+                unread.append(file)
+                continue
             labelled.append(LabelledImage(bounded(image), target, file.rsplit("/", 1)[-1]))
-        return labelled, list(dataset.classes), f"{data}, {name}", None
+        return labelled, list(dataset.classes), f"{data}, {name}", _unreadable(unread, len(places))
     return [], [], "pictures given", f"No images of data={data}: {problem}"
+
+
+def _unreadable(files: Sequence[str], images: int) -> str | None:
+    if not files:
+        return None
+    return (
+        f"{len(files)} of the {images} images looked at cannot be read, and are left out: "
+        f"{some(files)}."
+    )

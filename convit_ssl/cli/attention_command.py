@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from convit_ssl.cli import weights_options
 from convit_ssl.cli.values import positive
 from convit_ssl.errors import UserError
 
@@ -18,12 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("image", type=Path, metavar="IMAGE", help="picture of any shape")
     add("--weights", required=True, metavar="CKPT", help="checkpoint, run folder or weights file")
-    add("--which", default="teacher", choices=("teacher", "student", "ema"))
+    sizes = "pixels of the shorter side; the model's own by default"
+    weights_options.add_arguments(parser, role="--which", img_size=sizes)
     add("--out", type=Path, default=Path("attention.png"), help=f"file ({', '.join(ENDINGS)})")
     add("--layers", type=_numbers, help="rows, such as 0,4,9; four over the depth by default")
     add("--head", type=int, help="one head; the mean of the heads by default")
     add("--query", type=_numbers, help="row,column of the query patch; the middle by default")
-    add("--img-size", type=positive, help="pixels of the shorter side; the model's own by default")
     add("--dpi", type=positive, default=300, help="of a PNG")
 
 
@@ -37,9 +38,9 @@ def run(args: argparse.Namespace) -> int:
     from convit_ssl.analysis.attention_figure import attention_figure
     from convit_ssl.analysis.images import open_image, prepare_image
     from convit_ssl.drawing import save_figure
-    from convit_ssl.export import load_trunk, reading_of
+    from convit_ssl.export import reading_of
 
-    model = load_trunk(args.weights, weights=args.which, img_size=args.img_size)
+    model = weights_options.read_trunk(args, args.weights, role="which")
     image = open_image(args.image, reading_of(model))
     maps = image_attention(model, prepare_image(image, model, args.image.name))
     query = None if args.query is None else (args.query[0], args.query[1])

@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 
 import convit_ssl.adapters  # noqa: F401  lets timm and VISSL be imported
+from convit_ssl.cli import weights_options
 from convit_ssl.cli.vissl_trunk import vissl_trunk_by_name
 from convit_ssl.errors import UserError
-from convit_ssl.export import load_trunk
 from convit_ssl.export.audit import audit_trunk, repair_trunk
 from convit_ssl.export.audit_text import audit_text
 from convit_ssl.export.build import trunk_by_name
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="build a new one instead: convit_small, timm:convit_small, vissl:convit",
     )
-    add("--weights", default="teacher", choices=("teacher", "student", "ema"))
+    weights_options.add_arguments(parser, img_size="pixels that the weights were made for")
     add("--heads", action="store_true", help="a line for each head")
     add("--json", action="store_true", help="print JSON")
     add("--repair", type=Path, metavar="OUT", help="write with the init that was never trained")
@@ -56,7 +56,7 @@ def _model(args: argparse.Namespace) -> ConViT:
     if (args.checkpoint is None) == (args.trunk is None):
         raise UserError("give a checkpoint, or --trunk NAME")
     if args.trunk is None:
-        return load_trunk(args.checkpoint, weights=args.weights)
+        return weights_options.read_trunk(args, args.checkpoint)
     if args.trunk.startswith("vissl:"):
         return vissl_trunk_by_name(args.trunk.removeprefix("vissl:"))
     return trunk_by_name(args.trunk)

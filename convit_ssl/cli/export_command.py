@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 import convit_ssl.adapters  # noqa: F401  lets timm be imported beside a CPU build of torch
-from convit_ssl.export import load_trunk
+from convit_ssl.cli import weights_options
 from convit_ssl.export.figures import figures_from_results, figures_from_run
 from convit_ssl.export.trunk import TARGETS, export_trunk
 from convit_ssl.models import ConViT
@@ -21,8 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("checkpoint", metavar="CKPT", help="checkpoint, run folder, or any file that import reads")
     add("--to", nargs="+", action="extend", required=True, metavar="FORM", help=", ".join(TARGETS))
     add("--output", type=Path, metavar="DIR", help="folder to write; CKPT's name by default")
-    add("--weights", default="teacher", choices=("teacher", "student", "ema"))
-    add("--img-size", type=int, metavar="PX", help="resample position embeddings to this size")
+    weights_options.add_arguments(parser, img_size="pixels, to which positions are resampled")
     add("--no-classifier", action="store_true", help="leave a classifier out: features only")
     add("--name", help="of the files; variant and method by default")
     add("--license", default="unknown", help="of the weights, for the model card (apache-2.0)")
@@ -31,11 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Load, write, compare, print."""
-    model = load_trunk(
-        args.checkpoint,
-        weights=args.weights,
-        img_size=args.img_size,
-        num_classes=0 if args.no_classifier else None,
+    model = weights_options.read_trunk(
+        args, args.checkpoint, num_classes=0 if args.no_classifier else None
     )
     provenance: dict[str, object] = model.provenance  # type: ignore[assignment]
     output = args.output or _default_output(str(provenance["path"]))

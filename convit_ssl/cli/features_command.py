@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Extract, and say what was written."""
     summaries = run_in_processes(extract, args.processes, args)
-    for split, manifest in (summaries or {}).items():
+    for split, (manifest, left_out) in (summaries or {}).items():
         width = max(last for _, last in manifest["columns"].values())
         print(
             f"{Path(args.out) / split}: {manifest['images']:,} images x {width} "
@@ -43,20 +43,23 @@ def run(args: argparse.Namespace) -> int:
                 else f"{manifest['seconds']:.1f} s, {manifest['images_per_s']:,.0f} images/s"
             )
         )
-    if summaries and len(summaries) == 2 and all(m["labelled"] for m in summaries.values()):
+        if left_out:
+            print(f"  note: {left_out}")
+    if summaries and len(summaries) == 2 and all(m["labelled"] for m, _ in summaries.values()):
         print(f"next: convit-ssl linear {shlex.quote(args.out)}")
     return 0
 
 
-def extract(args: argparse.Namespace) -> dict[str, Any]:
-    """The manifest of each split; runs in every process."""
+def extract(args: argparse.Namespace) -> dict[str, tuple[dict[str, Any], str | None]]:
+    """Of each split the manifest, and what was left out; runs in every process."""
     if args.columns:
         args.columns = list(dict.fromkeys(args.columns))
     splits = args.splits or ["train", "val"]
     for split in splits:
         _check(args, split)  # before anything is written
     source = probe_sources.open_source(args)
-    return {split: probe_sources.read_features(source, args, split).manifest for split in splits}
+    found = {split: probe_sources.read_features(source, args, split) for split in splits}
+    return {split: (made.manifest, made.left_out(split)) for split, made in found.items()}
 
 
 def _check(args: argparse.Namespace, split: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 import time
 
 from convit_ssl.cli.values import positive
+from convit_ssl.cli.weights_options import WHICH
 
 SUMMARY = "fine-tune a checkpoint on labelled images, the whole network or the classifier first"
 EXAMPLE = "convit-ssl finetune runs/demo --data digits --device cpu --epochs 20"
@@ -25,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="settings for few labels, on 1 or 10 %% of each class unless --subset is given",
     )
-    add("--weights", default="teacher", choices=("teacher", "student", "ema"))
+    add("--weights", default="teacher", metavar="WHICH", help=WHICH)
+    add("--num-heads", type=positive, help="attention heads of another project's plain ViT")
     add("--epochs", type=positive, help="100 as published, or by the number of images")
     add("--img-size", type=positive, help="pixels; position embeddings are resampled to it")
     add("--freeze-epochs", type=float, default=0.0, help="in which only the classifier learns")
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
         "data.subset": subset and f"'{subset}'",
         "optim.epochs": args.epochs,
         "crops.global_size": args.img_size,
+        "trunk.num_heads": args.num_heads,
         "run.name": args.name,
     }
     arguments = [

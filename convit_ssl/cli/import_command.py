@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import convit_ssl.adapters  # noqa: F401  lets timm and VISSL be imported
+from convit_ssl.cli import weights_options
 from convit_ssl.cli.vissl_trunk import vissl_difference
 from convit_ssl.errors import UserError
-from convit_ssl.export import load_trunk
+from convit_ssl.export.architectures import timm_facts
 from convit_ssl.export.audit import audit_trunk
-from convit_ssl.export.check import Difference, compare, own_size
-from convit_ssl.export.load import describe, layer_norm_eps
+from convit_ssl.export.check import Difference
+from convit_ssl.export.load import describe
+from convit_ssl.export.proof import by_reference, by_timm_convit, by_timm_vit
 from convit_ssl.export.save import FORMATS, save_trunk
-from convit_ssl.export.timm_target import load_into_timm
 from convit_ssl.models import ConViT
 
 SUMMARY = "read an official, timm, DINO or VISSL checkpoint of a ConViT into ours"
@@ -30,23 +31,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a file or folder of weights, a VISSL run, or a hub name such as timm:convit_small",
     )
     add("--output", type=Path, help=f"file to write ({', '.join(FORMATS)}); only look by default")
-    add("--weights", default="teacher", choices=("teacher", "student", "ema"))
-    add("--img-size", type=int, metavar="PX", help="resample position embeddings to this size")
+    weights_options.add_arguments(
+        parser, img_size="pixels that it was made for where it does not say, or to resample to"
+    )
     add("--variant", help="refuse anything but this variant")
-    add("--num-heads", type=int, help="of a plain ViT, whose weights do not tell")
     add("--no-classifier", action="store_true", help="leave a classifier out")
+    add("--against", metavar="NAME", help="timm's model to compare a plain ViT with")
+    add("--reference", type=Path, metavar="NPZ", help="images and features to compare with")
     add("--all", action="store_true", help="list every tensor that was not loaded")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load, compare with the source's own class, write, print."""
-    model = load_trunk(
+    """Load, compare with something that guesses nothing, print, write; 1 where they differ."""
+    model = weights_options.read_trunk(
+        args,
         args.source,
-        weights=args.weights,
-        img_size=args.img_size,
         num_classes=0 if args.no_classifier else None,
         variant=args.variant,
-        num_heads=args.num_heads,
     )
     provenance: dict[str, Any] = model.provenance  # type: ignore[assignment]
     print(describe(model.config))
@@ -56,12 +57,17 @@ def run(args: argparse.Namespace) -> int:
         print(f"  the file also holds: {', '.join(others)} (--weights)")
     for note in provenance["notes"]:
         print(f"  {note}")
+    for guess in provenance["guesses"]:
+        print(f"  ASSUMED: {guess}")
     print(f"  loaded: all {len(model.state_dict())} tensors of the trunk")
     _print_left_out(provenance["not_loaded"], args.all)
     for problem in audit_trunk(model).problems:
         print(f"  PROBLEM: {problem}")
-    name, difference = _difference(model, provenance["layout"])
+    name, difference = _difference(model, args)
     print(f"  largest difference to {name}: {difference}")
+    if isinstance(difference, Difference) and not difference.within_tolerance:
+        print("  PROBLEM: that is more than rounding: something above does not hold; not written")
+        return 1
     if args.output:
         save_trunk(model, args.output)
         print(f"  written: {args.output}")
@@ -74,15 +80,24 @@ def _print_left_out(names: list[str], everything: bool) -> None:
     print(f", and {len(names) - len(shown)} more (--all)" if len(names) > len(shown) else "")
 
 
-def _difference(model: ConViT, layout: str) -> tuple[str, Difference | str]:
-    """Against the class that the weights were made for."""
+def _difference(model: ConViT, args: argparse.Namespace) -> tuple[str, Difference | str]:
+    """Against code or figures that share none of the guesses; says so where there are none."""
+    provenance: dict[str, Any] = model.provenance  # type: ignore[assignment]
+    if args.reference:
+        return by_reference(model, args.reference)
+    if args.against:
+        return by_timm_vit(model, args.source, args.weights, args.against)
     try:
-        if layout == "vissl":
+        if provenance["layout"] == "vissl":
             return "VISSL's own ConViT", vissl_difference(model)
-        if layer_norm_eps(model) != 1e-6:
-            return "timm's ConViT", "not comparable, its LayerNorm eps is 1e-06"
-        size = own_size(model)
-        theirs = load_into_timm(model.config, dict(model.state_dict()), size)
-        return "timm's ConViT", compare(model, theirs, size)
+        if model.config.num_gpsa_layers:
+            return by_timm_convit(model)
+        for name in provenance["names"]:
+            if timm_facts(name) is not None:
+                return by_timm_vit(model, args.source, args.weights, name)
     except UserError as error:
         return "its source", f"not measured ({error})"
+    return "its source", (
+        "not measured: nothing here knows this network but by the same assumptions. Compare it "
+        "with --against NAME (a model of timm) or --reference NPZ (stored images and features)"
+    )

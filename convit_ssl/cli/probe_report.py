@@ -77,6 +77,8 @@ def row(
         seconds=round(time.perf_counter() - started, 2),
         images_per_s=speed,
         images={split: len(sets[split].labelled()) for split in sets},
+        unreadable={split: len(sets[split].unreadable) for split in sets},
+        left_out=[text for split in sets if (text := sets[split].left_out(split))],
         weights=train["fingerprint"]["weights"],
         provenance={
             key: value
@@ -101,6 +103,8 @@ def show(rows: Sequence[Mapping[str, Any]], title: str, args: argparse.Namespace
     console.print(results_table(rows, title))
     for text in dict.fromkeys(note for found in rows for note in found.get("notes", [])):
         console.print(f"note: {text}", style="yellow", soft_wrap=True)
+    for text in rows[-1].get("left_out", []):
+        console.print(f"note: {text}", style="yellow", soft_wrap=True, markup=False)
     if args.json:
         write_json({"results": list(rows)}, args.json)
         console.print(f"written: {args.json}", soft_wrap=True)

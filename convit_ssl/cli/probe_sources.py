@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from convit_ssl.cli import weights_options
 from convit_ssl.cli.values import device, natural, positive
 from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
 from convit_ssl.data.value_range import Reading
@@ -31,7 +32,6 @@ from convit_ssl.evaluation.tokens import (
     default_columns,
     pixel_transform,
 )
-from convit_ssl.export import load_trunk
 from convit_ssl.machine import available_cores, keep_freed_memory, user_cache
 from convit_ssl.models import ConViT, create_model
 
@@ -64,8 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", help="digits, mnist5k, fashion_mnist, imagenet or folder")
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add("--subset", help="labelled images of train to use, such as fraction=0.1,seed=0")
-    add("--weights", default="teacher", choices=("teacher", "student", "ema"))
-    add("--img-size", type=positive, help="pixels; the model's own by default")
+    weights_options.add_arguments(parser, img_size="pixels; the model's own by default")
     add("--mask", choices=MASKS, help="take away what attention sees, at test time")
     add("--seed", type=int, default=0, help="of untrained weights and of the probe")
     add("--processes", type=positive, default=1, help="that share the images; one per GPU is usual")
@@ -107,7 +106,7 @@ def open_source(args: argparse.Namespace, checkpoint: str | None = None) -> Sour
         model = _untrained(checkpoint.removeprefix("random:"), args)
         name, provenance = checkpoint, {"variant": checkpoint, "seed": args.seed}
     else:
-        model = load_trunk(checkpoint, weights=args.weights, img_size=args.img_size)
+        model = weights_options.read_trunk(args, checkpoint)
         provenance = model.provenance  # type: ignore[assignment]
         name = _name(provenance, checkpoint)
     return source_of(model, name, provenance, args)
@@ -173,15 +172,18 @@ def open_images(args: argparse.Namespace, split: str, source: Source | None = No
     """The images of one split that a command's options name, as a source makes them."""
     data, transform = _data(args), source.transform if source else None
     reading = source.reading if source else Reading()
-    images = open_dataset(data, args.data_dir, split, transform, args.subset, reading=reading)
+    opened = functools.partial(
+        open_dataset, data, args.data_dir, split, transform, args.subset,
+        max_corrupt=1.0, replace=False,
+    )  # fmt: skip
+    images = opened(reading=reading)
     if source is None:
         return images
     with progress_bar("looking at all images", "images") as progress:
         own = images.survey(progress).reading
     if reading.completed(own) == reading:
         return images
-    reading = reading.completed(_surveyed(data, args.data_dir) or own)
-    return open_dataset(data, args.data_dir, split, transform, args.subset, reading=reading)
+    return opened(reading=reading.completed(_surveyed(data, args.data_dir) or own))
 
 
 @functools.cache

@@ -14,8 +14,8 @@ from convit_ssl.analysis.report import write_report
 from convit_ssl.analysis.runs import read_runs
 from convit_ssl.analysis.sampling import open_sample, recorded_data, recorded_reading
 from convit_ssl.analysis.summary import summarise_run
+from convit_ssl.cli import weights_options
 from convit_ssl.errors import UserError
-from convit_ssl.export import load_trunk
 from convit_ssl.models import ConViT
 
 SUMMARY = "the locality report of one or more runs (or a study's results.json), as one HTML page"
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", choices=("train", "val"), help="val where there is one by default")
     add("--images", type=int, default=300, help="how many images to describe features on")
     add("--image", type=Path, action="append", default=[], help="draw attention of this file")
-    add("--weights", default="teacher", choices=("teacher", "student", "ema"))
+    weights_options.add_arguments(parser)
     add("--attribution", default=METHODS[0], choices=METHODS, help="for models with a classifier")
     add("--layout", default="auto", choices=("auto", "pca", "umap"), help="of the feature map")
     add("--no-figures", action="store_true", help="leave out the PNG files")
@@ -87,14 +87,15 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
         args.image,
         reading=recorded_reading(runs[0]),
     )
-    if problem and first and (args.data or args.data_dir or args.split):
+    nothing = sample is None or not sample.labelled
+    if problem and nothing and first and (args.data or args.data_dir or args.split):
         raise UserError(problem)  # what the run recorded may be gone; what was given is meant
     if first and args.weights != "teacher":
         for found in args.runs:
-            load_trunk(found, weights=args.weights)
+            weights_options.read_trunk(args, found)
 
     def load(path: Path) -> ConViT:
-        return load_trunk(path, weights=args.weights)
+        return weights_options.read_trunk(args, path)
 
     summaries = [summarise_run(r, load, sample, args.attribution, layout=args.layout) for r in runs]
     if problem:

@@ -6,12 +6,11 @@ crops, do not depend on the device. :class:`DeviceAugmentation` then carries the
 
 Cropping, flipping and resizing are one product ``rows @ image @ columns`` with the
 antialiasing filter's weights as matrices, so they equal Pillow's resize up to rounding;
-the blur is a product with a banded matrix.
+the blur is Pillow's, as products with banded matrices.
 """
 
 from __future__ import annotations
 
-import math
 import random
 from typing import Any, NamedTuple
 
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from convit_ssl.data import batched_colour
 from convit_ssl.data.augment import AugmentConfig, CropConfig
 from convit_ssl.data.augment_fast import resize
+from convit_ssl.data.box_blur import blur_batch
 from convit_ssl.data.parameters import CropParameters, draw_crops
 from convit_ssl.data.pixels import Pixels
 from convit_ssl.errors import UserError
@@ -151,9 +151,7 @@ class DeviceAugmentation(nn.Module):
             out[chosen] = batched_colour.grey(out[chosen]).round_().expand(-1, 3, -1, -1)
         chosen = _chosen(drawn[:, SIGMA] > 0, device)
         if chosen is not None:
-            sigma = drawn[:, SIGMA][drawn[:, SIGMA] > 0]
-            radius = math.ceil(3.0 * float(sigma.max()))
-            out[chosen] = blur(out[chosen], sigma.to(device), radius).round_()
+            out[chosen] = blur_batch(out[chosen], drawn[:, SIGMA][drawn[:, SIGMA] > 0])
         chosen = _chosen(drawn[:, SOLARIZE] > 0, device)
         if chosen is not None:
             values = out[chosen]
@@ -194,30 +192,3 @@ def resize_matrix(
     weights = weights * ((source >= start) & (source < start + length))
     weights = weights / weights.sum(-1, keepdim=True)
     return torch.where(flip[:, None, None] > 0, weights.flip(1), weights)
-
-
-def blur(
-    images: Float[Tensor, "batch 3 height width"], sigma: Float[Tensor, " batch"], radius: int
-) -> Float[Tensor, "batch 3 height width"]:
-    """Gaussian blur, sigma in pixels for each image, cut at ``radius``; the border is extended."""
-    height, width = images.shape[-2:]
-    rows = blur_matrix(sigma, height, radius)
-    columns = rows if height == width else blur_matrix(sigma, width, radius)
-    return rows[:, None] @ images @ columns[:, None].transpose(-1, -2)
-
-
-def blur_matrix(
-    sigma: Float[Tensor, " batch"], size: int, radius: int
-) -> Float[Tensor, "batch size size"]:
-    """Row i holds the weights of the pixels that make pixel i."""
-    pixels = torch.arange(size, device=sigma.device, dtype=torch.float32)
-    around = torch.arange(-radius, size + radius, device=sigma.device, dtype=torch.float32)
-    distance = around[None, :] - pixels[:, None]
-    weights = torch.exp(-0.5 * (distance / sigma.view(-1, 1, 1)).square())
-    weights = weights * (distance.abs() <= radius)
-    weights = weights / weights.sum(-1, keepdim=True)
-    # What lies beyond an end has the value of the end.
-    inside = weights[..., radius : radius + size].clone()
-    inside[..., 0] += weights[..., :radius].sum(-1)
-    inside[..., -1] += weights[..., radius + size :].sum(-1)
-    return inside

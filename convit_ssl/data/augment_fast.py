@@ -1,26 +1,23 @@
 """The fast pipeline: uint8 arrays, cut before they are resized, colour and blur by OpenCV.
 
-It draws from the same distribution as ``pil``. Given the same draws, resizing is within
-one level of Pillow's, jitter and grey within a few (rounding, and a hue of 8 bits), and
-the blur is a true Gaussian where Pillow's is three box blurs. Normalisation is left to
-the device (:class:`Normalize`), so that a quarter of the bytes travel.
+It draws from the same distribution as ``pil``. Given the same draws, resizing and blur are
+within one level of Pillow's, jitter and grey within a few (rounding, and a hue of 8 bits).
+Normalisation is left to the device (:class:`Normalize`), so that a quarter of the bytes travel.
 """
 
 from __future__ import annotations
 
-import math
 import random
-from functools import lru_cache
 from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from convit_ssl.data.augment import AugmentConfig, CropConfig
+from convit_ssl.data.box_blur import blur_array
 from convit_ssl.data.parameters import CONTRAST, HUE, SATURATION, CropParameters, draw_crops
 from convit_ssl.data.pixels import Pixels
 
@@ -91,8 +88,7 @@ def apply_crop(pixels: Pixels, crop: CropConfig, drawn: CropParameters) -> Pixel
     if drawn.grey:
         out = _cv(cv2.cvtColor(cv2.cvtColor(out, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB))
     if drawn.sigma > 0.0:
-        kernel = _blur_kernel(round(drawn.sigma, 2))
-        out = _cv(cv2.sepFilter2D(out, -1, kernel, kernel, borderType=cv2.BORDER_REPLICATE))
+        out = blur_array(out, drawn.sigma)
     if drawn.solarize:
         out = solarize(out, crop.solarize_threshold)
     return out
@@ -144,12 +140,6 @@ def solarize(pixels: Pixels, threshold: int) -> Pixels:
     if threshold == 128:
         return _cv(cv2.min(pixels, inverted))
     return np.where(pixels >= threshold, inverted, pixels).astype(np.uint8)
-
-
-@lru_cache(maxsize=1024)
-def _blur_kernel(sigma: float) -> npt.NDArray[np.float32]:
-    kernel = cv2.getGaussianKernel(2 * math.ceil(3.0 * sigma) + 1, sigma, cv2.CV_32F)
-    return np.asarray(kernel, np.float32)
 
 
 class Normalize(nn.Module):

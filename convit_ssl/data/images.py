@@ -35,7 +35,8 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
     """Images on disk; ``dataset[i]`` is ``(transform(PIL RGB image), target, i)``.
 
     An unreadable image is replaced by another one of its class (of any class where it has
-    no other), chosen by seed, epoch and index alone.
+    no other), chosen by seed, epoch and index alone. With ``replace=False``, as evaluation needs,
+    it is black instead, with -1 as target and index, so that nobody takes it for an image.
 
     A transform with the attribute ``seeded = True`` is called with ``seed=``, a function
     of (seed, epoch, index); one with ``reads_arrays = True`` gets (H, W, 3) uint8 in
@@ -48,6 +49,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         seed: of augmentation and replacement.
         max_corrupt: tolerated share of unreadable images.
         fault_log: where unreadable images are listed; shared by all processes of a run.
+        replace: put another image in the place of an unreadable one.
         subset: how the files were chosen from their folder, for the records.
         cache_bytes: memory for decoded images, used where all of them fit; 0 keeps none. The
             default is 1 GiB for a ``seeded`` transform, which will see each image again, and
@@ -70,6 +72,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         seed: int = 0,
         max_corrupt: float = 0.01,
         fault_log: FaultLog | None = None,
+        replace: bool = True,
         subset: str | None = None,
         cache_bytes: int | None = None,
         reading: Reading | None = None,
@@ -83,6 +86,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         self.transform = transform
         self.seed = seed
         self.reading = reading or Reading()
+        self.replace = replace
         self.subset = subset
         self.reader = SampleReader(
             self.paths, max_corrupt, fault_log, root=self.root, reading=self.reading
@@ -144,13 +148,23 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         if not 0 <= position < len(self.files):
             raise IndexError(f"image {position} of {len(self.files)}")
         repeat = index.repeat if isinstance(index, RepeatedIndex) else 0
-        image, source = self._readable(position)
+        try:
+            image, source = self._readable(position)
+        except UnreadableImageError:
+            return self._transformed(self._gap(), position, repeat), -1, -1
+        return self._transformed(image, position, repeat), self.targets[source], position
+
+    def _transformed(self, image: Image.Image | Pixels, position: int, repeat: int) -> Any:
         if self.transform is None:
-            return image, self.targets[source], position
+            return image
         if getattr(self.transform, "seeded", False):
-            seed = sample_seed(self.seed, self.epoch, position, repeat)
-            return self.transform(image, seed=seed), self.targets[source], position
-        return self.transform(image), self.targets[source], position
+            return self.transform(image, seed=sample_seed(self.seed, self.epoch, position, repeat))
+        return self.transform(image)
+
+    def _gap(self) -> Image.Image | Pixels:
+        """What stands for an unreadable image where none replaces it."""
+        black = np.zeros((64, 64, 3), np.uint8)
+        return black if getattr(self.transform, "reads_arrays", False) else Image.fromarray(black)
 
     def _read(self, position: int) -> Image.Image | Pixels:
         path = self.path(position)
@@ -170,6 +184,8 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         try:
             return self._read(position), position
         except UnreadableImageError as error:
+            if not self.replace:
+                raise
             reason = str(error)
         for attempt in range(_REPLACEMENTS):
             source = self._replacement(position, attempt)

@@ -51,6 +51,7 @@ def open_dataset(
     *,
     seed: int = 0,
     max_corrupt: float = 0.01,
+    replace: bool = True,
     fault_log: FaultLog | None = None,
     cache_bytes: int | None = None,
     reading: Reading | None = None,
@@ -67,6 +68,7 @@ def open_dataset(
             :func:`convit_ssl.data.subsets.parse_subset`.
         seed: of augmentation.
         max_corrupt: tolerated share of unreadable images.
+        replace: put others in their place; see :class:`ImageFiles`.
         fault_log: where unreadable images are listed.
         cache_bytes: memory for decoded images; see :class:`ImageFiles`.
         reading: how files become 8-bit RGB; by default each image of more than 8 bits is scaled
@@ -85,6 +87,7 @@ def open_dataset(
         transform,
         seed=seed,
         max_corrupt=max_corrupt,
+        replace=replace,
         fault_log=fault_log,
         cache_bytes=cache_bytes,
         reading=reading,

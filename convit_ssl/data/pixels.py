@@ -227,7 +227,7 @@ def image_header(path: str) -> ImageHeader:
                 deep = {"F": "float"}.get(image.mode, "8 bits")
                 grey = image.mode in _GREY_MODES or image.mode.startswith("I")
                 deep = "unsigned" if image.mode.startswith("I") else deep
-                return ImageHeader(image.height, image.width, grey, deep)
+                return ImageHeader(image.height, image.width, grey, deep, image.mode)
 
 
 def image_range(path: str) -> tuple[float, float] | None:

@@ -20,6 +20,7 @@ Values = npt.NDArray[Any]
 
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER = 29  # the first bytes of a PNG, up to its bit depth and colour type
+_PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 _PNG_GREY, _PNG_COLOUR, _PNG_GREY_ALPHA, _PNG_COLOUR_ALPHA = 0, 2, 4, 6
 
 
@@ -59,12 +60,14 @@ class ImageHeader:
         grey: whether it is stored without colour.
         kind: ``8 bits`` where values are shown as they are; ``unsigned``, ``signed`` or ``float``
             where a range has to be chosen.
+        mode: as Pillow names what is stored; ``I;16``, ``RGB;16`` and ``F`` beyond 8 bits.
     """
 
     height: int
     width: int
     grey: bool
     kind: str = "8 bits"
+    mode: str = ""
 
 
 def is_png(data: bytes) -> bool:
@@ -80,7 +83,10 @@ def png_header(data: bytes) -> ImageHeader:
     """
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
     grey = colour in (_PNG_GREY, _PNG_GREY_ALPHA)
-    return ImageHeader(height, width, grey, "unsigned" if depth == 16 else "8 bits")
+    if depth == 16:
+        return ImageHeader(height, width, grey, "unsigned", "I;16" if grey else "RGB;16")
+    mode = "1" if depth == 1 and colour == _PNG_GREY else _PNG_MODES.get(colour, "")
+    return ImageHeader(height, width, grey, "8 bits", mode)
 
 
 def read_png(data: bytes) -> RawImage | None:

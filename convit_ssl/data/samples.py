@@ -132,7 +132,7 @@ class FaultLog:
             self._unwritten[path] = reason
             self._seen = {**self._seen, path: reason}
         if new:
-            logger.warning("unreadable image, replaced by another: %s (%s)", path, reason)
+            logger.warning("unreadable image: %s (%s)", path, reason)
         return self._seen
 
     def _write(self, faults: dict[str, str]) -> bool:

@@ -218,7 +218,7 @@ def _state(place: str) -> list[str]:
         raise
     except Exception as error:
         raise UserError(f"the shard {place} cannot be read: {_words(error)}") from error
-    keys = ("size", "mtime", "LastModified", "ETag")
+    keys: tuple[str, ...] = ("size", "mtime", "LastModified", "ETag")
     if not is_url(place):  # the bytes under the same size and time may be others
         about["bytes"] = hashlib.sha256(sampled_content(place)).hexdigest()
         keys = ("size", "mtime", "ctime", "inode", "bytes")

@@ -200,9 +200,10 @@ def _stamp(path: str, shards: dict[str, list[int] | None]) -> list[int] | None:
 
 def _packed(record: Record) -> list[Any]:
     header, extent = record
-    return [header.height, header.width, header.grey, header.kind, list(extent) if extent else None]
+    pair = list(extent) if extent else None
+    return [header.height, header.width, header.grey, header.kind, header.mode, pair]
 
 
 def _unpacked(entry: list[Any]) -> Record:
-    height, width, grey, kind, extent = entry
-    return ImageHeader(height, width, grey, kind), None if extent is None else tuple(extent)
+    *header, extent = entry
+    return ImageHeader(*header), None if extent is None else tuple(extent)

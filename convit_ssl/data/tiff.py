@@ -26,6 +26,7 @@ _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB = 0, 1, 2
 _NAMES = {3: "palette", 4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "ICCLAB",
           10: "ITULAB", 32803: "colour filter array", 32844: "LogL", 32845: "LogLuv",
           34892: "linear raw"}  # fmt: skip
+_MODES = {2: "RGB", 3: "P", 5: "CMYK", 6: "YCbCr", 8: "LAB"}
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 
@@ -90,11 +91,14 @@ class TiffHeader:
     def summary(self) -> ImageHeader:
         """Size, colour and kind of number."""
         grey = self.photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK)
-        kind = "8 bits"
+        kind, mode = "8 bits", "L" if grey else _MODES.get(self.photometric, "")
         with contextlib.suppress(UnsupportedTiffError):
             if not self.plain and self.dtype != np.uint8:
                 kind = KINDS[self.dtype.kind]
-        return ImageHeader(self.height, self.width, grey, kind)
+                mode = "RGB;16" if not grey else "F" if kind == "float" else "I;16"
+        if mode == "L" and self.bits[0] == 1:
+            mode = "1"
+        return ImageHeader(self.height, self.width, grey, kind, mode)
 
 
 def is_tiff(data: bytes) -> bool:

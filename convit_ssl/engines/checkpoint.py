@@ -54,9 +54,10 @@ def write_checkpoint(folder: Path, name: str, state: dict[str, Any], keep: int) 
     """Write a checkpoint whole, point `last.torch` at it, and drop those beyond `keep`.
 
     Raises:
-        OSError: the disk is full or gone; what was there before is untouched.
+        OSError: the disk is full, read-only or gone, or the run folder that `folder` lies in is;
+            what was there before is untouched.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # not its parents: a run folder that was moved stays away
     path = folder / name
     with _whole_file(path) as temporary:
         with open(temporary, "wb") as file:

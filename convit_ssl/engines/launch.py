@@ -32,6 +32,7 @@ from convit_ssl.engines.output import lasting_output
 from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.resume import RESULT, check_same_run, finished
+from convit_ssl.engines.run_folder import resume_words
 from convit_ssl.engines.signals import RunFailure
 from convit_ssl.errors import TemporaryError, UserError
 
@@ -148,18 +149,29 @@ def _spawn(plan: Plan, started: float) -> int:
             relay.to(context.processes, Path(meeting))
             try:
                 _join(context, Path(meeting))
-            except RunFailure:
-                if relay.passed:
+            except RunFailure as error:
+                if relay.passed and isinstance(error, _Ended):
                     return stopped_outside(relay.passed[0])
+                if relay.passed:  # it was asked to stop, and this came in between
+                    print(f"convit-ssl train: {error}", file=sys.stderr, flush=True)
+                    return 128 + relay.passed[0]
+                if isinstance(error, _Ended):
+                    raise RunFailure(f"{error}. {_what_next(plan)}") from None
                 raise
         codes = [int(path.read_text()) for path in Path(meeting).glob("code_*")]
     if len(codes) == plan.placement.processes:
         return max(codes)
     if relay.passed:
         return stopped_outside(relay.passed[0])
-    raise RunFailure(
-        "a process ended without a word. The same command goes on from the last checkpoint"
-    )
+    raise RunFailure(f"a process ended without reporting an error. {_what_next(plan)}")
+
+
+class _Ended(RunFailure):
+    """A process ended without saying why."""
+
+
+def _what_next(plan: Plan) -> str:
+    return resume_words(Path(plan.options["run"]["dir"]) / CHECKPOINTS)
 
 
 class _Relay:
@@ -264,17 +276,14 @@ def _first_failure(
         if code is not None and code < 0 and -code not in (signal.SIGTERM, signal.SIGINT):
             name = signal.Signals(-code).name
             memory = "; the kernel does that when memory runs out" if name == "SIGKILL" else ""
-            return RunFailure(
-                f"rank {rank} (process {process.pid}) was ended by {name}{memory}. The same "
-                "command goes on from the last checkpoint"
-            )
+            return _Ended(f"rank {rank} (process {process.pid}) was ended by {name}{memory}")
     failures = [path.read_text(**TEXT) for path in sorted(meeting.glob("failure_*"))]
     # Who lost another process only saw it go; that one may have said why.
     if failures:
         return RunFailure(min(failures, key=lambda words: LOST_ANOTHER in words))
     code = getattr(error, "exit_code", None)
     if code is not None:
-        return RunFailure(f"{error}. The same command goes on from the last checkpoint")
+        return _Ended(str(error))
     return error
 
 

@@ -11,6 +11,7 @@ import torch
 
 from convit_ssl.data.loader_workers import SHARED_MEMORY
 from convit_ssl.engines.heartbeat import Heartbeat
+from convit_ssl.models.cnn import RESNETS
 
 # Words of a process that saw another one go, and does not know why.
 LOST_ANOTHER = "lost another process"
@@ -53,15 +54,23 @@ def describe_shortage(
     if not isinstance(error, torch.OutOfMemoryError) and MEMORY_SIGN not in words:
         return None
     beat, optim = heartbeat.beat, options["optim"]
+    images = int(options["derived"]["batch_per_process"])
+    parts = _more_parts(images, int(optim["accumulate"]))
+    whole = parts is None or options["trunk"]["variant"] in RESNETS
+    advice = "" if whole else f"optim.accumulate={parts} for the same batch in more parts, or "
     return (
         f"rank {beat.rank} on {beat.host} ran out of memory at step {beat.step} "
-        f"({words.strip().splitlines()[0][:200]}). A process takes "
-        f"{options['derived']['batch_per_process']} images at a time: give "
-        f"optim.accumulate={2 * optim['accumulate']} for the same batch in parts, or less than "
+        f"({words.strip().splitlines()[0][:200]}). A process takes {images} images in "
+        f"optim.accumulate={optim['accumulate']} parts: give {advice}less than "
         f"optim.batch_size={optim['batch_size']}. run.precision=bf16, run.grad_checkpointing=true, "
         "fewer crops.local_count and a smaller trunk take less, too. What the last checkpoint "
         "holds is not lost"
     )
+
+
+def _more_parts(images: int, parts: int) -> int | None:
+    """The next number of equal parts that at least halves them; None where there is none."""
+    return next((n for n in range(2 * parts, images + 1) if images % n == 0), None)
 
 
 def _was_fetching(error: Exception) -> bool:

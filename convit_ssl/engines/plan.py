@@ -198,6 +198,11 @@ def _choose_resnet(tree: DictConfig, explicit: frozenset[str]) -> None:
             f"trunk={name} is the CNN that ConViT is compared with; it is trained from scratch by "
             f"config=convit_supervised, and {what} needs a trunk of this project's"
         )
+    if tree.optim.accumulate > 1:
+        raise UserError(
+            f"trunk={name} normalises over the batch, so optim.accumulate={tree.optim.accumulate} "
+            "would train another network; set optim.accumulate=1 and lower optim.batch_size"
+        )
     needing = {
         "run.fsdp": tree.run.fsdp,
         "run.grad_checkpointing": tree.run.grad_checkpointing,

@@ -105,6 +105,8 @@ class Recorder:
         if self._writer is None:
             from torch.utils.tensorboard import SummaryWriter
 
+            if not self.folder.is_dir():  # moved away: TensorBoard would make it again
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
             self._writer = SummaryWriter(str(self.folder / "tensorboard"))
         return self._writer
 

@@ -20,8 +20,10 @@ from convit_ssl.engines.console import Screen
 from convit_ssl.engines.heartbeat import SAVING, Heartbeat
 from convit_ssl.engines.hooks import QuietHook, TrainingHook
 from convit_ssl.engines.resume import iteration_at, position, steps_taken
-from convit_ssl.engines.signals import Agreement, RunFailure, SignalBox, Stopped
+from convit_ssl.engines.run_folder import FolderGuard, newest_on_disk, resume_words
+from convit_ssl.engines.signals import FOLDER_GONE, Agreement, RunFailure, SignalBox, Stopped
 from convit_ssl.engines.state import on_cpu, restore, run_state
+from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 
 SHORTEST_PAUSE = 10.0  # seconds between checkpoints at the ends of short epochs
@@ -43,6 +45,7 @@ class CheckpointHook(QuietHook):
         resumed: the state the run goes on from, or None.
         box: the signals that ask this process to stop.
         heartbeat: where "saving" is noted.
+        guard: of the run folder, in the first process.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class CheckpointHook(QuietHook):
         resumed: dict[str, Any] | None,
         box: SignalBox | None = None,
         heartbeat: Heartbeat | None = None,
+        guard: FolderGuard | None = None,
     ) -> None:
         super().__init__()
         self.options = options
@@ -65,6 +69,7 @@ class CheckpointHook(QuietHook):
         self.resumed = resumed
         self.box = box or SignalBox()
         self.heartbeat = heartbeat
+        self.guard = guard
         self.agreement = Agreement()
         self.saved_at = float("-inf")
         self.started = time.monotonic()
@@ -72,6 +77,8 @@ class CheckpointHook(QuietHook):
         self.seconds_to_write = 0.0  # of the last one, beside training
         self.written = 0
         self.failed = 0
+        self.problem = ""  # with the last one
+        self._name = ""  # of the last one
         self._unwritten: tuple[str, dict[str, Any], bool] | None = None
         # A step of the epoch that is under way, and how many of its images came before it.
         self._origin = (0, 0)
@@ -115,7 +122,8 @@ class CheckpointHook(QuietHook):
         if task.train and task.iteration % task.steps_per_epoch == 0:
             return  # the end of the epoch saves, and leaves, once its figures are complete
         due = task.train and self._since() > self._interval()
-        stop, save = self.agreement.decide(self.box.signum, due and not self._busy())
+        stop, save = self.agreement.decide(self._asked(), due and not self._busy())
+        self._check_folder(stop)
         if stop or save:
             self._save(task, within_phase=True)
         if stop:
@@ -132,7 +140,8 @@ class CheckpointHook(QuietHook):
         pause = min(SHORTEST_PAUSE, self._interval())
         late = time.monotonic() - self.saved_at > pause and not self._busy()
         due = last or best or late
-        stop, save = self.agreement.decide(self.box.signum, due, now=True)
+        stop, save = self.agreement.decide(self._asked(), due, now=True)
+        self._check_folder(stop)
         if stop or save:
             self._save(task, within_phase=False, best=best, keep=last)
         if stop and not last:
@@ -167,26 +176,58 @@ class CheckpointHook(QuietHook):
         """Whether the last one is still being written: then no step waits for it."""
         return self._thread is not None and self._thread.is_alive()
 
+    def _asked(self) -> int:
+        """Why training should stop: a signal, the folder that is gone, or nothing (0)."""
+        gone = self.guard is not None and self.guard.gone()
+        return FOLDER_GONE if gone else self.box.signum
+
+    def _check_folder(self, stop: int) -> None:
+        """All processes leave together where the run folder is gone.
+
+        Raises:
+            UserError: what happened to it.
+        """
+        if stop == FOLDER_GONE:
+            self.wait()
+            raise UserError(processes.broadcast(self.guard.describe() if self.guard else ""))
+
     def _leave(self, signum: int, step: int) -> None:
-        """All processes leave together, once the checkpoint is on the disk."""
+        """All processes leave together, once the checkpoint is on the disk or has failed.
+
+        Raises:
+            Stopped: always; it says what is on the disk.
+        """
         self.wait()
-        processes.barrier()
-        raise Stopped(signum, step)
+        newest, problem = processes.broadcast(self._outcome())
+        raise Stopped(signum, step, newest, problem)
+
+    def _outcome(self) -> tuple[str, str]:
+        """Name of the newest checkpoint on the disk, and why the last one is not there."""
+        found = newest_on_disk(self.folder)
+        newest = found.name if found is not None else ""
+        if newest == self._name:
+            return newest, ""
+        if self.guard is not None and self.guard.gone_now():
+            return newest, self.guard.describe()
+        return newest, self.problem or f"{self._name} is not in {self.folder} any more"
 
     def finish(self) -> None:
         """Wait until the last checkpoint is on the disk; where there is no room, for some time.
 
         Raises:
             RunFailure: there was none in all that time.
+            UserError: the run folder is gone.
         """
         self.wait()
         deadline = time.monotonic() + LAST_TRIES
         while self._unwritten is not None:
+            if self.guard is not None and self.guard.gone():
+                raise UserError(self.guard.describe())
             if self.box.signum or time.monotonic() > deadline:
                 raise RunFailure(
                     f"the last step is done, but its checkpoint could not be written to "
-                    f"{self.folder}; make room there, and run the same command again: it goes on "
-                    "from the checkpoint before"
+                    f"{self.folder} ({self.problem}); see to that and run the same command "
+                    f"again. {resume_words(self.folder)}"
                 )
             time.sleep(LAST_PAUSE)
             self._write(*self._unwritten)
@@ -215,7 +256,7 @@ class CheckpointHook(QuietHook):
             return
         self.wait()
         copy = on_cpu(state)
-        name = checkpoint_name(epoch, entry["steps_taken"])
+        name = self._name = checkpoint_name(epoch, entry["steps_taken"])
         self._unwritten = (name, copy, best) if keep else None
         self._thread = threading.Thread(target=self._write, args=(name, copy, best), daemon=False)
         self._thread.start()
@@ -229,14 +270,18 @@ class CheckpointHook(QuietHook):
                 point_to(self.folder / BEST, name)
         except (OSError, RuntimeError) as error:  # torch.save raises RuntimeError on a full disk
             self.failed += 1
+            self.problem = _short(error)
+            if self.guard is not None and self.guard.gone_now():
+                return  # the next step says so, and ends the run
             self._warn(
-                f"checkpoint {name} could not be written ({_short(error)}); "
+                f"checkpoint {name} could not be written ({self.problem}); "
                 f"{_free_mib(self.folder):,.0f} MiB are free in {self.folder}. The one before "
                 f"stays, and {'this' if self._unwritten else 'the next'} one is tried soon; "
                 f"{'make room there' if _is_full(error) else 'see to it'}"
             )
             return
         self._unwritten = None
+        self.problem = ""
         self.written += 1
         self.seconds_to_write = time.monotonic() - begun
         if self.failed:

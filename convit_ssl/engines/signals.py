@@ -24,31 +24,44 @@ from convit_ssl.engines.early_signals import heard_signals, signal_that_came
 from convit_ssl.errors import TemporaryError
 
 AGREE_EVERY = 1.0  # seconds
+UNSAVED = 74  # EX_IOERR of sysexits.h
+# Larger than any signal, so that it wins where processes agree: the run folder is gone.
+FOLDER_GONE = 1000
 MOST_STEPS = 20  # between two agreements, however short they are
 # A terminal sends Ctrl-C to all processes, and the launcher passes it on: one request, not two.
 SAME_REQUEST = 1.0  # seconds
 
 
 class Stopped(Exception):
-    """Training was asked to stop and has: its state is on the disk.
+    """Training was asked to stop and has.
 
     Attributes:
         signum: the signal that asked.
         step: optimiser steps that are done.
+        newest: name of the newest checkpoint that is on the disk; empty without one.
+        problem: why the state after `step` is not on the disk; empty where it is.
     """
 
-    def __init__(self, signum: int, step: int) -> None:
-        super().__init__(signum, step)
+    def __init__(self, signum: int, step: int, newest: str = "", problem: str = "") -> None:
+        super().__init__(signum, step, newest, problem)
         self.signum = signum
         self.step = step
+        self.newest = newest
+        self.problem = problem
 
     @property
     def exit_code(self) -> int:
-        """128 + signal, as shells report it."""
-        return 128 + self.signum
+        """128 + signal, as shells report it; 74 where the state could not be written."""
+        return UNSAVED if self.problem else 128 + self.signum
 
     def __str__(self) -> str:
-        return f"stopped by {signal.Signals(self.signum).name} after step {self.step}"
+        done = f"stopped by {signal.Signals(self.signum).name} after step {self.step}"
+        resumes = f"the same command resumes from {self.newest}"
+        if not self.newest:
+            resumes = "there is no checkpoint, so the same command starts from the beginning"
+        if self.problem:
+            return f"{done}, but its checkpoint could not be written ({self.problem}); {resumes}"
+        return f"{done}; {resumes}"
 
 
 class RunFailure(TemporaryError):

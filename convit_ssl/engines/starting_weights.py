@@ -34,14 +34,17 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
     if not tree.weights:
         return
     from convit_ssl.export import load_trunk
-    from convit_ssl.export.load import describe, reading_of, shape
+    from convit_ssl.export.load import check_activation, describe, reading_of, shape
 
-    loaded = load_trunk(tree.weights, weights=tree.weights_from)
+    heads = tree.trunk.num_heads if "trunk.num_heads" in explicit else None
+    loaded = load_trunk(tree.weights, weights=tree.weights_from, num_heads=heads)
+    check_activation(loaded, tree.weights)
     config, provenance = loaded.config, vars(loaded)["provenance"]
     for name, value in reading_of(loaded).describe().items():
         if tree.data[name] is None or (value is True and f"data.{name}" not in explicit):
             tree.data[name] = value
-    if provenance["weights"] in ("teacher", "student", "ema"):
+    roles = ("teacher", "student", "ema")
+    if tree.weights_from in roles and provenance["weights"] in roles:
         tree.weights_from = provenance["weights"]  # a method without a teacher has a student only
     variant = provenance.get("variant")
     if variant in VARIANTS and variant != tree.trunk.variant:

@@ -39,6 +39,7 @@ from convit_ssl.engines.preflight import PreflightHook
 from convit_ssl.engines.record import Recorder
 from convit_ssl.engines.rendezvous import join
 from convit_ssl.engines.resume import RESULT, check_same_run, steps_taken
+from convit_ssl.engines.run_folder import FolderGuard, resume_words
 from convit_ssl.engines.saving import CheckpointHook
 from convit_ssl.engines.signals import RunFailure, SignalBox, Stopped
 from convit_ssl.errors import UserError
@@ -60,7 +61,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
         started: `time.time()` at the command's start.
 
     Returns:
-        0, or 128 and the signal's number.
+        0; 128 and the signal's number; 74 where a signal came and no checkpoint could be written.
 
     Raises:
         UserError: what the user can mend.
@@ -76,19 +77,20 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
     say = (lambda text: screen.line(text, style="yellow")) if screen is not None else None
     heartbeat = Heartbeat(folder, rank, world, stall_seconds=min(30 * minutes, 120.0), say=say)
     grace = float(plan.options["run"]["grace_seconds"])
-    box = SignalBox(grace, heartbeat.describe)
+    checkpoints = folder / CHECKPOINTS
+    box = SignalBox(grace, lambda: f"{heartbeat.describe()}. {resume_words(checkpoints)}")
     finished = False
     try:
         box.install()
-        with lock_run(folder) if rank == 0 else contextlib.nullcontext():
+        with _held(folder) if rank == 0 else contextlib.nullcontext() as guard:
             heartbeat.start()
-            _train(plan, folder, started, screen, heartbeat, box)
+            _train(plan, folder, started, screen, heartbeat, box, guard)
         finished = True
     except Stopped as stop:
         finished = box.stopping = True
         logging.warning("%s", stop)
         if screen is not None:
-            screen.line(f"{stop}; the same command goes on from there", style="yellow")
+            screen.line(str(stop), style="red" if stop.problem else "yellow")
         return stop.exit_code
     except (RuntimeError, EOFError, OSError) as error:
         if shortage := describe_shortage(error, plan.options, heartbeat):
@@ -100,7 +102,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
         # srun ends the others when one fails: a SIGTERM that must not become our exit code.
         box.stopping = True
         logging.exception("the run cannot go on")
-        raise RunFailure(f"{lost}. The same command goes on from the last checkpoint") from None
+        raise RunFailure(f"{lost}. {resume_words(checkpoints)}") from None
     finally:
         heartbeat.stop(finished)
         box.restore()
@@ -115,6 +117,7 @@ def _train(
     screen: Screen | None,
     heartbeat: Heartbeat,
     box: SignalBox,
+    guard: FolderGuard | None,
 ) -> None:
     adapters.register()
     from vissl.config import AttrDict
@@ -135,7 +138,7 @@ def _train(
     state = read_state(found.path) if found is not None else None
     entry = _entry(plan)
     saving = CheckpointHook(
-        config.CONVIT_SSL, checkpoints, entry, training, screen, state, box, heartbeat
+        config.CONVIT_SSL, checkpoints, entry, training, screen, state, box, heartbeat, guard
     )
     preflight = PreflightHook(config.CONVIT_SSL, checkpoints, entry["commit"], screen)
     trainer = SelfSupervisionTrainer(
@@ -166,6 +169,13 @@ def _train(
         _end_loaders(trainer.task)
     if screen is not None:
         _finish(plan, folder, training, screen)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[FolderGuard]:
+    """The lock of a run folder, and what notices that the folder is gone."""
+    with lock_run(folder), contextlib.closing(FolderGuard(folder)) as guard:
+        yield guard
 
 
 def _where_to_go_on(checkpoints: Path, plan: Plan) -> Found | None:

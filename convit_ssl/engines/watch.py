@@ -145,7 +145,7 @@ class Watch:
         assert self._bank is not None
         was_training = trunk.training
         trunk.eval()
-        bank = self._features(trunk, self._bank, self._bank_rows)
+        bank, rows = self._features(trunk, self._bank, self._bank_rows)
         # On the CPU whatever the device: a few thousand rows, and no wait for a kernel.
         sample = bank[:RANK_IMAGES]
         figures: dict[str, Any] = {
@@ -154,9 +154,9 @@ class Watch:
             **self.heads(trunk),
         }
         if self._val is not None:
-            val = self._features(trunk, self._val, self._val_rows)
-            targets = np.asarray(self._bank.targets)[self._bank_rows]
-            val_targets = np.asarray(self._val.targets)[self._val_rows]
+            val, val_rows = self._features(trunk, self._val, self._val_rows)
+            targets = np.asarray(self._bank.targets)[rows]
+            val_targets = np.asarray(self._val.targets)[val_rows]
             features = FeatureSet(bank, targets, classes=self._bank.classes)
             val_features = FeatureSet(val, val_targets, classes=self._val.classes)
             ks = (min(self.options.watch.knn_k, len(targets)),)
@@ -195,6 +195,7 @@ class Watch:
             evaluation_transform(self.options.crops.global_size),
             subset=data.subset,
             max_corrupt=data.max_corrupt,
+            replace=False,
             reading=Reading.of(data),
             fault_log=FaultLog(f"{self.options.run.dir}/unreadable.jsonl"),
         )
@@ -217,18 +218,26 @@ class Watch:
         bank = min(max(int(images * (1 - VAL_SHARE)), least), most)
         return bank, max(int(images * VAL_SHARE), LEAST_VAL)
 
-    def _features(self, trunk: nn.Module, images: ImageFiles, rows: np.ndarray[Any, Any]) -> Tensor:
-        """Class tokens (N, D) of some images, in their order, in every process."""
+    def _features(
+        self, trunk: nn.Module, images: ImageFiles, rows: np.ndarray[Any, Any]
+    ) -> tuple[Tensor, np.ndarray[Any, Any]]:
+        """Class tokens (N, D) of some images, in every process, and which rows could be read."""
         share = rows[processes.rank() :: processes.world_size()]
         own = _together(lambda: self._own_features(trunk, Subset(images, share.tolist())))
         parts = processes.gather(own)
-        merged = torch.empty(len(rows), max(part.shape[-1] for part in parts))
-        for number, part in enumerate(parts):
+        merged = torch.empty(len(rows), max(part.shape[-1] for part, _ in parts))
+        readable = np.empty(len(rows), bool)
+        for number, (part, known) in enumerate(parts):
             merged[number :: processes.world_size()] = part
-        return merged
+            readable[number :: processes.world_size()] = known
+        return merged[torch.from_numpy(readable)], rows[readable]
 
-    def _own_features(self, trunk: nn.Module, images: Subset[Any]) -> Tensor:
+    def _own_features(
+        self, trunk: nn.Module, images: Subset[Any]
+    ) -> tuple[Tensor, np.ndarray[Any, Any]]:
         """Class tokens of this process's images, read by workers where that is faster.
+
+        With them (N,) whether each could be read; the others' are of black pictures.
 
         They are forked from a process with other threads, which once in a long while leaves one
         that never answers. Then the images are read here, from now on.
@@ -254,9 +263,11 @@ class Watch:
         is_vissls = hasattr(trunk, "_feature_blocks")  # its ResNet asks which features
         names = (["flatten"],) if is_vissls else ()
         features: list[Tensor] = []
+        readable: list[Tensor] = []
         batches = iter(loader)
         try:
-            for batch, _, _ in batches:
+            for batch, _, indices in batches:
+                readable.append(indices >= 0)
                 with self.autocast():
                     out = trunk(batch.to(self.device), *names)
                 features.append((out[0] if isinstance(out, list) else out).float().cpu())
@@ -272,7 +283,9 @@ class Watch:
             return self._own_features(trunk, images)
         finally:
             end_workers([batches])
-        return torch.cat(features) if features else torch.empty(0)
+        if not features:
+            return torch.empty(0), np.empty(0, bool)
+        return torch.cat(features), torch.cat(readable).numpy()
 
 
 def _together(read: Callable[[], Read]) -> Read:

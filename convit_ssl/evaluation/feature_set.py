@@ -21,16 +21,17 @@ _FILES = ("features.npy", "targets.npy", "images.json")
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """Features of a data set, one row per image.
+    """Features of a data set, one row per image that could be read.
 
     Attributes:
         features: (N, D), memory-mapped or in memory.
-        targets: (N,), -1 for images without a label or that could not be read; a tensor is
-            converted.
+        targets: (N,), -1 for images without a label; a tensor is converted.
         paths: of the images.
         columns: name -> (first, last + 1) channel of each kind of feature.
         classes: names of the targets.
         manifest: where the features come from: fingerprints, seconds, images per second.
+        unreadable: path -> reason, of the images that have no row.
+        folder: where they were read from, None in memory.
     """
 
     features: np.ndarray[Any, Any] | Tensor
@@ -39,6 +40,8 @@ class FeatureSet:
     columns: dict[str, tuple[int, int]] = field(default_factory=dict)
     classes: Sequence[str] = ()
     manifest: dict[str, Any] = field(default_factory=dict)
+    unreadable: Mapping[str, str] = field(default_factory=dict)
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         if len(self.features) != len(self.targets):
@@ -67,6 +70,17 @@ class FeatureSet:
             raise UserError(f"no feature {name!r} here; there are {', '.join(self.columns)}")
         first, last = self.columns[name]
         return self.features[:, first:last]
+
+    def left_out(self, split: str) -> str | None:
+        """A sentence about the images that have no row; None where all could be read."""
+        if not self.unreadable:
+            return None
+        count, images = len(self.unreadable), len(self) + len(self.unreadable)
+        what = "image" if count == 1 else "images"
+        place = f": listed in {self.folder / 'images.json'}" if self.folder else ""
+        return (
+            f"{count:,} unreadable {what} of {images:,} in {split}, left out of every figure{place}"
+        )
 
     def labelled(self) -> np.ndarray[Any, Any]:
         """Indices of the rows that have a label.
@@ -102,7 +116,10 @@ def load_features(folder: str | Path, verify: bool = True) -> FeatureSet:
         features = np.load(folder / "features.npy", mmap_mode="r")
         targets = np.load(folder / "targets.npy")
         columns = {name: (first, last) for name, (first, last) in manifest["columns"].items()}
-        return FeatureSet(features, targets, images["paths"], columns, images["classes"], manifest)
+        bad = {entry["path"]: entry["reason"] for entry in images.get("unreadable", [])}
+        return FeatureSet(
+            features, targets, images["paths"], columns, images["classes"], manifest, bad, folder
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else error
         raise UserError(f"no features in {folder}: {reason}") from error

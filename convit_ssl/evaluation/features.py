@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from convit_ssl.leftovers import release, remove_abandoned, working_folder
 __all__ = ["FeatureSet", "Progress", "extract_features", "fingerprint_parts", "load_features"]
 
 Progress = Callable[[int, int], None]
-FORMAT = 2
+FORMAT = 3  # 3: no rows for unreadable images
 
 
 def extract_features(
@@ -47,13 +47,16 @@ def extract_features(
 ) -> FeatureSet:
     """Write the features of a data set into `folder`, or reuse those that are there.
 
+    Images that cannot be read have no row; `images.json` lists them with the reason.
+
     All processes of a torch.distributed group work on one memory-mapped file. Batches are
     cut the same way whatever the number of processes, so the features are equal bit by bit.
 
     Args:
         extractor: `TokenFeatures(model)` or `PixelFeatures(transform)`: images to (B, D), with
             `layout`, the columns.
-        dataset: gives (image, target, index); its transform must not be random.
+        dataset: gives (image, target, index), index -1 where the image could not be read
+            (`open_dataset(..., replace=False)`); its transform must not be random.
         folder: replaced when it holds features of other weights, data or transforms.
         batch_size: images at a time in one process.
         workers: loader processes per process.
@@ -64,8 +67,8 @@ def extract_features(
         recompute: extract them even where `folder` holds the same ones.
 
     Raises:
-        UserError: no images, a random transform, features that are not finite, or a folder
-            that holds something else.
+        UserError: no images, none that can be read, a random transform, features that are not
+            finite, or a folder that holds something else.
     """
     folder = Path(folder)
     if len(dataset) == 0:
@@ -81,10 +84,14 @@ def extract_features(
         _create(partial, dataset, max(last for _, last in layout.values()))
         batches = _batches(len(dataset), batch_size)
         loader = _loader(dataset, batches, workers, device)
-        _fill(extractor, loader, partial, device, precision, progress)
-        broken = {path for paths in processes.gather(_unreadable(dataset)) for path in paths}
+        gaps = _fill(extractor, loader, partial, device, precision, progress)
+        shares = processes.gather(_unreadable(dataset, gaps))
+        unread = {row: reason for share in shares for row, reason in share}
+        if len(unread) == len(dataset):
+            first = next(iter(dataset.paths))
+            raise UserError(f"none of {len(dataset):,} images can be read; {first}: {unread[0]}")
         if processes.rank() == 0:
-            _drop_labels(partial, dataset, broken)
+            _leave_out(partial, unread)
             seconds = time.perf_counter() - started
             _finish(partial, folder, parts, layout, seconds)
         processes.barrier()
@@ -207,12 +214,14 @@ def _fill(
     device: torch.device,
     precision: str,
     progress: Progress | None,
-) -> None:
+) -> list[int]:
+    """Write this process's rows; returns those whose images could not be read."""
+    gaps: list[int] = []
     features = np.load(partial / "features.npy", mmap_mode="r+")
     targets = np.load(partial / "targets.npy", mmap_mode="r+")
     extractor = extractor.to(device).eval()
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-    for rows, (images, labels, _) in batches:
+    for rows, (images, labels, indices) in batches:
         try:
             with torch.inference_mode(), autocast:
                 made = extractor(images.to(device, non_blocking=True)).float().cpu().numpy()
@@ -226,25 +235,46 @@ def _fill(
         span = slice(rows[0], rows[-1] + 1)
         features[span] = made
         targets[span] = np.asarray(labels)
+        gaps += [row for row, index in zip(rows, np.asarray(indices), strict=True) if index < 0]
         if progress is not None and processes.rank() == 0:
             done = min(span.stop + (processes.world_size() - 1) * len(rows), len(features))
             progress(done, len(features))
     features.flush()
     targets.flush()
+    return gaps
 
 
-def _unreadable(dataset: Any) -> list[str]:
-    """Paths of images that this process replaced by others."""
+def _unreadable(dataset: Any, gaps: Sequence[int]) -> list[tuple[int, str]]:
+    """Rows whose images this process could not read, each with why."""
     fault_log = getattr(getattr(dataset, "reader", None), "fault_log", None)
-    return [] if fault_log is None else list(fault_log.read())
+    faults = {} if fault_log is None else fault_log.read()
+    paths = list(map(str, dataset.paths)) if faults else []
+    # Where the data set put other images in their place, the rows are of those.
+    replaced = {row for row, path in enumerate(paths) if path in faults}
+    return [
+        (row, faults.get(str(dataset.paths[row]), "cannot be read"))
+        for row in sorted(replaced | set(gaps))
+    ]
 
 
-def _drop_labels(partial: Path, dataset: fingerprint.LabelledImages, broken: set[str]) -> None:
-    """A row of a replaced image must not count as the image it is not."""
-    if broken:
-        targets = np.load(partial / "targets.npy", mmap_mode="r+")
-        targets[[str(path) in broken for path in dataset.paths]] = -1
-        targets.flush()
+def _leave_out(partial: Path, unread: Mapping[int, str]) -> None:
+    """Take the rows of unreadable images out, and list these images."""
+    if not unread:
+        return
+    gone = sorted(unread)
+    images = json.loads((partial / "images.json").read_text())
+    kept = np.delete(np.arange(len(images["paths"])), gone)
+    for name in ("features.npy", "targets.npy"):
+        whole = np.load(partial / name, mmap_mode="r")
+        shorter = _map(partial / f"kept-{name}", whole.dtype, (len(kept), *whole.shape[1:]))
+        for first in range(0, len(kept), 65536):
+            shorter[first : first + 65536] = whole[kept[first : first + 65536]]
+        shorter.flush()
+        os.replace(partial / f"kept-{name}", partial / name)
+    paths = images["paths"]
+    images["paths"] = [paths[row] for row in kept]
+    images["unreadable"] = [{"path": paths[row], "reason": unread[row]} for row in gone]
+    (partial / "images.json").write_text(json.dumps(images))
 
 
 def _finish(
@@ -255,12 +285,14 @@ def _finish(
     seconds: float,
 ) -> None:
     targets = np.load(partial / "targets.npy")
+    images = json.loads((partial / "images.json").read_text())
     manifest = {
         "format": FORMAT,
         "fingerprint": parts,
         "columns": layout,
         "images": len(targets),
         "labelled": int((targets >= 0).sum()),
+        "unreadable": len(images.get("unreadable", [])),
         "seconds": round(seconds, 3),
         "images_per_s": round(len(targets) / seconds, 1),
         "processes": processes.world_size(),

@@ -125,6 +125,9 @@ class HardDistillation(nn.Module):
             out of the state dict.
         weight: share of the teacher.
         smoothing: of labels that are given as classes.
+
+    Attributes:
+        parts: in how many the teacher sees a batch, where memory is short.
     """
 
     def __init__(self, teacher: nn.Module, weight: float = 0.5, smoothing: float = 0.0) -> None:
@@ -135,6 +138,7 @@ class HardDistillation(nn.Module):
         self._teacher = [teacher.requires_grad_(False).eval()]
         self.weight = weight
         self.smoothing = smoothing
+        self.parts = 1
 
     @property
     def teacher(self) -> nn.Module:
@@ -147,8 +151,8 @@ class HardDistillation(nn.Module):
         device = next(self.teacher.parameters()).device
         if device != images.device:
             self.teacher.to(images.device)
-        decided: Tensor = self.teacher(images).argmax(dim=1)
-        return decided
+        parts = images.chunk(self.parts)
+        return torch.cat([self.teacher(part).argmax(dim=1) for part in parts])
 
     def forward(
         self,

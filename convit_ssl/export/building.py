@@ -149,6 +149,19 @@ def set_activation(model: ConViT, name: str) -> None:
             module.act = _ACTIVATIONS[name]()  # type: ignore[assignment]
 
 
+def check_activation(model: ConViT, path: str) -> None:
+    """Refuse weights that training would continue with another activation.
+
+    Raises:
+        UserError: theirs is not GELU, which training builds.
+    """
+    if activation(model) != "gelu":
+        raise UserError(
+            f"{path} was made with the activation {activation(model)}, and training builds GELU; "
+            "such weights can be evaluated and exported, not trained from"
+        )
+
+
 def activation(model: ConViT) -> str:
     """The name of the activation of the model's MLPs."""
     kinds = {type(module.act) for module in model.modules() if isinstance(module, Mlp)}

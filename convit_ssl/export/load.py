@@ -18,6 +18,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.export.building import (
     activation,
     build,
+    check_activation,
     describe,
     layer_norm_eps,
     resample_positions,
@@ -39,9 +40,9 @@ from convit_ssl.export.stated import ACTIVATIONS, Stated, check_given, stated_be
 from convit_ssl.models import ConViT, ConViTConfig
 
 __all__ = [
-    "Provenance", "activation", "build", "describe", "from_tensors", "layer_norm_eps",
-    "load_trunk", "reading_of", "resample_positions", "resized", "set_activation",
-    "set_layer_norm_eps", "shape",
+    "Provenance", "activation", "build", "check_activation", "describe", "from_tensors",
+    "layer_norm_eps", "load_trunk", "reading_of", "resample_positions", "resized",
+    "set_activation", "set_layer_norm_eps", "shape",
 ]  # fmt: skip
 
 
@@ -148,8 +149,9 @@ def _from_content(file: _File, wanted: _Wanted) -> ConViT:
         set_activation(model, settled.activation)
     if wanted.img_size is not None and settled.resample:
         model = resized(model, wanted.img_size)
-    images = file.stated.under(wanted.given).images()
+    images = _for_channels(file.stated.under(wanted.given).images(), config.in_chans, file.name)
     provenance = provenance_of(file.name, model, trunk, found, _with_images(file.entry, images))
+    provenance.names = list(file.stated.names)
     provenance.guesses, provenance.notes = settled.guesses, provenance.notes + settled.notes
     provenance.not_loaded = sorted([*left_out, *unused(trunk.tensors), *trunk.beside])
     model.provenance = dataclasses.asdict(provenance)  # type: ignore[assignment]
@@ -225,6 +227,20 @@ def _read(path: str | os.PathLike[str]) -> _File:
     if "model" in entry:
         return _File(str(file), content, entry, Stated())
     return _File(str(file), content, entry, stated_beside(file).under(stated_inside(content)))
+
+
+def _for_channels(images: dict[str, Any], channels: int, path: str) -> dict[str, Any]:
+    """One mean for all channels, or one for each."""
+    for name in ("mean", "std"):
+        values = images.get(name)
+        if values is None:
+            continue
+        if len(values) not in (1, channels):
+            raise UserError(
+                f"{path} takes {channels} channels, and {name} has {len(values)} values"
+            )
+        images[name] = values * channels if len(values) == 1 else values
+    return images
 
 
 def _with_images(entry: dict[str, Any], images: dict[str, Any]) -> dict[str, Any]:

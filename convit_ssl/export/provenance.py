@@ -34,6 +34,7 @@ class Provenance:
         notes: what a reader should know, and where it was read.
         guesses: what neither the tensors nor anything beside them says: what was assumed, how
             it could be wrong, and which option sets it.
+        names: of architectures that the file or those beside it mention.
         entry: all that our own checkpoints say about themselves.
     """
 
@@ -52,6 +53,7 @@ class Provenance:
     not_loaded: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     guesses: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
     entry: dict[str, Any] = field(default_factory=dict)
 
 

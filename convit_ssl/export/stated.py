@@ -32,7 +32,7 @@ _NAMES = ("arch", "architecture", "model_name", "model", "backbone", "name", "vi
 _MEAN = ("mean", "image_mean")
 _STD = ("std", "image_std")
 _PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
-_INTERPOLATIONS = tuple(_PILLOW.values())
+INTERPOLATIONS = tuple(_PILLOW.values())
 
 ACTIVATIONS = {
     "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_tanh": "gelu_tanh",
@@ -209,7 +209,7 @@ def _method(values: list[Any]) -> str:
 
 def _interpolation(values: list[Any]) -> str | None:
     texts = [_PILLOW.get(value, "") if isinstance(value, int) else value for value in values]
-    found: str | None = _only(texts, lambda value: value in _INTERPOLATIONS)
+    found: str | None = _only(texts, lambda value: value in INTERPOLATIONS)
     return found
 
 

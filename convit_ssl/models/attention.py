@@ -197,14 +197,24 @@ class DropPath(nn.Module):
         super().__init__()
         self.drop_prob = drop_prob
 
-    def forward(self, x: Float[Tensor, batch * rest]) -> Float[Tensor, batch * rest]:
-        """Zero the branch of some images, and scale the others so that the mean is kept."""
+    def forward(
+        self, x: Float[Tensor, "batch tokens dim"], mask: Float[Tensor, "batch 1 1"] | None = None
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Zero the branch of some images, and scale the others so that the mean is kept.
+
+        Args:
+            x: the branch.
+            mask: 1 where an image keeps it, else 0; None draws one.
+        """
         if not self.training or self.drop_prob == 0.0:
             return x
-        keep = 1.0 - self.drop_prob
-        shape = (x.shape[0],) + (1,) * (x.dim() - 1)
-        mask = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(keep)
-        return x * (mask / keep)
+        if mask is None:
+            mask = self.draw(torch.empty((len(x), 1, 1), dtype=x.dtype, device=x.device))
+        return x * (mask.to(x.dtype) / (1.0 - self.drop_prob))
+
+    def draw(self, mask: Tensor) -> Tensor:
+        """Fill a mask in place."""
+        return mask.bernoulli_(1.0 - self.drop_prob)
 
     def extra_repr(self) -> str:
         """The drop probability."""

@@ -110,14 +110,22 @@ class Block(nn.Module):
         grid: tuple[int, int],
         positions: Tensor | None = None,
         folded: Folded | None = None,
+        paths: Tensor | None = None,
     ) -> Float[Tensor, "batch tokens dim"]:
-        """One layer. `grid`, `positions` and `folded` as in `GPSA.forward`."""
+        """One layer. `grid`, `positions` and `folded` as in `GPSA.forward`.
+
+        `paths` (2, batch, 1, 1) are the masks of drop-path for both branches; None draws them.
+        """
         normed = self.norm1(x)
         if self.use_gpsa:
-            x = x + self.drop_path(self.attn(normed, grid, positions, folded))
+            x = x + self._drop(self.attn(normed, grid, positions, folded), paths, 0)
         else:
-            x = x + self.drop_path(self.attn(normed))
-        out: Tensor = x + self.drop_path(self.mlp(self.norm2(x)))
+            x = x + self._drop(self.attn(normed), paths, 0)
+        return x + self._drop(self.mlp(self.norm2(x)), paths, 1)
+
+    def _drop(self, branch: Tensor, paths: Tensor | None, number: int) -> Tensor:
+        out: Tensor
+        out = self.drop_path(branch) if paths is None else self.drop_path(branch, paths[number])
         return out
 
     def attention_maps(
@@ -148,6 +156,8 @@ class ConViT(nn.Module):
         self.num_classes = config.num_classes
         self.embed_dim = self.num_features = self.head_hidden_size = config.embed_dim
         self.grad_checkpointing = False
+        # Of the blocks, for the next batch, where it is a part of a larger one; None draws them.
+        self.path_masks: list[Tensor | None] | None = None
         self.patch_embed = PatchEmbed(config.patch_size, config.in_chans, config.embed_dim)
         height, width = self.grid_size(*config.image_shape)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
@@ -207,19 +217,47 @@ class ConViT(nn.Module):
         """
         tokens, grid, positions = self._embed(x, keep)
         folded = self._fold(grid, len(x), positions)
+        paths = self.path_masks or [None] * len(self.blocks)
         for index, block in enumerate(self.blocks):
             if index == self.config.num_gpsa_layers:
                 tokens = self._prepend_class_token(tokens)
             if self.grad_checkpointing and self.training and torch.is_grad_enabled():
                 tokens = checkpoint(
-                    block, tokens, grid, positions, folded[index], use_reentrant=False
+                    block,
+                    tokens,
+                    grid,
+                    positions,
+                    folded[index],
+                    paths[index],
+                    use_reentrant=False,
                 )
             else:
-                tokens = block(tokens, grid, positions, folded[index])
+                tokens = block(tokens, grid, positions, folded[index], paths[index])
         if self.config.num_gpsa_layers == self.config.depth:
             tokens = self._prepend_class_token(tokens)
         normed: Tensor = self.norm(tokens)
         return normed
+
+    def draw_path_masks(self, batch: int, device: torch.device) -> list[Tensor | None]:
+        """What drop-path would draw for a batch in training, as `path_masks` takes it.
+
+        Args:
+            batch: images.
+            device: of the images; its random state is used as a forward pass would.
+
+        Returns:
+            For each block the masks of both branches, (2, batch, 1, 1), or None without drop-path.
+        """
+        masks: list[Tensor | None] = []
+        for block in self.blocks:
+            path = block.drop_path
+            assert isinstance(path, (DropPath, nn.Identity))
+            if isinstance(path, nn.Identity) or path.drop_prob == 0.0:
+                masks.append(None)
+                continue
+            empty = (torch.empty((batch, 1, 1), device=device) for _ in range(2))
+            masks.append(torch.stack([path.draw(mask) for mask in empty]))
+        return masks
 
     def forward_head(
         self, tokens: Float[Tensor, "batch tokens dim"], pre_logits: bool = False

@@ -212,8 +212,8 @@ def tiny_task(experiment: str, *more: str) -> Any:
     task.set_checkpoint_folder("/runs/x")
     task.set_hooks([])
     task.prepare(pin_memory=False)
-    task.init_distributed_data_parallel_model()
     count_weights(task)
+    task.init_distributed_data_parallel_model()
     task.iteration, task.train, task.max_iteration = 0, True, 40
     task.dataloaders = {"train": [None] * 10}  # ten steps an epoch
     task.base_model.train()
@@ -257,12 +257,12 @@ def count_weights(task: Any) -> None:
                     weight.copy_(counted(weight.shape, start) * scale)
 
 
-def counted_batches(task: Any) -> Iterator[tuple[Any, Tensor, Tensor]]:
-    """Batches as a loader gives them, of images that depend on their number alone."""
+def counted_batches(task: Any, start: int = 0) -> Iterator[tuple[Any, Tensor, Tensor]]:
+    """Batches as a loader gives them, of images that depend on the batch's number alone."""
     crops = task.options.crops
     sizes = [crops.global_size] * crops.global_count + [crops.local_size] * crops.local_count
     labelled = task.options.method.name in ("supervised", "linear")
-    for step in range(10**6):
+    for step in range(start, 10**6):
         shapes = [torch.Size((IMAGES, 3, side, side)) for side in sizes]
         views = [_bytes(shape, 1000 * step + 7 * view) for view, shape in enumerate(shapes)]
         target = (torch.arange(IMAGES) + step) % 10

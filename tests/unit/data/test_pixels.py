@@ -199,4 +199,4 @@ def test_arrays_can_be_written_to(photo: Image.Image) -> None:
 
 def test_header(tmp_path: Path, photo: Image.Image) -> None:
     photo.convert("L").save(tmp_path / "a.png")
-    assert image_header(str(tmp_path / "a.png")) == ImageHeader(120, 160, grey=True)
+    assert image_header(str(tmp_path / "a.png")) == ImageHeader(120, 160, grey=True, mode="L")

@@ -15,6 +15,7 @@ from convit_ssl.engines.lost import describe_loss, describe_shortage
 OPTIONS: dict[str, Any] = {
     "optim": {"accumulate": 2, "batch_size": 1024},
     "derived": {"batch_per_process": 128},
+    "trunk": {"variant": "convit_tiny"},
 }
 
 
@@ -36,8 +37,30 @@ def test_memory_that_ran_out(error: RuntimeError, heartbeat: Heartbeat) -> None:
     text = describe_shortage(error, OPTIONS, heartbeat)
     assert text is not None
     assert text.startswith("rank 1 on ") and "\n" not in text
-    assert "takes 128 images at a time: give optim.accumulate=4 " in text
+    assert "takes 128 images in optim.accumulate=2 parts: give optim.accumulate=4 " in text
     assert "less than optim.batch_size=1024" in text
+
+
+@pytest.mark.parametrize(
+    ("images", "parts", "variant", "advice"),
+    [
+        (36, 1, "convit_tiny", "give optim.accumulate=2 "),
+        (36, 4, "convit_tiny", "give optim.accumulate=9 "),
+        (35, 1, "convit_tiny", "give optim.accumulate=5 "),
+        (36, 36, "convit_tiny", "give less than optim.batch_size=1024"),
+        (36, 1, "resnet50", "give less than optim.batch_size=1024"),
+    ],
+)
+def test_parts_that_are_advised_can_be_had(
+    images: int, parts: int, variant: str, advice: str, heartbeat: Heartbeat
+) -> None:
+    options = {
+        "optim": {"accumulate": parts, "batch_size": 1024},
+        "derived": {"batch_per_process": images},
+        "trunk": {"variant": variant},
+    }
+    text = describe_shortage(torch.OutOfMemoryError("CUDA out of memory"), options, heartbeat)
+    assert text is not None and advice in text
 
 
 def test_a_worker_that_was_killed(heartbeat: Heartbeat) -> None:

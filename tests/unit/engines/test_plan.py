@@ -220,6 +220,7 @@ def test_vissl_builds_the_cnn_of_the_comparison() -> None:
     ("options", "config", "message"),
     [
         ((), "convit_dino", "convit_dino needs a trunk of this project's"),
+        (("optim.accumulate=2",), "convit_supervised", "normalises over the batch, so optim.acc"),
         (("trunk.patch_size=4",), "convit_supervised", "has no trunk.patch_size; leave it out"),
         (("optim.layer_decay=0.7",), "convit_supervised", "has no optim.layer_decay"),
         (("run.grad_checkpointing=true",), "convit_supervised", "has no run.grad_checkpointing"),

@@ -42,7 +42,8 @@ def test_a_worker_that_never_answers_does_not_hold_up_training(
     monkeypatch.setattr(watch, "shield_worker", sleep_for_ever)
     look = looking(watch.SMALLEST_FOR_WORKERS)
     with caplog.at_level(logging.WARNING):
-        features = look._own_features(nn.Flatten(), Subset(IMAGES, range(len(IMAGES))))
+        features, readable = look._own_features(nn.Flatten(), Subset(IMAGES, range(len(IMAGES))))
+    assert readable.all()
     assert features[:, 0].tolist() == list(range(len(IMAGES)))
     assert look.workers_hung
     assert "did not answer within 2 s" in caplog.text

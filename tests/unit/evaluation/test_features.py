@@ -271,14 +271,77 @@ def test_a_folder_with_other_things_is_left_alone(
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
-def test_an_unreadable_image_has_no_label(model: ConViT, folder: Path, tmp_path: Path) -> None:
+UNREADABLE = {"b/03.png": b"not a picture", "a/00.png": b"", "c/06.png": b"\x89PNG\r\n"}
+
+
+@pytest.mark.parametrize("layout", ["classes", "flat", "list"])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_unreadable_images_have_no_rows_and_are_listed(
+    model: ConViT, folder: Path, tmp_path: Path, layout: str, processes: int
+) -> None:
+    data, root = "folder", folder
+    if layout == "flat":
+        root = tmp_path / "flat"
+        root.mkdir()
+        for path in sorted((folder / "train").rglob("*.png")):
+            path.rename(root / f"{path.parent.name}{path.name}")
+    elif layout == "list":
+        data, names = "list", sorted((folder / "train").rglob("*.png"))
+        lines = [f"train/{name.parent.name}/{name.name}" for name in names]
+        (folder / "train.txt").write_text("\n".join(lines))
+    bad = []
+    for name, content in UNREADABLE.items():
+        path = root / name.replace("/", "") if layout == "flat" else folder / "train" / name
+        path.write_bytes(content)
+        bad.append(str(path))
+
+    def opened() -> ImageFiles:
+        transform = evaluation_transform(16)
+        return open_dataset(data, root, "train", transform, max_corrupt=1.0, replace=False)
+
+    extract = partial(extract_features, TokenFeatures(model), opened(), device="cpu", batch_size=4)
+    found = run_in_processes(extract, processes, tmp_path / "f") if processes > 1 else None
+    found = found or extract(tmp_path / "f")
+    assert len(found) == 18
+    assert sorted(found.unreadable) == sorted(bad)
+    assert not set(bad) & set(found.paths)
+    listed = json.loads((tmp_path / "f" / "images.json").read_text())["unreadable"]
+    assert {entry["path"] for entry in listed} == set(bad) and all(e["reason"] for e in listed)
+    for path in bad:
+        Path(path).unlink()
+    if layout == "list":
+        lines = [line for line in lines if str(folder / line) not in bad]
+        (folder / "train.txt").write_text("\n".join(lines))
+    alone = extract_features(TokenFeatures(model), opened(), tmp_path / "g", device="cpu")
+    assert list(alone.paths) == list(found.paths)
+    np.testing.assert_allclose(alone.features, found.features, atol=1e-5)
+    np.testing.assert_array_equal(alone.targets, found.targets)
+    again = load_features(tmp_path / "f")
+    assert again.unreadable == found.unreadable
+    assert again.left_out("train") == (
+        f"3 unreadable images of 21 in train, left out of every figure: listed in "
+        f"{tmp_path / 'f' / 'images.json'}"
+    )
+
+
+def test_rows_of_replaced_images_are_left_out_too(
+    model: ConViT, folder: Path, tmp_path: Path
+) -> None:
     (folder / "train" / "b" / "03.png").write_bytes(b"not a picture")
     images = open_dataset("folder", folder, "train", evaluation_transform(16))
     found = extract_features(TokenFeatures(model), images, tmp_path / "f", device="cpu")
-    broken = [path.endswith("b/03.png") for path in found.paths]
-    assert found.targets[broken].tolist() == [-1]
-    assert len(found.labelled()) == len(images) - 1
-    assert found.manifest["labelled"] == len(images) - 1
+    assert len(found) == len(images) - 1
+    assert [path.rsplit("/", 2)[1:] for path in found.unreadable] == [["b", "03.png"]]
+
+
+def test_nothing_but_unreadable_images(model: ConViT, folder: Path, tmp_path: Path) -> None:
+    for path in (folder / "train").rglob("*.png"):
+        path.write_bytes(b"nothing")
+    images = open_dataset(
+        "folder", folder, "train", evaluation_transform(16), max_corrupt=1.0, replace=False
+    )
+    with pytest.raises(UserError, match=r"none of 21 images can be read; .*00\.png: not an"):
+        extract_features(TokenFeatures(model), images, tmp_path / "f", device="cpu")
 
 
 def test_a_random_transform_is_refused(model: ConViT, folder: Path, tmp_path: Path) -> None:

@@ -1,0 +1,233 @@
+"""A step in parts: loss and gradient of the whole batch, with the activations of one part.
+
+Each part's features are computed without a graph. Heads and loss then see the features of the
+whole batch at once, so negatives, means over the batch, a centre or a queue are those of the
+undivided step. The gradient at the features is what the trunk needs: each part is computed again,
+with a graph, and its share of that gradient goes back through it. The last part keeps its graph
+from the first pass, so n parts cost n - 1 forward passes of a part more.
+
+Source: Gao et al. 2021, GradCache (arXiv:2101.06983), cut between trunk and head.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convit_ssl.errors import UserError
+from convit_ssl.models import ConViT
+
+Masks = list[Tensor | None]
+
+
+@dataclass(frozen=True)
+class Split:
+    """A batch in parts of images, each with all its views.
+
+    Attributes:
+        views: one batch of images each, all of the same images.
+        parts: how many.
+        listed: the model takes a list of views, not one batch.
+    """
+
+    views: list[Tensor]
+    parts: int
+    listed: bool
+
+    @classmethod
+    def of(cls, views: Any, parts: int) -> Split:
+        """Views as a loader gives them: one batch, or a list of them."""
+        if isinstance(views, Tensor):
+            return cls([views], parts, listed=False)
+        return cls(list(views), parts, listed=True)
+
+    @property
+    def images(self) -> int:
+        """Images in the batch."""
+        return len(self.views[0])
+
+    def rows(self, part: int) -> slice:
+        """The images of a part; parts differ by one image at most."""
+        ends = [self.images * number // self.parts for number in (part, part + 1)]
+        return slice(*ends)
+
+    def join(self, features: Sequence[Tensor]) -> Tensor:
+        """Features of the parts, each crop-major, as those of the batch, crop-major."""
+        crops = len(self.views)
+        return torch.cat([f.unflatten(0, (crops, -1)) for f in features], dim=1).flatten(0, 1)
+
+    def cut(self, whole: Tensor, part: int) -> Tensor:
+        """The rows of a part; the inverse of `join`."""
+        crops = whole.unflatten(0, (len(self.views), -1))
+        return crops[:, self.rows(part)].flatten(0, 1)
+
+
+class Trunk:
+    """The trunk of a VISSL model, part by part, with the drop-path of the whole batch.
+
+    Args:
+        model: VISSL's, with ``trunk`` and ``heads``.
+        split: the batch.
+    """
+
+    def __init__(self, model: Any, split: Split) -> None:
+        self.model = model
+        self.split = split
+        self.names = model._output_feature_names
+        # Views of one size that follow one another go through the trunk together, as in VISSL.
+        numbered = enumerate(split.views)
+        sizes = groupby(numbered, key=lambda pair: pair[1].shape[-2:])
+        self.groups = [[index for index, _ in group] for _, group in sizes]
+        self.masks = [self._draw(len(group)) for group in self.groups]
+
+    def _draw(self, crops: int) -> Masks | None:
+        """What drop-path would draw for a group of crops of the whole batch, in its order."""
+        network = self.network
+        if self.split.parts == 1 or not isinstance(network, ConViT) or not network.training:
+            return None
+        return network.draw_path_masks(crops * self.split.images, self.split.views[0].device)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network within VISSL's extractor of features, where there is one."""
+        trunk: nn.Module = self.model.trunk
+        return getattr(trunk, "base_model", trunk)  # type: ignore[return-value]
+
+    def features(self, part: int) -> list[Tensor]:
+        """Each named feature of a part, crop-major."""
+        rows = self.split.rows(part)
+        found = []
+        for group, masks in zip(self.groups, self.masks, strict=True):
+            images = torch.cat([self.split.views[index][rows] for index in group])
+            with self._masked(masks, len(group), rows):
+                found.append(self.model.trunk(images, self.names))
+        return [torch.cat(parts) for parts in zip(*found, strict=True)]
+
+    @contextlib.contextmanager
+    def _masked(self, masks: Masks | None, crops: int, rows: slice) -> Any:
+        if masks is None:
+            yield
+            return
+        network: Any = self.network
+        # (2, crops x images, 1, 1): those of the part, crop-major like its images.
+        network.path_masks = [
+            None if mask is None else mask.unflatten(1, (crops, -1))[:, :, rows].flatten(1, 2)
+            for mask in masks
+        ]
+        try:
+            yield
+        finally:
+            network.path_masks = None
+
+
+@torch.no_grad()
+def features_in_parts(model: Any, views: Any, parts: int) -> list[Tensor]:
+    """Features of a batch, crop-major, computed part by part without a graph.
+
+    Args:
+        model: VISSL's, with ``trunk`` and ``heads``; a teacher.
+        views: one batch of images, or a list of them.
+        parts: in how many.
+    """
+    split = Split.of(views, parts)
+    trunk = Trunk(model, split)
+    found = [trunk.features(part) for part in range(parts)]
+    return [split.join(named) for named in zip(*found, strict=True)]
+
+
+class Passes:
+    """The passes of one step in parts.
+
+    Args:
+        task: ours; its model, precision and number of parts are used.
+        views: the batch on the device.
+    """
+
+    def __init__(self, task: Any, views: Any) -> None:
+        self.task = task
+        self.split = Split.of(views, min(task.accumulate, len(Split.of(views, 1).views[0])))
+        self.trunk = Trunk(task.base_model, self.split)
+        self.states: list[list[Tensor]] = []
+        self.kept: list[Tensor] = []  # of the last part, with their graph
+        self.leaves: list[Tensor] = []
+
+    def output(self) -> Any:
+        """What the model says of the batch: a graph from the features on."""
+        model, last = self.task.base_model, self.split.parts - 1
+        found = []
+        for part in range(self.split.parts):
+            self.states.append(_random_state(self.split.views[0].device))
+            with torch.set_grad_enabled(part == last), self.task.autocast():
+                self.kept = self.trunk.features(part)
+            found.append([feature.detach() for feature in self.kept])
+        self.leaves = [self.split.join(named) for named in zip(*found, strict=True)]
+        for leaf, kept in zip(self.leaves, self.kept, strict=True):
+            leaf.requires_grad_(kept.requires_grad)
+        with self.task.autocast():
+            return model.heads_forward(self.leaves, model.heads)
+
+    def backward(self) -> None:
+        """Take the gradient at the features, of the loss's backward pass, on through the trunk."""
+        if not any(leaf.requires_grad for leaf in self.leaves):
+            return  # a frozen trunk
+        after = _random_state(self.split.views[0].device)
+        order = [self.split.parts - 1, *range(self.split.parts - 1)]
+        for part in order:
+            features = self.kept
+            if part != order[0]:
+                _restore(self.states[part], self.split.views[0].device)
+                with self.task.autocast():
+                    features = self.trunk.features(part)
+            self.kept = []
+            with _unsynchronised(self.task, part != order[-1]):
+                self._through(features, part)
+        _restore(after, self.split.views[0].device)
+
+    def _through(self, features: Sequence[Tensor], part: int) -> None:
+        pairs = [
+            (feature, self.split.cut(leaf.grad, part))
+            for feature, leaf in zip(features, self.leaves, strict=True)
+            if leaf.grad is not None
+        ]
+        torch.autograd.backward([feature for feature, _ in pairs], [grad for _, grad in pairs])
+
+
+def _unsynchronised(task: Any, wanted: bool) -> contextlib.AbstractContextManager[Any]:
+    """Keep the gradients of FSDP's shares here; those of whole copies are averaged at the end."""
+    if not wanted or not task.options.run.fsdp:
+        return contextlib.nullcontext()
+    from convit_ssl.adapters.sharding import unsynchronised
+
+    return unsynchronised(task.base_model)
+
+
+def check_parts(model: Any, parts: int) -> None:
+    """Refuse a trunk that looks at the whole batch: in parts it would compute something else.
+
+    Raises:
+        UserError: it has batch normalisation.
+    """
+    norms = [m for m in model.trunk.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if parts > 1 and norms:
+        raise UserError(
+            f"optim.accumulate={parts}: this trunk has batch normalisation "
+            f"({len(norms)} layers), whose statistics are those of the batch, so a batch in parts "
+            "would train another network; set optim.accumulate=1 and lower optim.batch_size"
+        )
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    states = [torch.get_rng_state()]
+    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+
+
+def _restore(states: Sequence[Tensor], device: torch.device) -> None:
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state, device)

@@ -1,0 +1,191 @@
+"""``convit-ssl check``: duplicates, leaks between parts, and bad images of a collection."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from convit_ssl.analysis.collection_page import Card, CountTable, Section, write_collection_page
+from convit_ssl.analysis.page import write_text
+from convit_ssl.cli import division_options
+from convit_ssl.data.collection import (
+    KINDS,
+    SERIOUS,
+    Collection,
+    Finding,
+    findings,
+    gather,
+    open_parts,
+)
+from convit_ssl.data.duplicates import Pair, duplicates_in_features, find_duplicates
+from convit_ssl.data.pixels import decode_image
+from convit_ssl.data.quality import inspect_all
+from convit_ssl.data.sources import SOURCES
+from convit_ssl.data.storage import read_bytes
+from convit_ssl.evaluation.progress import progress_bar
+
+SUMMARY = (
+    "look for duplicates, leaks between train and test, and bad images; exit code 0 where there "
+    "is nothing, 1 where something was found, 2 where the collection cannot be read"
+)
+EXAMPLE = "convit-ssl check digits --out checks/digits"
+WORDS = {
+    "leak": ("Leaks", "The same picture is in two parts, so a test on one knows the other."),
+    "labels differ": ("Two labels", "The same picture has two labels; one of them is wrong."),
+    "across groups": ("Across groups", "The same picture is in two groups."),
+    "truncated": ("Truncated", "The file ends before the image does."),
+    "unreadable": ("Unreadable", "The file is no image that can be read."),
+    "black": ("Black", "There is nothing to see."),
+    "blank": ("Blank", "All pixels are alike."),
+    "odd": ("Depth or size", "These images are stored in another depth or size than the rest."),
+    "duplicate": (
+        "Copies in one part",
+        "The same picture with the same label, in one part. They do no harm to a test, and count "
+        "twice in training. They do not change the exit code.",
+    ),
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    add = parser.add_argument
+    add("data", metavar="DATA", help="a folder of images, or the name of a built-in data set")
+    add("--format", choices=("list", "shards"), help="DATA is a list or shards, and no folder")
+    division_options.add_arguments(parser)
+    add("--trunk", metavar="CKPT", help="also compare by the features of this network")
+    add("--out", default="check", help="folder for check.html and check.csv (check/)")
+    add("--ignore", nargs="+", default=[], choices=SERIOUS, help="kinds that are all right here")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look, write the page and the table, and say what was found."""
+    built_in = args.data in SOURCES and not Path(args.data).is_dir()
+    name = args.format or (args.data if built_in else "folder")
+    spec = division_options.spec_of(args)
+    collection = gather(open_parts(name, None if built_in else args.data), spec)
+    with progress_bar("reading", "images") as progress:
+        facts = inspect_all(collection.paths, progress=progress)
+
+    def load(position: int) -> Image.Image:
+        return decode_image(read_bytes(collection.paths[position]))
+
+    with progress_bar("comparing", "pairs") as progress:
+        pairs = find_duplicates(facts, load, progress)
+    if args.trunk:
+        pairs += _alike_in_features(args.trunk, collection, pairs)
+    found = [one for one in findings(collection, facts, pairs) if one.kind not in args.ignore]
+    serious = [one for one in found if one.kind in SERIOUS]
+    out = Path(args.out)
+    _write_csv(out / "check.csv", collection, found)
+    lines = _summary(collection, found)
+    write_collection_page(
+        out / "check.html",
+        f"Check of {args.data}",
+        lines,
+        not serious,
+        _tables(collection),
+        [_section(kind, collection, found) for kind in KINDS],
+        lambda position: None if not facts[position].size[0] else load(position),
+    )
+    print("\n".join(lines))
+    print(f"written: {out / 'check.html'}, {out / 'check.csv'}")
+    return 1 if serious else 0
+
+
+def _alike_in_features(trunk: str, collection: Collection, known: list[Pair]) -> list[Pair]:
+    """Pairs that a network takes for the same; see `duplicates_in_features`."""
+    import numpy as np
+    import torch
+
+    from convit_ssl.data import evaluation_transform
+    from convit_ssl.export import load_trunk
+
+    model = load_trunk(trunk)
+    transform = evaluation_transform(model.config.img_size)
+    features = np.full((len(collection.paths), model.config.embed_dim), np.nan, np.float32)
+    with progress_bar("features", "images") as progress, torch.inference_mode():
+        for first in range(0, len(collection.paths), 32):
+            rows, images = [], []
+            for row in range(first, min(first + 32, len(collection.paths))):
+                try:
+                    images.append(transform(decode_image(read_bytes(collection.paths[row]))))
+                except Exception:  # it is among the unreadable ones
+                    continue
+                rows.append(row)
+            if rows:
+                features[rows] = model(torch.stack(images)).float().numpy()
+            if progress is not None:
+                progress(first + 32, len(collection.paths))
+    return duplicates_in_features(features, known)
+
+
+def _summary(collection: Collection, found: Sequence[Finding]) -> list[str]:
+    counts = Counter(one.kind for one in found)
+    parts = Counter(collection.parts)
+    told = ", ".join(f"{name} {count:,}" for name, count in parts.items())
+    lines = [", ".join(_told(kind, counts[kind]) for kind in KINDS if counts[kind])]
+    lines[0] = f"found: {lines[0]}" if lines[0] else "nothing found"
+    lines.append(f"{len(collection.paths):,} images ({told})")
+    return [*lines, *collection.notes]
+
+
+def _told(kind: str, count: int) -> str:
+    words = {
+        "leak": "pairs across parts", "labels differ": "pairs with two labels",
+        "across groups": "pairs across groups", "odd": "of another depth or size",
+        "duplicate": "copies within a part",
+    }  # fmt: skip
+    return f"{count:,} {words.get(kind, kind)}"
+
+
+def _section(kind: str, collection: Collection, found: Sequence[Finding]) -> Section:
+    title, text = WORDS[kind]
+    cards = []
+    for one in found:
+        if one.kind != kind:
+            continue
+        images = [one.image] if one.other is None else [one.image, one.other]
+        captions = [_caption(collection, position) for position in images]
+        cards.append(Card(images, [*captions, one.detail]))
+    return Section(title, text, cards)
+
+
+def _caption(collection: Collection, position: int) -> str:
+    about = [collection.parts[position], collection.labels[position], collection.groups[position]]
+    told = ", ".join(text for text in about if text)
+    return f"{collection.files[position]} ({told})" if told else collection.files[position]
+
+
+def _tables(collection: Collection) -> list[CountTable]:
+    parts = list(dict.fromkeys(collection.parts))
+    tables = []
+    for title, names in (("Classes", collection.labels), ("Groups", collection.groups)):
+        counts = Counter(zip(names, collection.parts, strict=True))
+        rows: list[list[str | int]] = [
+            [name or "none", *(counts[name, part] for part in parts)] for name in sorted(set(names))
+        ]
+        if any(names):
+            tables.append(CountTable(title, ["", *parts], rows))
+    return tables
+
+
+def _write_csv(path: Path, collection: Collection, found: Sequence[Finding]) -> None:
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    about = ("file", "part", "label", "group")
+    rows.writerow(("kind", *about, *(f"other_{name}" for name in about), "detail"))
+    columns = (collection.files, collection.parts, collection.labels, collection.groups)
+    for one in found:
+        own = [column[one.image] for column in columns]
+        other: list[Any] = [""] * 4
+        if one.other is not None:
+            other = [column[one.other] for column in columns]
+        rows.writerow((one.kind, *own, *other, one.detail))
+    write_text(path, text.getvalue())

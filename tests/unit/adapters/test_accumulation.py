@@ -1,0 +1,114 @@
+"""A batch in parts is the same batch: loss, gradients and every state of the step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from convit_ssl.adapters.accumulation import Split, Trunk, check_parts
+from convit_ssl.adapters.train_step import train_step
+from convit_ssl.bench.measure import saved_bytes
+from convit_ssl.errors import UserError
+from tests.golden.nets import TINY, counted_batches, tiny_task
+
+METHODS = {
+    **dict.fromkeys(TINY, ()),
+    "convit_swav": ("trunk.drop_path_rate=0.3",),
+    "convit_supervised": ("trunk.drop_path_rate=0.3",),
+}
+
+
+def two_steps(task: Any, start: int = 0) -> dict[str, Any]:
+    """Losses and gradients of two steps, and all that is there after them."""
+    torch.manual_seed(3 + start)
+    np.random.seed(3 + start)  # noqa: NPY002  the state that timm's mixup draws from
+    task.data_iterator = counted_batches(task, start)
+    found: dict[str, Any] = {}
+    for step in range(2):
+        train_step(task)
+        task.iteration += 1
+        found[f"loss {step}"] = task.last_batch.loss
+        for name, parameter in task.base_model.named_parameters():
+            if parameter.grad is not None:
+                found[f"gradient {step} {name}"] = whole(parameter.grad)
+    state = {**task.base_model.state_dict(), **task.base_loss.state_dict()}
+    return found | {f"state {name}": whole(value) for name, value in state.items()}
+
+
+def whole(value: Tensor) -> Tensor:
+    """A copy, of shares put together."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value.clone()
+
+
+def assert_same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """To 1e-5 of each tensor, and of the step's gradient where one is rounding alone."""
+    assert list(found) == list(expected)
+    kinds: dict[str, float] = {}
+    for name, value in expected.items():
+        kind = " ".join(name.split()[:2])
+        kinds[kind] = max(kinds.get(kind, 0.0), float(value.abs().max()))
+    for name, value in expected.items():
+        largest = kinds[" ".join(name.split()[:2])]
+        difference = float((found[name] - value).abs().max())
+        assert difference <= 1e-5 * max(largest, 1e-3), f"{name}: {difference} of {largest}"
+
+
+@pytest.mark.parametrize("experiment", TINY)
+def test_parts_make_the_same_step(experiment: str) -> None:
+    more = METHODS[experiment]
+    whole = two_steps(tiny_task(experiment, "optim=sgd", *more))
+    # Of 6 images: 1 + 2 + 1 + 2.
+    assert_same(two_steps(tiny_task(experiment, "optim=sgd", *more, "optim.accumulate=4")), whole)
+
+
+@pytest.mark.parametrize("experiment", ["convit_dino", "convit_moco_v3"])
+def test_with_checkpointing_and_drop_path(experiment: str) -> None:
+    more = ("optim=sgd", "trunk.drop_path_rate=0.4", "run.grad_checkpointing=true")
+    whole = two_steps(tiny_task(experiment, *more))
+    assert_same(two_steps(tiny_task(experiment, *more, "optim.accumulate=2")), whole)
+
+
+def test_dropout_of_both_passes_is_the_same() -> None:
+    """Its masks are other ones than the whole batch's, so the same step is taken twice."""
+    more = ("optim=sgd", "trunk.drop_rate=0.5", "optim.accumulate=2")
+    task = tiny_task("convit_simclr", *more)
+    seen: list[list[Tensor]] = [[], []]
+    task.base_model.trunk.norm.register_forward_hook(
+        lambda module, inputs, output: seen[torch.is_grad_enabled()].append(output.detach())
+    )
+    task.data_iterator = counted_batches(task)
+    train_step(task)
+    (without,), (kept, again) = seen
+    assert torch.allclose(without, again, atol=1e-6)
+    assert not torch.allclose(without, kept, atol=1e-2)
+
+
+def test_a_part_keeps_its_share_of_activations() -> None:
+    kept = []
+    for parts in (1, 2):
+        task = tiny_task("convit_simclr", f"optim.accumulate={parts}")
+        views, target, _ = next(counted_batches(task))
+        trunk = Trunk(task.base_model, Split.of(task.on_device(views, target)[0], parts))
+        kept.append(saved_bytes(lambda trunk=trunk: trunk.features(0), task.base_model))
+    assert kept[1] < 0.6 * kept[0]
+
+
+def test_views_are_put_together_in_their_order() -> None:
+    views = [torch.arange(5.0)[:, None] + 10 * crop for crop in range(3)]
+    split = Split.of(views, 3)
+    parts = [torch.cat([view[split.rows(part)] for view in views]) for part in range(3)]
+    whole = split.join(parts)
+    assert torch.equal(whole, torch.cat(views))
+    for part, expected in enumerate(parts):
+        assert torch.equal(split.cut(whole, part), expected)
+
+
+def test_a_trunk_with_batch_normalisation_is_refused() -> None:
+    model = nn.ModuleDict({"trunk": nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))})
+    check_parts(model, 1)
+    with pytest.raises(UserError, match=r"accumulate=2: .*batch normalisation.*accumulate=1"):
+        check_parts(model, 2)
