@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -141,6 +142,14 @@ class VisslMoCoV3Loss(TeacherLoss):
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Symmetric contrast; labels are not looked at."""
         return self.contrast(*output.chunk(2), *self._keys)
+
+    def on_update(self, student: nn.Module, progress: Progress) -> None:
+        """Move the momentum encoder by the next step's momentum.
+
+        The release moves it before it computes a step's keys (moco-v3, moco/builder.py, line 90),
+        which is after the update of the step before.
+        """
+        super().on_update(student, replace(progress, step=progress.step + 1))
 
 
 @register_loss("convit_ssl_swav")
