@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from convit_ssl.models.position import without_autocast
+from convit_ssl.models.autocast import without_autocast, without_common_part
+from convit_ssl.models.sdpa import content_logits, content_map, fused_attention, softmax_gradient
+from convit_ssl.models.transforms import in_forward_mode
+
+__all__ = ["content_logits", "content_map"]
 
 # The CPU's fused kernel is slow in bfloat16, above all its backward pass for few tokens (ten
 # times at 36), and a little slow in float32 for very few. Up to so many tokens explicit products
@@ -34,91 +37,113 @@ def content_attention(
         value: the same.
         dropout: probability of dropping an entry of the attention map.
     """
-    if dropout == 0.0 and explicit_is_faster(query, key):
+    if dropout == 0.0 and explicit_is_faster(query.device, query.dtype, key.shape[-2]):
         return explicit_attention(query, key, value)
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    return fused_attention(query, key, value, dropout)
 
 
-def explicit_is_faster(query: Tensor, key: Tensor) -> bool:
+def explicit_is_faster(device: torch.device, dtype: torch.dtype, tokens: int) -> bool:
     """Whether attention maps should be built, and not only their products."""
-    if query.device.type != "cpu":
+    if device.type != "cpu":
         return False
-    if query.dtype == torch.float32 and torch.compiler.is_compiling():
+    if dtype == torch.float32 and torch.compiler.is_compiling():
         return False  # a threshold would be one more graph
-    return key.shape[-2] <= EXPLICIT_TOKENS.get(query.dtype, 0)
+    return tokens <= EXPLICIT_TOKENS.get(dtype, 0)
 
 
-def content_logits(
-    query: Float[Tensor, "batch heads queries head_dim"],
-    key: Float[Tensor, "batch heads keys head_dim"],
-) -> Float[Tensor, "batch heads queries keys"]:
-    """Q K^T / sqrt(head_dim)."""
-    scaled: Tensor = query * query.shape[-1] ** -0.5
-    return scaled @ key.mT
+class Mixture(NamedTuple):
+    """What is mixed with a map of content: (1 - g) content + g position.
 
+    Both in float32 at least, which take the gradients, and in the dtype of the products.
+    """
 
-def content_map(
-    query: Float[Tensor, "batch heads queries head_dim"],
-    key: Float[Tensor, "batch heads keys head_dim"],
-) -> Float[Tensor, "batch heads queries keys"]:
-    """The attention map that the fused kernel never builds."""
-    return content_logits(query, key).softmax(dim=-1)
+    content_gate: Float[Tensor, "batch heads 1 1"]
+    rounded_gate: Float[Tensor, "batch heads 1 1"]
+    position: Float[Tensor, "heads queries keys"]  # times g
+    rounded_position: Float[Tensor, "heads queries keys"]
 
 
 def explicit_attention(
     query: Float[Tensor, "batch heads queries head_dim"],
     key: Float[Tensor, "batch heads keys head_dim"],
     value: Float[Tensor, "batch heads keys head_dim"],
-    position: Float[Tensor, "heads queries keys"] | None = None,
+    mixture: Mixture | None = None,
 ) -> Float[Tensor, "batch heads queries head_dim"]:
-    """(softmax(Q K^T / sqrt(head_dim)) + position) V, by way of the map.
+    """softmax(Q K^T / sqrt(head_dim)) V by way of the map, mixed with another where there is one.
 
     In training the backward pass makes the map again where keeping it would cost memory.
     """
     with without_autocast(query.device):
-        if torch.is_grad_enabled() and key.shape[-2] > KEPT_TOKENS:
-            out: Tensor = RemadeMap.apply(  # type: ignore[no-untyped-call]
-                query, key, value, position
-            )
+        if torch.is_grad_enabled() and not in_forward_mode():
+            keep = not torch.compiler.is_compiling() and key.shape[-2] <= KEPT_TOKENS
+            others = mixture or (None,) * len(Mixture._fields)
+            out: Tensor = AttentionByMap.apply(  # type: ignore[no-untyped-call]
+                query, key, value, keep, *others
+            )[0]
             return out
-        mixed = content_map(query, key)
-        return (mixed if position is None else mixed + position) @ value
+        return _mixed(content_map(query, key), mixture) @ value
 
 
-class RemadeMap(torch.autograd.Function):
-    """`explicit_attention`, which saves its inputs and not the maps."""
+def _mixed(content: Tensor, mixture: Mixture | None) -> Tensor:
+    if mixture is None:
+        return content
+    return torch.addcmul(mixture.rounded_position, content, mixture.rounded_gate)
+
+
+class AttentionByMap(torch.autograd.Function):
+    """`explicit_attention`, which saves its inputs, and of the maps at most that of the content.
+
+    The gradients of a mixture go to its parts in float32, none to what was rounded from them.
+    """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(query: Tensor, key: Tensor, value: Tensor, position: Tensor | None) -> Tensor:
-        """Shapes (B, H, N, d) three times, (H, N, N)."""
-        mixed = content_map(query, key)
-        return (mixed if position is None else mixed + position) @ value
+    def forward(
+        query: Tensor, key: Tensor, value: Tensor, keep: bool, *mixture: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Shapes (B, H, N, d) three times, then those of a `Mixture`."""
+        content = content_map(query, key)
+        return _mixed(content, _mixture(mixture)) @ value, content
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
-        """Keep the inputs."""
-        ctx.save_for_backward(*inputs)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        """Keep what is needed, and the map of the content where that was asked for."""
+        query, key, value, keep, gate, rounded_gate, _, rounded_position = inputs
+        # Of the exact parts of the mixture only the dtype matters: that of their gradients.
+        ctx.exact = None if gate is None else gate.dtype
+        ctx.save_for_backward(
+            query, key, value, rounded_gate, rounded_position, output[1] if keep else None
+        )
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The map once more, and what autograd would do with it."""
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+        """What autograd would do; for gradients of gradients the map is made again in any case."""
+        if grad is None:
+            return (None,) * 8
+        query, key, value, gate, position, content = ctx.saved_tensors
         with without_autocast(grad.device):  # the dtypes are those of the forward pass
-            return _map_gradients(grad, *ctx.saved_tensors)
+            if content is None or torch.is_grad_enabled():
+                content = content_map(query, key)
+            scale = query.shape[-1] ** -0.5
+            if gate is None:
+                grad_value = content.mT @ grad
+                grad_content = grad @ value.mT
+                of_mixture: tuple[Tensor | None, ...] = (None,) * 4
+            else:
+                grad_value = torch.addcmul(position, content, gate).mT @ grad
+                grad_content = grad @ without_common_part(value)[0].mT
+                paired = (grad_content * content).sum((-2, -1), keepdim=True, dtype=ctx.exact)
+                of_mixture = (paired, None, grad_content.sum(0, dtype=ctx.exact), None)
+                scale = scale * gate
+            grad_logits = softmax_gradient(grad_content, content) * scale
+            return grad_logits @ key, grad_logits.mT @ query, grad_value, None, *of_mixture
 
 
-def _map_gradients(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, position: Tensor | None
-) -> tuple[Tensor | None, ...]:
-    content = content_map(query, key)
-    mixed = content if position is None else content + position
-    grad_value = mixed.mT @ grad
-    grad_mixed = grad @ value.mT
-    grad_position = None if position is None else grad_mixed.sum(0)
-    grad_logits = torch.ops.aten._softmax_backward_data(grad_mixed, content, -1, content.dtype)
-    grad_logits = grad_logits * query.shape[-1] ** -0.5
-    return grad_logits @ key, grad_logits.mT @ query, grad_value, grad_position
+def _mixture(parts: tuple[Tensor | None, ...]) -> Mixture | None:
+    return None if parts[0] is None else Mixture(*parts)  # type: ignore[arg-type]
 
 
 class SelfAttention(nn.Module):

@@ -16,10 +16,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from convit_ssl.models.attention import DropPath, Mlp, SelfAttention
+from convit_ssl.models.autocast import at_least_single
 from convit_ssl.models.config import ConViTConfig
 from convit_ssl.models.folding import Folded, FoldedCache, fold
 from convit_ssl.models.gpsa import GPSA, AttentionMaps
-from convit_ssl.models.position import at_least_single, grid_positions
+from convit_ssl.models.position import grid_positions
 
 __all__ = ["Block", "ConViT", "ConViTConfig", "Intermediates", "PatchEmbed"]
 

@@ -1,11 +1,13 @@
-"""Gates folded into weights and position factors, for all GPSA layers of a network at once.
+"""Weights and position factors of all GPSA layers of a network, prepared together.
 
-With s = sigmoid(-lambda) = 1 - g and exp(lambda) = g / (1 - g) per head,
+With g = sigmoid(lambda) and s = 1 - g = sigmoid(-lambda) per head,
 
-    (1 - g) softmax(Q K^T) V + g (P_row kron P_column) V
-      = softmax(Q K^T) V' + (exp(lambda) P_row kron P_column) V'    with V' = s V,
+    s softmax(Q K^T) V + g (P_row kron P_column) V = s softmax(Q K^T) V + (g P_row kron P_column) V,
 
-so s goes into the rows of the value weight and exp(lambda) into P_row, and mixing is a sum.
+so g goes into P_row, and s scales the content where the two are added. Neither gate may go into the
+weight of the values, which both halves share: there the gradients of the two halves add up, while
+the gradient of lambda is the difference, g s <grad, P V - softmax(Q K^T) V>. Once g is close to 0
+or 1 nothing is left of a small difference of two large sums, least of all in half precision.
 """
 
 from __future__ import annotations
@@ -17,15 +19,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from convit_ssl.models import fused
-from convit_ssl.models.position import (
-    PositionFactors,
-    at_least_single,
-    position_factors,
-    without_autocast,
-)
+from convit_ssl.models.attention import explicit_is_faster
+from convit_ssl.models.autocast import at_least_single, without_autocast
+from convit_ssl.models.position import position_factors
 
 if TYPE_CHECKING:
     from convit_ssl.models.gpsa import GPSA
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 Made = TypeVar("Made")
 Words = np.ndarray[Any, np.dtype[np.signedinteger[Any]]]
 
-# Beyond this a gate is 0 or 1 to thirteen digits; exp(lambda) stays far from overflow.
-LARGEST_GATE_LOGIT = 30.0
 # Integers of a weight that are looked at for changes.
 SAMPLED = 2048
 
@@ -44,14 +42,23 @@ class Projection(NamedTuple):
 
     weight: Tensor  # (3 D, D)
     bias: Tensor | None  # (3 D)
-    content_gate: Tensor | None  # (H, 1, 1): 1 - g, where it is not in the weight
 
 
 class Folded(NamedTuple):
-    """What one GPSA layer needs for a batch of full grids; the gate is already inside."""
+    """What one GPSA layer needs for a batch of full grids."""
 
     projection: Projection
-    factors: PositionFactors  # (B, H, size, size), the same for each image
+    gated: GatedFactors
+
+
+class GatedFactors(NamedTuple):
+    """The two sides of the mixture, the same for each image."""
+
+    content_gate: Tensor  # (B, H, 1, 1): 1 - g, in float32 or float64
+    rounded_gate: Tensor  # the same in the dtype of the products
+    row: Tensor  # (B, H, height, height), times g; without B where attention goes by way of maps
+    column: Tensor  # (B, H, width, width); the same
+    by_map: bool  # whether it does
 
 
 def fold(
@@ -61,7 +68,7 @@ def fold(
     dtype: torch.dtype,
     cache: FoldedCache | None = None,
 ) -> list[Folded]:
-    """Fold gated layers together, so that small operations do not grow with their number.
+    """Prepare gated layers together, so that small operations do not grow with their number.
 
     Args:
         layers: gated GPSA layers of one network, all of the same width and heads.
@@ -82,99 +89,67 @@ def fold(
     return [Folded(*parts) for parts in zip(projections, factors, strict=True)]
 
 
-def _gate_logits(layers: Sequence[GPSA]) -> Tensor:
-    logits = torch.stack([layer.gating_param for layer in layers])  # (L, H)
-    return at_least_single(logits).clamp(-LARGEST_GATE_LOGIT, LARGEST_GATE_LOGIT)
+def gates(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """1 - g and g, each with all of its digits, and so are their derivatives.
 
-
-def _gates_fit(dtype: torch.dtype) -> bool:
-    # exp(lambda) overflows float16 from 11 on: there P_row is scaled by g, and 1 - g is applied
-    # to the content.
-    return dtype != torch.float16
+    Args:
+        logits: the `gating_param` of any number of heads.
+    """
+    # Through logarithms: the derivative of sigmoid is made as y (1 - y), where 1 - y has hardly a
+    # digit left once y is close to 1.
+    logits = at_least_single(logits)
+    content, position = F.logsigmoid(torch.stack([-logits, logits])).exp().unbind(0)
+    return content, position
 
 
 def _projections(layers: Sequence[GPSA], dtype: torch.dtype) -> list[Projection]:
     with without_autocast(layers[0].v.weight.device):
-        content_gates = torch.sigmoid(-_gate_logits(layers))  # (L, H)
-        queries_keys, values = [layer.qk for layer in layers], [layer.v for layer in layers]
+        pairs = [(layer.qk, layer.v) for layer in layers]
 
         def packed(name: str) -> tuple[Tensor, ...]:
-            first, second = ([getattr(x, name) for x in part] for part in (queries_keys, values))
-            if _gates_fit(dtype):
-                second = _scaled(content_gates.to(second[0].dtype), second)
             # One tensor for all layers: as many operations as for one.
-            every = torch.cat([part for pair in zip(first, second, strict=True) for part in pair])
+            every = torch.cat([getattr(x, name) for pair in pairs for x in pair])
             by_layer: Tensor = every.to(dtype).unflatten(0, (len(layers), -1))
             return by_layer.unbind(0)
 
         weights = packed("weight")
         biases = packed("bias") if layers[0].qkv_bias else [None] * len(layers)
-        if _gates_fit(dtype):
-            return [Projection(*parts, None) for parts in zip(weights, biases, strict=True)]
-        outside = content_gates[..., None, None].to(dtype).unbind(0)
-        return [Projection(*parts) for parts in zip(weights, biases, outside, strict=True)]
-
-
-def _scaled(factors: Tensor, weights: list[Tensor]) -> list[Tensor]:
-    """Each head's rows of weights (D, ...) times its factor; factors (L, H) of all layers."""
-    if torch.compiler.is_compiling():  # which decides for itself what is kept
-        return list(_times_by_head(torch.stack(weights), factors).unbind(0))
-    scaled: Tensor = ScaledByHead.apply(factors, *weights)  # type: ignore[no-untyped-call]
-    return list(scaled.unbind(0))
-
-
-class ScaledByHead(torch.autograd.Function):
-    """Weights (D, ...) of L layers as one tensor (L, D, ...), each head's rows times its factor.
-
-    Autograd would keep the unscaled copy; the backward pass makes it again.
-    """
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(factors: Tensor, *weights: Tensor) -> Tensor:
-        """Factors (L, H)."""
-        return _times_by_head(torch.stack(weights), factors)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Keep what is there anyway."""
-        ctx.save_for_backward(*inputs)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The product rule."""
-        factors, *weights = ctx.saved_tensors
-        of_factors = (grad * torch.stack(weights)).reshape(*factors.shape, -1).sum(-1)
-        return of_factors, *_times_by_head(grad, factors).unbind(0)
-
-
-def _times_by_head(weights: Tensor, factors: Tensor) -> Tensor:
-    by_head = weights.reshape(*factors.shape, -1) * factors.unsqueeze(-1)
-    return by_head.view(weights.shape)
+        return [Projection(*parts) for parts in zip(weights, biases, strict=True)]
 
 
 def _gated_factors(
     layers: Sequence[GPSA], grid: tuple[int, int], batch: int, dtype: torch.dtype
-) -> list[PositionFactors]:
+) -> list[GatedFactors]:
     weight = torch.stack([layer.pos_proj.weight for layer in layers])  # (L, H, 3)
     # The bias cancels in the softmax. Its zero stays in the graph, because a parameter without
     # a gradient stops DistributedDataParallel.
     bias = torch.stack([layer.pos_proj.bias for layer in layers])
     row, column = position_factors(weight + 0.0 * bias.unsqueeze(-1), grid)
-    with without_autocast(weight.device):
-        logits = _gate_logits(layers)
-        gate = logits.exp() if _gates_fit(dtype) else logits.sigmoid()
-        row = row * gate[..., None, None]
-        as_it_is = fused.applies(weight.device, dtype, grid)  # a kernel repeats it as it reads
+    device = weight.device
+    by_map = batch > 0 and explicit_is_faster(device, dtype, grid[0] * grid[1])
+    by_kernel = fused.applies(device, dtype, grid)  # which repeats and rounds as it reads
 
-        def for_each_image(factor: Tensor) -> tuple[Tensor, ...]:
-            factor = factor if as_it_is else factor.to(dtype)
-            factor = factor.unsqueeze(1).expand(-1, batch, -1, -1, -1)
-            return (factor if as_it_is else factor.contiguous()).unbind(0)
+    def for_each_image(x: Tensor) -> Tensor:
+        return x.unsqueeze(1).expand(-1, batch, -1, -1, -1)
 
-        pairs = zip(for_each_image(row), for_each_image(column), strict=True)
-        return [PositionFactors(*pair) for pair in pairs]
+    def prepared(factor: Tensor) -> tuple[Tensor, ...]:
+        if by_map:  # one for all images
+            return factor.unbind(0)
+        if by_kernel:
+            return for_each_image(factor).unbind(0)
+        return for_each_image(factor.to(dtype)).contiguous().unbind(0)
+
+    with without_autocast(device):
+        content_gate, gate = gates(torch.stack([layer.gating_param for layer in layers]))
+        content_gate = content_gate[..., None, None]
+        parts = zip(
+            for_each_image(content_gate).unbind(0),
+            for_each_image(content_gate.to(dtype)).unbind(0),
+            prepared(row * gate[..., None, None]),
+            prepared(column),
+            strict=True,
+        )
+        return [GatedFactors(*of_layer, by_map) for of_layer in parts]
 
 
 class _OptimiserSteps:

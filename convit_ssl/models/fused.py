@@ -11,6 +11,7 @@ import importlib.util
 import os
 import warnings
 from contextlib import AbstractContextManager, nullcontext
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,6 +24,16 @@ LEAST_CAPABILITY = (8, 0)
 # This environment variable at 0 leaves the kernels out.
 SWITCH = "CONVIT_SSL_KERNELS"
 FAILED = "Triton cannot build for this GPU"
+
+
+class Gradients(NamedTuple):
+    """Those of `add_separable`, in the order of its inputs."""
+
+    content: Tensor
+    content_gate: Tensor
+    value: Tensor
+    row: Tensor
+    column: Tensor
 
 
 def applies(device: torch.device, dtype: torch.dtype, grid: tuple[int, int]) -> bool:
@@ -91,44 +102,51 @@ def why_left_out(index: int | None) -> str:
     return ""
 
 
-def add_separable(content: Tensor, value: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """``content + (row kron column) @ value``; shapes as in `position`, factors of any dtype."""
+def add_separable(
+    content: Tensor, content_gate: Tensor, value: Tensor, row: Tensor, column: Tensor
+) -> Tensor:
+    """``content_gate * content + (row kron column) @ value``, gate and factors of any dtype.
+
+    Shapes as in `position`.
+    """
     # Unwatched, an operator would only cost more than the kernel's launch.
     run = torch.ops.convit_ssl.add_separable if _is_watched() else _add_separable
-    out: Tensor = run(content, value, row, column)
+    out: Tensor = run(content, content_gate, value, row, column)
     return out
 
 
 def separable_gradients(
-    grad: Tensor, value: Tensor, row: Tensor, column: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the values and, in float32, of each image's factors."""
+    grad: Tensor, content: Tensor, content_gate: Tensor, value: Tensor, row: Tensor, column: Tensor
+) -> Gradients:
+    """Gradients of all inputs; in float32 those of each image's gates and factors."""
     run = torch.ops.convit_ssl.separable_gradients if _is_watched() else _separable_gradients
-    grad_value, grad_row, grad_column = run(grad, value, row, column)
-    return grad_value, grad_row, grad_column
+    return Gradients(*run(grad, content, content_gate, value, row, column))
 
 
-def _add_separable(content: Tensor, value: Tensor, row: Tensor, column: Tensor) -> Tensor:
+def _add_separable(
+    content: Tensor, content_gate: Tensor, value: Tensor, row: Tensor, column: Tensor
+) -> Tensor:
     from convit_ssl.models import kernels
 
     out = _like(value)
     with _on_device_of(value):
         kernels.add_separable(
-            _readable(content), _readable(value), _square(row), _square(column), out
+            _readable(content), content_gate, _readable(value), _square(row), _square(column), out
         )
     return out
 
 
 def _separable_gradients(
-    grad: Tensor, value: Tensor, row: Tensor, column: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+    grad: Tensor, content: Tensor, content_gate: Tensor, value: Tensor, row: Tensor, column: Tensor
+) -> Gradients:
     from convit_ssl.models import kernels
 
-    made = _gradients_like(value, row, column)
+    made = _gradients_like(value, content_gate, row, column)
     with _on_device_of(value):
         kernels.separable_gradients(
-            _readable(grad), _readable(value), _square(row), _square(column), *made
-        )
+            _readable(grad), _readable(content), content_gate,
+            _readable(value), _square(row), _square(column), made,
+        )  # fmt: skip
     return made
 
 
@@ -138,11 +156,11 @@ def _like(value: Tensor) -> Tensor:
     return value.new_empty(batch, tokens, heads, channels).transpose(1, 2)
 
 
-def _gradients_like(value: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    grad_row, grad_column = (
-        factor.new_empty(factor.shape, dtype=torch.float32) for factor in (row, column)
+def _gradients_like(value: Tensor, content_gate: Tensor, row: Tensor, column: Tensor) -> Gradients:
+    of_gate, of_row, of_column = (
+        x.new_empty(x.shape, dtype=torch.float32) for x in (content_gate, row, column)
     )
-    return _like(value), grad_row, grad_column
+    return Gradients(_like(value), of_gate, _like(value), of_row, of_column)
 
 
 def _readable(x: Tensor) -> Tensor:
@@ -163,11 +181,13 @@ def _on_device_of(x: Tensor) -> AbstractContextManager[object]:
 _library = torch.library.Library("convit_ssl", "FRAGMENT")
 _TAGS = (torch.Tag.flexible_layout, torch.Tag.pt2_compliant_tag)
 _library.define(
-    "add_separable(Tensor content, Tensor value, Tensor row, Tensor column) -> Tensor", tags=_TAGS
+    "add_separable(Tensor content, Tensor content_gate, Tensor value, Tensor row, Tensor column)"
+    " -> Tensor",
+    tags=_TAGS,
 )
 _library.define(
-    "separable_gradients(Tensor grad, Tensor value, Tensor row, Tensor column)"
-    " -> (Tensor, Tensor, Tensor)",
+    "separable_gradients(Tensor grad, Tensor content, Tensor content_gate, Tensor value,"
+    " Tensor row, Tensor column) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     tags=_TAGS,
 )
 _library.impl("add_separable", _add_separable, "CompositeExplicitAutograd")
@@ -175,10 +195,12 @@ _library.impl("separable_gradients", _separable_gradients, "CompositeExplicitAut
 
 
 @torch.library.register_fake("convit_ssl::add_separable", lib=_library)  # type: ignore[untyped-decorator]
-def _(content: Tensor, value: Tensor, row: Tensor, column: Tensor) -> Tensor:
+def _(content: Tensor, content_gate: Tensor, value: Tensor, row: Tensor, column: Tensor) -> Tensor:
     return _like(value)
 
 
 @torch.library.register_fake("convit_ssl::separable_gradients", lib=_library)  # type: ignore[untyped-decorator]
-def _(grad: Tensor, value: Tensor, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return _gradients_like(value, row, column)
+def _(
+    grad: Tensor, content: Tensor, content_gate: Tensor, value: Tensor, row: Tensor, column: Tensor
+) -> Gradients:
+    return _gradients_like(value, content_gate, row, column)

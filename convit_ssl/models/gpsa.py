@@ -22,28 +22,27 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convit_ssl.models.attention import (
+    Mixture,
     content_attention,
     content_logits,
     content_map,
     explicit_attention,
-    explicit_is_faster,
     merge_heads,
     split_heads,
 )
-from convit_ssl.models.folding import Folded, fold
+from convit_ssl.models.autocast import at_least_single, has_autocast, without_autocast
+from convit_ssl.models.folding import Folded, fold, gates
 from convit_ssl.models.position import (
     AddSeparableAttention,
     PositionFactors,
     add_separable_attention,
-    at_least_single,
     grid_positions,
-    has_autocast,
     kronecker_product,
     padded_attention,
     position_factors,
     position_query_key,
-    without_autocast,
 )
+from convit_ssl.models.transforms import in_forward_mode
 
 __all__ = ["GPSA", "AttentionMaps", "PositionFactors"]
 
@@ -127,7 +126,7 @@ class GPSA(nn.Module):
     @property
     def gate(self) -> Float[Tensor, " heads"]:
         """sigmoid(gating_param): the share of positional attention in each head."""
-        return torch.sigmoid(self.gating_param)
+        return gates(self.gating_param)[1].to(self.gating_param.dtype)
 
     def path(self, positions: Tensor | None = None) -> Path:
         """The way that `forward` computes the attention; the only place where it is chosen.
@@ -191,22 +190,22 @@ class GPSA(nn.Module):
             yield from (self.qk.bias, self.v.bias)
 
     def _separable(self, x: Tensor, folded: Folded) -> Tensor:
-        """softmax(Q K^T) V' + (exp(lambda) P_row kron P_column) V'; see `folding`."""
-        (weight, bias, content_gate), (row, column) = folded
+        """(1 - g) softmax(Q K^T) V + (g P_row kron P_column) V; see `folding`."""
+        (weight, bias), (content_gate, rounded_gate, row, column, by_map) = folded
         query, key, value = (
             split_heads(part, self.num_heads) for part in F.linear(x, weight, bias).chunk(3, dim=-1)
         )
-        if explicit_is_faster(query, key) and len(x) > 0:  # row[0] is of the first image
-            return explicit_attention(query, key, value, kronecker_product(row[0], column[0]))
+        if by_map:
+            position = kronecker_product(row, column)
+            mixture = Mixture(content_gate, rounded_gate, position, position.to(value.dtype))
+            return explicit_attention(query, key, value, mixture)
         content = content_attention(query, key, value)
-        if content_gate is not None:
-            content = content * content_gate
-        if torch.is_grad_enabled() and (value.requires_grad or row.requires_grad):
-            out: Tensor = AddSeparableAttention.apply(  # type: ignore[no-untyped-call]
-                content, value, row, column
-            )
+        inputs = (content, content_gate, rounded_gate, value, row, column)
+        differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+        if differentiated and not in_forward_mode():
+            out: Tensor = AddSeparableAttention.apply(*inputs)  # type: ignore[no-untyped-call]
             return out
-        return add_separable_attention(content, value, row, column)
+        return add_separable_attention(*inputs)
 
     def position_factors(self, grid: tuple[int, int]) -> PositionFactors:
         """Row and column softmaxes whose Kronecker product is the positional attention."""
@@ -233,11 +232,10 @@ class GPSA(nn.Module):
             logits = pos_query @ pos_key.mT
             position = logits.softmax(dim=-1)
         if self.use_gating:
-            gate = self.gate
-            # Autocast leaves the maps in bfloat16 on a CPU.
-            weight = gate.to(content.dtype).view(-1, 1, 1)
-            mixed = torch.lerp(content, position.to(content.dtype), weight)
-            return AttentionMaps(content, position, mixed, gate)
+            # In float32: a gate of 0.999 is 1 in half precision, and the content would be lost.
+            content_gate, gate = (x.view(-1, 1, 1) for x in gates(self.gating_param))
+            mixed = torch.addcmul(position * gate, content, content_gate)
+            return AttentionMaps(content, position, mixed, self.gate)
         mixed = (content_logits(query, key) + logits).softmax(dim=-1)
         return AttentionMaps(content, position, mixed, None)
 
@@ -259,8 +257,9 @@ class GPSA(nn.Module):
         with without_autocast(x.device):
             pos_query, pos_key = self._position_query_key(positions, len(x))
             position = padded_attention(pos_query, pos_key, at_least_single(value))
-        gate = self.gate.to(content.dtype).view(-1, 1, 1)
-        return torch.lerp(content, position.to(content.dtype), gate)
+            content_gate, gate = (x.view(-1, 1, 1) for x in gates(self.gating_param))
+            mixed = torch.addcmul(position * gate, at_least_single(content), content_gate)
+        return mixed.to(value.dtype)
 
     def _ungated(self, x: Tensor, positions: Tensor) -> Tensor:
         """One softmax over the summed logits: three more channels in query and key."""

@@ -18,6 +18,8 @@ import triton.language as tl
 from torch import Tensor
 from triton.runtime import driver
 
+from convit_ssl.models.fused import Gradients
+
 # Channels of a head that are held at once: 32 bytes, the least that memory hands out.
 BLOCK = 16
 # A product on a tensor core wants sixteen rows at least.
@@ -89,8 +91,8 @@ def _pairings(x, y, total, ROWS: tl.constexpr, SUM: tl.constexpr, SHARES: tl.con
 
 @triton.jit
 def _forward(
-    content, value, row, column, out,
-    content_batch, content_head, content_token,
+    content, gate, value, row, column, out,
+    content_batch, content_head, content_token, gate_batch, gate_head,
     value_batch, value_head, value_token,
     row_batch, row_head, column_batch, column_head,
     out_batch, out_head, out_token,
@@ -104,6 +106,7 @@ def _forward(
     content += image * content_batch + head * content_head
     value += image * value_batch + head * value_head
     out += image * out_batch + head * out_head
+    content_gate = tl.load(gate + image * gate_batch + head * gate_head).to(tl.float32)
     kind = value.dtype.element_ty
     along_rows = _load_factor(row + image * row_batch + head * row_head, height, ROWS).to(kind)
     along_columns = _load_factor(
@@ -116,6 +119,7 @@ def _forward(
     mixed = _swap_axes(mixed, COLUMNS, ROWS, BLOCK)
     where, inside = _by_row(height, width, content_token, channel, CHANNELS, ROWS, COLUMNS, BLOCK)
     total = tl.load(content + where, mask=inside, other=0.0).to(tl.float32)
+    total *= content_gate
     total += tl.dot(along_rows, mixed)
     where, inside = _by_row(height, width, out_token, channel, CHANNELS, ROWS, COLUMNS, BLOCK)
     tl.store(out + where, total.to(kind), mask=inside)
@@ -123,8 +127,10 @@ def _forward(
 
 @triton.jit
 def _backward(
-    grad, value, row, column, grad_value, grad_row, grad_column,
+    grad, content, gate, value, row, column,
+    grad_content, grad_gate, grad_value, grad_row, grad_column,
     grad_batch, grad_head, grad_token,
+    content_batch, content_head, content_token, gate_batch, gate_head,
     value_batch, value_head, value_token,
     row_batch, row_head, column_batch, column_head,
     out_batch, out_head, out_token,
@@ -135,7 +141,10 @@ def _backward(
     head = tl.program_id(0) % heads
     image = (tl.program_id(0) // heads).to(tl.int64)
     grad += image * grad_batch + head * grad_head
+    content += image * content_batch + head * content_head
+    content_gate = tl.load(gate + image * gate_batch + head * gate_head).to(tl.float32)
     value += image * value_batch + head * value_head
+    grad_content += image * out_batch + head * out_head
     grad_value += image * out_batch + head * out_head
     kind = value.dtype.element_ty
     along_rows = _load_factor(row + image * row_batch + head * row_head, height, ROWS).to(kind)
@@ -144,13 +153,30 @@ def _backward(
     ).to(kind)
     rows_total = tl.zeros((SHARES, ROWS, ROWS), tl.float32)
     columns_total = tl.zeros((SHARES, COLUMNS, COLUMNS), tl.float32)
+    gate_total = tl.zeros((ROWS,), tl.float32)
     for channel in range(0, CHANNELS, BLOCK):
         where, inside = _by_row(height, width, grad_token, channel, CHANNELS, ROWS, COLUMNS, BLOCK)
         grads = tl.load(grad + where, mask=inside, other=0.0)  # (i, j * c)
+        where, inside = _by_row(
+            height, width, content_token, channel, CHANNELS, ROWS, COLUMNS, BLOCK
+        )
+        contents = tl.load(content + where, mask=inside, other=0.0).to(tl.float32)
+        # As `autocast.without_common_part` does.
+        common = value + height * width // 2 * value_token + channel
+        across = tl.arange(0, COLUMNS * BLOCK)[None, :] % BLOCK
+        there = channel + across < CHANNELS
+        contents -= tl.load(common + across, mask=there, other=0.0).to(tl.float32)
+        gate_total += tl.sum(contents * grads.to(tl.float32), 1)
+        where, inside = _by_row(height, width, out_token, channel, CHANNELS, ROWS, COLUMNS, BLOCK)
+        scaled = content_gate * grads.to(tl.float32)
+        tl.store(grad_content + where, scaled.to(kind), mask=inside)
         where, inside = _by_column(
             height, width, value_token, channel, CHANNELS, ROWS, COLUMNS, BLOCK
         )
         values = tl.load(value + where, mask=inside, other=0.0)  # (l, k * c)
+        across = tl.arange(0, ROWS * BLOCK)[None, :] % BLOCK
+        there = inside & (channel + across < CHANNELS)
+        values -= tl.load(common + across, mask=there, other=0.0)
         mixed = tl.dot(along_columns, values).to(kind)  # (j, k * c)
         mixed = _swap_axes(mixed, COLUMNS, ROWS, BLOCK)  # (k, j * c)
         rows_total = _pairings(grads, mixed, rows_total, ROWS, COLUMNS * BLOCK, SHARES)
@@ -163,6 +189,7 @@ def _backward(
         )
         tl.store(grad_value + where, grad_values.to(kind), mask=inside)
     program = tl.program_id(0).to(tl.int64)
+    tl.store(grad_gate + program, tl.sum(gate_total, 0))
     _store_factor(grad_row + program * height * height, tl.sum(rows_total, 0), height, ROWS)
     _store_factor(grad_column + program * width * width, tl.sum(columns_total, 0), width, COLUMNS)
 
@@ -208,15 +235,18 @@ def warps(height: int, width: int) -> int:
     return 4 if height * width > FEW_PATCHES else 1
 
 
-def add_separable(content: Tensor, value: Tensor, row: Tensor, column: Tensor, out: Tensor) -> None:
-    """``content + (row kron column) @ value`` into `out`; shapes as in `position`."""
+def add_separable(
+    content: Tensor, content_gate: Tensor, value: Tensor, row: Tensor, column: Tensor, out: Tensor
+) -> None:
+    """``content_gate * content + (row kron column) @ value`` into `out`, as in `position`."""
     batch, heads, _, channels = value.shape
     height, width = row.shape[-1], column.shape[-1]
     rows, columns = _padded(height), _padded(width)
     parts = -(-channels // BLOCK)
     _forward[(batch * heads * parts,)](
-        content, value, row, column, out,
-        *content.stride()[:3], *value.stride()[:3], *row.stride()[:2], *column.stride()[:2],
+        content, content_gate, value, row, column, out,
+        *content.stride()[:3], *content_gate.stride()[:2],
+        *value.stride()[:3], *row.stride()[:2], *column.stride()[:2],
         *out.stride()[:3], heads, height, width,
         CHANNELS=channels, ROWS=rows, COLUMNS=columns, BLOCK=BLOCK, PARTS=parts,
         num_warps=8 if _is_large(rows, columns) else 4,
@@ -224,18 +254,19 @@ def add_separable(content: Tensor, value: Tensor, row: Tensor, column: Tensor, o
 
 
 def separable_gradients(
-    grad: Tensor, value: Tensor, row: Tensor, column: Tensor,
-    grad_value: Tensor, grad_row: Tensor, grad_column: Tensor,
+    grad: Tensor, content: Tensor, content_gate: Tensor, value: Tensor, row: Tensor, column: Tensor,
+    made: Gradients,
 ) -> None:  # fmt: skip
-    """Gradients of the values and, of each image by itself, of the factors, into the last three."""
+    """Gradients of all inputs into `made`; of gates and factors, those of each image by itself."""
     batch, heads, _, channels = value.shape
     height, width = row.shape[-1], column.shape[-1]
     rows, columns = _padded(height), _padded(width)
     of_program = warps(height, width)
     _backward[(batch * heads,)](
-        grad, value, row, column, grad_value, grad_row, grad_column,
-        *grad.stride()[:3], *value.stride()[:3], *row.stride()[:2], *column.stride()[:2],
-        *grad_value.stride()[:3], heads, height, width,
+        grad, content, content_gate, value, row, column, *made,
+        *grad.stride()[:3], *content.stride()[:3], *content_gate.stride()[:2],
+        *value.stride()[:3], *row.stride()[:2], *column.stride()[:2],
+        *made.value.stride()[:3], heads, height, width,
         CHANNELS=channels, ROWS=rows, COLUMNS=columns, BLOCK=BLOCK, SHARES=of_program,
         num_warps=of_program, num_stages=stages(rows, columns, _memory(value.device)),
     )  # fmt: skip

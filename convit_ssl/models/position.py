@@ -8,7 +8,6 @@ columns, and ``P @ V`` is two small contractions, O(N (height + width)) per chan
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convit_ssl.models import fused
+from convit_ssl.models.autocast import at_least_single, without_autocast, without_common_part
+from convit_ssl.models.sdpa import fused_attention
+from convit_ssl.models.transforms import in_forward_mode, is_wrapped
 
 
 class PositionFactors(NamedTuple):
@@ -24,28 +26,6 @@ class PositionFactors(NamedTuple):
 
     row: Float[Tensor, "*layers heads height height"]
     column: Float[Tensor, "*layers heads width width"]
-
-
-def at_least_single(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Half precision as float32; float32 and float64 as they are."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
-# Asked once: before PyTorch 2.13 no compiler can trace the question.
-_KINDS = ("cpu", "cuda", "hpu", "mps", "xla", "xpu")
-_WITH_AUTOCAST = frozenset(kind for kind in _KINDS if torch.amp.is_autocast_available(kind))
-
-
-def has_autocast(kind: str) -> bool:
-    """Whether there is autocast for a type of device; the meta device has none."""
-    return kind in _WITH_AUTOCAST
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[object]:
-    """The block runs in the dtypes of its tensors."""
-    if not has_autocast(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
 
 
 def axis_logits(
@@ -100,59 +80,79 @@ def separable_attention(
 
 
 class AddSeparableAttention(torch.autograd.Function):
-    """``content + separable_attention((row, column), value)``, which saves only its inputs.
+    """``content_gate * content + separable_attention((row, column), value)``, saving its inputs.
 
     Autograd would keep two rearranged copies of the values; the backward pass makes them again.
+    The content costs no memory: fused attention keeps its result for its own backward pass.
     The factors come expanded, (B, H, size, size), so that no layer expands them for itself; for a
-    kernel in float32, else in the dtype of the values.
+    kernel in float32, else in the dtype of the values. The gate comes in float32 at least, which
+    takes the gradient, and in the dtype of the values.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(content: Tensor, value: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """Shapes (B, H, N, d) twice, (B, H, height, height), (B, H, width, width)."""
-        return add_separable_attention(content, value, row, column)
+    def forward(
+        content: Tensor, content_gate: Tensor, rounded_gate: Tensor,
+        value: Tensor, row: Tensor, column: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """Shapes (B, H, N, d), (B, H, 1, 1) twice, (B, H, N, d), then those of the factors."""
+        return add_separable_attention(content, content_gate, rounded_gate, value, row, column)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Keep the values and the factors; the content half needs nothing."""
-        ctx.save_for_backward(*inputs[1:])
+        """Keep the inputs."""
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Three contractions give the values' gradient, two more those of the factors."""
         with without_autocast(grad.device):  # the dtypes are those of the forward pass
-            value, row, column = ctx.saved_tensors
-            if _goes_through_a_kernel(value, row, column, grad):
-                return grad, *fused.separable_gradients(grad, value, row, column)
-            return grad, *_contraction_gradients(grad, value, row, column)
+            content, content_gate, rounded_gate, value, row, column = ctx.saved_tensors
+            if _goes_through_a_kernel(value, row, column, grad, content, content_gate):
+                made = fused.separable_gradients(grad, content, content_gate, value, row, column)
+                return *made[:2], None, *made[2:]
+            grad_content = grad * rounded_gate
+            value, common = without_common_part(value)
+            content = content if common is None else at_least_single(content) - common
+            # In float32: products of small gradients in float16 would be nothing.
+            paired = at_least_single(grad) * content
+            grad_gate = paired.sum((-2, -1), keepdim=True, dtype=content_gate.dtype)
+            others = _contraction_gradients(grad, value, row, column)
+            return grad_content, grad_gate, None, *others
 
 
 def add_separable_attention(
     content: Float[Tensor, "batch heads tokens head_dim"],
+    content_gate: Float[Tensor, "batch heads 1 1"],
+    rounded_gate: Float[Tensor, "batch heads 1 1"],
     value: Float[Tensor, "batch heads tokens head_dim"],
     row: Float[Tensor, "batch heads height height"],
     column: Float[Tensor, "batch heads width width"],
 ) -> Float[Tensor, "batch heads tokens head_dim"]:
     """The same, for where no gradient is asked for."""
-    if _goes_through_a_kernel(value, row, column, content):
-        return fused.add_separable(content, value, row, column)
+    if _goes_through_a_kernel(value, row, column, content, content_gate):
+        return fused.add_separable(content, content_gate, value, row, column)
     position = _contract(row, column, value)
     # Laid out as the content is, (B, N, H, d) after a fused kernel, merging heads is free.
-    return (content.view(position.shape) + position).flatten(2, 3)
+    if not _may_overwrite(content, rounded_gate, position):
+        return (content * rounded_gate).add(position.flatten(2, 3))
+    out = torch.empty_like(content)
+    shape = position.shape
+    torch.addcmul(position, content.view(shape), rounded_gate.unsqueeze(-1), out=out.view(shape))
+    return out
 
 
-def _goes_through_a_kernel(value: Tensor, row: Tensor, column: Tensor, other: Tensor) -> bool:
+def _goes_through_a_kernel(value: Tensor, row: Tensor, column: Tensor, *others: Tensor) -> bool:
     """Whether one of `fused` may be used: they know nothing of autograd and of wrapped tensors."""
     grid = (row.shape[-2], column.shape[-2])
     if len(value) == 0 or not fused.applies(value.device, value.dtype, grid):
         return False
     if torch.compiler.is_compiling():  # inside `AddSeparableAttention`, as here without gradients
         return True
-    tensors = (value, row, column, other)
+    tensors = (value, row, column, *others)
     differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
-    return not differentiated and not any(map(_is_wrapped, tensors))
+    return not (differentiated or in_forward_mode() or any(map(is_wrapped, tensors)))
 
 
 def _contraction_gradients(
@@ -192,16 +192,10 @@ def _contract(row: Tensor, column: Tensor, value: Tensor) -> Tensor:
 
 def _may_overwrite(*tensors: Tensor) -> bool:
     """Whether one of these may hold what is made of the others: none is more than it seems."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or in_forward_mode():
         return False
     same_dtype = all(x.dtype == tensors[0].dtype for x in tensors)
-    return same_dtype and not any(map(_is_wrapped, tensors))
-
-
-def _is_wrapped(x: Tensor) -> bool:
-    """By `torch.func`, or by the older vmap of `is_grads_batched`: one tensor stands for many."""
-    wrapped: bool = torch._C._functorch.is_functorch_wrapped_tensor(x)
-    return wrapped or torch._C._functorch.is_legacy_batchedtensor(x)
+    return same_dtype and not any(map(is_wrapped, tensors))
 
 
 def _split(x: Tensor, size: int) -> Tensor:
@@ -315,5 +309,5 @@ def padded_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     channels = max(query.shape[-1], value.shape[-1])
     channels += -channels % 8
     query, key, padded = (F.pad(x, (0, channels - x.shape[-1])) for x in (query, key, value))
-    out = F.scaled_dot_product_attention(query, key, padded, scale=1.0)
+    out = fused_attention(query, key, padded, scale=1.0)
     return out[..., : value.shape[-1]]

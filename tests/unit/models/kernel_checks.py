@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from convit_ssl.bench.measure import OperationCounter
-from convit_ssl.models import ConViT, create_model, fused, kernels
+from convit_ssl.models import GPSA, ConViT, create_model, fused, kernels
 from convit_ssl.models.compiling import compile_options
 from convit_ssl.models.position import kronecker_product
 
@@ -37,14 +37,21 @@ def distance(found: Tensor, expected: Tensor) -> float:
 
 
 def problem(batch: int, heads: int, grid: tuple[int, int], channels: int) -> Iterator[Tensor]:
-    """Content, values, factors and the gradient of the sum, in half precision as in a network."""
+    """Content, its gate, values, logits of factors and the gradient of the sum, as in a network."""
     shape = (batch, grid[0] * grid[1], heads, channels)
     yield torch.randn(shape, device=DEVICE).transpose(1, 2)
+    yield torch.randn(heads, 1, 1, device=DEVICE).expand(batch, -1, -1, -1)
     yield torch.randn(*shape[:2], 3, *shape[2:], device=DEVICE)[:, :, 2].transpose(1, 2)
     for size in grid:
-        logits = 2 * torch.randn(heads, size, size, device=DEVICE)
-        yield logits.softmax(-1).expand(batch, -1, -1, -1)
+        yield 2 * torch.randn(heads, size, size, device=DEVICE).expand(batch, -1, -1, -1)
     yield torch.randn(shape, device=DEVICE).transpose(1, 2)
+
+
+def prepared(leaves: list[Tensor]) -> list[Tensor]:
+    """What the kernels take: a gate from its logit, rows that sum to one from theirs."""
+    content, gate, value, row, column = leaves
+    row, column = row.softmax(-1) * gate.sigmoid(), column.softmax(-1)
+    return [content, (-gate).sigmoid(), value, row, column]
 
 
 def contractions(dtype: torch.dtype) -> float:
@@ -52,19 +59,54 @@ def contractions(dtype: torch.dtype) -> float:
     worst = 0.0
     for grid in GRIDS:
         for channels in CHANNELS:
-            content, value, row, column, grad = problem(2, 3, grid, channels)
-            content, value, grad = (x.to(dtype) for x in (content, value, grad))
-            exact = [x.double().requires_grad_() for x in (content, value, row, column)]
-            maps = [kronecker_product(*pair) for pair in zip(*exact[2:], strict=True)]
-            expected = exact[0] + torch.stack(maps) @ exact[1]
+            *leaves, grad = problem(2, 3, grid, channels)
+            leaves[0], leaves[2], grad = (x.to(dtype) for x in (leaves[0], leaves[2], grad))
+            exact = [x.double().requires_grad_() for x in leaves]
+            content, gate, value, row, column = prepared(exact)
+            maps = [kronecker_product(*pair) for pair in zip(row, column, strict=True)]
+            expected = gate * content + torch.stack(maps) @ value
             gradients = torch.autograd.grad(expected, exact, grad.double())
-            out = fused._like(value).fill_(torch.nan)
-            kernels.add_separable(content, value, row, column, out)
-            made = [x.fill_(torch.nan) for x in fused._gradients_like(value, row, column)]
-            kernels.separable_gradients(grad, value, row, column, *made)
-            for found, wanted in zip((out, *made), (expected, *gradients[1:]), strict=True):
-                far = distance(found, wanted)
-                worst = far if not far <= worst else worst  # NaN too
+            # Gates and factors are what they are in a network: what the kernels take away from
+            # their gradients, what all values have in common, changes those of the logits by none.
+            leaves = [x.requires_grad_() for x in leaves]
+            inputs = prepared(leaves)
+            given = [x.detach() for x in inputs]
+            out = fused._like(given[2]).fill_(torch.nan)
+            kernels.add_separable(*given, out)
+            made = fused._gradients_like(*given[2:3], given[1], *given[3:])
+            kernels.separable_gradients(
+                grad, *given, type(made)(*(x.fill_(torch.nan) for x in made))
+            )
+            kinds = zip(made, given, strict=True)
+            found = torch.autograd.grad(inputs, leaves, [x.to(y.dtype) for x, y in kinds])
+            for one, wanted in zip((out, *found), (expected, *gradients), strict=True):
+                if wanted.norm() > 1e-12:  # none for an axis of one patch
+                    far = distance(one, wanted)
+                    worst = far if not far <= worst else worst  # NaN too
+    return worst
+
+
+def gates() -> float:
+    """The largest distance of a gate's gradient, closed and open gates and values alike."""
+    worst = 0.0
+    for grid in ((4, 4), (5, 20)):
+        for logit in (-12.0, -3.0, 5.0, 12.0):
+            layer = GPSA(32, 4).to(DEVICE)
+            layer.local_init()
+            with torch.no_grad():
+                layer.gating_param.copy_(logit + 0.1 * torch.randn(4))
+                layer.qk.weight.normal_(std=0.3)
+            tokens = grid[0] * grid[1]
+            x = torch.randn(3, tokens, 32, device=DEVICE) + torch.randn(32, device=DEVICE)
+            weights = torch.randn_like(x)
+            found = []
+            for dtype in (HALF, torch.float64):
+                layer.to(torch.promote_types(dtype, torch.float32))
+                with torch.autocast(DEVICE, dtype=HALF, enabled=dtype == HALF):
+                    out = layer(x.to(layer.v.weight.dtype), grid)
+                loss = (out.to(layer.v.weight.dtype) * weights).sum()
+                found.append(torch.autograd.grad(loss, layer.gating_param)[0])
+            worst = max(worst, distance(*found))
     return worst
 
 
@@ -139,6 +181,9 @@ def main() -> None:
         fused._has_kernels = lambda kind, index: True
         fused.DTYPES = (torch.float32, torch.float16)
         report["network, exact"] = farthest(gradients(model, images, torch.float32), single)
+    launched = calls.count
+    report["gates"] = gates()
+    report["launches for gates"] = calls.count - launched
     before = calls.count
     report["network, half"] = farthest(gradients(model, images, HALF), single)
     report["launches"] = calls.count - before

@@ -23,9 +23,9 @@ def shared_memory(
 ) -> int:
     """Bytes of a program."""
     names = kernel.arg_names  # type: ignore[attr-defined]
-    kinds = {"row": "*fp32", "column": "*fp32", "grad_row": "*fp32", "grad_column": "*fp32"}
-    halves = ("content", "value", "out", "grad", "grad_value")
-    kinds |= dict.fromkeys(halves, "*bf16")
+    exact = ("gate", "row", "column", "grad_gate", "grad_row", "grad_column")
+    halves = ("content", "value", "out", "grad", "grad_content", "grad_value")
+    kinds = dict.fromkeys(exact, "*fp32") | dict.fromkeys(halves, "*bf16")
     signature = {
         name: "constexpr" if name in constants else kinds.get(name, "i32") for name in names
     }

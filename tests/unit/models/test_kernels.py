@@ -57,6 +57,12 @@ def test_a_network_goes_through_them_in_half_precision_alone(report: dict[str, A
 
 
 @pytest.mark.slow
+def test_gradients_of_gates_are_exact_from_closed_to_open(report: dict[str, Any]) -> None:
+    assert report["gates"] <= 0.02
+    assert report["launches for gates"] == 16  # a layer forward and backward, eight times
+
+
+@pytest.mark.slow
 def test_compiled_they_are_part_of_one_graph_for_any_grid(report: dict[str, Any]) -> None:
     assert report["compiled"]["launched"] == 4
     assert report["compiled"]["far"] <= 0.05

@@ -21,18 +21,28 @@ from convit_ssl.models.position import (
 )
 
 
+def mixed(content: Tensor, gate: Tensor, *others: Tensor) -> Tensor:
+    """The gate also stands for its own rounded values."""
+    return AddSeparableAttention.apply(content, gate, gate, *others)
+
+
+def mixed_without_gradients(content: Tensor, gate: Tensor, *others: Tensor) -> Tensor:
+    return add_separable_attention(content, gate, gate, *others)
+
+
 def problem(batch: int, heads: int, grid: tuple[int, int], channels: int) -> list[Tensor]:
-    """Content, values, row and column factors, laid out as in the network, in double."""
+    """Content, its gate, values, row and column factors, laid out as in the network, in double."""
     shape = (batch, grid[0] * grid[1], heads, channels)
     content = torch.randn(shape).double().transpose(1, 2)
     value = torch.randn(*shape[:2], 3, *shape[2:]).double()[:, :, 2].transpose(1, 2)
     factors = (torch.randn(batch, heads, size, size).double().softmax(-1) for size in grid)
-    return [content, value, *factors]
+    gate = torch.rand(batch, heads, 1, 1).double()
+    return [content, gate, value, *factors]
 
 
-def dense(content: Tensor, value: Tensor, row: Tensor, column: Tensor) -> Tensor:
+def dense(content: Tensor, gate: Tensor, value: Tensor, row: Tensor, column: Tensor) -> Tensor:
     maps = [kronecker_product(*pair) for pair in zip(row, column, strict=True)]
-    return content + torch.stack(maps) @ value
+    return gate * content + torch.stack(maps) @ value
 
 
 @settings(max_examples=40, deadline=None)
@@ -49,12 +59,12 @@ def test_every_gradient(batch: int, heads: int, height: int, width: int, channel
     weights = torch.randn_like(expected)
     expected_gradients = torch.autograd.grad((expected * weights).sum(), inputs)
     before = [x.detach().clone() for x in inputs]
-    out = AddSeparableAttention.apply(*inputs)
+    out = mixed(*inputs)
     gradients = torch.autograd.grad((out * weights).sum(), inputs)
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(gradients, expected_gradients)
     with torch.no_grad():
-        torch.testing.assert_close(add_separable_attention(*inputs), expected)
+        torch.testing.assert_close(mixed_without_gradients(*inputs), expected)
     # Memory is reused inside; never that of the inputs.
     assert all(torch.equal(x, kept) for x, kept in zip(inputs, before, strict=True))
 
@@ -67,7 +77,7 @@ def test_gradients_where_products_are_widened(grid: tuple[int, int]) -> None:
     weights = torch.randn_like(expected)
     expected_gradients = torch.autograd.grad((expected * weights).sum(), inputs)
     single = [x.detach().float().requires_grad_() for x in inputs]
-    out = AddSeparableAttention.apply(*single)
+    out = mixed(*single)
     gradients = torch.autograd.grad((out * weights.float()).sum(), single)
     for gradient, exact in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(gradient.double(), exact, rtol=1e-4, atol=1e-4)
@@ -76,33 +86,33 @@ def test_gradients_where_products_are_widened(grid: tuple[int, int]) -> None:
 @pytest.mark.parametrize("grid", [(3, 2), (1, 4), (4, 1), (1, 1)])
 def test_gradients_of_gradients(grid: tuple[int, int]) -> None:
     inputs = [x.requires_grad_() for x in problem(1, 2, grid, 2)]
-    assert torch.autograd.gradcheck(AddSeparableAttention.apply, inputs)
-    assert torch.autograd.gradgradcheck(AddSeparableAttention.apply, inputs)
+    assert torch.autograd.gradcheck(mixed, inputs)
+    assert torch.autograd.gradgradcheck(mixed, inputs)
 
 
 @pytest.mark.parametrize("contiguous", [True, False])
 def test_any_layout_of_values_and_gradients(contiguous: bool) -> None:
-    content, value, row, column = problem(2, 3, (4, 5), 6)
+    content, gate, value, row, column = problem(2, 3, (4, 5), 6)
     if contiguous:
         content, value = content.contiguous(), value.contiguous()
     value.requires_grad_()
     kept = value.detach().clone()
-    out = AddSeparableAttention.apply(content, value, row, column)
+    out = mixed(content, gate, value, row, column)
     gradient = torch.randn(2, 3, 20, 6).double()
     gradient = gradient if contiguous else gradient.mT.contiguous().mT
     out.backward(gradient)
-    expected = torch.autograd.grad(dense(content, value, row, column), value, gradient)[0]
+    expected = torch.autograd.grad(dense(content, gate, value, row, column), value, gradient)[0]
     torch.testing.assert_close(value.grad, expected)
     assert torch.equal(value, kept)
 
 
 def test_per_sample_gradients() -> None:
     """torch.func passes through: no memory is reused under its wrappers."""
-    content, value, row, column = problem(3, 2, (2, 3), 4)
+    content, gate, value, row, column = problem(3, 2, (2, 3), 4)
 
     def loss(value: Tensor) -> Tensor:
-        args = (content[:1], value.unsqueeze(0), row[:1], column[:1])
-        return AddSeparableAttention.apply(*args).square().sum()
+        args = (content[:1], gate[:1], value.unsqueeze(0), row[:1], column[:1])
+        return mixed(*args).square().sum()
 
     batched = torch.func.vmap(torch.func.grad(loss))(value)
     for one, gradient in zip(value, batched, strict=True):
@@ -114,42 +124,42 @@ def test_per_sample_gradients() -> None:
         )
 
 
-@pytest.mark.parametrize("mapped", [(0,), (1,), (2,), (3,), (1, 3), (2, 3), (0, 1, 2, 3)])
+@pytest.mark.parametrize("mapped", [(0,), (1,), (2,), (3,), (4,), (2, 4), (3, 4), (0, 1, 2, 3, 4)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_any_operand_may_be_mapped(mapped: tuple[int, ...], dtype: torch.dtype) -> None:
     """Memory that is not mapped takes no mapped product."""
     inputs = [x.to(dtype) for x in problem(1, 2, (10, 3), 4)]
     several = [torch.stack([x, x + 1]) if i in mapped else x for i, x in enumerate(inputs)]
-    dims = tuple(0 if i in mapped else None for i in range(4))
+    dims = tuple(0 if i in mapped else None for i in range(5))
     each = [[x[j] if i in mapped else x for i, x in enumerate(several)] for j in range(2)]
 
     def loss(*args: Tensor) -> Tensor:
-        return AddSeparableAttention.apply(*args).square().sum()
+        return mixed(*args).square().sum()
 
-    gradient = torch.func.grad(loss, argnums=(0, 1, 2, 3))
+    gradient = torch.func.grad(loss, argnums=(0, 1, 2, 3, 4))
     found = torch.func.vmap(gradient, in_dims=dims)(*several)
     for number, args in enumerate(each):
         torch.testing.assert_close([x[number] for x in found], list(gradient(*args)))
     with torch.no_grad():
-        out = torch.func.vmap(add_separable_attention, in_dims=dims)(*several)
+        out = torch.func.vmap(mixed_without_gradients, in_dims=dims)(*several)
         torch.testing.assert_close(
-            out, torch.stack([add_separable_attention(*args) for args in each])
+            out, torch.stack([mixed_without_gradients(*args) for args in each])
         )
 
 
 def test_batched_gradients_of_autograd_itself() -> None:
     """`is_grads_batched` and `jacobian` have wrappers of their own, older than torch.func's."""
     inputs = [x.requires_grad_() for x in problem(1, 2, (10, 3), 4)]
-    out = AddSeparableAttention.apply(*inputs)
+    out = mixed(*inputs)
     directions = torch.randn(3, *out.shape).double()
     found = torch.autograd.grad(out, inputs, directions, is_grads_batched=True, retain_graph=True)
     for number, direction in enumerate(directions):
         expected = torch.autograd.grad(out, inputs, direction, retain_graph=True)
         torch.testing.assert_close([x[number] for x in found], list(expected))
-    value = inputs[1].detach()
+    value = inputs[2].detach()
 
     def of_value(value: Tensor) -> Tensor:
-        return AddSeparableAttention.apply(inputs[0], value, *inputs[2:])[..., :2, 0]
+        return mixed(*inputs[:2], value, *inputs[3:])[..., :2, 0]
 
     torch.testing.assert_close(
         torch.autograd.functional.jacobian(of_value, value, vectorize=True),
@@ -160,8 +170,8 @@ def test_batched_gradients_of_autograd_itself() -> None:
 def test_backward_inside_autocast() -> None:
     """The dtypes are those of the forward pass, wherever backward is called."""
     inputs = [x.float().requires_grad_() for x in problem(2, 3, (14, 3), 4)]
-    expected = torch.autograd.grad(AddSeparableAttention.apply(*inputs).square().sum(), inputs)
-    loss = AddSeparableAttention.apply(*inputs).square().sum()
+    expected = torch.autograd.grad(mixed(*inputs).square().sum(), inputs)
+    loss = mixed(*inputs).square().sum()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = torch.autograd.grad(loss, inputs)
     for one, other in zip(found, expected, strict=True):
