@@ -16,7 +16,7 @@ from convit_ssl.export.stated import Stated
 _USUAL = {"tiny": 3, "small": 6, "base": 12, "large": 16, "huge": 16, "giant2": 24}
 _MOCO = {"tiny": 12, "small": 12, "base": 12, "large": 16, "huge": 16}
 _BARE = re.compile(
-    r"^(?:vit|deit|dino|mae_vit)[_-](tiny|small|base|large|huge|giant2)(?:[_-]?p?\d+)?$"
+    r"^(?:vit|deit|dino|mae_vit)[_-](tiny|small|base|large|huge|giant2)(?:[_-]?(?:p|patch)?\d+)?$"
 )
 # Tools whose bare "vit_small" is the usual one, by the keys and words in their files.
 _USUAL_TOOLS = ("student", "teacher", "backbone")

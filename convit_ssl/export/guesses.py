@@ -7,7 +7,6 @@ networks of that width agree, and refused elsewhere.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from torch import Tensor
 from convit_ssl.errors import UserError
 from convit_ssl.export.architectures import Named, named_network
 from convit_ssl.export.foreign import layout_of
+from convit_ssl.export.grid import settle_size
 from convit_ssl.export.keys import VISSL_LAYER_NORM_EPS, has_gpsa, is_vissl
 from convit_ssl.export.stated import ACTIVATIONS, Stated
 from convit_ssl.models import VARIANTS
@@ -94,16 +94,17 @@ def settle(
     width, _, _, patch = tensors["patch_embed.proj.weight"].shape
     blocks = {match[1] for key in tensors if (match := re.match(r"blocks\.(\d+)\.", key))}
     named = None if has_gpsa(tensors) else named_network(stated, where, width, len(blocks))
-    heads = _heads(tensors, len(blocks), stated, named, path, guesses, notes)
+    heads = _heads(raw, tensors, len(blocks), stated, named, path, guesses, notes)
     eps = _eps(raw, stated, named, guesses, notes)
     activation = _activation(tensors, stated, named, path, guesses, notes)
-    size, class_position, used = _size(tensors, stated, asked, patch, path, guesses, notes)
+    size, class_position, used = settle_size(tensors, stated, asked, patch, path, guesses, notes)
     _normalisation(stated, guesses, notes)
     resample = asked is not None and not used
     return Settled(heads, eps, activation, size, class_position, resample, guesses, notes)
 
 
 def _heads(
+    raw: Mapping[str, Tensor],
     tensors: dict[str, Tensor],
     depth: int,
     stated: Stated,
@@ -130,6 +131,13 @@ def _heads(
         origin = stated.origin.get("names", "")
         notes.append(f"{named.num_heads} attention heads, as {named.name} has them ({origin})")
         return named.num_heads
+    if "mask_token" in raw and any(key.endswith(".ls1.gamma") for key in raw):
+        guesses.append(
+            f"{width // 64} attention heads of 64 channels are assumed, as in all networks of "
+            "DINOv2, whose names these are; with another number all features are wrong. "
+            "--num-heads N sets it"
+        )
+        return width // 64
     released = _released(path, width)
     if released:
         guesses.append(
@@ -248,68 +256,6 @@ def _activation(
     return "gelu"
 
 
-def _size(
-    tensors: dict[str, Tensor],
-    stated: Stated,
-    asked: tuple[int, int] | None,
-    patch: int,
-    path: str,
-    guesses: list[str],
-    notes: list[str],
-) -> tuple[tuple[int, int], bool, bool]:
-    """Image size, whether the class token has a position, whether the user's size was used."""
-    count = int(tensors["pos_embed"].shape[1])
-    extra = (0,) if has_gpsa(tensors) else (0, 1)
-    for size in stated.sizes:
-        found = _fits(size, count, patch, extra)
-        if found is not None:
-            if size[0] != size[1]:
-                notes.append(f"{size[0]} x {size[1]} px, from {stated.origin.get('sizes')}")
-            return size, found, size == asked
-    if asked is not None:
-        found = _fits(asked, count, patch, extra)
-        if found is not None:
-            if asked[0] != asked[1] and _is_square(count - found):
-                guesses.append(
-                    f"its {count - found} position embeddings are taken as {asked[0] // patch} x "
-                    f"{asked[1] // patch}, as --img-size says, and not as a square"
-                )
-            return asked, found, True
-    plain = 1 in extra and "blocks.0.attn.qkv.bias" in tensors
-    with_class = 1 in extra and _is_square(count - 1) and not _is_square(count)
-    if not _is_square(count) and not (with_class and plain):
-        squares = f", or {count - 1} and one for the class token" if with_class else ""
-        raise UserError(
-            f"{path} holds {count} position embeddings, which fill no square{squares}; say what "
-            "they were made for with --img-size HEIGHT WIDTH (img_size=(height, width) in Python)"
-        )
-    side = math.isqrt(count - with_class)
-    oblong = _oblong(side)
-    if oblong:
-        guesses.append(
-            f"its {side * side} position embeddings are taken as a square of {side} x {side} "
-            f"({side * patch} x {side * patch} px); {oblong[0]} x {oblong[1]} are as many, and "
-            "would be scrambled. --img-size HEIGHT WIDTH sets it"
-        )
-    return (side * patch, side * patch), with_class, False
-
-
-def _fits(size: tuple[int, int], count: int, patch: int, extra: tuple[int, ...]) -> bool | None:
-    """Whether there is one more position than patches; None where neither fits."""
-    if size[0] % patch or size[1] % patch or min(size) < patch:
-        return None
-    more = count - (size[0] // patch) * (size[1] // patch)
-    return bool(more) if more in extra else None
-
-
-def _oblong(side: int) -> tuple[int, int] | None:
-    """The nearest oblong grid with as many patches as a square."""
-    for rows in range(side - 1, 1, -1):
-        if side * side % rows == 0:
-            return rows, side * side // rows
-    return None
-
-
 def _normalisation(stated: Stated, guesses: list[str], notes: list[str]) -> None:
     if stated.mean is not None:
         mean = ", ".join(f"{value:.4g}" for value in stated.mean)
@@ -322,7 +268,3 @@ def _normalisation(stated: Stated, guesses: list[str], notes: list[str]) -> None
         "as usual; for a network trained otherwise (0.5 and 0.5, in part of timm) set --mean, "
         "--std, --crop-ratio and --interpolation"
     )
-
-
-def _is_square(number: int) -> bool:
-    return number > 0 and math.isqrt(number) ** 2 == number
