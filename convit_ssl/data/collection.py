@@ -12,6 +12,7 @@ from convit_ssl.data.duplicates import Pair
 from convit_ssl.data.folders import Listing, check_folder, list_images
 from convit_ssl.data.opening import dataset_folder, find_listing
 from convit_ssl.data.quality import ImageFacts, odd_ones
+from convit_ssl.data.split_folders import find_splits
 from convit_ssl.errors import UserError
 
 PARTS = ("train", "val", "test")
@@ -80,10 +81,12 @@ def open_parts(data: str, data_dir: str | None = None) -> list[Opened]:
                 opened.append(Opened("val", find_listing(data, data_dir, "val")))
         return opened
     folder = check_folder(dataset_folder(data, data_dir))
-    parts = [name for name in PARTS if (folder / name).is_dir()]
+    splits = find_splits(folder)
+    # Where there is no val, test stands for it.
+    parts = {splits[name]: name for name in PARTS if name in splits}
     if not parts:
         return [Opened("all", list_images(folder))]
-    return [Opened(name, list_images(folder / name)) for name in parts]
+    return [Opened(part, list_images(folder / name)) for name, part in parts.items()]
 
 
 def gather(opened: Sequence[Opened], spec: DivisionSpec) -> Collection:

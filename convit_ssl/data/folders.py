@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from convit_ssl.data.names import some
+from convit_ssl.data.notes import note_once
+from convit_ssl.data.split_folders import SPLIT_NAMES, check_split, find_splits
+from convit_ssl.data.walking import EXTENSIONS, entries, images_below, say_unread, what_lies_there
 from convit_ssl.errors import UserError
 
-logger = logging.getLogger("convit_ssl.data")
-
-EXTENSIONS = frozenset(
-    (
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".apng",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".webp",
-        ".gif",
-        ".jp2",
-        ".avif",
-    )
-)
+__all__ = ["EXTENSIONS", "Listing", "check_folder", "find_images", "list_images"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +24,8 @@ class Listing:
         root: absolute folder, or URL, that ``files`` are relative to.
         files: paths with ``/``, in sorted order: by class, then by name.
         targets: class number of each file, -1 without label.
-        classes: sorted names of the class folders; empty without labels.
+        classes: sorted names of the classes; empty without labels. Those of val are train's,
+            whether or not val has images of each.
     """
 
     root: Path | str
@@ -53,81 +35,52 @@ class Listing:
 
     @property
     def labelled(self) -> bool:
-        """Whether the images are in class folders."""
+        """Whether the images have classes."""
         return bool(self.classes)
 
 
-def _entries(folder: Path) -> tuple[list[str], list[str]]:
-    """Sorted names of (subfolders, image files) directly in ``folder``; hidden ones left out."""
-    folders, images = [], []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = entry.name
-                if name.startswith("."):
-                    continue
-                dot = name.rfind(".")
-                if dot > 0 and name[dot:].lower() in EXTENSIONS and not _is_folder(entry):
-                    # A dangling link counts as an image, and is then reported as unreadable.
-                    if entry.is_symlink() or entry.is_file():
-                        images.append(name)
-                elif _is_folder(entry):
-                    folders.append(name)
-    except OSError as error:
-        raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
-    return sorted(folders), sorted(images)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _images_below(folder: Path, prefix: str, seen: frozenset[str] = frozenset()) -> list[str]:
-    """Every image under ``folder`` as ``prefix`` + relative path; link loops are cut."""
-    real = os.path.realpath(folder)
-    if real in seen:
-        return []
-    folders, images = _entries(folder)
-    found = [prefix + name for name in images]
-    for name in folders:
-        found += _images_below(folder / name, f"{prefix}{name}/", seen | {real})
-    return found
-
-
-def list_images(root: Path) -> Listing:
+def list_images(root: Path, classes: list[str] | None = None) -> Listing:
     """List ``root/<class>/**``; images directly in ``root`` make the folder unlabelled.
+
+    Args:
+        root: the folder.
+        classes: of all folders of the collection, which then may be missing or empty here; by
+            default those that are here.
 
     Raises:
         UserError: a class folder without images, or no images at all.
     """
-    folders, loose = _entries(root)
-    if loose:
-        if folders:
-            logger.warning(
-                "%s holds both images and folders: taken as one collection without labels", root
+    here = entries(root)
+    unread = Counter(here.unread)
+    if here.images:
+        if here.folders:
+            note_once(
+                f"{root} holds both images and folders: taken as one collection without labels"
             )
-        files = _images_below(root, "")
+        unread.clear()
+        files = images_below(root, "", unread)
+        say_unread(root, unread, len(files))
         return Listing(root, files, [-1] * len(files), [])
+    names = here.folders if classes is None else classes
     files, targets, empty = [], [], []
-    for target, name in enumerate(folders):
-        found = _images_below(root / name, f"{name}/")
+    for name in here.folders:
+        found = images_below(root / name, f"{name}/", unread)
         if not found:
             empty.append(name)
         files += found
-        targets += [target] * len(found)
+        targets += [names.index(name) if name in names else -1] * len(found)
     if not files:
         raise UserError(
             f"no images in {root}. Looked for {', '.join(sorted(EXTENSIONS))} files, in it and in "
-            "its subfolders"
+            f"its subfolders{what_lies_there(unread)}"
         )
-    if empty:
+    if empty and classes is None:
         raise UserError(
             f"class folders without images in {root}: {some(empty)}. Remove them or fill them"
+            f"{what_lies_there(unread)}"
         )
-    return Listing(root, files, targets, folders)
+    say_unread(root, unread, len(files))
+    return Listing(root, files, targets, list(names))
 
 
 def check_folder(path: str | os.PathLike[str]) -> Path:
@@ -138,70 +91,105 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
         raise UserError(f"data_dir {folder} does not exist (the nearest folder is {nearest})")
     if not folder.is_dir():
         raise UserError(f"data_dir {folder} is a file; give the folder that holds the images")
-    with os.scandir(folder) as entries:
-        empty = next(entries, None) is None
+    with os.scandir(folder) as listed:
+        empty = next(listed, None) is None
     if empty:
         raise UserError(f"data_dir {folder} is empty")
     return folder.absolute()
 
 
-def _check_same_classes(data_dir: Path) -> None:
-    """Compare the class folders of train/ and val/, where both are labelled."""
-    sides = {}
-    for split in ("train", "val"):
-        folders, loose = _entries(data_dir / split)
-        if loose or not folders:
-            return
-        sides[split] = set(folders)
-    only_train = sorted(sides["train"] - sides["val"])
-    only_val = sorted(sides["val"] - sides["train"])
-    if only_train or only_val:
+def _shared_classes(data_dir: Path, train: str, other: str) -> list[str] | None:
+    """Train's classes, where both splits are labelled: those of the other are among them.
+
+    Raises:
+        UserError: the other split has classes that train lacks.
+    """
+    sides = []
+    for name in (train, other):
+        here = entries(data_dir / name)
+        if here.images or not here.folders:
+            return None
+        sides.append(here.folders)
+    only_train = sorted(set(sides[0]) - set(sides[1]))
+    only_other = sorted(set(sides[1]) - set(sides[0]))
+    if only_other:
         parts = [
             f"only in {split}/: {some(names)}"
-            for split, names in (("train", only_train), ("val", only_val))
+            for split, names in ((train, only_train), (other, only_other))
             if names
         ]
         raise UserError(
-            f"the class folders of train/ and val/ in {data_dir} differ; " + "; ".join(parts)
+            f"the class folders of {train}/ and {other}/ in {data_dir} differ; " + "; ".join(parts)
+        )
+    return sides[0]
+
+
+def _say_absent(listing: Listing, split: str) -> None:
+    present = set(listing.targets)
+    absent = [name for number, name in enumerate(listing.classes) if number not in present]
+    if absent:
+        note_once(
+            f"{split} has no images of {len(absent)} of {len(listing.classes)} classes "
+            f"({some(absent)}): {listing.root}. Training does not need them; figures are over "
+            "the other classes"
         )
 
 
 def _holds_both(folder: Path) -> Path | None:
     """A folder directly below that has train/ and val/, as `folder` itself should."""
-    below = (folder / name for name in _entries(folder)[0])
-    return next((f for f in below if (f / "train").is_dir() and (f / "val").is_dir()), None)
+    for name in entries(folder).folders:
+        below = {inner.lower() for inner in entries(folder / name).folders}
+        if all(below & set(SPLIT_NAMES[split]) for split in ("train", "val")):
+            return folder / name
+    return None
 
 
 def find_images(data_dir: str | os.PathLike[str], split: str = "train") -> Listing:
     """The images of one split of ``data_dir``.
 
-    ``data_dir/train`` and ``data_dir/val`` where they exist; else ``data_dir`` itself is
-    the training set, with a class per subfolder or, flat, without labels.
+    ``train``, ``val`` and ``test`` below ``data_dir`` where they exist, under these or other
+    usual names (see `find_splits`); else ``data_dir`` itself is the training set, with a class
+    per subfolder or, flat, without labels.
 
     Raises:
-        UserError: missing or empty folder, no images, no such split, class folders that
-            differ between train and val.
+        UserError: missing or empty folder, no images, no such split, classes that train lacks.
     """
-    if split not in ("train", "val"):
-        raise UserError(f"split is {split!r}; it is 'train' or 'val'")
+    check_split(split)
     folder = check_folder(data_dir)
     for name in ("train", "val"):
         if (folder / name).is_file():
             raise UserError(f"{folder / name} is a file; it should be the folder of that split")
-    has_train, has_val = (folder / "train").is_dir(), (folder / "val").is_dir()
-    if not has_train and not has_val and (meant := _holds_both(folder)):
+    splits = find_splits(folder)
+    if not splits and (meant := _holds_both(folder)):
         raise UserError(f"{folder} holds neither train/ nor val/, but {meant} does; give that")
-    if split == "val" and not has_val:
-        if folder.name == "train" and (folder.parent / "val").is_dir():
-            raise UserError(f"{folder} is one split; give {folder.parent}, which holds val/ too")
-        raise UserError(
-            f"{folder} has no val/ folder, which evaluation needs: put labelled images into "
-            f"{folder / 'val'}/<class>/"
-        )
-    if split == "train" and has_val and not has_train:
+    if split not in splits and split != "train":
+        _refuse_missing(folder, split)
+    if split == "train" and splits and "train" not in splits:
         raise UserError(
             f"{folder} has a val/ folder but no train/: add {folder / 'train'}/<class>/"
         )
-    if has_train and has_val:
-        _check_same_classes(folder)
-    return list_images(folder / split if has_train or has_val else folder)
+    if split == "train":
+        if "val" in splits:
+            _shared_classes(folder, splits["train"], splits["val"])
+        return list_images(folder / splits["train"] if splits else folder)
+    classes = None
+    if "train" in splits:
+        classes = _shared_classes(folder, splits["train"], splits[split])
+    listing = list_images(folder / splits[split], classes)
+    _say_absent(listing, split)
+    return listing
+
+
+def _refuse_missing(folder: Path, split: str) -> None:
+    if folder.name.lower() in SPLIT_NAMES["train"]:
+        beside = {name.lower() for name in entries(folder.parent).folders}
+        if beside & set(SPLIT_NAMES[split]):
+            raise UserError(
+                f"{folder} is one split; give {folder.parent}, which holds {split}/ too"
+            )
+    if split == "test":
+        raise UserError(f"{folder} has no test/ folder")
+    raise UserError(
+        f"{folder} has no val/ folder, which evaluation needs: put labelled images into "
+        f"{folder / 'val'}/<class>/"
+    )

@@ -21,6 +21,7 @@ from convit_ssl.data.randomness import RepeatedIndex, sample_seed
 from convit_ssl.data.raw_image import ImageHeader
 from convit_ssl.data.retries import may_pass, retried
 from convit_ssl.data.samples import DataError, FaultLog, SampleReader, UnreadableImageError
+from convit_ssl.data.storage import split_member
 from convit_ssl.data.survey import Progress, Survey, survey
 from convit_ssl.errors import UserError
 
@@ -113,7 +114,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
 
     def groups(self) -> list[int]:
         """How many images lie together in each shard, in order; empty for single files."""
-        if not self.files or ".tar#" not in self.files[0]:
+        if not self.files or split_member(self.path(0)) is None:
             return []
         sizes: dict[str, int] = {}
         for file in self.files:

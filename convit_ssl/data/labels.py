@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 from convit_ssl.data.names import some
+from convit_ssl.data.notes import note_once
 from convit_ssl.errors import UserError
 
 MOST_CLASSES = 1_000_000
+UNLABELLED = "-1"  # as a label: this image has none
+_NEGATIVE = re.compile(r"-\d+")
 
 
-def class_table(labels: Iterable[str]) -> list[str]:
+def class_table(labels: Iterable[str], where: str = "the collection") -> list[str]:
     """Names of the classes, whose positions are their numbers; empty without labels.
 
-    Whole numbers stand for themselves: ``0 .. largest``. Anything else is a name, and the names
-    are sorted.
+    Whole numbers are sorted as numbers, anything else as names. Only those that occur are
+    classes; -1 is none, but says that an image has no label.
+
+    Args:
+        labels: of all images of all splits.
+        where: the collection, for messages.
 
     Raises:
         UserError: a number that cannot be one of a class.
     """
-    names = set(labels)
-    if not names:
-        return []
-    if not all(name.isdecimal() for name in names):
+    names = {_plain(label) for label in labels} - {UNLABELLED}
+    negative = sorted(name for name in names if _NEGATIVE.fullmatch(name))
+    if not names or not all(name.isdecimal() or name in negative for name in names):
         return sorted(names)
-    largest = max(int(name) for name in names)
-    if largest >= MOST_CLASSES:
-        raise UserError(f"a label is {largest}; classes are numbered from 0")
-    return [str(number) for number in range(largest + 1)]
+    if negative:
+        raise UserError(
+            f"labels are numbers from 0, and -1 for an image without one; found {some(negative)} "
+            f"in {where}"
+        )
+    numbers = sorted(int(name) for name in names)
+    if numbers[-1] >= MOST_CLASSES:
+        raise UserError(f"a label is {numbers[-1]}; classes are numbered from 0")
+    if numbers[-1] != len(numbers) - 1:
+        note_once(
+            f"labels in {where} are not 0 to {len(numbers) - 1}: there are {len(numbers)} classes, "
+            f"{numbers[0]} to {numbers[-1]}, numbered in their order"
+        )
+    return [str(number) for number in numbers]
 
 
 def check_known(train: Iterable[str | None], val: Iterable[str | None], where: str) -> None:
@@ -41,8 +58,9 @@ def check_known(train: Iterable[str | None], val: Iterable[str | None], where: s
     Raises:
         UserError: val has classes that train lacks.
     """
-    known = {_plain(label) for label in train if label is not None}
-    unknown = sorted({_plain(label) for label in val if label is not None} - known)
+    known = {_plain(label) for label in train if label is not None} - {UNLABELLED}
+    asked = {_plain(label) for label in val if label is not None} - {UNLABELLED}
+    unknown = sorted(asked - known)
     if known and unknown:
         raise UserError(
             f"val has classes that train lacks, in {where}: {some(unknown)}. "
@@ -55,26 +73,25 @@ def _plain(label: str) -> str:
 
 
 def targets_of(labels: Sequence[str | None], classes: Sequence[str], where: str) -> list[int]:
-    """The class number of each label, -1 where no image has one.
+    """The class number of each label, -1 for an image without one.
 
     Args:
-        labels: of the images, all with one or all without.
+        labels: of the images, all with one or all without; -1 is the label of an image without.
         classes: of `class_table`.
         where: the list or the shards, for the message.
 
     Raises:
-        UserError: some images have a label and others none.
+        UserError: some images have a label and others nothing in its place.
     """
-    number = {name: position for position, name in enumerate(classes)}
-    if all(name.isdecimal() for name in classes):  # "007" is 7
-        targets = [int(label) if label is not None else -1 for label in labels]
-    else:
-        targets = [number[label] if label is not None else -1 for label in labels]
-    bare = sum(target < 0 for target in targets)
-    if 0 < bare < len(targets):
-        first = next(i for i, target in enumerate(targets) if target < 0)
+    number = {name: position for position, name in enumerate(classes)} | {UNLABELLED: -1}
+    bare = [position for position, label in enumerate(labels) if label is None]
+    if 0 < len(bare) < len(labels):
         raise UserError(
-            f"{bare} of {len(targets)} images in {where} have no label (the first is number "
-            f"{first + 1}); give one to each, or to none"
+            f"{len(bare)} of {len(labels)} images in {where} have no label (the first is number "
+            f"{bare[0] + 1}); give one to each, or to none. -1 stands for no label"
         )
+    targets = [-1 if label is None else number[_plain(label)] for label in labels]
+    unknown = sum(target < 0 for target in targets) - len(bare)
+    if unknown:
+        note_once(f"{unknown:,} of {len(labels):,} images in {where} have the label -1, so none")
     return targets

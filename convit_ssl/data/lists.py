@@ -1,19 +1,25 @@
 """A collection that is written down: ``train.txt`` and ``val.txt``, one image a line.
 
 A line is a path, relative to the folder of the list or absolute; with labels, a blank or a tab
-and the number or the name of the class follow. ``#`` begins a comment line. No folder is walked,
-which on a network's file system saves the minutes that ImageNet's million files take.
+and the number or the name of the class follow; -1 stands for no class. ``#`` begins a comment
+line. No folder is walked, which on a network's file system saves the minutes that ImageNet's
+million files take.
 """
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from convit_ssl.data.folders import EXTENSIONS, Listing
 from convit_ssl.data.labels import check_known, class_table, targets_of
+from convit_ssl.data.names import some
+from convit_ssl.data.notes import note_once
 from convit_ssl.data.retries import retried
+from convit_ssl.data.split_folders import SPLIT_NAMES
 from convit_ssl.data.storage import is_url, read_bytes
 from convit_ssl.errors import UserError
 
@@ -21,6 +27,13 @@ from convit_ssl.errors import UserError
 _LABELLED = re.compile(
     rf"(.*(?:{'|'.join(map(re.escape, sorted(EXTENSIONS)))}))[ \t]+(.+)", re.IGNORECASE
 )
+# PowerShell's > writes UTF-16, Excel and Notepad begin UTF-8 with a mark.
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+Line = tuple[str, str | None]
 
 
 def find_listed_images(data_dir: str | os.PathLike[str], split: str = "train") -> Listing:
@@ -28,7 +41,7 @@ def find_listed_images(data_dir: str | os.PathLike[str], split: str = "train") -
 
     Args:
         data_dir: a folder or URL with ``train.txt`` and ``val.txt``; or one list, of train.
-        split: train or val.
+        split: train, val or test.
 
     Raises:
         UserError: no such list, no text, no images in it, or labels for some of them only.
@@ -38,15 +51,19 @@ def find_listed_images(data_dir: str | os.PathLike[str], split: str = "train") -
     root = given.rpartition("/")[0] if alone else given.rstrip("/")
     if not is_url(given):
         root = str(Path(root or ".").expanduser().absolute())
-    names = [given.rpartition("/")[2]] if alone else ["train.txt", "val.txt"]
-    place = f"{root}/{names[0] if alone else f'{split}.txt'}"
+    other = "test" if split == "test" else "val"
+    names = [given.rpartition("/")[2]] if alone else [_list_of(root, s) for s in ("train", other)]
     if alone and split != "train":
         raise UserError(f"{given} is the list of train alone; evaluation needs a folder with "
                         "train.txt and val.txt")  # fmt: skip
+    place = f"{root}/{names[0] if split == 'train' else names[1]}"
     lines = {name: _lines(f"{root}/{name}", f"{root}/{name}" == place) for name in names}
     found = {name: [label for _, label in part] for name, part in lines.items()}
     check_known(found[names[0]], found[names[-1]], root)
-    classes = class_table(label for part in found.values() for label in part if label is not None)
+    given_labels = (label for part in found.values() for label in part if label is not None)
+    classes = class_table(given_labels, root)
+    if not alone:
+        _say_shared(lines[names[0]], lines[names[1]], root)
     own = lines[place.rpartition("/")[2]]
     targets = targets_of(found[place.rpartition("/")[2]], classes, place)
     return Listing(
@@ -57,9 +74,28 @@ def find_listed_images(data_dir: str | os.PathLike[str], split: str = "train") -
     )
 
 
-def _lines(place: str, needed: bool) -> list[tuple[str, str | None]]:
+def _list_of(root: str, split: str) -> str:
+    """The name of a split's list: ``train.txt``, or another usual name in a folder."""
+    if not is_url(root) and os.path.isdir(root):
+        usual = {f"{name}.txt" for name in SPLIT_NAMES[split]}
+        found = sorted(name for name in os.listdir(root) if name.lower() in usual)
+        if found and f"{split}.txt" not in found:
+            note_once(f"{root}/{found[0]} is the list of {split}")
+            return found[0]
+    return f"{split}.txt"
+
+
+def _decoded(data: bytes) -> str:
+    """Text of a list as editors and spreadsheets save it, with a byte order mark or without."""
+    for mark, encoding in _MARKS.items():
+        if data.startswith(mark):
+            return data.decode(encoding)
+    return data.decode("utf-8")
+
+
+def _lines(place: str, needed: bool) -> list[Line]:
     try:
-        text = retried(lambda: read_bytes(place)).decode("utf-8")
+        text = _decoded(retried(lambda: read_bytes(place)))
     except FileNotFoundError:
         if not needed:
             return []
@@ -73,7 +109,49 @@ def _lines(place: str, needed: bool) -> list[tuple[str, str | None]]:
             found.append(_image(line.strip(), f"line {number} of {place}"))
     if needed and not found:
         raise UserError(f"the list {place} is empty")
-    return found
+    return _once_each(found, place)
+
+
+def _same_file(path: str, folder: str) -> str:
+    """What two ways to write the place of one file have in common."""
+    return path if is_url(path) else os.path.normpath(os.path.join(folder, path))
+
+
+def _once_each(lines: Sequence[Line], place: str) -> list[Line]:
+    """The lines without repetitions.
+
+    Raises:
+        UserError: a file under two classes.
+    """
+    labels: dict[str, str | None] = {}
+    kept: list[Line] = []
+    for path, label in lines:
+        file = _same_file(path, os.path.dirname(place))
+        if file not in labels:
+            labels[file] = label
+            kept.append((path, label))
+        elif labels[file] != label:
+            raise UserError(
+                f"{path} is in the list {place} twice, as {labels[file] or 'unlabelled'} and as "
+                f"{label or 'unlabelled'}; an image has one class"
+            )
+    if len(kept) < len(lines):
+        note_once(
+            f"{len(lines) - len(kept):,} of {len(lines):,} lines of {place} name a file again; "
+            "each is taken once"
+        )
+    return kept
+
+
+def _say_shared(train: Sequence[Line], val: Sequence[Line], root: str) -> None:
+    """Figures on images that were trained on mean nothing."""
+    known = {_same_file(path, root) for path, _ in train}
+    shared = [path for path, _ in val if _same_file(path, root) in known]
+    if shared:
+        note_once(
+            f"{len(shared):,} of {len(val):,} images of val are in train, too, in {root}: "
+            f"{some(shared, 3)}. Figures on them say nothing about new images"
+        )
 
 
 def _image(line: str, where: str) -> tuple[str, str | None]:

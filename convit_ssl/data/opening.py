@@ -12,6 +12,7 @@ from convit_ssl.data.pixels import Reading
 from convit_ssl.data.samples import FaultLog
 from convit_ssl.data.shards import find_shards
 from convit_ssl.data.sources import get_source, materialise
+from convit_ssl.data.split_folders import check_split
 from convit_ssl.errors import UserError
 
 
@@ -34,8 +35,7 @@ def find_listing(
         UserError: unknown name, missing, empty or inconsistent collection.
     """
     if data in ("list", "shards"):
-        if split not in ("train", "val"):
-            raise UserError(f"split is {split!r}; it is 'train' or 'val'")
+        check_split(split)
         if data_dir is None or not str(data_dir):
             raise UserError(f"data={data} needs data_dir=, the folder or URL of the {data}")
         return (find_shards if data == "shards" else find_listed_images)(data_dir, split)
@@ -62,7 +62,7 @@ def open_dataset(
         data: a name in `SOURCES`.
         data_dir: the folder of the images, for imagenet and folder; of lists or shards, also a
             URL.
-        split: train or val.
+        split: train, val, or test where there is one.
         transform: called with each Pillow RGB image; see :class:`ImageFiles`.
         subset: a choice among the images, such as ``fraction=0.05,seed=0``; see
             :func:`convit_ssl.data.subsets.parse_subset`.

@@ -17,17 +17,19 @@ import fcntl
 import hashlib
 import json
 import os
-import re
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from convit_ssl.data.folders import EXTENSIONS, Listing, check_folder
+from convit_ssl.data.folders import EXTENSIONS, Listing
 from convit_ssl.data.labels import check_known, class_table, targets_of
 from convit_ssl.data.retries import retried
+from convit_ssl.data.shard_places import list_shards, shard_info, words
+from convit_ssl.data.shard_samples import images_of_samples, say_aside
 from convit_ssl.data.shard_tables import Entry, read_table, write_table
 from convit_ssl.data.sources import cache_folder
 from convit_ssl.data.storage import (
@@ -41,11 +43,6 @@ from convit_ssl.data.storage import (
 )
 from convit_ssl.errors import UserError
 
-_RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-_SPLIT = {
-    "train": re.compile(r"(^|[^a-z])train([^a-z]|$)", re.IGNORECASE),
-    "val": re.compile(r"(^|[^a-z])val(idation)?([^a-z]|$)", re.IGNORECASE),
-}
 _LABEL_BYTES = 1024
 _THREADS = 8
 _WORTH_A_WORD = 32  # shards whose first reading takes a while
@@ -64,12 +61,17 @@ def find_shards(data_dir: str | os.PathLike[str], split: str = "train") -> Listi
             f"no .tar shards for {split} in {data_dir}: looked for {split}/*.tar, *{split}*.tar"
             + (" and *.tar" if split == "train" else "")
         )
-    contents = {name: _contents(root, shards[name]) for name in shards}
+    contents = {
+        name: _samples(_contents(root, shards[name]), f"the {name} shards of {data_dir}")
+        for name in dict.fromkeys(("train", "val", split))
+    }
     labels = {
         name: [entry[3] for part in parts for entry in part] for name, parts in contents.items()
     }
-    check_known(labels["train"], labels["val"], str(data_dir))
-    classes = class_table(label for part in labels.values() for label in part if label is not None)
+    for name in labels:
+        check_known(labels["train"], labels[name], str(data_dir))
+    given = (label for part in labels.values() for label in part if label is not None)
+    classes = class_table(given, str(data_dir))
     files, own = [], []
     for shard, entries in zip(shards[split], contents[split], strict=True):
         for name, offset, size, label in entries:
@@ -79,104 +81,15 @@ def find_shards(data_dir: str | os.PathLike[str], split: str = "train") -> Listi
     return Listing(root, files, targets, classes if own[0] is not None else [])
 
 
-def list_shards(data_dir: str) -> tuple[Path | str, dict[str, list[str]]]:
-    """The folder or URL, and the shards of train and val relative to it, sorted.
-
-    Raises:
-        UserError: it is not there, or cannot be listed.
-    """
-    if "{" in data_dir:
-        return _written_out(data_dir)
-    root: Path | str = data_dir.rstrip("/") if is_url(data_dir) else check_folder(data_dir)
-    own = _tars(root, "")
-    found = {split: _tars(root, split) for split in _SPLIT}
-    for split, name in _SPLIT.items():
-        found[split] = found[split] or [shard for shard in own if name.search(shard)]
-    if not found["train"] and not found["val"]:
-        found["train"] = own
-    return root, found
-
-
-def _written_out(pattern: str) -> tuple[Path | str, dict[str, list[str]]]:
-    folder, _, name = pattern.rpartition("/")
-    if "{" in folder or not name.endswith(".tar"):
-        raise UserError(
-            f"{pattern}: braces stand in the name of the shards, behind the last /, which ends in "
-            ".tar. For train/*.tar and val/*.tar give the folder that holds both"
-        )
-    root: Path | str = folder if is_url(pattern) else check_folder(folder or ".")
-    found = {}
-    for split in _SPLIT:
-        named = name.replace("{split}", split)
-        found[split] = [] if named == name and split == "val" else list(_expand(named))
-        if split == "val" and found[split] and not _is_there(root, found[split][0]):
-            found[split] = []
-    return root, found
-
-
-def _expand(name: str) -> Iterator[str]:
-    """``a-{000..012}.tar`` to its names, as a shell does."""
-    braces = _RANGE.search(name)
-    if braces is None:
-        yield name
-        return
-    first, last = braces[1], braces[2]
-    for number in range(int(first), int(last) + 1):
-        text = str(number).zfill(len(first))
-        yield from _expand(name[: braces.start()] + text + name[braces.end() :])
-
-
-def _is_there(root: Path | str, shard: str) -> bool:
-    if isinstance(root, Path):
-        return (root / shard).exists()
-    try:
-        retried(lambda: _info(f"{root}/{shard}"))
-    except (FileNotFoundError, PermissionError):
-        return False
-    except OSError as error:
-        raise UserError(f"the shard {root}/{shard} cannot be read: {_words(error)}") from error
-    return True
-
-
-def _info(place: str) -> dict[str, Any]:
-    """What a file system says of a shard: ``size`` in bytes, and when it was changed.
-
-    Raises:
-        OSError: it is not there, or cannot be asked for.
-    """
-    if not is_url(place):
-        state = os.stat(place)
-        times = {"mtime": state.st_mtime_ns, "ctime": state.st_ctime_ns}
-        return {"size": state.st_size, "inode": state.st_ino, **times}
-    with network(place):
-        system, path = remote(place)
-        return dict(system.info(path))
-
-
-def _tars(root: Path | str, folder: str) -> list[str]:
-    """Names of the shards directly in a folder, sorted."""
-    prefix = f"{folder}/" if folder else ""
-    if isinstance(root, Path):
-        place = root / folder
-        names = os.listdir(place) if place.is_dir() else []
-    else:
-        try:
-            paths = retried(lambda: _ls(f"{root}/{folder}"))
-            names = [path.rstrip("/").rsplit("/", 1)[-1] for path in paths]
-        except FileNotFoundError:
-            names = []
-        except OSError as error:
-            raise UserError(
-                f"{root}/{folder} cannot be listed ({_words(error)}); "
-                "write the names out: data_dir='https://.../name-{split}-{0000..0146}.tar'"
-            ) from None
-    return sorted(prefix + name for name in names if name.endswith(".tar") and name[0] != ".")
-
-
-def _ls(url: str) -> list[str]:
-    with network(url):
-        system, place = remote(url)
-        return [str(path) for path in system.ls(place, False)]
+def _samples(contents: list[list[Entry]], where: str) -> list[list[Entry]]:
+    """The images of each shard, without masks and the like, which are said."""
+    kept, aside = [], Counter[str]()
+    for entries in contents:
+        images, others = images_of_samples(entries)
+        kept.append(images)
+        aside += others
+    say_aside(aside, sum(map(len, kept)), where)
+    return kept
 
 
 def _contents(root: Path | str, shards: Sequence[str]) -> list[list[Entry]]:
@@ -213,11 +126,11 @@ def _contents(root: Path | str, shards: Sequence[str]) -> list[list[Entry]]:
 def _state(place: str) -> list[str]:
     """What changes when a shard does: its size, and the times or the tag its server gives."""
     try:
-        about = retried(lambda: _info(place))
+        about = retried(lambda: shard_info(place))
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"the shard {place} cannot be read: {_words(error)}") from error
+        raise UserError(f"the shard {place} cannot be read: {words(error)}") from error
     keys: tuple[str, ...] = ("size", "mtime", "LastModified", "ETag")
     if not is_url(place):  # the bytes under the same size and time may be others
         about["bytes"] = hashlib.sha256(sampled_content(place)).hexdigest()
@@ -237,18 +150,14 @@ def read_contents(place: str) -> list[Entry]:
         raise
     except Exception as error:
         if isinstance(error, OSError):
-            raise UserError(f"the shard {place} cannot be read: {_words(error)}") from error
+            raise UserError(f"the shard {place} cannot be read: {words(error)}") from error
         raise UserError(
-            f"the shard {place} is cut short, or no uncompressed tar file ({_words(error)}); copy "
+            f"the shard {place} is cut short, or no uncompressed tar file ({words(error)}); copy "
             "or download it again"
         ) from error
     if not entries:
         raise UserError(f"the shard {place} holds no images ({', '.join(sorted(EXTENSIONS))})")
     return entries
-
-
-def _words(error: Exception) -> str:
-    return getattr(error, "strerror", None) or " ".join(str(error).split())[:160]
 
 
 def _listed(place: str) -> list[Entry]:
@@ -274,13 +183,18 @@ def _entries(archive: tarfile.TarFile, place: str) -> list[Entry]:
     for member in archive:
         folder, _, name = member.name.rpartition("/")
         stem, _, extension = name.partition(".")
-        if not member.isfile() or member.issparse() or not stem:
+        if not member.isfile() or member.issparse() or not stem or "__MACOSX" in folder:
             continue
         key = f"{folder}/{stem}"
         if f".{extension.rpartition('.')[2].lower()}" in EXTENSIONS:
             images.append((key, member.name, member.offset_data, member.size))
         elif extension == "cls":
-            labels[key] = _label(archive, member, place)
+            label = _label(archive, member, place)
+            if labels.setdefault(key, label) != label:
+                raise UserError(
+                    f"{member.name} is in the shard {place} twice, as {labels[key]} and as "
+                    f"{label}; an image has one class"
+                )
     return [(name, offset, size, labels.get(key)) for key, name, offset, size in images]
 
 
@@ -288,7 +202,7 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, place: str) -> str
     file = archive.extractfile(member)
     data = file.read(_LABEL_BYTES) if file is not None else b""
     try:
-        text = data.decode("utf-8").strip()
+        text = data.decode("utf-8-sig").strip()
     except UnicodeDecodeError:
         text = ""
     if not text or len(data) == _LABEL_BYTES or "\n" in text:

@@ -31,6 +31,7 @@ CACHE_VARIABLE = "CONVIT_SSL_SHARD_CACHE"
 _MEMBER = re.compile(r"(.+\.tar)#(\d+)\+(\d+)/")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _OPEN_SHARDS = 64
+_seen_shards: set[str] = set()  # those that are files: they are looked at once
 _SAMPLE_BYTES = 16 * 1024
 MAX_FILE_BYTES = 2**30  # of an image or a list: what is longer is none
 
@@ -48,7 +49,20 @@ def member_path(shard: str, offset: int, size: int, name: str) -> str:
 def split_member(path: str) -> tuple[str, int, int] | None:
     """Shard, offset and size in bytes of a member's path; None for any other path."""
     found = _MEMBER.match(path)
-    return (found[1], int(found[2]), int(found[3])) if found else None
+    if found is None or (found[1] not in _seen_shards and _is_folder(found)):
+        return None
+    return found[1], int(found[2]), int(found[3])
+
+
+def _is_folder(found: re.Match[str]) -> bool:
+    """Whether what looks like a member's place in a shard is a folder of that name."""
+    if not is_url(found[1]):
+        if os.path.isdir(found[0]):
+            return True
+        if not os.path.isfile(found[1]):
+            return False  # gone for now, perhaps
+    _seen_shards.add(found[1])
+    return False
 
 
 def read_bytes(path: str) -> bytes:

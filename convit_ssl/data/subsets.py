@@ -23,6 +23,7 @@ from pathlib import Path
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.images import take
 from convit_ssl.data.names import some
+from convit_ssl.data.notes import note_once
 from convit_ssl.data.storage import read_bytes
 from convit_ssl.errors import UserError
 
@@ -119,6 +120,7 @@ def _draw(listing: Listing, spec: SubsetSpec) -> list[int]:
     for index, target in enumerate(listing.targets):
         members.setdefault(target, []).append(index)
     if spec.per_class is not None:
+        members.pop(-1, None)  # images without a label belong to no class
         poor = [
             f"{listing.classes[target]} ({len(indices)})"
             for target, indices in members.items()
@@ -133,7 +135,21 @@ def _draw(listing: Listing, spec: SubsetSpec) -> list[int]:
     for indices in members.values():
         count = spec.per_class or max(1, round(len(indices) * (spec.fraction or 1.0)))
         chosen += sorted(indices, key=lambda i: _rank(spec.seed, listing.files[i]))[:count]
+    if spec.fraction is not None:
+        _say_rounding(spec.fraction, len(chosen), listing, len(members))
     return sorted(chosen)
+
+
+def _say_rounding(fraction: float, chosen: int, listing: Listing, groups: int) -> None:
+    """Say where small classes make the share another one than was asked for."""
+    images = len(listing.files)
+    if abs(chosen - fraction * images) > max(1.0, 0.1 * fraction * images):
+        each = images / groups
+        note_once(
+            f"fraction={fraction:g} of {images:,} images in {listing.root}: {chosen:,} were taken, "
+            f"{100 * chosen / images:.1f} %. Classes of about {each:.0f} images give whole images "
+            "only, and one at least"
+        )
 
 
 def _rank(seed: int, file: str) -> bytes:
@@ -177,7 +193,7 @@ def class_names(available: list[str], text: str, root: str | os.PathLike[str]) -
 def _keep_classes(listing: Listing, names: list[str]) -> Listing:
     number = {name: new for new, name in enumerate(names)}
     renumber = [number.get(name, -1) for name in listing.classes]
-    kept = [i for i, target in enumerate(listing.targets) if renumber[target] >= 0]
+    kept = [i for i, t in enumerate(listing.targets) if t >= 0 and renumber[t] >= 0]
     part = take(listing, kept)
     return Listing(part.root, part.files, [renumber[t] for t in part.targets], names)
 

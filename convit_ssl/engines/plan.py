@@ -164,7 +164,8 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> None:
             "folders; put the images of each class into a folder of its own, "
             "train/<class>/ and val/<class>/, or use config=convit_dino, which needs none"
         )
-    _open(tree, "val")
+    for images in (train, _open(tree, "val")):
+        _check_every_label(tree, images)
     if tree.method.test_every < 1:
         raise UserError(
             f"method.test_every={tree.method.test_every}: give the epochs between two tests, at "
@@ -175,6 +176,16 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> None:
         raise UserError(
             f"method.num_classes={tree.method.num_classes}, but {train.root} has "
             f"{len(train.classes)} classes; leave it out to take the data's"
+        )
+
+
+def _check_every_label(tree: DictConfig, images: ImageFiles) -> None:
+    bare = sum(target < 0 for target in images.targets)
+    if bare:
+        raise UserError(
+            f"{tree.experiment} learns from labels, but {bare:,} of {len(images):,} images of "
+            f"{images.root} have none (-1); leave them out of the list, or pretrain on all of "
+            "them with config=convit_dino"
         )
 
 

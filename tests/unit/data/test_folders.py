@@ -82,7 +82,8 @@ def test_messages(tmp_path: Path) -> None:
     assert "dog" in message(tmp_path / "half")
     touch(tmp_path, "t/train/cat/1.png")
     assert "has no val/ folder" in message(tmp_path / "t", "val")
-    assert "'train' or 'val'" in message(tmp_path / "t", "test")
+    assert "has no test/ folder" in message(tmp_path / "t", "test")
+    assert "'train', 'val' or 'test'" in message(tmp_path / "t", "dev")
     touch(tmp_path, "v/val/cat/1.png")
     assert "no train/" in message(tmp_path / "v")
     touch(tmp_path, "f/train")
@@ -101,6 +102,99 @@ def test_differing_classes_are_named(tmp_path: Path) -> None:
     for split in ("train", "val"):
         with pytest.raises(UserError, match=r"only in train/: dog; only in val/: horse"):
             find_images(tmp_path, split)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_class_that_val_lacks_keeps_its_number(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, empty: bool
+) -> None:
+    touch(tmp_path, "train/cat/1.png", "train/dog/1.png", "train/yak/1.png")
+    touch(tmp_path, "val/yak/1.png", "val/cat/1.png")
+    if empty:
+        (tmp_path / "val" / "dog").mkdir()
+    assert find_images(tmp_path).classes == ["cat", "dog", "yak"]
+    val = find_images(tmp_path, "val")
+    assert (val.files, val.targets) == (["cat/1.png", "yak/1.png"], [0, 2])
+    assert val.classes == ["cat", "dog", "yak"]
+    assert "val has no images of 1 of 3 classes (dog)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "said"),
+    [
+        ("Train", "Val", "Train/ as train, Val/ as val"),
+        ("TRAIN", "VALIDATION", "TRAIN/ as train, VALIDATION/ as val"),
+        ("training", "validation", "training/ as train, validation/ as val"),
+        ("train", "valid", "valid/ as val"),
+        ("training", "testing", "testing/ as val, too: there is no val/"),
+        ("train", "test", "test/ as val, too: there is no val/"),
+    ],
+)
+def test_usual_names_of_splits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, train: str, val: str, said: str
+) -> None:
+    touch(tmp_path, f"{train}/a/1.png", f"{train}/b/2.png", f"{val}/a/3.png", f"{val}/b/4.png")
+    for _ in range(2):
+        assert find_images(tmp_path).files == ["a/1.png", "b/2.png"]
+        assert find_images(tmp_path, "val").files == ["a/3.png", "b/4.png"]
+    assert caplog.text.count(said) == 1
+
+
+def test_three_parts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "train/a/1.png", "val/a/2.png", "test/a/3.png")
+    for split, number in (("train", 1), ("val", 2), ("test", 3)):
+        assert find_images(tmp_path, split).files == [f"a/{number}.png"]
+    assert not caplog.text
+
+
+def test_folders_that_only_sound_like_splits(tmp_path: Path) -> None:
+    touch(tmp_path, "parts/valid/1.png", "parts/invalid/2.png")
+    assert find_images(tmp_path / "parts").classes == ["invalid", "valid"]
+    touch(tmp_path, "vehicles/train/1.png", "vehicles/bus/2.png")
+    with pytest.raises(UserError, match=r"holds train/ .* beside bus: if these are classes"):
+        find_images(tmp_path / "vehicles")
+    touch(tmp_path, "two/train/a/1.png", "two/val/a/1.png", "two/validation/a/1.png")
+    with pytest.raises(UserError, match="val/ and validation/, which could both be val"):
+        find_images(tmp_path / "two")
+
+
+def test_folders_beside_train_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    touch(tmp_path, "train/a/1.png", "val/a/1.png", "unlabelled/1.png", "annotations/1.json")
+    assert find_images(tmp_path).files == ["a/1.png"]
+    assert "beside train/: unlabelled" in caplog.text and "annotations" not in caplog.text
+
+
+def test_formats_that_are_not_read_are_counted_by_suffix(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, *(f"cat/{n}.HEIC" for n in range(200)), *(f"cat/{n}.jpg" for n in range(6)))
+    touch(tmp_path, "cat/1.dng", "cat/notes.txt", "cat/Thumbs.db", "cat/.DS_Store")
+    assert len(find_images(tmp_path).files) == 6
+    assert "beside 6 images: 200 .heic files and 1 .dng file (HEIC files can be" in caplog.text
+    touch(tmp_path, "raw/cat/1.heic", "raw/dog/2.heic")
+    with pytest.raises(UserError, match=r"It holds 2 \.heic files, which cannot be read"):
+        find_images(tmp_path / "raw")
+
+
+def test_what_systems_leave_behind_is_no_class(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path, "cat/1.png", "cat/._1.png", "cat/Thumbs.db", "cat/.ipynb_checkpoints/1.png")
+    touch(tmp_path, "__MACOSX/cat/1.png", ".ipynb_checkpoints/2.png", "@eaDir/1.png/x.jpg")
+    touch(tmp_path, "cat/@eaDir/1.png")
+    assert find_images(tmp_path).files == ["cat/1.png"]
+    assert not caplog.text
+
+
+def test_classes_named_like_archives_and_members(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for number, name in enumerate(("0.tar", "0.tar#512+100", "b.jpg")):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (5, 4), (number, 0, 0)).save(tmp_path / "train" / name / "1.png")
+    dataset = open_dataset("folder", tmp_path)
+    assert [dataset[i][0].getpixel((0, 0))[0] for i in range(3)] == [0, 1, 2]
+    assert dataset.groups() == []
 
 
 def test_open_dataset_names_its_options(tmp_path: Path) -> None:

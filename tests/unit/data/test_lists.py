@@ -65,6 +65,65 @@ def test_classes_that_only_val_has(folder: Path) -> None:
     assert len(open_dataset("list", folder, "val")) == 1
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_lists_of_excel_notepad_and_powershell(folder: Path, encoding: str) -> None:
+    text = "".join(f"some where/{n}.png bäume{n % 2}\r\n" for n in range(6))
+    marked = text if encoding in ("utf-8-sig", "utf-16") else "\ufeff" + text
+    (folder / "train.txt").write_bytes(marked.encode(encoding))
+    dataset = open_dataset("list", folder)
+    assert dataset.classes == ["bäume0", "bäume1"]
+    assert [(np.asarray(dataset[n][0]) == pixels(n)).all() for n in range(6)] == [True] * 6
+
+
+def test_minus_one_is_no_class(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(folder, "".join(f"some where/{n}.png {n % 3 - 1}\n" for n in range(6)))
+    dataset = open_dataset("list", folder)
+    assert dataset.classes == ["0", "1"]
+    assert list(dataset.targets) == [-1, 0, 1, -1, 0, 1]
+    assert "2 of 6 images in" in caplog.text and "have the label -1" in caplog.text
+    write(folder, "".join(f"some where/{n}.png {'-1' if n else 'cat'}\n" for n in range(6)))
+    assert open_dataset("list", folder).classes == ["cat"]
+    write(folder, "".join(f"some where/{n}.png -1\n" for n in range(6)))
+    assert not open_dataset("list", folder).labelled
+    chosen = open_dataset("list", folder, subset="fraction=0.5")
+    assert len(chosen) == 3
+
+
+def test_numbers_with_gaps_are_as_many_classes_as_there_are(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(folder, "".join(f"some where/{n}.png {(5, 700, 12)[n % 3]}\n" for n in range(6)))
+    dataset = open_dataset("list", folder)
+    assert dataset.classes == ["5", "12", "700"]
+    assert list(dataset.targets) == [0, 2, 1, 0, 2, 1]
+    assert "there are 3 classes, 5 to 700" in caplog.text
+
+
+def test_a_file_twice_under_one_class_is_taken_once(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = ["some where/0.png a", "some where/1.png b", "./some where/0.png a"]
+    write(folder, "\n".join([*lines, f"{folder}/some where/1.png b"]))
+    assert len(open_dataset("list", folder)) == 2
+    assert "2 of 4 lines of" in caplog.text and "name a file again" in caplog.text
+
+
+def test_images_of_val_that_are_in_train_are_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(folder, "some where/0.png a\nsome where/1.png b\n")
+    write(folder, "some where/1.png b\nsome where/2.png a\n", "val")
+    open_dataset("list", folder, "val")
+    assert "1 of 2 images of val are in train, too" in caplog.text
+
+
+def test_three_lists_and_usual_names(folder: Path) -> None:
+    for number, name in enumerate(("Training", "validation", "test")):
+        write(folder, f"some where/{number}.png a\n", name)
+    for number, split in enumerate(("train", "val", "test")):
+        assert list(open_dataset("list", folder, split).files) == [f"some where/{number}.png"]
+
+
 def test_a_list_at_a_url(folder: Path) -> None:
     write(folder, "some where/3.png\nsome where/4.png\n")
     system = fsspec.filesystem("memory")
@@ -95,6 +154,9 @@ def test_missing_images_are_reported_like_others(folder: Path) -> None:
         ("some where/0.png,1\n", "names no image.*after a blank or a tab"),
         ("a.png 1\nb.png\n", "1 of 2 images .* have no label"),
         ("a.png 5000000\n", "a label is 5000000"),
+        ("a.png 0\nb.png -2\n", r"labels are numbers from 0, and -1 .* found -2 in"),
+        ("a.png cat\nb.png cat\na.png dog\n", r"a.png is in the list .* twice, as cat and as dog"),
+        ("a.png cat\n./a.png -1\n", r"twice, as cat and as -1"),
         ("a.png 0\na\0b.png 0\n", r"line 2 of .*train\.txt holds a NUL byte"),
     ],
 )

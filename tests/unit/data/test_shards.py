@@ -96,6 +96,65 @@ def test_classes_that_only_val_has(tmp_path: Path) -> None:
         find_shards(tmp_path / "d", "train")
 
 
+def write_members(path: Path, names: list[str]) -> None:
+    """A shard of images; a .cls holds what stands behind a colon."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for number, name in enumerate(names):
+            name, _, label = name.partition(":")
+            data = label.encode() if label else png(number)
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    ("members", "images", "aside"),
+    [
+        (["0.jpg", "0.seg.png", "0.cls:1"], ["0.jpg"], "1 .seg.png"),
+        (["0.seg.png", "0.jpg", "1.mask.png", "1.jpg"], ["0.jpg", "1.jpg"], "1 .seg.png, 1 .mask"),
+        (["0.png", "0.jpg"], ["0.jpg"], "1 .png"),
+        (["0.depth.png", "0.image.png"], ["0.image.png"], "1 .depth.png"),
+        (["0.jpg", "1.seg.png"], ["0.jpg"], "1 .seg.png"),
+        (["a/0.JPG", "b/0.jpg"], ["a/0.JPG", "b/0.jpg"], None),
+        (["2020.01.jpg", "2020.02.jpg"], ["2020.01.jpg", "2020.02.jpg"], None),
+        (["0.left.png", "0.right.png"], ["0.left.png", "0.right.png"], None),
+        (["__MACOSX/0.jpg", "._0.jpg", "0.jpg"], ["0.jpg"], None),
+    ],
+)
+def test_one_image_of_each_sample(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    members: list[str],
+    images: list[str],
+    aside: str | None,
+) -> None:
+    write_members(tmp_path / "d" / "train" / "0.tar", members)
+    for _ in range(2):  # from the shard, and from the table that is kept
+        files = find_shards(tmp_path / "d").files
+        assert [file.partition("/")[2].partition("/")[2] for file in files] == images
+    assert ("left aside" in caplog.text) == (aside is not None)
+    assert caplog.text.count(aside or "left aside") == (1 if aside else 0)
+
+
+def test_labels_of_shards_that_are_odd(tmp_path: Path) -> None:
+    names = ["0.jpg", "0.cls:-1", "1.jpg", "1.cls:7", "2.jpg", "2.cls:\ufeff3"]
+    write_members(tmp_path / "a" / "train" / "0.tar", names)
+    listing = find_shards(tmp_path / "a")
+    assert (listing.classes, listing.targets) == (["3", "7"], [-1, 1, 0])
+    write_members(tmp_path / "b" / "train" / "0.tar", ["0.jpg", "0.cls:1", "0.cls:2"])
+    with pytest.raises(UserError, match=r"0\.cls is in the shard .* twice, as 1 and as 2"):
+        find_shards(tmp_path / "b")
+
+
+def test_usual_names_of_splits_and_folders_called_tar(tmp_path: Path) -> None:
+    for number, name in enumerate(("Train", "Validation", "test")):
+        write_shard(tmp_path / "d" / name / "0.tar", range(10 * number, 10 * number + 3))
+        (tmp_path / "d" / name / "folder.tar").mkdir()
+    for number, split in enumerate(("train", "val", "test")):
+        assert find_shards(tmp_path / "d", split).files[0].endswith(f"/{10 * number:05d}.png")
+
+
 @pytest.mark.parametrize(
     ("names", "data_dir"),
     [

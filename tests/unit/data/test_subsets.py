@@ -180,3 +180,20 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run_command("subset", [*common, "--per-class", "30"]) == 2
     assert "n03 (20)" in capsys.readouterr().err
     assert run_command("subset", []) == 2
+
+
+def test_a_share_that_was_rounded_up_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    listing = Listing(
+        tmp_path,
+        [f"{n % 5}/{n}.png" for n in range(125)],
+        [n % 5 for n in range(125)],
+        list("abcde"),
+    )
+    assert len(choose(listing, "fraction=0.01").files) == 5
+    assert "fraction=0.01 of 125 images" in caplog.text and "5 were taken, 4.0 %" in caplog.text
+    caplog.clear()
+    choose(listing, "fraction=0.2")
+    choose(listing, "per_class=1")
+    assert not caplog.text

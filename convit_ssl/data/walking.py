@@ -1,0 +1,153 @@
+"""Walking folders of images: what is read, what is left aside, and what cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from convit_ssl.data.notes import note_once
+from convit_ssl.errors import UserError
+
+EXTENSIONS = frozenset(
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".apng",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".gif",
+        ".jp2",
+        ".avif",
+    )
+)
+# What systems and programs leave beside images: thumbnails, resource forks, trash.
+_NOT_OURS = frozenset(
+    ("__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found")
+) | {"system volume information"}
+# Files that stand beside images and are none. Any other suffix is counted and said.
+_BESIDE = (
+    frozenset(("", ".txt", ".md", ".rst", ".json", ".jsonl", ".xml", ".csv", ".tsv", ".parquet"))
+    | frozenset((".xls", ".xlsx", ".ods", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".log"))
+    | frozenset((".html", ".htm", ".py", ".ipynb", ".sh", ".db", ".sqlite", ".lock", ".url"))
+    | frozenset((".sha256", ".md5", ".torrent", ".lnk"))
+)
+_HINTS = {
+    (".heic", ".heif"): "HEIC files can be converted with ImageMagick: mogrify -format jpg *.heic",
+    (".tar",): "WebDataset shards are read with data=shards",
+    (".zip", ".tgz", ".gz", ".7z", ".rar"): "archives have to be unpacked first",
+}
+
+
+@dataclass(frozen=True)
+class Entries:
+    """What lies directly in a folder, sorted."""
+
+    folders: list[str]
+    images: list[str]
+    unread: Counter[str]
+
+
+def entries(folder: Path) -> Entries:
+    """Subfolders, image files, and other files counted by suffix; hidden ones left out.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    found = Entries([], [], Counter())
+    try:
+        with os.scandir(folder) as listed:
+            for entry in listed:
+                if not entry.name.startswith(".") and entry.name.lower() not in _NOT_OURS:
+                    _sort_in(entry, found)
+    except OSError as error:
+        raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
+    found.folders.sort()
+    found.images.sort()
+    return found
+
+
+def _sort_in(entry: os.DirEntry[str], found: Entries) -> None:
+    dot = entry.name.rfind(".")
+    suffix = entry.name[dot:].lower() if dot > 0 else ""
+    if _is_folder(entry):
+        found.folders.append(entry.name)
+    elif suffix in EXTENSIONS:
+        # A dangling link counts as an image, and is then reported as unreadable.
+        if entry.is_symlink() or entry.is_file():
+            found.images.append(entry.name)
+    elif suffix not in _BESIDE:
+        found.unread[suffix] += 1
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def images_below(
+    folder: Path, prefix: str, unread: Counter[str], seen: frozenset[str] = frozenset()
+) -> list[str]:
+    """Every image under ``folder`` as ``prefix`` + relative path; link loops are cut.
+
+    Args:
+        folder: where to look.
+        prefix: of the paths.
+        unread: other files are added to it by suffix.
+        seen: the folders above, resolved.
+    """
+    real = os.path.realpath(folder)
+    if real in seen:
+        return []
+    here = entries(folder)
+    unread.update(here.unread)
+    found = [prefix + name for name in here.images]
+    for name in here.folders:
+        found += images_below(folder / name, f"{prefix}{name}/", unread, seen | {real})
+    return found
+
+
+def holds_images(folder: Path, depth: int = 2) -> bool:
+    """Whether there is an image in a folder or a few levels below."""
+    here = entries(folder)
+    deeper = depth > 0 and any(holds_images(folder / name, depth - 1) for name in here.folders)
+    return bool(here.images) or deeper
+
+
+def say_unread(root: Path, unread: Counter[str], images: int) -> None:
+    """Say which files beside the images are in formats that are not read."""
+    if unread:
+        kinds = " and ".join(_counted(unread))
+        note_once(f"not read in {root}, beside {images:,} images: {kinds}{_hint(unread)}")
+
+
+def what_lies_there(unread: Counter[str]) -> str:
+    """For the message about a folder without images; empty where it holds nothing else."""
+    if not unread:
+        return ""
+    return f". It holds {' and '.join(_counted(unread))}, which cannot be read{_hint(unread)}"
+
+
+def _counted(unread: Counter[str]) -> Iterator[str]:
+    for suffix, count in unread.most_common(8):
+        yield f"{count:,} {suffix} {'file' if count == 1 else 'files'}"
+    if len(unread) > 8:
+        yield f"files with {len(unread) - 8} other suffixes"
+
+
+def _hint(unread: Counter[str]) -> str:
+    hints = [text for suffixes, text in _HINTS.items() if any(s in unread for s in suffixes)]
+    return f" ({'; '.join(hints)})" if hints else ""
