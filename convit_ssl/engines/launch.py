@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from convit_ssl.children import safe_children
 from convit_ssl.engines.checkpoint import CHECKPOINTS, find_checkpoint
 from convit_ssl.engines.config import Composed
 from convit_ssl.engines.early_signals import (
@@ -142,7 +143,7 @@ def _spawn(plan: Plan, started: float) -> int:
     """One process per GPU or CPU share of this machine; the first failure ends all."""
     with tempfile.TemporaryDirectory(prefix="convit_ssl-meet-") as meeting:
         with _pass_signals_on() as relay:
-            with _ctrl_c_waits():
+            with safe_children(), _ctrl_c_waits():
                 context: Any = torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
                     _process, (plan, started, meeting), plan.placement.processes, join=False
                 )

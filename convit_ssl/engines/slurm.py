@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convit_ssl.children import SAFE
 from convit_ssl.engines.early_signals import STOP_SIGNALS
 from convit_ssl.engines.plan import Plan
 from convit_ssl.errors import UserError
@@ -145,9 +146,15 @@ def parameters(plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def setup_lines() -> list[str]:
-    """Lines of the batch script before srun: the tasks find this package without installing it."""
+    """Lines of the batch script before srun.
+
+    The tasks find this package without installing it, and nothing in the current folder.
+    """
     root = Path(__file__).resolve().parents[2]
-    return [f'export PYTHONPATH={shlex.quote(str(root))}"${{PYTHONPATH:+:$PYTHONPATH}}"']
+    return [
+        f'export PYTHONPATH={shlex.quote(str(root))}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+        f"export {SAFE}=1",
+    ]
 
 
 def teardown_lines(folder: Path, requeue: int) -> list[str]:

@@ -19,6 +19,8 @@ import torch
 from torch import distributed as dist
 from torch import multiprocessing
 
+from convit_ssl.children import safe_children
+
 Result = TypeVar("Result")
 
 # Rank 0 trains probes alone while the others wait, so the wait may be long.
@@ -104,9 +106,10 @@ def _spawn(
 ) -> Result:
     threads = max(1, torch.get_num_threads() // processes)
     shared = (function, processes, threads, arguments, folder)
-    context = multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
-        _child, shared, processes, join=False
-    )
+    with safe_children():
+        context = multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
+            _child, shared, processes, join=False
+        )
     try:
         while not context.join():
             pass

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from convit_ssl.children import safe_command, safe_environment
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.results import commit, hardware, now, versions, write_json
 from convit_ssl.evaluation.study import Run, Study
@@ -231,11 +232,11 @@ def _start(state: State, command: Command, slot: int, jobs: int) -> None:
     with open(state.folder / "study.log", "ab") as log:
         # A process group of its own: the terminal's Ctrl-C is ours to pass on, once.
         state.process = subprocess.Popen(
-            command(state.run, state.folder),
+            safe_command(command(state.run, state.folder)),
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=environment,
+            env=safe_environment(environment),
             start_new_session=True,
         )
     state.status, state.slot, state.started = "running", slot, time.monotonic()

@@ -1,0 +1,71 @@
+"""Python processes that this one starts do not import from the current folder.
+
+``python -m`` and ``python -c`` look there first, so that a ``socket.py`` among a user's files
+would take the place of the library's. Python 3.11 and later have ``PYTHONSAFEPATH`` against that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing.util
+import os
+import site
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+SAFE = "PYTHONSAFEPATH"
+_KNOWN = sys.version_info >= (3, 11)
+_RUN_MODULE = (
+    "import sys; sys.path[:] = [place for place in sys.path if place]; import runpy; "
+    "sys.argv[:] = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+)
+
+
+@contextlib.contextmanager
+def safe_children() -> Iterator[None]:
+    """What multiprocessing starts in the block imports from this process's own places alone."""
+    before = os.environ.get(SAFE)
+    os.environ[SAFE] = "1"
+    try:
+        with contextlib.nullcontext() if _KNOWN else _isolated():
+            yield
+    finally:
+        if before is None:
+            os.environ.pop(SAFE, None)
+        else:
+            os.environ[SAFE] = before
+
+
+def safe_command(command: Sequence[str]) -> list[str]:
+    """The command line ``python -m MODULE ...``, kept from importing from the current folder."""
+    if _KNOWN or list(command[1:2]) != ["-m"]:
+        return list(command)
+    return [command[0], "-c", _RUN_MODULE, *command[2:]]
+
+
+def safe_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment for `safe_command`, in which this package is found as it is here."""
+    root = str(Path(__file__).resolve().parents[1])
+    found = {**environment, SAFE: "1"}
+    if root not in map(str, map(os.path.realpath, site.getsitepackages())):
+        places = [place for place in (environment.get("PYTHONPATH"), root) if place]
+        found["PYTHONPATH"] = os.pathsep.join(places)
+    return found
+
+
+@contextlib.contextmanager
+def _isolated() -> Iterator[None]:
+    """For Python 3.10: multiprocessing starts its processes isolated.
+
+    They take over this process's ``sys.path`` before anything of ours is imported, so that only
+    the libraries that start them are looked for elsewhere.
+    """
+    util: Any = multiprocessing.util
+    plain = util._args_from_interpreter_flags
+    util._args_from_interpreter_flags = lambda: [*plain(), "-I"]
+    try:
+        yield
+    finally:
+        util._args_from_interpreter_flags = plain

@@ -1,0 +1,98 @@
+"""Processes that are started do not run Python files of the current folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convit_ssl import children
+from convit_ssl.children import safe_children, safe_command, safe_environment
+from convit_ssl.evaluation.processes import run_in_processes
+
+ROOT = Path(__file__).resolve().parents[2]
+MARKED = """
+from pathlib import Path
+Path({mark!r}).write_text(__file__)
+raise ImportError("the wrong one")
+"""
+SPAWN = """
+import importlib.util
+import multiprocessing
+import sys
+from multiprocessing import resource_tracker
+
+# By its path: isolated children may know another installation of the package.
+spec = importlib.util.spec_from_file_location("children", {source!r})
+children = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(children)
+children._KNOWN = {known}
+if __name__ == "__main__":
+    context = multiprocessing.get_context("spawn")
+    with children.safe_children():
+        resource_tracker.ensure_running()
+        process = context.Process(target=print, args=("ran",))
+        process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.fixture
+def trap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder has files with the names of libraries; gives what they would write."""
+    mark = tmp_path / "mark"
+    (tmp_path / "cwd").mkdir()
+    for name in ("socket", "signal", "struct", "json", "random", "runpy", "numpy", "inspect"):
+        (tmp_path / "cwd" / f"{name}.py").write_text(MARKED.format(mark=str(mark)))
+    monkeypatch.chdir(tmp_path / "cwd")
+    return mark
+
+
+def test_the_trap_works(trap: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", "import json"], capture_output=True).returncode
+    assert trap.exists()
+
+
+def give(value: int) -> int:
+    return value
+
+
+def test_a_group_of_processes(trap: Path) -> None:
+    assert run_in_processes(give, 2, 7) == 7
+    assert not trap.exists()
+    assert children.SAFE not in os.environ
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_spawned_processes(known: bool, trap: Path) -> None:
+    script = trap.parent / "main.py"
+    script.write_text(SPAWN.format(source=children.__file__, known=known))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(script)], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "ran\n" and done.returncode == 0, done.stderr
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_command_of_a_study(known: bool, trap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "_KNOWN", known)
+    command = safe_command([sys.executable, "-m", "convit_ssl.cli.main", "--version"])
+    environment = safe_environment({**os.environ, "PYTHONPATH": str(ROOT)})
+    if not known:
+        environment.pop(children.SAFE)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("convit-ssl "), done.stderr
+    assert not trap.exists()
+
+
+def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(children.SAFE, "")
+    with safe_children():
+        assert os.environ[children.SAFE] == "1"
+    assert os.environ[children.SAFE] == ""
