@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
 from convit_ssl.bench.contenders import CONTENDERS
+from convit_ssl.terminal import Terminal
 from convit_ssl.writing import whole_file
 
 TableOf = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # title, columns, lines
@@ -112,7 +112,7 @@ def print_table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str
         table.add_column(columns[i], justify=justify, no_wrap=i == 0)
     for line in lines:
         table.add_row(*(line[i] for i in shown))
-    Console(highlight=False).print(table)
+    Terminal().print(table)
 
 
 def _is_text(lines: Sequence[Sequence[str]], column: int) -> bool:

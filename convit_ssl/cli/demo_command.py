@@ -77,15 +77,16 @@ def draw(folder: Path) -> Path:
 
 def show(results: dict[str, list[Any]], folder: Path, picture: Path, seconds: float) -> None:
     """The table at the end, and where everything lies."""
-    from rich.console import Console
     from rich.table import Table
+
+    from convit_ssl.terminal import Terminal
 
     table = Table(title="accuracy on 797 held-out digits", title_justify="left")
     for heading in ("features", "kNN (k = 20)", "linear probe"):
         table.add_column(heading, justify="left" if heading == "features" else "right")
     for knn, linear in zip(results["knn"], results["linear"], strict=True):
         table.add_row(knn["name"], *(f"{100 * r['accuracy']:.1f} %" for r in (knn, linear)))
-    console = Console(highlight=False)
+    console = Terminal()
     console.print(table)
     console.print(f"trunk     {folder / 'export'}\npicture   {picture}", soft_wrap=True)
     console.print(f"report    {folder / 'report' / 'report.html'}", soft_wrap=True)

@@ -14,7 +14,7 @@ import convit_ssl.adapters  # noqa: F401 installs what VISSL and torchvision nee
 from convit_ssl import __version__
 from convit_ssl.cli.values import check_outputs
 from convit_ssl.cli.words import join_numbers
-from convit_ssl.engines.output import spell_out
+from convit_ssl.engines.output import printable_output, spell_out
 from convit_ssl.errors import UserError
 
 # Each command is a module of this package with SUMMARY, EXAMPLE, add_arguments(parser)
@@ -59,6 +59,11 @@ def build_parser() -> argparse.ArgumentParser:
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Run one command; a UserError and Ctrl-C become one message and an exit code."""
     spell_out(sys.stdout)
+    with printable_output():
+        return _run_command(name, arguments)
+
+
+def _run_command(name: str, arguments: Sequence[str]) -> int:
     arguments = list(arguments)
     debug = "--debug" in arguments
     command = importlib.import_module(f"convit_ssl.cli.{name}_command")

@@ -7,8 +7,6 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
-
 from convit_ssl.cli.probe_sources import Source, open_source, untrained_like
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.feature_set import FeatureSet
@@ -16,6 +14,7 @@ from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
 from convit_ssl.evaluation.results import result_row, results_table, write_json
 from convit_ssl.evaluation.tokens import TokenFeatures
 from convit_ssl.models import ConViT
+from convit_ssl.terminal import Terminal
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,12 +93,12 @@ def show_classes(row: Mapping[str, Any]) -> None:
     worst = sorted(known.items(), key=lambda item: item[1])[:10]
     text = " · ".join(f"{name} {100 * value:.1f}" for name, value in worst)
     which = "recall by class" if len(known) <= 10 else "ten weakest classes by recall"
-    Console(highlight=False, markup=False).print(f"{which}, %: {text}", soft_wrap=True)
+    Terminal().print(f"{which}, %: {text}", soft_wrap=True)
 
 
 def show(rows: Sequence[Mapping[str, Any]], title: str, args: argparse.Namespace) -> None:
     """Print the table and write the JSON file."""
-    console = Console(highlight=False)
+    console = Terminal()
     console.print(results_table(rows, title))
     for text in dict.fromkeys(note for found in rows for note in found.get("notes", [])):
         console.print(f"note: {text}", style="yellow", soft_wrap=True)

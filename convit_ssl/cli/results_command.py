@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from rich.console import Console
-
 from convit_ssl.evaluation.results import average, read_rows, results_table
+from convit_ssl.terminal import Terminal
 
 SUMMARY = "print result files (--json of the probes, results.json of studies) as one table"
 EXAMPLE = "convit-ssl results seed0.json seed1.json seed2.json --average"
@@ -28,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     rows = [_described(row) for row in read_rows(args.files)]
     if args.average:
         rows = _averaged(rows)
-    Console(highlight=False).print(results_table(rows))
+    Terminal().print(results_table(rows))
     return 0
 
 

@@ -8,8 +8,6 @@ import shutil
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from convit_ssl.cli.study_plan import plan
 from convit_ssl.cli.study_probes import probe_runs
 from convit_ssl.cli.values import positive
@@ -18,6 +16,7 @@ from convit_ssl.evaluation.study_pretraining import write_pretraining
 from convit_ssl.evaluation.study_report import progress_table, write_study
 from convit_ssl.evaluation.study_runner import State, run_study
 from convit_ssl.evaluation.study_screen import watching
+from convit_ssl.terminal import Terminal
 
 SUMMARY = "train a whole study: several networks, shares of the labels and seeds; resumable"
 EXAMPLE = (
@@ -101,7 +100,7 @@ def _close(planned: study.Study, states: list[State], out: Path) -> int:
     if planned.kind == "pretraining":
         print((out / "results.md").read_text().partition("## ")[0].strip())
     elif not sys.stderr.isatty():
-        Console(highlight=False).print(progress_table(planned, states))
+        Terminal().print(progress_table(planned, states))
     print(f"written: {out}/results.json, results.md and the figure")
     failed = [state for state in states if state.status == "failed"]
     for state in failed:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from convit_ssl.engines.plan import Plan
 from convit_ssl.models import ConViTConfig
+from convit_ssl.printable import printable
+from convit_ssl.terminal import Terminal
 
 WIDTH = 100
 
@@ -22,16 +23,14 @@ class Screen:
     """The terminal of the first process; plain lines where the output is no terminal."""
 
     def __init__(self, quiet: bool = False) -> None:
-        self.console = Console(
-            width=None if sys.stdout.isatty() else WIDTH, highlight=False, quiet=quiet
-        )
+        self.console = Terminal(width=None if sys.stdout.isatty() else WIDTH, quiet=quiet)
         self.live = self.console.is_terminal
         self._progress: Progress | None = None
         self._task: Any = None
 
     def facts(self, rows: Mapping[str, str], title: str) -> None:
         """The facts of a run, a row each."""
-        self.console.print(Text(title, style="bold"))
+        self.console.print(Text(printable(title), style="bold"))
         table = Table.grid(padding=(0, 2))
         table.add_column(style="cyan", no_wrap=True)
         table.add_column()
@@ -44,10 +43,10 @@ class Screen:
         if not self.live:
             return
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             console=self.console,
             transient=True,
             refresh_per_second=4,
@@ -62,7 +61,7 @@ class Screen:
 
     def line(self, text: str, style: str = "") -> None:
         """A line that stays."""
-        self.console.print(Text(text, style=style), soft_wrap=True)
+        self.console.print(Text(printable(text), style=style), soft_wrap=True)
 
     def stop(self) -> None:
         """Take the bar away."""

@@ -10,11 +10,49 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
+from convit_ssl.printable import printable
+
 
 def spell_out(stream: object) -> None:
     r"""Let a stream write letters that it does not have as ``\xe9``, instead of failing."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")
+
+
+class Printable:
+    """A text stream in which control characters are spelled out; the rest is the stream's own.
+
+    rich, which has sequences of its own to write, finds the stream itself behind it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        """Write; gives the number of characters that were asked for."""
+        self.rich_proxied_file.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
+
+
+@contextlib.contextmanager
+def printable_output() -> Iterator[None]:
+    """Standard output and error are `Printable` meanwhile."""
+    before = sys.stdout, sys.stderr
+    streams: Any = [_printable_stream(stream) for stream in before]
+    sys.stdout, sys.stderr = streams
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _printable_stream(stream: Any) -> Any:
+    spell_out(stream)
+    known = stream is None or isinstance(stream, (Printable, Lasting))
+    return stream if known else Printable(stream)
 
 
 class Lasting:
@@ -29,6 +67,8 @@ class Lasting:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream or open(os.devnull, "w")  # noqa: SIM115
         spell_out(self._stream)
+        behind = getattr(self._stream, "rich_proxied_file", None)
+        self.rich_proxied_file = self if behind is None else Lasting(behind)
         self._fails = self._told = False
 
     def write(self, text: str) -> int:
@@ -42,6 +82,8 @@ class Lasting:
 
     def let_go(self) -> None:
         """After a failure, what is written later, and at Python's end, goes nowhere."""
+        if self.rich_proxied_file is not self:
+            self.rich_proxied_file.let_go()
         if self._fails:
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
@@ -66,7 +108,7 @@ class Lasting:
 def lasting_output() -> Iterator[None]:
     """Standard output and error are `Lasting` meanwhile."""
     before = sys.stdout, sys.stderr
-    streams: Any = [Lasting(stream) for stream in before]
+    streams: Any = [Lasting(_printable_stream(stream)) for stream in before]
     sys.stdout, sys.stderr = streams
     try:
         yield

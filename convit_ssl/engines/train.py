@@ -48,6 +48,7 @@ from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
 from convit_ssl.evaluation.results import commit, hardware, now, versions
 from convit_ssl.machine import keep_freed_memory
 from convit_ssl.models.cnn import count_cnn_parameters
+from convit_ssl.printable import PrintableFormatter
 
 
 def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) -> int:
@@ -293,12 +294,10 @@ def _log_to(path: Path | None) -> None:
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handlers = [logging.FileHandler(path, encoding="utf-8")]
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=handlers,
-        force=True,
-    )
+    words = PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for handler in handlers:
+        handler.setFormatter(words)
+    logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
     logging.raiseExceptions = False  # a full disk is no reason for tracebacks on the terminal
 

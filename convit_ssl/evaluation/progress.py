@@ -32,8 +32,6 @@ def progress_bar(label: str, unit: str) -> Iterator[Report | None]:
     if not sys.stderr.isatty():
         yield _Lines(label, unit)
         return
-    from rich.console import Console
-    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -43,21 +41,24 @@ def progress_bar(label: str, unit: str) -> Iterator[Report | None]:
         TimeRemainingColumn,
     )
 
+    from convit_ssl.printable import printable
+    from convit_ssl.terminal import Terminal
+
     with Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
+        TextColumn(unit, markup=False),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Terminal(stderr=True),
         transient=True,
     ) as bar:
-        task = bar.add_task(escape(label), total=None)
+        task = bar.add_task(printable(label), total=None)
 
         def report(done: int, total: int, stage: str = "") -> None:
             shown = f"{label}: {stage}" if stage else label
-            bar.update(task, description=escape(shown), completed=done, total=total)
+            bar.update(task, description=printable(shown), completed=done, total=total)
 
         yield report
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from convit_ssl.drawing import save_figure
 from convit_ssl.evaluation.results import average, write_json
@@ -147,18 +148,18 @@ def _cell(summary: Sequence[dict[str, Any]], name: str, fraction: float) -> str:
     return ""
 
 
-def _status(states: Sequence[State], figure: str) -> str:
+def _status(states: Sequence[State], figure: str) -> Text:
     counts = {status: [s for s in states if s.status == status] for status in
               ("done", "running", "submitted", "failed")}  # fmt: skip
-    parts = [figure] if figure else []
+    parts = [Text(figure)] if figure else []
     if len(counts["done"]) < len(states):
-        parts.append(f"[dim]{len(counts['done'])}/{len(states)}[/]")
-    parts += [f"[cyan]{100 * s.progress:.0f} %[/]" for s in counts["running"]]
+        parts.append(Text(f"{len(counts['done'])}/{len(states)}", "dim"))
+    parts += [Text(f"{100 * s.progress:.0f} %", "cyan") for s in counts["running"]]
     if counts["submitted"]:
-        parts.append(f"[cyan]{len(counts['submitted'])} queued[/]")
+        parts.append(Text(f"{len(counts['submitted'])} queued", "cyan"))
     if counts["failed"]:
-        parts.append(f"[red]{len(counts['failed'])} failed[/]")
-    return " ".join(parts)
+        parts.append(Text(f"{len(counts['failed'])} failed", "red"))
+    return Text(" ").join(parts)
 
 
 def draw_curves(study: Study, summary: Sequence[dict[str, Any]], path: Path) -> None:

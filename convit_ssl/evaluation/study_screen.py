@@ -17,10 +17,11 @@ def watching(study: Study) -> Iterator[Watch]:
     if not sys.stderr.isatty():
         yield _lines()
         return
-    from rich.console import Console
     from rich.live import Live
 
-    with Live(console=Console(stderr=True), auto_refresh=False) as live:
+    from convit_ssl.terminal import Terminal
+
+    with Live(console=Terminal(stderr=True), auto_refresh=False) as live:
         yield lambda states: live.update(progress_table(study, states), refresh=True)
 
 
