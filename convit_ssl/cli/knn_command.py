@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from convit_ssl.cli import probe_report, probe_sources
+from convit_ssl.cli import probe_division, probe_report, probe_sources
 from convit_ssl.cli.values import above_zero, positive
 from convit_ssl.evaluation.feature_set import FeatureSet
 from convit_ssl.evaluation.knn import (
@@ -18,6 +18,7 @@ from convit_ssl.evaluation.knn import (
     evaluate_knn,
 )
 from convit_ssl.evaluation.pictures import draw_confusion
+from convit_ssl.evaluation.pooling import pool_knn
 from convit_ssl.evaluation.processes import rank, run_in_processes
 from convit_ssl.evaluation.progress import progress_bar
 
@@ -29,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     probe_sources.add_arguments(parser)
     probe_report.add_arguments(parser)
+    probe_division.add_arguments(parser)
     add = parser.add_argument
     add("-k", type=positive, nargs="+", default=list(NEIGHBOURS), help="numbers of neighbours")
     add("--temperature", type=above_zero, default=TEMPERATURE, help="of votes by cosine similarity")
@@ -42,12 +44,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
+    probe_division.prepare(args)
     rows = run_in_processes(measure, args.processes, args)
     if rows is None:
         return 0
-    images, name = rows[-1]["images"], rows[-1]["figure"]
-    title = f"{name}: {images['val']:,} images of val by {images['train']:,} of train"
-    probe_report.show(rows, title, args)
+    name = rows[-1]["figure"]
+    probe_report.show(rows, probe_report.heading(name, rows[-1], args), args, "kNN")
     probe_report.show_classes(rows[-1])
     if args.confusion:
         classes = list(rows[-1]["per_class"])
@@ -61,27 +63,29 @@ def run(args: argparse.Namespace) -> int:
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A result row for each source; runs in every process."""
-    if probe_sources.is_features_folder(args):
-        return [measure_source(None, args)]
-    return [measure_source(source, args) for source in probe_report.sources(args)]
+    return probe_report.measure_all(args, measure_source)
 
 
 def measure_source(source: probe_sources.Source | None, args: argparse.Namespace) -> dict[str, Any]:
     """The result row of kNN of one source; None reads a features folder."""
     started = time.perf_counter()
-    sets = {name: probe_sources.read_features(source, args, name) for name in ("train", "val")}
-    of_pixels = "pixels" in sets["train"].columns
-    metrics = METRICS if of_pixels else (args.metric,)
-    by_metric = {
-        metric: _evaluate(sets, None if of_pixels else args.token, args, metric)
-        for metric in metrics
-    }
-    best = max(by_metric.values(), key=lambda result: result.accuracy[result.headline].value)
+    by_metric: dict[str, list[KnnResult]] = {}
+    folds = []
+    for fold in probe_division.folds(source, args):
+        folds.append(fold)
+        of_pixels = "pixels" in fold.train.columns
+        foreign = of_pixels or list(fold.train.columns) == ["features"]  # tokens of others
+        token = None if foreign else args.token
+        for metric in METRICS if of_pixels else (args.metric,):
+            by_metric.setdefault(metric, []).append(_evaluate(fold.sets, token, args, metric))
+    pooled = {metric: pool_knn(results) for metric, results in by_metric.items()}
+    best = max(pooled.values(), key=lambda result: result.accuracy[result.headline].value)
     settings = {"k": args.k, "temperature": args.temperature, "token": args.token}
     if args.metric != "cosine":
         settings["metric"] = args.metric
-    figure = _figure(best, by_metric, "subset" if args.subset else "all images")
-    return probe_report.row("knn", source, sets, figure, started, args, settings)
+    figure = _figure(best, pooled, "subset" if args.subset else "all images")
+    tested = probe_division.tested(folds, best.truth, best.predictions)
+    return probe_report.row("knn", source, tested, figure, started, args, settings)
 
 
 def _evaluate(

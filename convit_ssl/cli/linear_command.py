@@ -6,9 +6,10 @@ import argparse
 import time
 from typing import Any
 
-from convit_ssl.cli import probe_report, probe_sources
+from convit_ssl.cli import probe_division, probe_report, probe_sources
 from convit_ssl.cli.values import positive, share
 from convit_ssl.evaluation.linear import LinearConfig, LinearResult, evaluate_linear
+from convit_ssl.evaluation.pooling import pool_linear
 from convit_ssl.evaluation.processes import rank, run_in_processes
 from convit_ssl.evaluation.progress import progress_bar
 
@@ -23,6 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     probe_sources.add_arguments(parser)
     probe_report.add_arguments(parser)
+    probe_division.add_arguments(parser)
     add = parser.add_argument
     add("--epochs", type=positive, default=LinearConfig.epochs, help="within 2,000 to 12,500 steps")
     add("--hold-out", type=share, default=LinearConfig.hold_out, help="share of train to choose by")
@@ -33,29 +35,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
+    probe_division.prepare(args)
     rows = run_in_processes(measure, args.processes, args)
     if rows is None:
         return 0
-    images = rows[-1]["images"]
-    title = (
-        f"linear probe on {images['val']:,} images of val, fitted to {images['train']:,} of train"
-    )
-    probe_report.show(rows, title, args)
+    title = probe_report.heading("linear probe", rows[-1], args)
+    probe_report.show(rows, title, args, "linear probe")
     probe_report.show_classes(rows[-1])
     return 0
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
     """A result row for each source; runs in every process."""
-    if probe_sources.is_features_folder(args):
-        return [measure_source(None, args)]
-    return [measure_source(source, args) for source in probe_report.sources(args)]
+    return probe_report.measure_all(args, measure_source)
 
 
 def measure_source(source: probe_sources.Source | None, args: argparse.Namespace) -> dict[str, Any]:
     """The result row of the linear probe of one source; None reads a features folder."""
     started = time.perf_counter()
-    sets = {name: probe_sources.read_features(source, args, name) for name in ("train", "val")}
     config = LinearConfig(
         epochs=args.epochs,
         hold_out=args.hold_out,
@@ -64,18 +61,28 @@ def measure_source(source: probe_sources.Source | None, args: argparse.Namespace
         standardise=not args.no_standardise,
         logistic=not args.no_logistic,
     )
-    with progress_bar("linear heads" if rank() == 0 else "", "steps") as progress:
-        found = evaluate_linear(
-            sets["train"],
-            sets["val"],
-            config,
-            device=args.device,
-            progress=None if progress is None else lambda part, n, all_: progress(n, all_, part),
-        )
+    folds = list(probe_division.folds(source, args))
+    found = pool_linear([_evaluate(fold, config, args) for fold in folds])
     figure = {**found.as_dict(), "details": _details(found)}
     # The seed has a place of its own: rows that differ in it alone may be averaged.
     settings = {key: value for key, value in figure.pop("config").items() if key != "seed"}
-    return probe_report.row("linear", source, sets, figure, started, args, settings)
+    tested = probe_division.tested(folds, found.truth, found.predictions)
+    return probe_report.row("linear", source, tested, figure, started, args, settings)
+
+
+def _evaluate(
+    fold: probe_division.Fold, config: LinearConfig, args: argparse.Namespace
+) -> LinearResult:
+    label = "linear heads" + f", fold {fold.number + 1} of {fold.count}" * (fold.count > 1)
+    with progress_bar(label if rank() == 0 else "", "steps") as progress:
+        return evaluate_linear(
+            fold.train,
+            fold.val,
+            config,
+            device=args.device,
+            progress=None if progress is None else lambda part, n, all_: progress(n, all_, part),
+            groups=fold.groups,
+        )
 
 
 def _details(found: LinearResult) -> dict[str, str]:

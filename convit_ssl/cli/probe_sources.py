@@ -15,6 +15,7 @@ from torch import nn
 from convit_ssl.cli import weights_options
 from convit_ssl.cli.values import device, natural, positive
 from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
+from convit_ssl.data.folders import Listing
 from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.features import (
@@ -99,7 +100,7 @@ def open_source(args: argparse.Namespace, checkpoint: str | None = None) -> Sour
     if checkpoint == "pixels":
         if args.checkpoint == "pixels":
             _refuse(args, ("mask", "img_size", "token", "columns"), "raw pixels")
-        images = open_dataset(_data(args), args.data_dir, "train")
+        images = open_dataset(data_name(args), args.data_dir, "train")
         pixels = pixel_transform(images.paths)
         return Source("raw pixels", PixelFeatures(pixels), pixels, {"pixels": repr(pixels)})
     if checkpoint.startswith("random:"):
@@ -141,11 +142,20 @@ def untrained_like(model: ConViT, args: argparse.Namespace) -> Source:
     return source_of(fresh, "untrained network", {"seed": args.seed}, args)
 
 
-def read_features(source: Source | None, args: argparse.Namespace, split: str) -> FeatureSet:
-    """Features of one split: from the cache, a features folder, or newly extracted."""
+def read_features(
+    source: Source | None, args: argparse.Namespace, split: str, listing: Listing | None = None
+) -> FeatureSet:
+    """Features of one split: from the cache, a features folder, or newly extracted.
+
+    Args:
+        source: what makes them; None reads a features folder.
+        args: the command's options.
+        split: train, val, or a name for `listing`.
+        listing: these images, in place of a split's.
+    """
     if source is None:
         return load_features(Path(args.checkpoint) / split)
-    dataset = open_images(args, split, source)
+    dataset = open_images(args, split, source, listing)
     parts = fingerprint_parts(source.extractor, dataset, args.precision)
     out = getattr(args, "out", None)
     folder = Path(out) / split if out else _cache(args) / f"{split}-{parts['all'][:24]}"
@@ -168,22 +178,32 @@ def read_features(source: Source | None, args: argparse.Namespace, split: str) -
         )
 
 
-def open_images(args: argparse.Namespace, split: str, source: Source | None = None) -> ImageFiles:
+def open_images(
+    args: argparse.Namespace,
+    split: str,
+    source: Source | None = None,
+    listing: Listing | None = None,
+) -> ImageFiles:
     """The images of one split that a command's options name, as a source makes them."""
-    data, transform = _data(args), source.transform if source else None
+    data, transform = data_name(args), source.transform if source else None
     reading = source.reading if source else Reading()
-    opened = functools.partial(
-        open_dataset, data, args.data_dir, split, transform, args.subset,
-        max_corrupt=1.0, replace=False,
-    )  # fmt: skip
-    images = opened(reading=reading)
+    lenient: dict[str, Any] = {"max_corrupt": 1.0, "replace": False}
+
+    def opened(reading: Reading) -> ImageFiles:
+        if listing is not None:
+            return ImageFiles(listing, transform, reading=reading, **lenient)
+        return open_dataset(
+            data, args.data_dir, split, transform, args.subset, reading=reading, **lenient
+        )
+
+    images = opened(reading)
     if source is None:
         return images
     with progress_bar("looking at all images", "images") as progress:
         own = images.survey(progress).reading
     if reading.completed(own) == reading:
         return images
-    return opened(reading=reading.completed(_surveyed(data, args.data_dir) or own))
+    return opened(reading.completed(_surveyed(data, args.data_dir) or own))
 
 
 @functools.cache
@@ -218,7 +238,12 @@ def _name(provenance: dict[str, Any], checkpoint: str) -> str:
     return f"{' '.join(parts)}, {provenance['weights']}"
 
 
-def _data(args: argparse.Namespace) -> str:
+def data_name(args: argparse.Namespace) -> str:
+    """The data set that a command's options name.
+
+    Raises:
+        UserError: they name none.
+    """
     if args.data:
         return str(args.data)
     if args.data_dir:

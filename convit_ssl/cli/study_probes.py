@@ -80,6 +80,7 @@ def _once(
         assert isinstance(source.extractor.model, ConViT)
         source = probe_sources.untrained_like(source.extractor.model, asked)
     row: dict[str, Any] = command.measure_source(source, asked)
+    row.pop("tested")
     write_json(row, path)
     print(f"{path.stem}: {100 * row['accuracy']:.1f} %", flush=True)
     return row

@@ -127,6 +127,17 @@ class Division:
         """Positions of images that have no label, and so no part in a test."""
         return np.flatnonzero(self.parts == UNUSED)
 
+    def used(self) -> Division:
+        """The same without images that have no part."""
+        rows = np.flatnonzero(self.parts != UNUSED)
+        listing = self.listing
+        kept = replace(
+            listing,
+            files=[listing.files[int(row)] for row in rows],
+            targets=[listing.targets[int(row)] for row in rows],
+        )
+        return replace(self, listing=kept, parts=self.parts[rows], groups=self.groups[rows])
+
     def digest(self) -> str:
         """SHA-256 (16 hexadecimal digits) of which image is in which part."""
         lines = sorted(

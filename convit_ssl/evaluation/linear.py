@@ -147,6 +147,7 @@ def evaluate_linear(
     choices: Sequence[Choice] | None = None,
     device: torch.device | str | None = None,
     progress: Stage | None = None,
+    groups: Rows | None = None,
 ) -> LinearResult:
     """Train a sweep of linear heads on train's features and measure the best on val.
 
@@ -160,6 +161,7 @@ def evaluate_linear(
         choices: sets of columns to try; `feature_choices` by default.
         device: where heads are trained.
         progress: called with (stage, done, all).
+        groups: (N,) of train's rows, held out whole for the choice; None without groups.
 
     Raises:
         UserError: no labels, one class only, nothing to hold out, or classes in val that
@@ -168,7 +170,9 @@ def evaluate_linear(
     result = None
     if processes.rank() == 0:
         device = torch.device(device) if device is not None else processes.default_device()
-        result = _Probe(train, val, config or LinearConfig(), choices, device, progress).run()
+        result = _Probe(
+            train, val, config or LinearConfig(), choices, device, progress, groups
+        ).run()
     result = processes.broadcast(result)
     assert result is not None
     return result
@@ -183,6 +187,7 @@ class _Probe:
         choices: Sequence[Choice] | None,
         device: torch.device,
         progress: Stage | None,
+        groups: Rows | None = None,
     ) -> None:
         self.train, self.val, self.config = train, val, config
         self.device, self.progress = device, progress
@@ -191,7 +196,9 @@ class _Probe:
         if len(np.unique(train.targets[self.rows])) < 2:
             raise UserError("train has labelled images of one class only; a probe needs two")
         self.choices = tuple(choices or feature_choices(tuple(train.columns)))
-        self.fit_rows, self.held_rows = hold_out(train.targets, config.hold_out, config.seed)
+        self.fit_rows, self.held_rows = hold_out(
+            train.targets, config.hold_out, config.seed, groups
+        )
 
     def run(self) -> LinearResult:
         """Sweep, choose, refit, measure."""

@@ -11,13 +11,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from convit_ssl.data.parts import assign
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.feature_set import FeatureSet
 
 Rows = np.ndarray[Any, Any]
 
 
-def hold_out(targets: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
+def hold_out(
+    targets: Rows, share: float, seed: int, groups: Rows | None = None
+) -> tuple[Rows, Rows]:
     """Split labelled rows into (fit, held out), class by class.
 
     Each class with two images or more gives at least one and keeps at least one.
@@ -26,10 +29,16 @@ def hold_out(targets: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
         targets: (N,), -1 without a label.
         share: of each class that is held out, 0..1.
         seed: of the choice.
+        groups: (N,) numbers of groups, which are held out whole where there are enough of them;
+            None where each image stands for itself.
 
     Raises:
         UserError: no class has two images, so nothing can be held out.
     """
+    if groups is not None:
+        whole = _hold_out_groups(targets, share, seed, groups)
+        if whole is not None:
+            return whole
     generator = np.random.default_rng(seed)
     fit, held = [], []
     for label in np.unique(targets[targets >= 0]):
@@ -43,6 +52,22 @@ def hold_out(targets: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
             "label more images, or use kNN"
         )
     return np.sort(np.concatenate(fit)), np.sort(np.concatenate(held))
+
+
+def _hold_out_groups(
+    targets: Rows, share: float, seed: int, groups: Rows
+) -> tuple[Rows, Rows] | None:
+    """Whole groups, None where none can be held out without a class that is left unlearned."""
+    rows = np.flatnonzero(targets >= 0)
+    found, numbers = np.unique(groups[rows], return_inverse=True)
+    if len(found) < 2:
+        return None
+    names = [str(name) for name in found]
+    parts, _ = assign(
+        [""] * len(rows), targets[rows], numbers, names, (share, 1 - share), seed, True
+    )
+    held = parts == 0
+    return (rows[~held], rows[held]) if held.any() and not held.all() else None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,194 @@
+"""Train and test features of a probe: of folders that are there, or of a division."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convit_ssl.cli import division_options, probe_sources
+from convit_ssl.data.division import FILE, Division, divide, part_of
+from convit_ssl.data.folders import Listing
+from convit_ssl.data.opening import find_listing
+from convit_ssl.data.subsets import choose
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.feature_set import FeatureSet
+from convit_ssl.evaluation.tested import Tested
+
+Rows = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Features to learn from and to test on.
+
+    Attributes:
+        train: labels of its own part alone; -1 elsewhere.
+        val: the same for the test part.
+        groups: (N,) of train's rows; None where nothing has to stay together.
+        test_groups: (labelled rows of val,) likewise.
+        number: of the fold.
+        count: of all folds.
+    """
+
+    train: FeatureSet
+    val: FeatureSet
+    groups: Rows | None = None
+    test_groups: Rows | None = None
+    number: int = 0
+    count: int = 1
+
+    @property
+    def sets(self) -> dict[str, FeatureSet]:
+        """By the names that result rows use."""
+        return {"train": self.train, "val": self.val}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that probe."""
+    division_options.add_arguments(parser)
+    parser.add_argument(
+        "--write-split", metavar="FILE", help="write the division down, for --split"
+    )
+
+
+def prepare(args: argparse.Namespace) -> Division | None:
+    """The division that the options ask for, or the one that the run was trained with.
+
+    Nothing but names is read. Call it before features are extracted.
+
+    Raises:
+        UserError: there is nothing to test on; says what is missing.
+    """
+    args.division = None
+    if probe_sources.is_features_folder(args):
+        return None
+    spec = division_options.spec_of(args)
+    run_split = Path(str(args.checkpoint)) / FILE
+    if not spec and run_split.is_file():
+        spec = dataclasses.replace(spec, file=str(run_split))
+    listing = _training_images(args)
+    if spec.labels and not spec.divides and not _has_val(args):
+        raise UserError(_missing(listing))
+    if not spec:
+        _check_val(args, listing)
+        return None
+    if not spec.divides:
+        raise UserError(
+            "--labels and --group-by are for a division; add --holdout 0.2 or --folds 5"
+        )
+    division = divide(listing, spec)
+    if not division.listing.classes:
+        raise UserError(_no_labels(listing))
+    if args.write_split:
+        division.write(args.write_split)
+    args.division = division.used()
+    return division
+
+
+def _training_images(args: argparse.Namespace) -> Listing:
+    return find_listing(probe_sources.data_name(args), args.data_dir, "train")
+
+
+def _has_val(args: argparse.Namespace) -> bool:
+    try:
+        find_listing(probe_sources.data_name(args), args.data_dir, "val")
+    except UserError:
+        return False
+    return True
+
+
+def _check_val(args: argparse.Namespace, train: Listing) -> None:
+    """Say what is missing before anything is read."""
+    if not train.labelled:
+        raise UserError(_no_labels(train))
+    try:
+        find_listing(probe_sources.data_name(args), args.data_dir, "val")
+    except UserError as error:
+        if "val" in str(error) and "no val/" in str(error):
+            raise UserError(_missing(train)) from None
+        raise
+
+
+def _missing(train: Listing) -> str:
+    return (
+        f"{train.root} has no val/ folder, so there is nothing to test on. Hold out a part of the "
+        "images with --holdout 0.2, or test each image once with --folds 5; where images belong "
+        "together (patients, plates, series) add --group-by folder:1, column:NAME or name:REGEX"
+    )
+
+
+def _no_labels(train: Listing) -> str:
+    return (
+        f"none of the images of {train.root} has a label, and a probe needs some: put those of each "
+        "class into a folder of its own, or give --labels table.csv:file,label (or folder:2, "
+        "name:REGEX)"
+    )
+
+
+def folds(source: probe_sources.Source | None, args: argparse.Namespace) -> Iterator[Fold]:
+    """The features of a source, once for each fold; extracted once."""
+    division: Division | None = getattr(args, "division", None)
+    if division is None:
+        sets = {n: probe_sources.read_features(source, args, n) for n in ("train", "val")}
+        yield Fold(sets["train"], sets["val"])
+        return
+    whole = probe_sources.read_features(source, args, "all", division.listing)
+    places = _places(whole, division)
+    groups = division.groups[places]
+    for number in range(division.folds):
+        test = _only(whole, places, division.test_rows(number))
+        yield Fold(
+            _only(whole, places, _chosen(division, number, args.subset)),
+            test,
+            groups if division.grouped else None,
+            groups[test.labelled()] if division.grouped else None,
+            number,
+            division.folds,
+        )
+
+
+def _places(features: FeatureSet, division: Division) -> Rows:
+    """Where each row of features stands in the division: unreadable images have no row."""
+    listing = division.listing
+    place = {os.path.join(listing.root, file): i for i, file in enumerate(listing.files)}
+    return np.array([place[str(path)] for path in features.paths], np.int64)
+
+
+def tested(found: Sequence[Fold], truth: Rows, predicted: Rows) -> Tested:
+    """What was said of each image, from the folds that were read and the joined predictions."""
+    last = found[-1]
+    rows = [fold.val.labelled() for fold in found]
+    paths = [str(fold.val.paths[row]) for fold, own in zip(found, rows, strict=True) for row in own]
+    groups = [fold.test_groups for fold in found if fold.test_groups is not None]
+    numbers = [np.full(len(own), fold.number) for fold, own in zip(found, rows, strict=True)]
+    return Tested(
+        last.sets,
+        len(last.train.labelled()),
+        paths,
+        truth,
+        predicted,
+        np.concatenate(groups) if groups else None,
+        np.concatenate(numbers) if len(found) > 1 else None,
+    )
+
+
+def _chosen(division: Division, number: int, subset: str | None) -> Rows:
+    """Rows to learn from, or a subset's share of them."""
+    rows = division.train_rows(number)
+    if not subset:
+        return rows
+    wanted = set(choose(part_of(division, "train", number), subset).files)
+    return np.array([row for row in rows if division.listing.files[row] in wanted], np.int64)
+
+
+def _only(features: FeatureSet, places: Rows, rows: Rows) -> FeatureSet:
+    """The same features with labels for some images alone; nothing is copied."""
+    kept = np.isin(places, rows)
+    return dataclasses.replace(features, targets=np.where(kept, features.targets, -1))

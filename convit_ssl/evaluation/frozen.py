@@ -1,0 +1,123 @@
+"""Networks of others as references: frozen, in their own normalisation and size."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import urllib.parse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from convit_ssl.errors import UserError
+
+# What `--references` names where no other network is asked for.
+SUGGESTED = "timm:vit_small_patch14_dinov2.lvd142m"
+_HUBS = ("timm:", "hf-hub:", "hf_hub:", "local-dir:")
+
+
+class FrozenFeatures(nn.Module):
+    """The pooled features of a timm network, as one column.
+
+    Args:
+        model: without a classifier.
+        width: numbers that it gives for an image.
+    """
+
+    def __init__(self, model: nn.Module, width: int) -> None:
+        super().__init__()
+        self.model = model
+        self.layout = {"features": (0, width)}
+
+    def forward(
+        self, images: Float[Tensor, "batch chans height width"]
+    ) -> Float[Tensor, "batch dim"]:
+        """One row of features per image."""
+        features: Tensor = self.model(images)
+        return features.flatten(1)
+
+
+class FrozenTransform:
+    """The transform that a network was published with; `size` is (height, width) in pixels."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        from timm.data import create_transform
+
+        self.size = tuple(config["input_size"][1:])
+        self._transform: Any = create_transform(**config, is_training=False)
+
+    def __call__(self, image: Any) -> Tensor:
+        """A Pillow image as what the network reads."""
+        made: Tensor = self._transform(image)
+        return made
+
+
+def is_hub_name(name: str) -> bool:
+    """Whether timm makes the network: timm:NAME, timm:NAME=FILE, hf-hub:NAME or local-dir:PATH."""
+    return name.startswith(_HUBS)
+
+
+def open_frozen(name: str) -> tuple[FrozenFeatures, FrozenTransform]:
+    """A frozen network by its name on a hub, or by its name and a file.
+
+    Args:
+        name: ``timm:NAME``, ``timm:NAME=FILE``, ``hf-hub:OWNER/NAME`` or ``local-dir:PATH``.
+
+    Raises:
+        UserError: it is unknown, or its weights cannot be had here; says how to get them.
+    """
+    import timm
+
+    plain, _, file = name.removeprefix("timm:").partition("=")
+    overlay: dict[str, Any] = {}
+    if file:
+        path = Path(file).expanduser()
+        if not path.is_file():
+            raise UserError(f"{name}: there is no file {path}")
+        overlay = {"pretrained_cfg_overlay": {"file": str(path)}}
+    try:
+        with _offline_without_a_network():
+            model = timm.create_model(plain, pretrained=True, num_classes=0, **overlay)
+    except Exception as error:  # timm, the hub and the network have kinds of their own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{name}: {type(error).__name__}: {reason[:160]}") from error
+    resolve: Any = timm.data.resolve_model_data_config
+    config: dict[str, Any] = resolve(model)
+    model.eval().requires_grad_(False)
+    with torch.inference_mode():
+        width = int(model(torch.zeros(1, *config["input_size"])).flatten(1).shape[1])
+    return FrozenFeatures(model, width), FrozenTransform(config)
+
+
+@contextlib.contextmanager
+def _offline_without_a_network() -> Iterator[None]:
+    """Let the hub look at its cache alone where its host has no address: six tries take 48 s."""
+    from huggingface_hub import constants
+
+    host = urllib.parse.urlsplit(str(constants.ENDPOINT)).hostname or ""
+    before = constants.HF_HUB_OFFLINE
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def how_to_get(name: str, reason: str = "") -> str:
+    """What to do about a network that is not here."""
+    plain = name.partition("=")[0]
+    if not plain.startswith("timm:"):
+        return f"{reason}; download it where there is a network, and give local-dir:/its/folder"
+    model = plain.removeprefix("timm:")
+    return (
+        (f"{reason}; " if reason else "")
+        + f"give --reference {plain}, or where there is no network the weights of "
+        f"https://huggingface.co/timm/{model}: --reference {plain}=FILE"
+    )
