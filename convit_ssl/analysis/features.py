@@ -183,7 +183,7 @@ def _classified(predictions: Tensor, labels: Tensor, classes: int, method: str) 
 def _layout(features: Tensor, layout: str) -> tuple[np.ndarray, tuple[float, float] | None, str]:
     if layout in ("auto", "umap") and len(features) > 15:
         try:
-            from umap import UMAP  # type: ignore[import-not-found]
+            from umap import UMAP
         except ImportError:
             if layout == "umap":
                 from convit_ssl.errors import UserError

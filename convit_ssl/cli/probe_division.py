@@ -126,8 +126,8 @@ def _missing(train: Listing) -> str:
 
 def _no_labels(train: Listing) -> str:
     return (
-        f"none of the images of {train.root} has a label, and a probe needs some: put those of each "
-        "class into a folder of its own, or give --labels table.csv:file,label (or folder:2, "
+        f"none of the images of {train.root} has a label, and a probe needs some: put those of "
+        "each class into a folder of its own, or give --labels table.csv:file,label (or folder:2, "
         "name:REGEX)"
     )
 

@@ -44,6 +44,7 @@ class DivisionSpec:
             folders.
         file: a division that was written down; takes the place of `holdout`, `folds` and `seed`.
         seed: of the choice.
+        unlabelled: keep images without a label to learn from, as pretraining may.
     """
 
     holdout: float | None = None
@@ -53,6 +54,25 @@ class DivisionSpec:
     labels: str | None = None
     file: str | None = None
     seed: int = 0
+    unlabelled: bool = False
+
+    @classmethod
+    def of(cls, data: Any, unlabelled: bool = False) -> DivisionSpec:
+        """From the options of an experiment's `data`, which may be of an earlier version."""
+
+        def given(name: str) -> Any:
+            return data.get(name) if hasattr(data, "get") else getattr(data, name, None)
+
+        return cls(
+            holdout=given("holdout"),
+            folds=given("folds"),
+            fold=given("fold") or 0,
+            group_by=given("group_by"),
+            labels=given("labels"),
+            file=given("split"),
+            seed=given("split_seed") or 0,
+            unlabelled=unlabelled,
+        )
 
     @property
     def divides(self) -> bool:
@@ -324,9 +344,11 @@ def _part(text: str, path: str, row: int) -> int:
     raise UserError(f"row {row} of the split {path} has the part {text!r}: train, test or a number")
 
 
-def part_of(division: Division, split: str, fold: int = 0) -> Listing:
+def part_of(division: Division, split: str, fold: int = 0, unlabelled: bool = False) -> Listing:
     """The listing of one side: train (images to learn from) or val (those of the test)."""
     rows = division.test_rows(fold) if split == "val" else division.train_rows(fold)
+    if unlabelled and split != "val":
+        rows = np.sort(np.concatenate([rows, division.unlabelled_rows()]))
     listing = division.listing
     return replace(
         listing,

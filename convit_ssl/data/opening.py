@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
+from convit_ssl.data.annotations import labelled
+from convit_ssl.data.division import Division, DivisionSpec, divide, part_of
 from convit_ssl.data.folders import Listing, find_images
-from convit_ssl.data.images import ImageFiles, Transform
+from convit_ssl.data.images import ImageFiles, Transform, take
 from convit_ssl.data.lists import find_listed_images
 from convit_ssl.data.pixels import Reading
 from convit_ssl.data.samples import FaultLog
@@ -42,6 +45,45 @@ def find_listing(
     return find_images(dataset_folder(data, data_dir), split)
 
 
+def open_division(
+    data: str, data_dir: str | os.PathLike[str] | None, spec: DivisionSpec
+) -> Division:
+    """The images of train, divided; the same object for the same question.
+
+    Raises:
+        UserError: they cannot be divided; nothing of them is read.
+    """
+    return _open_division(data, None if data_dir is None else os.fspath(data_dir), spec)
+
+
+@functools.lru_cache(4)
+def _open_division(data: str, data_dir: str | None, spec: DivisionSpec) -> Division:
+    return divide(find_listing(data, data_dir, "train"), spec)
+
+
+def divided_listing(
+    data: str,
+    data_dir: str | os.PathLike[str] | None,
+    split: str,
+    spec: DivisionSpec | None = None,
+) -> Listing:
+    """The images of a split: a folder's, or a part of those of train where they are divided.
+
+    Raises:
+        UserError: see `find_listing` and `divide`.
+    """
+    if spec is None or not spec:
+        return find_listing(data, data_dir, split)
+    if spec.divides:
+        division = open_division(data, data_dir, spec)
+        return part_of(division, split, spec.fold, spec.unlabelled)
+    spec.check()
+    listing = labelled(find_listing(data, data_dir, split), str(spec.labels))[0]
+    if spec.unlabelled:
+        return listing
+    return take(listing, [row for row, target in enumerate(listing.targets) if target >= 0])
+
+
 def open_dataset(
     data: str,
     data_dir: str | os.PathLike[str] | None = None,
@@ -55,6 +97,7 @@ def open_dataset(
     fault_log: FaultLog | None = None,
     cache_bytes: int | None = None,
     reading: Reading | None = None,
+    division: DivisionSpec | None = None,
 ) -> ImageFiles:
     """Open a data set.
 
@@ -73,11 +116,13 @@ def open_dataset(
         cache_bytes: memory for decoded images; see :class:`ImageFiles`.
         reading: how files become 8-bit RGB; by default each image of more than 8 bits is scaled
             by itself.
+        division: how the images of train are divided, where there is no val; and their labels.
 
     Raises:
-        UserError: unknown name, missing, empty or inconsistent folder, impossible subset.
+        UserError: unknown name, missing, empty or inconsistent folder, impossible subset or
+            division.
     """
-    listing = find_listing(data, data_dir, split)
+    listing = divided_listing(data, data_dir, split, division)
     if subset:
         from convit_ssl.data.subsets import choose
 

@@ -51,7 +51,9 @@ def assign(
     parts = np.zeros(len(files), np.int64)
     notes: list[str] = []
     for label in np.unique(targets):
-        members = sorted(np.flatnonzero(targets == label), key=lambda i: rank_of(seed, files[i]))
+        members = sorted(
+            np.flatnonzero(targets == label), key=lambda i: rank_of(seed, files[int(i)])
+        )
         if len(members) == 1 and label >= 0:
             parts[members] = _training(holdout)
             notes.append(f"class {{{label}}} has one image: it is learned from and not tested")

@@ -66,7 +66,7 @@ def _read_csv(path: str) -> dict[str, list[str]]:
 
 def _read_parquet(path: str) -> dict[str, list[str]]:
     try:
-        import pyarrow.parquet as parquet  # type: ignore[import-not-found]
+        import pyarrow.parquet as parquet
     except ImportError:
         raise UserError(
             f"{path}: Parquet needs pyarrow: pip install 'convit_ssl[tables]', or save the table "

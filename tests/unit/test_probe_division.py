@@ -100,7 +100,7 @@ def test_what_is_missing_is_said_before_anything_is_read(
         raise AssertionError("an image was read")
 
     monkeypatch.setattr("convit_ssl.evaluation.features.extract_features", read)
-    monkeypatch.setattr("convit_ssl.cli.probe_sources.load_trunk", read)
+    monkeypatch.setattr("convit_ssl.cli.probe_report.open_source", read)
     words = words if "--labels" not in words else [*words, "--holdout", "0.2"]
     asked = ["nowhere.torch", "--data-dir", str(scans / "scans"), *words]
     for command in ("knn", "linear"):
