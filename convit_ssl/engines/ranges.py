@@ -32,13 +32,14 @@ AT_LEAST = {
     "trunk.num_heads": 1,
     "trunk.num_gpsa_layers": 0,
     "trunk.patch_size": 1,
-    "trunk.in_chans": 1,
     "crops.global_size": 1,
     "crops.local_count": 0,
     "watch.every": 0,
     "watch.knn_k": 1,
     "watch.knn_images": 1,
 }
+# What every reader of images delivers.
+IMAGE_CHANNELS = 3
 ABOVE = {"run.timeout_minutes": 0, "run.hours": 0, "trunk.mlp_ratio": 0}
 SHARES = (
     "augmentation.horizontal_flip",
@@ -56,6 +57,12 @@ def check_numbers(tree: DictConfig) -> None:
     Raises:
         UserError: with the option, its value and what it can be.
     """
+    channels = OmegaConf.select(tree, "trunk.in_chans")
+    if channels is not None and channels != IMAGE_CHANNELS:
+        raise UserError(
+            f"trunk.in_chans={channels}: every image is read as {IMAGE_CHANNELS} channels, grey "
+            f"ones as {IMAGE_CHANNELS} equal ones; leave trunk.in_chans at {IMAGE_CHANNELS}"
+        )
     for key, least in AT_LEAST.items():
         _check(tree, key, least, math.inf, f"{least} or more")
     for key, bound in ABOVE.items():

@@ -145,6 +145,8 @@ def test_probes_take_features_that_the_network_has(depth: int, features: list[st
         (("watch.every=-1",), ["watch.every=-1", "0 or more"]),
         (("watch.knn_images=0",), ["watch.knn_images=0", "1 or more"]),
         (("optim.batch_size=0",), ["optim.batch_size=0", "1 or more"]),
+        (("trunk.in_chans=1",), ["trunk.in_chans=1", "3 channels"]),
+        (("trunk.in_chans=4",), ["trunk.in_chans=4", "3 channels"]),
         (("optim.accumulate=0",), ["optim.accumulate=0"]),
         (("optim.epochs=0",), ["optim.epochs=0"]),
         (("trunk.embed_dim=0",), ["trunk.embed_dim=0"]),
