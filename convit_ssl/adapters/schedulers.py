@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any
 
 from classy_vision.optim.param_scheduler import (
@@ -12,10 +11,34 @@ from classy_vision.optim.param_scheduler import (
     register_param_scheduler,
 )
 
+from convit_ssl.methods import CosineSchedule
+
+
+class Position(float):
+    """The share of a run that is done, as VISSL's schedulers take it, with the step it is.
+
+    Args:
+        step: optimiser steps done.
+        steps: of the whole run.
+        steps_per_epoch: of one epoch.
+    """
+
+    step: int
+    steps_per_epoch: int
+
+    def __new__(cls, step: int, steps: int, steps_per_epoch: int) -> Position:
+        """The float ``step / steps`` that knows both."""
+        self = super().__new__(cls, step / steps)
+        self.step, self.steps_per_epoch = step, steps_per_epoch
+        return self
+
 
 @register_param_scheduler("convit_ssl_warmup_cosine")
 class WarmupCosine(ClassyParamScheduler):  # type: ignore[misc]
-    """Linear warm-up, then half a cosine down (or up) to the end value.
+    """`CosineSchedule` for VISSL: linear warm-up, then half a cosine to the end value.
+
+    Our train step gives a `Position`, and every step has the value of DINO's ``cosine_scheduler``.
+    VISSL's own steps give a share of the run alone, and get the value in the limit of many steps.
 
     Args:
         base_value: value after the warm-up.
@@ -23,9 +46,6 @@ class WarmupCosine(ClassyParamScheduler):  # type: ignore[misc]
         end_value: value that the last step approaches.
         warmup_epochs: length of the warm-up in epochs.
         num_epochs: length of the whole run in epochs.
-
-    A function of the share of the run that is done alone, so that resuming is exact and another
-    number of processes changes nothing. Source: the schedule of DINO's main_dino.py.
     """
 
     def __init__(
@@ -37,10 +57,8 @@ class WarmupCosine(ClassyParamScheduler):  # type: ignore[misc]
         warmup_epochs: float = 0.0,
     ) -> None:
         super().__init__(update_interval=UpdateInterval.STEP)
-        self.base_value = base_value
-        self.start_value = start_value
-        self.end_value = end_value
-        self.warmup = min(warmup_epochs / num_epochs, 1.0)
+        warmup = min(warmup_epochs, num_epochs)
+        self.schedule = CosineSchedule(base_value, end_value, num_epochs, warmup, start_value)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> WarmupCosine:
@@ -51,16 +69,11 @@ class WarmupCosine(ClassyParamScheduler):  # type: ignore[misc]
     def scaled(self, factor: float) -> WarmupCosine:
         """The same schedule with every value times `factor`."""
         other = copy.copy(self)
-        other.base_value = self.base_value * factor
-        other.start_value = self.start_value * factor
-        other.end_value = self.end_value * factor
+        other.schedule = self.schedule.scaled(factor)
         return other
 
     def __call__(self, where: float) -> float:
         """The value at `where`, the share of all steps that is done, in [0, 1)."""
-        if where < self.warmup:
-            share = where / self.warmup
-            return self.start_value + share * (self.base_value - self.start_value)
-        share = (where - self.warmup) / max(1.0 - self.warmup, 1e-12)
-        cosine = 0.5 * (1.0 + math.cos(math.pi * share))
-        return self.end_value + (self.base_value - self.end_value) * cosine
+        if isinstance(where, Position):
+            return self.schedule.value(where.step, where.steps_per_epoch)
+        return self.schedule.at(where * self.schedule.epochs)

@@ -11,12 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from classy_vision.optim.param_scheduler import UpdateInterval
 from torch import Tensor
 from vissl.hooks import SSLClassyHookFunctions as Hooks
 from vissl.trainer.train_steps import register_train_step
 
 from convit_ssl.adapters.accumulation import Passes
 from convit_ssl.adapters.method_loss import MethodLoss, Progress
+from convit_ssl.adapters.schedulers import Position
 
 
 @register_train_step("convit_ssl_train_step")
@@ -81,9 +83,7 @@ def _learn(task: Any, views: Any, target: Tensor) -> None:
 def _optimizer_step(task: Any) -> None:
     """Step with the schedules at this point of the run, through the loss scaler of fp16."""
     optimizer = task.optimizer
-    where = task.iteration / task.max_iteration
-    from classy_vision.optim.param_scheduler import UpdateInterval
-
+    where = Position(task.iteration, task.max_iteration, task.steps_per_epoch)
     optimizer._update_schedule(optimizer._run_schedulers(where, UpdateInterval.STEP))
     task.scaler.step(optimizer.optimizer)
     task.scaler.update()

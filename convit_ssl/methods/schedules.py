@@ -6,7 +6,7 @@ where an epoch has other steps, goes on at the same epoch.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convit_ssl.errors import UserError
 
@@ -58,12 +58,33 @@ class CosineSchedule:
         warmup = round(self.warmup_epochs * steps_per_epoch)
         total = max(round(self.epochs * steps_per_epoch), 1)
         if step < warmup:
-            fraction = step / max(warmup - 1, 1)
-            return self.warmup_start + fraction * (self.base - self.warmup_start)
+            return self._rising(step / max(warmup - 1, 1))  # its last step is at ``base``
         if step >= total:
             return self.final
-        progress = (step - warmup) / (total - warmup)
-        return self.final + 0.5 * (self.base - self.final) * (1 + math.cos(math.pi * progress))
+        return self._falling((step - warmup) / (total - warmup))
+
+    def at(self, epoch: int | float) -> float:
+        """Value after ``epoch`` epochs, with fractions, in the limit of many steps."""
+        if epoch < self.warmup_epochs:
+            return self._rising(epoch / self.warmup_epochs)
+        if epoch >= self.epochs:
+            return self.final
+        return self._falling((epoch - self.warmup_epochs) / (self.epochs - self.warmup_epochs))
+
+    def scaled(self, factor: float) -> "CosineSchedule":
+        """The same schedule with every value times ``factor``."""
+        return replace(
+            self,
+            base=self.base * factor,
+            final=self.final * factor,
+            warmup_start=self.warmup_start * factor,
+        )
+
+    def _rising(self, share: float) -> float:
+        return self.warmup_start + share * (self.base - self.warmup_start)
+
+    def _falling(self, share: float) -> float:
+        return self.final + 0.5 * (self.base - self.final) * (1 + math.cos(math.pi * share))
 
 
 def constant(value: int | float) -> CosineSchedule:

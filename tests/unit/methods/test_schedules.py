@@ -43,6 +43,13 @@ def test_equals_the_published_array(
     )
 
 
+def test_many_steps_approach_the_value_at_an_epoch() -> None:
+    schedule = CosineSchedule(1.0, 0.1, 10, 3, 0.2)
+    for epoch in (0, 1, 2.5, 3, 4.75, 9.5, 10, 12):
+        assert schedule.at(epoch) == pytest.approx(schedule.value(round(epoch * 10**6), 10**6))
+        assert schedule.scaled(2.0).at(epoch) == pytest.approx(2 * schedule.at(epoch))
+
+
 @given(
     base=values,
     final=values,
