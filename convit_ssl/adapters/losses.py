@@ -233,9 +233,9 @@ class VisslSwAVLoss(MethodLoss):
 class VisslBarlowTwinsLoss(MethodLoss):
     """Barlow Twins; see `convit_ssl.methods.BarlowTwinsLoss`."""
 
-    def __init__(self, redundancy_weight: float) -> None:
+    def __init__(self, redundancy_weight: float, scale_loss: float = 1.0) -> None:
         super().__init__()
-        self.barlow_twins = BarlowTwinsLoss(redundancy_weight)
+        self.barlow_twins = BarlowTwinsLoss(redundancy_weight, scale_loss)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Redundancy reduction between two views; labels are not looked at."""

@@ -51,13 +51,13 @@ class ForeachSGD(TorchOptimizer):
 
 @register_optimizer("convit_ssl_lars")
 class TimmLars(TorchOptimizer):
-    """timm's LARS (arXiv:1708.03888)."""
+    """timm's LARS (arXiv:1708.03888), as SimCLR, MoCo v3 and Barlow Twins use it."""
 
     def prepare(self, param_groups: list[dict[str, Any]]) -> None:
         """Make the optimiser."""
-        from timm.optim import Lars
+        from convit_ssl.adapters.lars import PublishedLars
 
-        self.optimizer = Lars(param_groups, momentum=float(self.config["momentum"]))
+        self.optimizer = PublishedLars(param_groups, momentum=float(self.config["momentum"]))
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:

@@ -77,12 +77,18 @@ class SwAVOptions:
 
 @dataclass
 class BarlowTwinsOptions:
-    """Barlow Twins (arXiv:2103.03230)."""
+    """Barlow Twins (arXiv:2103.03230).
+
+    Attributes:
+        scale_loss: factor on the loss; 0.024 as published for LARS, 1 for AdamW, which a factor
+            hardly changes.
+    """
 
     name: str = "barlow_twins"
     hidden_dim: int = 8192
     out_dim: int = 8192
     redundancy_weight: float = 0.0051
+    scale_loss: float = 1.0
 
 
 @dataclass

@@ -1,0 +1,53 @@
+"""LARS by the rule that SimCLR, MoCo v3 and Barlow Twins are published with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from timm.optim import Lars
+
+
+class PublishedLars(Lars):  # type: ignore[misc]
+    """timm's LARS, with the rate of each matrix adapted, with weight decay or without.
+
+    The step of a matrix is scaled by ``0.001 |w| / |g + decay w|``. Vectors (biases, norms, gates)
+    keep the plain rate and are not decayed. timm adapts only what decays, unless told otherwise,
+    and then also vectors; its denominator is ``|g| + decay |w|``, as in arXiv:1708.03888.
+
+    Args:
+        params: groups as PyTorch has them.
+        options: of `timm.optim.Lars`.
+
+    Source: arXiv:2002.05709, section B.6 and its released code (lars_optimizer.py);
+    facebookresearch/barlowtwins, main.py, and facebookresearch/moco-v3, moco/optimizer.py: class
+    LARS.
+    """
+
+    def __init__(self, params: Any, **options: Any) -> None:
+        super().__init__(params, **options)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step; the gradients are changed by the weight decay."""
+        groups = self.param_groups
+        self.param_groups = [part for group in groups for part in _parts(group)]
+        try:
+            return super().step(closure)
+        finally:
+            self.param_groups = groups
+
+
+def _parts(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """The matrices of a group, decayed already, and its vectors."""
+    learned = [p for p in group["params"] if p.grad is not None]
+    matrices = [p for p in learned if p.dim() > 1]
+    vectors = [p for p in learned if p.dim() <= 1]
+    if matrices and group["weight_decay"]:
+        gradients = [p.grad for p in matrices]
+        torch._foreach_add_(gradients, matrices, alpha=group["weight_decay"])
+    return [
+        {**group, "params": matrices, "weight_decay": 0.0, "always_adapt": True},
+        {**group, "params": vectors, "weight_decay": 0.0, "always_adapt": False},
+    ]
