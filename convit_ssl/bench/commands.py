@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from typing import Any
 
 import torch
@@ -33,9 +34,16 @@ def run(args: argparse.Namespace) -> None:
     record.check_record(args.kind, args.json, args.add)
     if getattr(args, "compile", False) and (why := why_no_compiler(torch.device(args.device))):
         raise UserError(f"{why}, or leave out --compile")
-    runs = {"model": run_models, "step": run_steps, "scaling": run_scaling, "data": run_data}
+    runs = {
+        "model": run_models,
+        "step": run_steps,
+        "accumulate": run_accumulate,
+        "scaling": run_scaling,
+        "data": run_data,
+        "startup": run_startup,
+    }
     try:
-        {**runs, "startup": run_startup}[args.kind](args)
+        runs[args.kind](args)
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{args.device} ran out of memory; what was measured before is in the --json file, if "
@@ -106,6 +114,32 @@ def run_steps(args: argparse.Namespace) -> None:
         made,
         [steps.table(comparison) for comparison in made["comparisons"]],
         [*steps.NOTES, *_not_measured(args.device, "step --images 32 --dtype bf16 --sizes small")],
+    )
+
+
+def run_accumulate(args: argparse.Namespace) -> None:
+    """``bench accumulate``."""
+    from convit_ssl.bench import accumulate
+
+    comparisons = []
+    for method, size, dtype, parts in itertools.product(
+        args.methods, args.sizes, args.dtype, args.parts
+    ):
+        plan = accumulate.Plan(
+            method, size, args.images, parts, args.global_side, args.local_side,
+            args.local_crops, args.out_dim, dtype, args.device, args.clock, args.threads,
+        )  # fmt: skip
+        comparisons.append(accumulate.compare(plan, args.repeats))
+        record.keep("accumulate", comparisons, args.json, args.add)
+        report.print_table(*accumulate.table(comparisons[-1]))
+    made = record.make_record("accumulate", comparisons, args.json, args.add)
+    gpu = "accumulate --methods simclr --images 1024 --sizes small --dtype bf16"
+    report.write_markdown(
+        args.markdown,
+        "A batch in parts",
+        made,
+        [accumulate.table(comparison) for comparison in made["comparisons"]],
+        [*accumulate.NOTES, *_not_measured(args.device, gpu)],
     )
 
 

@@ -14,10 +14,10 @@ from convit_ssl.errors import UserError
 # The least that each number may be.
 LEAST = {
     "repeats": 1, "threads": 1, "images": 1, "sides": 1, "side": 1, "global_side": 1,
-    "local_side": 1, "local_crops": 0, "out_dim": 1, "processes": 1,
+    "local_side": 1, "local_crops": 0, "out_dim": 1, "processes": 1, "parts": 2,
 }  # fmt: skip
 # Lists in which nothing counts twice.
-SETS = ("sizes", "sides", "dtype", "modes", "contenders", "methods", "processes")
+SETS = ("sizes", "sides", "dtype", "modes", "contenders", "methods", "processes", "parts")
 OUTPUTS = ("json", "markdown", "figure")
 
 
@@ -59,6 +59,12 @@ def _check_numbers(args: argparse.Namespace) -> None:
         for value in given if isinstance(given, list) else [given]:
             if value < least:
                 raise UserError(f"{_flag(option)} {value}: give at least {least}")
+    for parts in getattr(args, "parts", []):
+        if args.images % parts:
+            fitting = max(args.images // parts, 1) * parts
+            raise UserError(
+                f"--images {args.images} does not divide into --parts {parts}; use {fitting}"
+            )
 
 
 def _check_names(args: argparse.Namespace) -> None:
@@ -67,6 +73,10 @@ def _check_names(args: argparse.Namespace) -> None:
         from convit_ssl.bench import steps
 
         valid["methods"] = steps.METHODS
+    if args.kind == "accumulate":
+        from convit_ssl.bench import accumulate
+
+        valid["methods"] = accumulate.METHODS
     for option, names in valid.items():
         for name in getattr(args, option, []):
             if name not in names:
@@ -89,7 +99,7 @@ def _sides(args: argparse.Namespace) -> Iterator[tuple[str, int]]:
         yield "sides", side
     if getattr(args, "processes", []):
         yield "side", args.side
-    if args.kind == "step":
+    if args.kind in ("step", "accumulate"):
         yield "global_side", args.global_side
         yield "local_side", args.local_side
 

@@ -1,4 +1,4 @@
-"""``convit-ssl bench model|step|data|scaling|startup``: speed and memory, side by side."""
+"""``convit-ssl bench``: speed and memory, side by side."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ EXAMPLE = "convit-ssl bench model --sizes nano --sides 32 --images 4 --repeats 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One set of options for each benchmark."""
     kinds = parser.add_subparsers(
-        dest="kind", required=True, metavar="model|step|data|scaling|startup"
+        dest="kind", required=True, metavar="model|step|accumulate|data|scaling|startup"
     )
     model = kinds.add_parser("model", help="networks: forward, and forward + backward + step")
     step = kinds.add_parser("step", help="a DINO or SimCLR step against the published manner")
+    accumulate = kinds.add_parser(
+        "accumulate", help="a step of the whole batch against the same batch in parts"
+    )
     data = kinds.add_parser("data", help="input pipelines, per image and core")
     scaling = kinds.add_parser("scaling", help="1, 2, 4 processes; growth with the image side")
     startup = kinds.add_parser("startup", help="from the command to the first step, and its parts")
-    for kind in (model, step, data, scaling, startup):
+    for kind in (model, step, accumulate, data, scaling, startup):
         kind.add_argument("--device", default="cpu", help="cpu or cuda")
         kind.add_argument(
             "--repeats", type=int, default=9, help="rounds of which medians are taken"
@@ -32,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action="store_true",
             help="keep what the JSON file holds, and write tables and figure of all",
         )
-    for kind in (model, step, scaling):
+    for kind in (model, step, accumulate, scaling):
         kind.add_argument("--threads", type=int, default=1, help="CPU threads")
         kind.add_argument("--dtype", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16"])
         kind.add_argument(
@@ -49,12 +52,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--compile", action="store_true", help="torch.compile on every side")
     model.add_argument("--figure", metavar="PNG", help="images/s against the image side")
     scaling.add_argument("--figure", metavar="PNG", help="milliseconds against the image side")
-    step.add_argument("--methods", nargs="+", default=["dino", "simclr"])
     step.add_argument("--images", type=int, default=2, help="batch")
-    step.add_argument("--global-side", type=int, default=224, help="pixels")
-    step.add_argument("--local-side", type=int, default=96, help="pixels")
-    step.add_argument("--local-crops", type=int, default=8)
-    step.add_argument("--out-dim", type=int, default=65536, help="prototypes of DINO")
+    accumulate.add_argument("--images", type=int, default=16, help="batch")
+    accumulate.add_argument("--parts", nargs="+", type=int, default=[4], help="of the batch")
+    for kind in (step, accumulate):
+        kind.add_argument("--methods", nargs="+", default=["dino", "simclr"])
+        kind.add_argument("--global-side", type=int, default=224, help="pixels")
+        kind.add_argument("--local-side", type=int, default=96, help="pixels")
+        kind.add_argument("--local-crops", type=int, default=8)
+        kind.add_argument("--out-dim", type=int, default=65536, help="prototypes of DINO")
     scaling.add_argument("--sides", nargs="+", type=int, default=[96, 224, 384, 512, 768, 1024])
     scaling.add_argument(
         "--processes", nargs="*", type=int, default=[1, 2, 4], help="none: growth alone"

@@ -1,0 +1,198 @@
+"""``bench accumulate``: a training step of the whole batch against the same batch in parts."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import resource
+import tempfile
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convit_ssl.bench import measure
+from convit_ssl.bench.report import TableOf
+from convit_ssl.machine import keep_freed_memory
+
+METHODS = ("simclr", "dino", "moco_v3", "swav", "barlow_twins")
+MULTI_CROP = ("dino", "swav")
+COLUMNS = ("step", "ms / image", "of the whole's time", "peak MiB", "of the whole's memory")
+NOTES = [
+    "Steps of the real train step, with the heads as published, on images in memory. Time: whole "
+    "and parts alternate in one process; the ratio is the median over rounds. Peak memory: beyond "
+    "weights, gradients and optimiser state, each in a process of its own, resident memory on a "
+    "CPU and allocated memory on a GPU. The last line is the memory that the parts aim at: a batch "
+    "of a part's size, which trains on other gradients. It lacks the images, features and heads of "
+    "the rest of the batch."
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What is held equal."""
+
+    method: str
+    size: str
+    batch: int
+    parts: int
+    global_side: int
+    local_side: int
+    local_crops: int
+    out_dim: int
+    dtype: str
+    device: str
+    clock: str
+    threads: int
+
+    def step(self, batch: int, parts: int) -> Callable[[], None]:
+        """A training step of a run that is set up for it, on one batch again and again."""
+        from convit_ssl.adapters.train_step import train_step
+
+        task = _build_task(self, parts)
+        views = [
+            torch.randint(256, (batch, 3, side, side), dtype=torch.uint8) for side in self.sides
+        ]
+        batch_of_views = (views, torch.zeros(batch, dtype=torch.int64), torch.arange(batch))
+
+        def run() -> None:
+            task.data_iterator = iter([batch_of_views])
+            train_step(task)
+
+        return run
+
+    @property
+    def sides(self) -> list[int]:
+        """Of each view, in pixels."""
+        local = self.local_crops if self.method in MULTI_CROP else 0
+        return [self.global_side] * 2 + [self.local_side] * local
+
+
+def _build_task(plan: Plan, parts: int) -> Any:
+    """VISSL's task of the method's experiment, as a run has it before its first step."""
+    from convit_ssl import adapters
+    from convit_ssl.engines.config import compose_experiment
+    from convit_ssl.engines.plan import make_plan
+
+    adapters.register()
+    from vissl.config import AttrDict
+    from vissl.trainer.trainer_main import build_task
+    from vissl.utils.hydra_config import infer_and_assert_hydra_config
+
+    words = [
+        f"config=convit_{plan.method}", "data=digits", f"trunk=convit_{plan.size}",
+        f"run={'cpu' if plan.device == 'cpu' else 'gpu1'}", f"run.threads={plan.threads}",
+        f"run.precision={plan.dtype}", "data.workers=0", "scale_to_data=false",
+        f"crops.global_size={plan.global_side}", f"optim.accumulate={parts}",
+        f"optim.batch_size={parts}",  # batches are our own; the digits are not read
+    ]  # fmt: skip
+    if plan.method in MULTI_CROP:
+        words += [f"crops.local_count={plan.local_crops}", f"crops.local_size={plan.local_side}"]
+    if plan.method == "dino":
+        words.append(f"method.out_dim={plan.out_dim}")
+    with tempfile.TemporaryDirectory(prefix="convit_ssl-accumulate-") as folder:
+        words.append(f"run.dir={folder}")
+        config = AttrDict(make_plan(compose_experiment(words)).config)
+        infer_and_assert_hydra_config(config)
+        task = build_task(config)
+        task.set_checkpoint_path(None)
+        task.set_checkpoint_folder(folder)
+        task.set_hooks([])
+        task.prepare(pin_memory=False)
+    task.iteration, task.train = 0, True
+    task.max_iteration = task.num_train_phases * task.steps_per_epoch
+    task.base_model.train()
+    return task
+
+
+def compare(plan: Plan, repeats: int) -> dict[str, Any]:
+    """Time and peak memory of the whole batch, of it in parts, and of a part as a batch."""
+    device = torch.device(plan.device)
+    if device.type == "cpu":
+        keep_freed_memory()  # as training does
+    whole, parts = f"batch of {plan.batch}", f"in {plan.parts} parts"
+    part = f"batch of {plan.batch // plan.parts}"
+    runs = {whole: plan.step(plan.batch, 1), parts: plan.step(plan.batch, plan.parts)}
+    times = measure.alternate(runs, repeats, device, plan.clock, warmup=1)
+    del runs
+    sizes = {
+        whole: (plan.batch, 1),
+        parts: (plan.batch, plan.parts),
+        part: (plan.batch // plan.parts, 1),
+    }
+    memory = {name: _in_a_process(plan, *size) for name, size in sizes.items()}
+    rows = [
+        {
+            "name": name,
+            "milliseconds": 1e3 * times[name].median / plan.batch if name in times else None,
+            "times": 1 / measure.ratio(times[name], times[whole]) if name in times else None,
+            "peak_mib": memory[name],
+            "of_memory": memory[name] / memory[whole],
+        }
+        for name in sizes
+    ]
+    return {"setting": dataclasses.asdict(plan), "rows": rows}
+
+
+def _in_a_process(plan: Plan, batch: int, parts: int) -> float:
+    """`peak` where nothing was allocated before."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context) as pool:
+        return pool.submit(peak, plan, batch, parts).result()
+
+
+def peak(plan: Plan, batch: int, parts: int) -> float:
+    """The most that a step holds beyond what stays between steps, in MiB."""
+    torch.set_num_threads(plan.threads)
+    device = torch.device(plan.device)
+    if device.type == "cuda":
+        return measure.peak_memory(plan.step(batch, parts), device)
+    keep_freed_memory()
+    plan.step(1, 1)()  # imports and buffers of the libraries
+    step = plan.step(batch, parts)
+    before = _resident("VmRSS")
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    step()
+    # Gradients and AdamW's two moments are made in the first step, and stay.
+    from_now = _resident("VmHWM")
+    return from_now - before - _kept(plan)
+
+
+def _kept(plan: Plan) -> float:
+    """Gradients and moments of the optimiser, in MiB."""
+    task = _build_task(plan, 1)
+    learned = [p for p in task.base_model.parameters() if p.requires_grad]
+    return 3 * sum(p.nbytes for p in learned) / measure.MIB
+
+
+def _resident(field: str) -> float:
+    """Resident memory of this process in MiB, now (VmRSS) or at its peak (VmHWM)."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return float(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def title(comparison: dict[str, Any]) -> str:
+    """What was compared."""
+    s = comparison["setting"]
+    crops = f"2 x {s['global_side']}"
+    if s["method"] in MULTI_CROP and s["local_crops"]:
+        crops += f" + {s['local_crops']} x {s['local_side']}"
+    return f"{s['method']}, {s['size']}, {crops}, batch {s['batch']}, {s['dtype']}"
+
+
+def table(comparison: dict[str, Any]) -> TableOf:
+    """A line for each way to take a step."""
+    lines = []
+    for row in comparison["rows"]:
+        spent = "" if row["milliseconds"] is None else f"{row['milliseconds']:.1f}"
+        times = "" if row["times"] is None else f"{row['times']:.2f} x"
+        memory = [f"{row['peak_mib']:.0f}", f"{row['of_memory']:.2f} x"]
+        lines.append([row["name"], spent, times, *memory])
+    return title(comparison), COLUMNS, lines
