@@ -311,10 +311,11 @@ def _help(*words: str) -> list[str]:
 
 
 def _nested(lines: list[str]) -> list[str]:
-    """Commands under a command: the braces that open its positional arguments."""
+    """Commands under a command: {a,b} or a|b, the first of its positional arguments."""
     place = next((n for n, line in enumerate(lines) if line == "positional arguments:"), -1)
-    found = re.fullmatch(r"  \{([\w,-]+)\}.*", lines[place + 1]) if place >= 0 else None
-    return found[1].split(",") if found else []
+    first = lines[place + 1].split()[0] if place >= 0 else ""
+    listed = first.startswith("{") or "|" in first
+    return re.split(r"[,|]", first.strip("{}")) if listed else []
 
 
 def _flat(tree: Any, prefix: str = "") -> Entries:
