@@ -52,6 +52,7 @@ class Collection:
     def __init__(self, images: int, size: tuple[int, int], classes: int) -> None:
         self.images, self.size = images, size
         self.classes = [f"class{number}" for number in range(classes)]
+        self.targets = np.arange(images) % classes
 
     def __len__(self) -> int:
         return self.images
@@ -178,7 +179,7 @@ def losses() -> Entries:
 # What makes each method small, beside `SMALL`.
 SMALL = """
 data=digits run=cpu trunk=convit_nano trunk.embed_dim=16 trunk.num_heads=4 trunk.depth=3
-trunk.num_gpsa_layers=2 trunk.patch_size=4 crops.global_size=8 optim.batch_size=100 optim.lr=1e-2
+trunk.num_gpsa_layers=2 trunk.patch_size=4 crops.global_size=8 optim.batch_size=100 optim.lr=2e-3
 optim.epochs=4 optim.warmup_epochs=1 run.threads=1 run.precision=fp32 data.workers=0 run.dir=/runs/x
 """
 HEAD = "method.hidden_dim=16 method.out_dim=12"
