@@ -10,21 +10,31 @@ EXAMPLE = "convit-ssl data digits --out digits_images"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("name", help="digits, mnist5k, fashion_mnist or textures")
+    from convit_ssl.data.openclipart import HOW_TO_GET
+
+    parser.epilog = (
+        f"{parser.epilog or ''}\n\nelpv: pip install elpv-dataset (licence CC BY-NC-SA 4.0).\n"
+        f"{HOW_TO_GET}.\nfashion_mnist: Debian's dataset-fashion-mnist, or torchvision's download."
+    ).lstrip()
+    add = parser.add_argument
+    add("name", help="digits, mnist5k, fashion_mnist, textures, elpv or openclipart")
     parser.add_argument("--out", help="folder to write (default: the cache that training uses)")
-    parser.add_argument("--data-dir", help="folder of the original files, for fashion_mnist")
+    parser.add_argument("--data-dir", help="folder of the original files (see below)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder and say what is in it."""
     from convit_ssl.data.folders import find_images
     from convit_ssl.data.sources import get_source, materialise
+    from convit_ssl.data.split_folders import SPLITS
 
     folder = materialise(args.name, args.out, args.data_dir)
     size = get_source(args.name).native_size
     pixels = f", {size[0]} x {size[1]} pixels" if size else ""
     print(f"{args.name}: {folder}")
-    for split in ("train", "val"):
+    for split in SPLITS:
+        if not (folder / split).is_dir():
+            continue
         listing = find_images(folder, split)
         print(
             f"  {split:<5}  {len(listing.files):>6,} images, {len(listing.classes)} classes{pixels}"

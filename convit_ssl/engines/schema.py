@@ -15,7 +15,8 @@ class DataOptions:
     """Which images.
 
     Attributes:
-        name: digits, mnist5k, fashion_mnist, textures, imagenet, folder, list or shards.
+        name: digits, mnist5k, fashion_mnist, textures, elpv, openclipart, imagenet, folder, list
+            or shards.
         subset: labelled subset, as `convit-ssl subset` writes it: "fraction=0.1,seed=0",
             "per_class=10", "list=FILE", "classes=first:100".
         max_corrupt: share of unreadable images that stops the run.

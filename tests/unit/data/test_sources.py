@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from convit_ssl.cli.main import run_command
-from convit_ssl.data import fashion, open_dataset, textures
+from convit_ssl.data import elpv, fashion, open_dataset, openclipart, textures
 from convit_ssl.data.images import files_digest
 from convit_ssl.data.sources import SOURCES, materialise
 from convit_ssl.errors import UserError
@@ -211,3 +211,68 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(said.splitlines()) == 4
     assert run_command("data", ["digitz"]) == 2
     assert "one of digits" in capsys.readouterr().err
+
+
+def fake_elpv(folder: Path, cells: int = 60) -> Path:
+    (folder / "images").mkdir(parents=True)
+    lines = []
+    for number in range(cells):
+        Image.new("L", (30, 30), number).save(folder / "images" / f"cell{number:04d}.png")
+        probability = (0.0, 0.3333333333333333, 0.6666666666666666, 1.0)[number % 4]
+        kind = "mono" if number % 3 else "poly"
+        lines.append(f"images/cell{number:04d}.png  {probability}  {kind}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def test_elpv_is_split_by_a_hash_of_the_file_name(tmp_path: Path) -> None:
+    whole = {copy.source.name: copy for copy in elpv.copies(fake_elpv(tmp_path / "a"))}
+    part = {copy.source.name: copy.split for copy in elpv.copies(fake_elpv(tmp_path / "b", 20))}
+    assert part == {name: whole[name].split for name in part}, "other images change nothing"
+    assert set(part.values()) == {"train", "val", "test"}
+    assert whole["cell0002.png"].place == "defective/cell0002_mono.png"
+    assert whole["cell0009.png"].place == "functional/cell0009_poly.png"
+    with pytest.raises(UserError, match=r"holds no labels\.csv"):
+        elpv.copies(tmp_path)
+
+
+DRAWINGS = {
+    "animals/birds": ("eagle_francesco_{:02d}", 41),
+    "animals/mammals": ("cat_{:02d}", 25),
+    "animals/mammals/cats": ("lion_francesco_r_{:02d}", 16),
+    "animals/bugs": ("bee_{:02d}", 39),
+    "food/fruit": ("apple{:02d}_ganson", 45),
+    "shapes/stars": ("star_{:02d}", 50),
+}
+
+
+def test_openclipart_keeps_authors_and_series_together(tmp_path: Path, cache: Path) -> None:
+    for folder, (name, count) in DRAWINGS.items():
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            path = tmp_path / folder / f"{name.format(number)}.png"
+            Image.new("RGB", (6, 4), (number, 0, 0)).save(path)
+    copies = openclipart.copies(tmp_path)
+    assert {copy.place.split("/")[0] for copy in copies} == {
+        "animals_birds", "animals_mammals", "food_fruit",
+    }  # fmt: skip
+    assert "animals_mammals/cats__lion_francesco_r_03.png" in {copy.place for copy in copies}
+    groups = openclipart.group_of([copy.source.stem for copy in copies])
+    parts: dict[str, set[str]] = {}
+    for group, copy in zip(groups, copies, strict=True):
+        parts.setdefault(group, set()).add(copy.split)
+    assert all(len(splits) == 1 for splits in parts.values())
+    assert openclipart.copies(tmp_path) == copies
+    with pytest.raises(UserError, match=r"no drawings in .*dpkg -x openclipart-png"):
+        openclipart.copies(tmp_path / "food")
+
+
+def test_authors_and_series_in_file_names() -> None:
+    stems = [
+        "aquila_architetto_franc_01", "cigno_architetto_frances_02", "gufo_architetto_01",
+        "duck_on_pond_ad_archite_01", "led_circle_1", "led_circle_2", "crow_01",
+    ]  # fmt: skip
+    groups = openclipart.group_of(stems)
+    assert set(groups[:4]) == {"architetto"}
+    assert groups[4] == groups[5] == "led_circle"
+    assert groups[6] == "crow"
