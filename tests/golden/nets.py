@@ -47,6 +47,7 @@ class Collection:
     """Stands in for a folder of images, of which a plan asks for the facts alone."""
 
     labelled = True
+    targets = (0,)
     root = Path("/images/train")
 
     def __init__(self, images: int, size: tuple[int, int], classes: int) -> None:
