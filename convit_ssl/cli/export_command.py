@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import convit_ssl.adapters  # noqa: F401  lets timm be imported beside a CPU build of torch
 from convit_ssl.cli import weights_options
-from convit_ssl.export.figures import figures_from_results, figures_from_run
+from convit_ssl.export.figures import figures_from_results, figures_from_run, of_these_weights
+from convit_ssl.export.load import (
+    activation,
+    build,
+    layer_norm_eps,
+    set_activation,
+    set_layer_norm_eps,
+)
 from convit_ssl.export.trunk import TARGETS, export_trunk
 from convit_ssl.models import ConViT
+from convit_ssl.models.fingerprint import weights_fingerprint
 
 SUMMARY = "write a trunk for safetensors, timm, ONNX and others, and compare the outputs"
 EXAMPLE = "convit-ssl export runs/demo --to timm safetensors onnx"
@@ -36,7 +45,11 @@ def run(args: argparse.Namespace) -> int:
     provenance: dict[str, object] = model.provenance  # type: ignore[assignment]
     output = args.output or _default_output(str(provenance["path"]))
     targets = [target for group in args.to for target in group.split(",") if target]
-    figures = [*figures_from_run(str(provenance["path"])), *figures_from_results(args.results)]
+    found = [
+        *figures_from_run(str(provenance["path"]), provenance),
+        *figures_from_results(args.results),
+    ]
+    figures, left_out = of_these_weights(found, fingerprints(model))
     written = export_trunk(
         model,
         targets,
@@ -53,8 +66,22 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {item.target:<{width}}  {differences}  ({', '.join(item.files)})")
         if item.note:
             print(f"  {'':<{width}}  {item.note}")
-    print(f"  {'model card':<{width}}  README.md")
+    print(f"  {'model card':<{width}}  README.md, {len(figures)} figures")
+    for text in left_out:
+        print(f"  {'':<{width}}  left out: {text}")
     return 0
+
+
+def fingerprints(model: ConViT) -> set[str]:
+    """Of the weights, and of the same ones without their classifier: probes leave it aside."""
+    own = {weights_fingerprint(model), str(vars(model)["provenance"]["fingerprint"])}
+    if model.config.num_classes == 0:
+        return own
+    config = dataclasses.replace(model.config, num_classes=0)
+    bare, _ = build(config, dict(model.state_dict()), "the model without its classifier")
+    set_layer_norm_eps(bare, layer_norm_eps(model))
+    set_activation(bare, activation(model))
+    return own | {weights_fingerprint(bare)}
 
 
 def _default_output(path: str) -> Path:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +15,7 @@ from convit_ssl.export.figures import Figure
 from convit_ssl.export.infer import variant_of
 from convit_ssl.models import ConViT
 from convit_ssl.models.fingerprint import weights_fingerprint
+from convit_ssl.reading import printable
 
 _USES = {
     "timm": """import timm
@@ -70,7 +74,7 @@ def model_card(
     alone = len(differences) == 1 and next(iter(differences)) in ("timm", "hf")
     parts = [
         _front_matter(provenance, license_name, "timm" if "timm" in differences else "convit_ssl"),
-        f"# {name}\n",
+        f"# {_cell(name)}\n",
         _description(model, provenance),
         _table(model, provenance, license_name),
         _figures(figures),
@@ -86,10 +90,22 @@ def _front_matter(provenance: Mapping[str, Any], license_name: str, library: str
     method = provenance.get("method")
     learning = [] if method in (None, "supervised") else ["self-supervised-learning"]
     tags = ["convit", "vision-transformer", *learning, method]
-    lines = [f"license: {license_name}", f"library_name: {library}"]
+    lines = [f"license: {_scalar(license_name)}", f"library_name: {library}"]
     lines += ["pipeline_tag: image-feature-extraction", "tags:"]
-    lines += [f"- {tag}" for tag in tags if tag]
+    lines += [f"- {_scalar(tag)}" for tag in tags if tag]
     return "\n".join(["---", *lines, "---", ""])
+
+
+def _scalar(value: Any) -> str:
+    """One line of YAML, whatever the text."""
+    text = printable(" ".join(str(value).split()), 200)
+    return text if re.fullmatch(r"[A-Za-z][\w.+-]*", text) else json.dumps(text)
+
+
+def _cell(value: Any) -> str:
+    """Text in a table of Markdown: one line, and neither columns nor HTML of its own."""
+    text = printable(" ".join(str(value).split()), 400)
+    return html.escape(text, quote=False).replace("|", "\\|")
 
 
 def _description(model: ConViT, provenance: Mapping[str, Any]) -> str:
@@ -130,7 +146,8 @@ def _table(model: ConViT, provenance: Mapping[str, Any], license_name: str) -> s
         "license": license_name,
         "fingerprint of the weights": f"`{weights_fingerprint(model)}`",
     }
-    lines = ["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows.items())]
+    lines = ["| | |", "|---|---|"]
+    lines += [f"| {key} | {_cell(value)} |" for key, value in rows.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -152,10 +169,14 @@ def _epochs(provenance: Mapping[str, Any]) -> str:
 def _figures(figures: Sequence[Figure]) -> str:
     if not figures:
         return "## Figures\n\nNone were recorded with these weights.\n"
-    lines = ["## Figures\n", "| measured | result | on | fingerprint |", "|---|---|---|---|"]
+    lines = ["## Figures\n", "Measured on these weights, by their fingerprint.\n"]
+    lines += ["| measured | of | result | on | protocol | fingerprint |"]
+    lines += ["|---|---|---|---|---|---|"]
     for figure in figures:
         mark = f"`{figure.fingerprint}`" if figure.fingerprint else "none recorded"
-        lines.append(f"| {figure.what} | {figure.value} | {figure.where} | {mark} |")
+        name = figure.name or "these weights"
+        cells = (figure.what, name, figure.value, figure.where, figure.protocol)
+        lines.append(f"| {' | '.join(map(_cell, cells))} | {mark} |")
     return "\n".join(lines) + "\n"
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from convit_ssl.errors import UserError
+from convit_ssl.reading import is_share, printable, read_json, read_text
 
 
 @dataclass(frozen=True)
@@ -21,41 +22,73 @@ class Figure:
         value: as it is printed, with its unit.
         where: the data, or the epoch of the run.
         fingerprint: of everything the number depends on, short; "" where none was recorded.
+        name: what was measured, in words.
+        protocol: the settings of the measurement.
+        weights: fingerprint of the weights that were measured; "" where none was recorded.
     """
 
     what: str
     value: str
     where: str
     fingerprint: str
+    name: str = ""
+    protocol: str = ""
+    weights: str = ""
+
+
+def of_these_weights(
+    figures: Sequence[Figure], fingerprints: Collection[str]
+) -> tuple[list[Figure], list[str]]:
+    """The figures that were measured on these weights, and why each other one is left out.
+
+    Args:
+        figures: as `figures_from_results` gives them.
+        fingerprints: of the weights, with and without a classifier.
+    """
+    kept = [figure for figure in figures if figure.weights in fingerprints]
+    left_out = []
+    for figure in figures:
+        if figure not in kept:
+            other = "of other weights" if figure.weights else "and does not say of which weights"
+            left_out.append(f"{figure.what} of {figure.name or 'no name'}, {figure.value}: {other}")
+    return kept, left_out
 
 
 def figures_from_results(paths: Iterable[str | Path]) -> list[Figure]:
     """Read result rows, as `convit-ssl knn --json` and the other probes write them.
 
     Raises:
-        UserError: a file without results.
+        UserError: a file without results, or with values that are not results.
     """
     figures = []
     for path in paths:
-        try:
-            value = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read results from {path}: {error}") from error
+        value = read_json(path)
         rows = value if isinstance(value, list) else _rows_of(value)
         measured = [row for row in rows if isinstance(row, dict) and "accuracy" in row]
         if not measured:
             raise UserError(f"{path} holds no results: no row has an accuracy")
-        figures += [_from_row(row) for row in measured]
+        figures += [_from_row(row, path) for row in measured]
     return figures
 
 
-def figures_from_run(checkpoint: str | Path) -> list[Figure]:
-    """The last online evaluation of the run that a checkpoint belongs to, if it has one."""
+def figures_from_run(checkpoint: str | Path, provenance: Mapping[str, Any]) -> list[Figure]:
+    """The online evaluation of the very weights in a run's checkpoint, if there was one.
+
+    Args:
+        checkpoint: of the run.
+        provenance: of the trunk that was loaded from it. Online evaluation looks at the teacher
+            of an epoch; of other weights and epochs it says nothing.
+    """
     file = Path(checkpoint)
+    if provenance.get("weights") == "student" and "teacher" in provenance.get("available", {}):
+        return []
+    position = (provenance.get("entry") or {}).get("position")
+    if isinstance(position, list) and position[1:] != [0]:
+        return []  # saved within an epoch, after what was measured
     for folder in (file, *file.parents[:2]):
         metrics = folder / "metrics.jsonl"
         if metrics.is_file():
-            return _last_evaluation(metrics)
+            return _evaluation(metrics, provenance)
     return []
 
 
@@ -66,33 +99,63 @@ def _rows_of(value: Any) -> Sequence[Any]:
     return rows if isinstance(rows, list) else []
 
 
-def _from_row(row: dict[str, Any]) -> Figure:
-    value = f"{100 * float(row['accuracy']):.1f} %"
-    low, high = (row.get("interval_95") or (None, None))[:2]
-    if low is not None and high is not None:
-        value += f" (95 % interval {100 * low:.1f} - {100 * high:.1f})"
-    settings = row.get("settings") or {}
-    where = str(row.get("data") or settings.get("data") or row.get("name") or "")
+def _from_row(row: dict[str, Any], path: str | Path) -> Figure:
+    if not is_share(row["accuracy"]):
+        raise UserError(
+            f"{path}: accuracy {printable(repr(row['accuracy']), 60)} is not a number from 0 to 1"
+        )
+    value = f"{100 * row['accuracy']:.1f} %"
+    bounds = row.get("interval_95")
+    if isinstance(bounds, list) and len(bounds) == 2 and all(map(is_share, bounds)):
+        value += f" (95 % interval {100 * bounds[0]:.1f} - {100 * bounds[1]:.1f})"
+    settings = row.get("settings")
+    settings = settings if isinstance(settings, dict) else {}
+    where = str(row.get("data") or settings.get("data") or "")
+    weights = row.get("weights")
     return Figure(
-        str(row.get("kind", "accuracy")), value, where, short_hash(row.get("fingerprint"))
+        printable(str(row.get("kind", "accuracy")), 80),
+        value,
+        printable(where, 80),
+        short_hash(row.get("fingerprint")),
+        printable(str(row.get("name") or ""), 120),
+        _protocol(settings),
+        weights if isinstance(weights, str) else "",
     )
 
 
-def _last_evaluation(metrics: Path) -> list[Figure]:
+def _protocol(settings: Mapping[str, Any]) -> str:
+    """The settings that are on, in words."""
+    shown = {k: v for k, v in settings.items() if k != "data" and v not in (None, False, "", [])}
+    return printable(", ".join(f"{key} {value}" for key, value in shown.items()), 200)
+
+
+def _evaluation(metrics: Path, provenance: Mapping[str, Any]) -> list[Figure]:
+    """The last online evaluation, if it is of the epoch of the weights."""
     last: dict[str, Any] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
+    for line in read_text(metrics).splitlines():
         try:
             record = json.loads(line)
-        except ValueError:  # a run that was cut off in mid-line
+        except (ValueError, RecursionError):  # a run that was cut off in mid-line
             continue
         if isinstance(record, dict) and isinstance(record.get("knn"), int | float):
             last = record
-    if not last:
+    if not last or last.get("epoch") != provenance.get("epoch"):
         return []
     value = float(last["knn"])
     percent = 100 * value if value <= 1 else value
-    where = f"online, epoch {last.get('epoch', '?')} of the run"
-    return [Figure("kNN", f"{percent:.1f} %", where, short_hash(last.get("fingerprint")))]
+    if not 0 <= percent <= 100:
+        return []
+    return [
+        Figure(
+            "kNN",
+            f"{percent:.1f} %",
+            f"online, epoch {last.get('epoch', '?')} of the run",
+            short_hash(last.get("fingerprint")),
+            "this run",
+            "on a sample of the images",
+            str(provenance.get("fingerprint", "")),
+        )
+    ]
 
 
 def short_hash(fingerprint: Any) -> str:

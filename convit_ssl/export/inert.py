@@ -46,6 +46,11 @@ _NAMES = {
     "datetime.timedelta", "datetime.timezone", "builtins.set", "builtins.list", "builtins.dict",
     "builtins.tuple", "builtins.str", "builtins.int", "builtins.float", "builtins.bool",
 }  # fmt: skip
+# Of these, functions, too: some tools save whole modules. They become records like the rest.
+_WITH_FUNCTIONS = (
+    "lightly.", "lightly_train.", "stable_pretraining.", "solo.", "timm.", "torch.nn.",
+    "torch._C._nn.",
+)  # fmt: skip
 _NAMESPACES = ("argparse.Namespace", "types.SimpleNamespace")
 
 # numpy's scalars are rebuilt as numbers: training scripts keep their losses as such.
@@ -166,7 +171,7 @@ class _List:
 
 
 def _is_known(name: str) -> bool:
-    if name in _NAMES:
+    if name in _NAMES or name.startswith(_WITH_FUNCTIONS):
         return True
     package, _, rest = name.partition(".")
     return package in _TOOLS and rest.rpartition(".")[2].lstrip("_")[:1].isupper()
