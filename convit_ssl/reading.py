@@ -3,7 +3,7 @@
 The limits hold for every reader of the package. They are far above what real files need, and low
 enough that no file takes the machine down:
 
-- text (JSON, YAML, JSON lines): 64 MiB, read in one go; YAML 4 MiB, for its parser is slow;
+- text (JSON, YAML, JSON lines): 64 MiB, read in one go; YAML 1 MiB, for its parser is slow;
 - values in JSON or YAML once aliases are written out: 1,000,000, nested 100 deep;
 - weights: 64 GiB on disk. They are mapped into memory and not copied until their shapes fit.
 """
@@ -11,7 +11,6 @@ enough that no file takes the machine down:
 from __future__ import annotations
 
 import json
-import math
 import os
 import stat
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from typing import Any
 from convit_ssl.errors import UserError
 
 TEXT_LIMIT = 64 * 2**20
-YAML_LIMIT = 4 * 2**20
+YAML_LIMIT = 2**20
 WEIGHTS_LIMIT = 64 * 2**30
 MOST_VALUES = 1_000_000
 DEEPEST = 100
@@ -113,16 +112,38 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
 
     text = read_text(path, YAML_LIMIT)
     name = printable(str(path))
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        content = yaml.load(text, Loader=loader)
+        loader = yaml.SafeLoader(text)  # not the C one, which overflows where this one raises
+        node = loader.get_single_node()
+        # Before construction, which writes merge keys out.
+        check_values(node, path)
+        content = None if node is None else loader.construct_document(node)
     except RecursionError as error:
         raise UserError(f"cannot read {name}: {_TOO_DEEP}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, TypeError) as error:
         reason = printable(" ".join(str(error).split()))
         raise UserError(f"cannot read {name} as YAML: {reason}") from error
     check_values(content, path)
     return content
+
+
+def check_yaml(path: str | os.PathLike[str]) -> Any:
+    """The content of a YAML file that another library is about to read, within the limits.
+
+    Returns:
+        None where it is not YAML: that library says it, with the line.
+
+    Raises:
+        UserError: it is not a file, is too large, or grows too large.
+    """
+    import yaml
+
+    try:
+        return read_yaml(path)
+    except UserError as error:
+        if isinstance(error.__cause__, (yaml.YAMLError, UnicodeDecodeError, ValueError)):
+            return None
+        raise
 
 
 _TOO_DEEP = f"it is nested more than {DEEPEST} deep"
@@ -131,7 +152,7 @@ _TOO_DEEP = f"it is nested more than {DEEPEST} deep"
 def check_values(content: Any, path: str | os.PathLike[str]) -> None:
     """Refuse content that is small in its file and endless when it is walked.
 
-    YAML aliases and pickles can refer to one list many times, and to the list they are part of.
+    YAML's aliases and pickles can refer to one list many times, and to the list they are part of.
 
     Raises:
         UserError: more than `MOST_VALUES` values, deeper than `DEEPEST`, or a list in itself.
@@ -146,6 +167,8 @@ def check_values(content: Any, path: str | os.PathLike[str]) -> None:
             children: list[Any] = [*value.keys(), *value.values()]
         elif isinstance(value, (list, tuple, set, frozenset)):
             children = list(value)
+        elif isinstance(getattr(value, "value", None), list):  # a node of YAML
+            children = value.value
         else:
             return 1
         if id(value) not in sizes:
@@ -174,4 +197,4 @@ def is_share(value: Any) -> bool:
     """Whether a value is a number from 0 to 1, as accuracies are. True and NaN are not."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return math.isfinite(value) and 0 <= value <= 1
+    return bool(0 <= value <= 1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from convit_ssl.analysis.metrics import Metrics, read_metrics
 from convit_ssl.errors import UserError
+from convit_ssl.reading import read_yaml
 
 _CHECKPOINT = re.compile(r"checkpoint_e(\d+)(?:_s(\d+))?\.torch$")
 
@@ -115,15 +116,12 @@ def _mappings(node: Any, depth: int = 0) -> Iterator[Mapping[str, Any]]:
 
 
 def _read_config(path: Path) -> tuple[dict[str, Any], list[str]]:
-    import yaml  # type: ignore[import-untyped]
-
+    if not path.exists():
+        return {}, [f"No configuration: {path.name}: No such file or directory."]
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        return {}, [f"No configuration: {path.name}: {error.strerror}."]
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0]
-        return {}, [f"{path.name} cannot be read as YAML ({first})."]
+        content = read_yaml(path)
+    except UserError as error:
+        return {}, [f"{path.name} cannot be read ({error})."]
     if not isinstance(content, dict):
         return {}, [f"{path.name} holds no configuration."]
     return content, []

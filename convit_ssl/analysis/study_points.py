@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from convit_ssl.errors import UserError
+from convit_ssl.reading import read_json
 
 # Where a row may keep each quantity; the first name that is there counts.
 _NAMES = {
@@ -89,12 +89,7 @@ def read_study(paths: Sequence[Path]) -> tuple[list[StudyPoint], list[str]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON: {error}") from error
+    content = read_json(path)
     content = {"results": content} if isinstance(content, list) else content
     if not isinstance(content, dict) or not isinstance(content.get("results"), list):
         raise UserError(f"{path} holds no list of results; give the results.json of a study")

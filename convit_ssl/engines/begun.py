@@ -11,7 +11,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from convit_ssl.engines.checkpoint import CHECKPOINTS, sorted_checkpoints
+from convit_ssl.errors import UserError
 from convit_ssl.methods.scale import Budget
+from convit_ssl.reading import check_yaml
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ def find_begun(folder: Path, images: int) -> Begun | None:
     if not sorted_checkpoints(folder / CHECKPOINTS):
         return None
     try:
+        check_yaml(folder / "config.yaml")
         config: Any = OmegaConf.load(folder / "config.yaml")
         budget = config["derived"]["budget"]
         if config["facts"]["images"] != images:
             return None
         return Begun(None if budget is None else Budget(**budget))
-    except (OSError, KeyError, TypeError, ValueError, OmegaConfBaseException, YAMLError):
+    except (UserError, OSError, KeyError, TypeError, ValueError, OmegaConfBaseException, YAMLError):
         return None  # an older run, or a damaged file: the checkpoint tells whether it goes on

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from convit_ssl.compat import require_vissl
-from convit_ssl.engines.config_sources import keys_of_own_files, order_sources
+from convit_ssl.engines.config_sources import check_own_files, keys_of_own_files, order_sources
 from convit_ssl.engines.keys import dotted_keys, hint
 from convit_ssl.engines.method_options import METHODS
 from convit_ssl.engines.schema import Experiment
@@ -143,6 +143,7 @@ def _compose_groups(overrides: Sequence[str]) -> tuple[DictConfig, frozenset[str
             # Not every folder of the search path need be there.
             warnings.simplefilter("ignore")
             order_sources(experiments_dir())
+            check_own_files(overrides)
             tree = compose("defaults", overrides=list(overrides))
             return tree, keys_of_own_files(overrides)
     except MissingConfigException as error:

@@ -7,6 +7,7 @@ one stands in, which may be another clone, never replaces a shipped file.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 
 from convit_ssl.engines.keys import dotted_keys
+from convit_ssl.reading import check_yaml
 
 OWN_FOLDER = "configs"  # in the current folder
 _OWN = "user"
@@ -40,6 +42,33 @@ def order_sources(experiments: Path) -> None:
     # The last one is Hydra's own schema.
     path.insert(len(path) - 1, SearchPathElement(_OWN, f"file://{Path(OWN_FOLDER).absolute()}"))
     loader.repository.initialize_sources(loader.config_search_path)
+
+
+def check_own_files(overrides: Sequence[str]) -> None:
+    """Hold the user's own files that are about to be composed to the limits of all readers.
+
+    Raises:
+        UserError: one is a pipe or a device, or stands for more values than any options have.
+    """
+    wanted = [tuple(word.lstrip("+~").partition("=")[::2]) for word in overrides]
+    seen: set[Path] = set()
+    while wanted:
+        group, name = wanted.pop()
+        if not re.fullmatch(r"[\w./-]+", f"{group}/{name}") or ".." in f"{group}/{name}":
+            continue
+        path = Path(OWN_FOLDER) / group.strip("/") / f"{name.removesuffix('.yaml')}.yaml"
+        if path in seen or not path.exists():
+            continue
+        seen.add(path)
+        content = check_yaml(path)
+        listed = content.get("defaults") if isinstance(content, dict) else None
+        for entry in listed if isinstance(listed, list) else ():
+            if isinstance(entry, dict):
+                wanted += [
+                    (str(key).split()[-1], str(value)) for key, value in entry.items() if key
+                ]
+            elif isinstance(entry, str):
+                wanted.append(("" if entry.startswith("/") else group, entry))
 
 
 def keys_of_own_files(overrides: Sequence[str]) -> frozenset[str]:

@@ -14,6 +14,7 @@ from convit_ssl.data.value_range import Reading
 from convit_ssl.engines.checkpoint import CHECKPOINTS, sorted_checkpoints
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.progress import progress_bar
+from convit_ssl.reading import check_yaml
 
 OPTIONS = {"unsigned": "white_level", "signed": "signed_range", "float": "float_range"}
 
@@ -70,8 +71,9 @@ def _recorded(folder: Path | None) -> dict[str, Any]:
     if folder is None or not sorted_checkpoints(folder / CHECKPOINTS):
         return {}
     try:
+        check_yaml(folder / "config.yaml")
         config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
         data = config["data"]
         return {name: data[name] for name in OPTIONS.values() if name in data}
-    except (OSError, KeyError, TypeError, ValueError, OmegaConfBaseException, YAMLError):
+    except (UserError, OSError, KeyError, TypeError, ValueError, OmegaConfBaseException, YAMLError):
         return {}

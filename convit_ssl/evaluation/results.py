@@ -17,12 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.markup import escape
 from rich.table import Table
 
 from convit_ssl import __version__
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.fingerprint import hash_json
+from convit_ssl.evaluation.row_checks import check_row
 from convit_ssl.machine import available_cores
+from convit_ssl.reading import printable, read_json
 from convit_ssl.writing import whole_file
 
 PACKAGES = ("torch", "torchvision", "timm", "vissl", "numpy", "scikit-learn", "pillow")
@@ -157,22 +160,11 @@ def read_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
     """
     rows: list[dict[str, Any]] = []
     for path in paths:
-        try:
-            value = json.loads(_result_file(Path(path)).read_text())
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot read results from {path}: {error}") from error
+        value = read_json(_result_file(Path(path)))
         found = value.get("results", [value]) if isinstance(value, dict) else value
         if not isinstance(found, list) or not found:
             raise UserError(f"{path} holds no results")
-        for row in found:
-            if not isinstance(row, dict) or "accuracy" not in row:
-                raise UserError(f"{path} holds no results: a row without 'accuracy'")
-            if not isinstance(row["accuracy"], (int, float)):
-                raise UserError(
-                    f"{path} has no accuracy: its images have no labels, or there was no val; "
-                    "convit-ssl knn and linear measure a run on images with labels"
-                )
-        rows.extend(found)
+        rows.extend(check_row(row, path) for row in found)
     return rows
 
 
@@ -237,14 +229,16 @@ def results_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     columns = list(dict.fromkeys(name for row in rows for name in row.get("details", {})))
     for name in columns:
-        table.add_column(name, justify="right", style="dim")
+        table.add_column(escape(printable(str(name))), justify="right", style="dim")
     for row in rows:
-        low, high = row.get("interval_95", (math.nan, math.nan))
+        low, high = row.get("interval_95") or (math.nan, math.nan)
         interval = "" if math.isnan(low) else f"{100 * low:.1f} - {100 * high:.1f}"
         details = row.get("details", {})
         cells = (str(details.get(name, "")) for name in columns)
         own = (_percent(row.get(key)) for key in shares.values())
-        table.add_row(str(row["name"]), _percent(row["accuracy"]), interval, *own, *cells)
+        texts = (escape(printable(str(cell))) for cell in cells)
+        name = escape(printable(str(row["name"])))
+        table.add_row(name, _percent(row["accuracy"]), interval, *own, *texts)
     return table
 
 

@@ -126,7 +126,7 @@ def _is_like(value: Any, default: Any) -> bool:
     if isinstance(default, int):
         return isinstance(value, int) and abs(value) < 2**31
     if isinstance(default, float):
-        return isinstance(value, (int, float)) and math.isfinite(value) and abs(value) < 1e9
+        return isinstance(value, (int, float)) and abs(value) < 1e9
     return isinstance(value, type(default))
 
 

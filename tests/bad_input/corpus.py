@@ -176,6 +176,167 @@ def checkpoints(trap: str) -> Files:
     }
 
 
+def _safetensors(header: bytes, data: bytes = b"") -> bytes:
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def _vit(**more: Any) -> dict[str, Any]:
+    """A plain ViT small enough to write many of."""
+    state = {
+        "cls_token": torch.zeros(1, 1, 8), "pos_embed": torch.zeros(1, 5, 8),
+        "patch_embed.proj.weight": torch.zeros(8, 3, 4, 4),
+        "patch_embed.proj.bias": torch.zeros(8), "norm.weight": torch.ones(8),
+        "norm.bias": torch.zeros(8), "blocks.0.attn.qkv.weight": torch.zeros(24, 8),
+        "blocks.0.attn.qkv.bias": torch.zeros(24), "blocks.0.attn.proj.weight": torch.zeros(8, 8),
+        "blocks.0.attn.proj.bias": torch.zeros(8), "blocks.0.mlp.fc1.weight": torch.zeros(32, 8),
+        "blocks.0.mlp.fc1.bias": torch.zeros(32), "blocks.0.mlp.fc2.weight": torch.zeros(8, 32),
+        "blocks.0.mlp.fc2.bias": torch.zeros(8),
+    }  # fmt: skip
+    for norm in ("norm1", "norm2"):
+        state |= {f"blocks.0.{norm}.weight": torch.ones(8), f"blocks.0.{norm}.bias": torch.zeros(8)}
+    return {**state, **more}
+
+
+_MODEL: dict[str, Any] = {
+    "img_size": 8, "patch_size": 4, "num_classes": 0, "embed_dim": 8, "depth": 1, "num_heads": 2,
+    "num_gpsa_layers": 0, "qkv_bias": True, "local_init": False,
+}  # fmt: skip
+
+
+def _ours(eps: Any = 1e-6, **model: Any) -> bytes:
+    """One of our files, whose description says something else than its tensors."""
+    entry = {"format": 1, "model": {**_MODEL, **model}, "layer_norm_eps": eps}
+    return _torch({"trunk": _vit(), "convit_ssl": entry})
+
+
+def wrong_weights() -> Files:
+    """Weights that are well-formed files and cannot be what they say."""
+    nothing = torch.zeros(1)
+    files = {
+        "sound.pth": (_torch(_vit()), "do not say how many attention heads"),
+        "meta.pth": (_torch(_vit(pos_embed=torch.zeros(1, 5, 8, device="meta"))), "no values"),
+        "sparse.pth": (_torch(_vit(norm_x=torch.eye(8).to_sparse())), "is sparse"),
+        "expanded.pth": (_torch(_vit(cls_token=nothing.expand(1, 10**6, 8))), "has fewer"),
+        "int.pth": (_torch(_vit(pos_embed=torch.zeros(1, 5, 8).long())), "do not say|int64"),
+        "flat_patches.pth": (
+            _torch({**_vit(), "patch_embed.proj.weight": torch.zeros(8, 48)}),
+            "has shape",
+        ),
+        "no_positions.pth": (
+            _torch({k: v for k, v in _vit().items() if k != "pos_embed"}),
+            "pos_embed is missing",
+        ),
+        "odd_positions.pth": (_torch(_vit(pos_embed=torch.zeros(1, 7, 8))), "heads|--img-size"),
+        "rope.pth": (_torch(_vit(**{"rope_embed.periods": nothing})), "rotary"),
+        "registers.pth": (_torch(_vit(register_tokens=nothing)), "register tokens"),
+        "swiglu.pth": (_torch(_vit(**{"blocks.0.mlp.w12.weight": nothing})), "SwiGLU"),
+        "two.pth": (_torch({"a": _vit(), "b": _vit(norm_b=nothing)}), "several trunks"),
+        "control.pth": (_torch({"conv\x1b[2J.weight": nothing}), "holds no ConViT"),
+        "other_class.pth": (_torch({"model": _vit(), "extra": io.StringIO}), "refused"),
+    }
+    described = {
+        "depth": {"depth": 10_000_000}, "wide": {"embed_dim": 2**30, "num_heads": 2},
+        "wider": {"embed_dim": 2**40}, "heads": {"num_heads": 3}, "no_heads": {"num_heads": 0},
+        "ratio_nan": {"mlp_ratio": float("nan")}, "ratio_inf": {"mlp_ratio": float("inf")},
+        "ratio_text": {"mlp_ratio": "4"}, "ratio_negative": {"mlp_ratio": -1.0},
+        "depth_text": {"depth": "1"}, "depth_true": {"depth": True}, "depth_none": {"depth": None},
+        "size_list": {"img_size": [8, 8, 8]}, "size_text": {"img_size": "8"},
+        "size_huge": {"img_size": 4 * 10**6}, "size_odd": {"img_size": 9},
+        "patch": {"patch_size": 0},
+        "pool": {"global_pool": "max"}, "unknown": {"<b>new</b>": 1}, "chans": {"in_chans": 10**6},
+        "gpsa": {"num_gpsa_layers": 1}, "classes": {"num_classes": -1},
+        "bias": {"qkv_bias": "yes"}, "list": {"embed_dim": [8]},
+    }  # fmt: skip
+    for name, model in described.items():
+        files[f"says_{name}.pth"] = (_ours(**model), _ANY_MISFIT)
+    for name, eps in (("nan", float("nan")), ("text", "1e-6"), ("negative", -1.0), ("one", 1)):
+        files[f"eps_{name}.pth"] = (_ours(eps), "layer_norm_eps")
+    giant = b'{"a":{"dtype":"F32","shape":[1099511627776],"data_offsets":[0,4398046511104]}}'
+    overlap = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}}'
+    files |= {
+        "giant.safetensors": (_safetensors(giant), CUT),
+        "short.safetensors": (_safetensors(overlap, bytes(4)), CUT),
+        "list.safetensors": (_safetensors(b"[]"), CUT),
+        "deep.safetensors": (_safetensors(b"[" * 500), CUT),
+        "empty_header.safetensors": (_safetensors(b"{}"), NO_CONVIT),
+        "packed.pth": (_packed(_torch({"a": nothing})), "packed"),
+    }
+    return files
+
+
+_ANY_MISFIT = r"does not fit|wrong|cannot be|does not know|multiple|at least|divisible|must"
+
+
+def _packed(data: bytes) -> bytes:
+    """The same archive, deflated."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(file, "w") as new:
+        for member in old.infolist():
+            new.writestr(member.filename, old.read(member), zipfile.ZIP_DEFLATED)
+    return file.getvalue()
+
+
+def results() -> Files:
+    """Result files with values of other types, or out of their ranges."""
+    row: dict[str, Any] = {"kind": "knn", "name": "x", "accuracy": 0.5}
+    rows = {
+        "percent": {"accuracy": 750}, "above_one": {"accuracy": 7.5}, "below": {"accuracy": -0.1},
+        "true": {"accuracy": True}, "text": {"accuracy": "0.5"}, "list": {"accuracy": [0.5]},
+        "dictionary": {"accuracy": {}}, "nan": {"accuracy": float("nan")},
+        "infinite": {"accuracy": float("inf")}, "huge": {"accuracy": 10**400},
+        "interval_text": {"interval_95": "0-1"}, "interval_one": {"interval_95": [0.5]},
+        "interval_nan": {"interval_95": [float("nan"), 1]},
+        "interval_wide": {"interval_95": [0, 9]},
+        "name_list": {"name": []}, "kind_number": {"kind": 3}, "details_list": {"details": [1]},
+        "settings_text": {"settings": "k=20"}, "fraction_text": {"fraction": "all"},
+        "fraction_large": {"fraction": 5}, "commit_number": {"commit": 5},
+        "balanced": {"balanced_accuracy": "high"}, "auc": {"auc": 2},
+    }  # fmt: skip
+    files = {
+        f"{name}.json": (json.dumps({"results": [{**row, **change}]}).encode(), "holds a row whose")
+        for name, change in rows.items()
+    }
+    return files | {
+        "none.json": (json.dumps([{**row, "accuracy": None}]).encode(), "has no accuracy"),
+        "empty.json": (b"", "as JSON"),
+        "number.json": (b"3", "holds no results"),
+        "rows_number.json": (b'{"results": 3}', "holds no results"),
+        "rows_of_numbers.json": (b"[1, 2]", "without 'accuracy'"),
+        "cut.json": (b'{"results": [{"accu', "as JSON"),
+        "binary.json": (bytes(range(256)), "UTF-8"),
+        "deep.json": (b"[" * 100_000, "nested"),
+        "deep_closed.json": (b"[" * 500 + b"]" * 500, "nested"),
+        "long_number.json": (b"[" + b"9" * 5000 + b"]", "as JSON"),
+        "control.json": (b'{"\x1b": 1', "as JSON"),
+    }
+
+
+def _aliases(levels: int, merge: bool = False) -> str:
+    """YAML whose lists refer to one another: small, and 9 to the power of its levels when read."""
+    lines = ["a0: &a0 {k: 1}" if merge else "a0: &a0 [1]"]
+    for level in range(1, levels):
+        names = ", ".join([f"*a{level - 1}"] * 9)
+        value = f"{{<<: [{names}]}}" if merge else f"[{names}]"
+        lines.append(f"a{level}: &a{level} {value}")
+    return "\n".join(lines) + "\n"
+
+
+def yamls() -> Files:
+    """Configurations of runs and experiments that no reader may follow to the end."""
+    return {
+        "aliases.yaml": (_aliases(12).encode(), "stands for"),
+        "merges.yaml": (_aliases(12, merge=True).encode(), "stands for"),
+        "itself.yaml": (b"a: &a [*a]\n", "nested"),
+        "deep.yaml": (b"[" * 3000, "nested"),
+        "deep_closed.yaml": (b"[" * 150 + b"]" * 150, "nested"),
+        "long.yaml": (b"# \n" * 400_000, "limit"),
+        "tag.yaml": (b"!!python/object/apply:os.mkdir ['TRAP']\n", "as YAML"),
+        "binary.yaml": (bytes(range(256)), "UTF-8"),
+        "unclosed.yaml": (b"a: [1\n", "as YAML"),
+        "unhashable.yaml": (b"? [1]\n: 2\n", "as YAML"),
+    }
+
+
 BASE = """# @package _global_
 defaults:
   - /vissl/base
@@ -220,15 +381,21 @@ def configs() -> Files:
     return {f"{name}.yaml": (text.encode(), words) for name, (text, words) in texts.items()}
 
 
+KINDS = ("images", "lists", "checkpoints", "configs", "wrong_weights", "results", "yamls")
+
+
+def _kinds(trap: str) -> dict[str, Files]:
+    return {
+        "images": images(), "lists": lists(), "checkpoints": checkpoints(trap),
+        "configs": configs(), "wrong_weights": wrong_weights(), "results": results(),
+        "yamls": yamls(),
+    }  # fmt: skip
+
+
 def write(folder: Path) -> dict[str, dict[str, str]]:
     """Write the corpus; returns the expected words by kind and file."""
     trap = str(folder / "sprung")
-    kinds = {
-        "images": images(),
-        "lists": lists(),
-        "checkpoints": checkpoints(trap),
-        "configs": configs(),
-    }
+    kinds = _kinds(trap)
     expected: dict[str, dict[str, str]] = {}
     for kind, files in kinds.items():
         (folder / kind).mkdir(parents=True, exist_ok=True)
@@ -241,13 +408,7 @@ def write(folder: Path) -> dict[str, dict[str, str]]:
 
 def names(kind: str) -> list[str]:
     """The files of a kind, without writing them."""
-    kinds: dict[str, Files] = {
-        "images": images(),
-        "lists": lists(),
-        "checkpoints": checkpoints("/nowhere"),
-        "configs": configs(),
-    }
-    return sorted(kinds[kind])
+    return sorted(_kinds("/nowhere")[kind])
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 from pathlib import Path
@@ -37,8 +38,7 @@ def check(message: str, words: str) -> None:
 
 
 def test_the_corpus_is_large_enough() -> None:
-    kinds = ("images", "lists", "checkpoints", "configs")
-    assert sum(len(corpus.names(kind)) for kind in kinds) >= 60
+    assert sum(len(corpus.names(kind)) for kind in corpus.KINDS) >= 150
 
 
 @pytest.mark.parametrize("method", ["image", "array"])
@@ -103,3 +103,78 @@ def test_configs(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(UserError) as caught:
         make_plan(compose_experiment([f"config={place.stem}"]))
     check(str(caught.value), corpus.configs()[name][1])
+
+
+@pytest.mark.parametrize("name", corpus.names("wrong_weights"))
+def test_wrong_weights(name: str, folder: Path) -> None:
+    from convit_ssl.export import load_trunk
+
+    with pytest.raises(UserError) as caught:
+        load_trunk(folder / "wrong_weights" / name)
+    check(str(caught.value), corpus.wrong_weights()[name][1])
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", corpus.names("results"))
+def test_results(name: str, folder: Path) -> None:
+    from convit_ssl.evaluation.results import read_rows
+
+    with pytest.raises(UserError) as caught:
+        read_rows([folder / "results" / name])
+    check(str(caught.value), corpus.results()[name][1])
+
+
+@pytest.mark.parametrize("name", corpus.names("yamls"))
+def test_yamls(name: str, folder: Path) -> None:
+    from convit_ssl.reading import read_yaml
+
+    with pytest.raises(UserError) as caught:
+        read_yaml(folder / "yamls" / name)
+    check(str(caught.value), corpus.yamls()[name][1])
+
+
+def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path: Path) -> None:
+    from convit_ssl.export import load_trunk
+    from convit_ssl.reading import read_json, read_yaml
+
+    os.mkfifo(tmp_path / "pipe")
+    for path, words in (
+        (tmp_path / "pipe", "a pipe"),
+        ("/dev/zero", "a device"),
+        (tmp_path, "a folder"),
+    ):
+        for read in (read_json, read_yaml, read_weights):
+            with pytest.raises(UserError, match=words):
+                read(path)
+    with pytest.raises(UserError, match="a pipe"):
+        load_trunk(tmp_path / "pipe")
+
+
+def test_an_experiment_of_ones_own_is_held_to_the_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from convit_ssl.engines.config import compose_experiment
+
+    (tmp_path / "configs" / "config").mkdir(parents=True)
+    text = corpus.BASE + corpus.yamls()["aliases.yaml"][0].decode()
+    (tmp_path / "configs" / "config" / "mine.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="stands for"):
+        compose_experiment(["config=mine"])
+
+
+def test_markup_and_control_characters_in_results_are_shown_as_text(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    from convit_ssl.evaluation.results import read_rows, results_table
+
+    row = {
+        "name": "[red]x[/red] [link=http://a]\x1b[2J",
+        "accuracy": 0.5,
+        "details": {"[b": "[/b]"},
+    }
+    (tmp_path / "r.json").write_text(json.dumps([row]))
+    out = io.StringIO()
+    Console(file=out, width=200).print(results_table(read_rows([tmp_path / "r.json"])))
+    assert "[red]x[/red] [link=http://a]\ufffd[2J" in out.getvalue()
+    assert "[/b]" in out.getvalue()

@@ -126,7 +126,7 @@ def odd_runs(folder):
     yield bare, "No checkpoint in checkpoints/"
     unread = make_run(folder / "bad_config", epochs=2)
     (unread / "config.yaml").write_text("a: [1\n b: :")
-    yield unread, "cannot be read as YAML"
+    yield unread, "cannot be read (cannot read"
     silent = make_run(folder / "no_metrics", epochs=2)
     (silent / "metrics.jsonl").unlink()
     yield silent, "No training curves"
@@ -307,4 +307,4 @@ def test_comparison_page(tmp_path, capsys):
     assert "no conv init" in numbers["problems"][0]
     path.write_text("[1, 2")
     report(path, expect=2)
-    assert "is no JSON" in capsys.readouterr().err
+    assert "as JSON" in capsys.readouterr().err
