@@ -1,4 +1,4 @@
-"""One range of values for a whole collection, and whether it does for all images."""
+"""One range of values for a whole collection, or none where it mixes depths."""
 
 from __future__ import annotations
 
@@ -9,43 +9,53 @@ import numpy as np
 
 from convit_ssl.data.value_range import Range, Reading, ends, white_of
 
-_FAINT = 16  # an image whose white is so many times darker than the collection's is nearly black
-_LEAST_PEAK = 128  # a darker one is an empty tile rather than another depth
-_CLUSTER = 2 / 3  # share of the faint images that have the same number of bits
-_OTHERS = 0.05  # share of all images that a second depth has
 _FEW = 100  # of so many images one may lie outside the range of the others
 _ALONE = 10  # of fewer images, none may
+_FAINT = 16  # an image whose white is so many times darker than the collection's is nearly black
+# What tells another depth from a dim image of the same camera: so many of the dim ones
+_OTHERS = 0.05  # of all images; from 9 bits on, as empty tiles are dim everywhere;
+_CLUSTER = 2 / 3  # with the same number of bits; or
+_FULL = 0.95  # up to this share of what their bits hold,
+_REACHING = 0.5  # such a share of them.
+
+_NAMES = {
+    "unsigned": "integers of more than 8 bits",
+    "signed": "signed integers",
+    "float": "floating point",
+}
+_OPTIONS = {
+    "unsigned": "data.white_level",
+    "signed": "data.signed_range",
+    "float": "data.float_range",
+}
 
 
-def judge(ranges: Mapping[str, Sequence[Range]]) -> tuple[Reading, tuple[str, ...], dict[str, str]]:
-    """The ranges of a collection, what to know of them, and where no one range does.
+def judge(
+    ranges: Mapping[str, Sequence[tuple[Range, str]]],
+) -> tuple[Reading, tuple[str, ...]]:
+    """The ranges of a collection, and what to know of them.
 
     Args:
-        ranges: by kind of number, the (lowest, highest) value of each image.
+        ranges: by kind of number, the (lowest, highest) value of each image and its type.
 
     Returns:
-        The ranges; warnings in sentences; by kind, why two depths do not go together.
+        The ranges, none for a kind of which no one range does; warnings in sentences.
     """
-    chosen: dict[str, Range] = {kind: common_range(kind, found) for kind, found in ranges.items()}
+    chosen: dict[str, Range] = {}
+    warnings: list[str] = []
+    for kind, found in ranges.items():
+        common = common_range(kind, [extent for extent, _ in found])
+        said, mixed = _depths(kind, found, common)
+        if said:
+            warnings.append(said)
+        if not mixed and common[0] < common[1]:
+            chosen[kind] = common
     reading = Reading(
         white_level=int(chosen["unsigned"][1]) if "unsigned" in chosen else 0,
-        signed_range=_proper(chosen.get("signed")),
-        float_range=_proper(chosen.get("float")),
+        signed_range=chosen.get("signed"),
+        float_range=chosen.get("float"),
     )
-    warnings: list[str] = []
-    mixed: dict[str, str] = {}
-    for kind, found in ranges.items():
-        said, serious = _depths(kind, found, chosen[kind])
-        if said is None:
-            continue
-        if serious:
-            mixed[kind] = said
-        warnings.append(said)
-    return reading, tuple(warnings), mixed
-
-
-def _proper(found: Range | None) -> Range | None:
-    return found if found is not None and found[0] < found[1] else None
+    return reading, tuple(warnings)
 
 
 def common_range(kind: str, found: Sequence[Range]) -> Range:
@@ -68,71 +78,59 @@ def common_range(kind: str, found: Sequence[Range]) -> Range:
     return ends(kind, (low, high))
 
 
-def _depths(kind: str, found: Sequence[Range], chosen: Range) -> tuple[str | None, bool]:
-    """What to say of images that are nearly black in a common range, and whether to refuse."""
-    option = {"unsigned": "data.white_level", "signed": "data.signed_range"}.get(
-        kind, "data.float_range"
-    )
+def _depths(kind: str, found: Sequence[tuple[Range, str]], chosen: Range) -> tuple[str, bool]:
+    """What to say of images that a common range makes black or cuts off; whether depths mix."""
     low, high = chosen
     size = high - low
-    width = np.array([_own_size(kind, extent) for extent in found])
-    peaks = np.array([extent[1] for extent in found])
+    lows, highs = (np.array(side) for side in zip(*(extent for extent, _ in found), strict=True))
     if kind == "unsigned":
-        faint = (width * _FAINT <= size + _FAINT) & (peaks >= _LEAST_PEAK)
-        beyond = width > size
+        width = np.array([white_of(peak) for peak in highs], dtype=float)
+        faint = (width * _FAINT <= size + _FAINT) & (highs > 0)
+        beyond = width * 2 > size * _FAINT
     else:
+        width = highs - lows
         faint = (width > 0) & (width * _FAINT <= size)
-        beyond = (np.array([e[0] for e in found]) < low - size) | (peaks > high + size)
-    count, total = int(faint.sum()), len(found)
-    parts = [f"{total:,} images hold {_NAMES[kind]}"]
-    if kind == "unsigned" and beyond.any() and (width[beyond] > _FAINT * size / 2).any():
+        beyond = (lows < low - size) | (highs > high + size)
+    parts = []
+    if beyond.any():
+        then = "are scaled by themselves" if kind == "unsigned" else "are cut off there"
+        parts.append(f"{int(beyond.sum()):,} go far beyond {low:,.6g} to {high:,.6g} and {then}")
+    mixed = _other_types(faint, [name for _, name in found])
+    mixed = mixed or (kind == "unsigned" and _other_depth(width, highs, faint, size))
+    if mixed or faint.sum() > _OTHERS * len(found):
         parts.append(
-            f"{int(beyond.sum()):,} of them go beyond the white of the others ({high:,.0f}) and "
-            "are scaled by themselves"
+            f"in one range, {low:,.6g} to {high:,.6g}, {int(faint.sum()):,} would be nearly black "
+            f"or flat (they end at {highs[faint].max():,.6g})"
         )
-    elif beyond.any():
-        parts.append(f"{int(beyond.sum()):,} of them lie far outside and are cut off there")
-    if count:
-        parts.append(
-            f"{count:,} of them would be nearly black or flat in the common range {low:,.6g} to "
-            f"{high:,.6g} (the largest of them goes up to {peaks[faint].max():,.6g})"
+    if not parts:
+        return "", False
+    text = f"{len(found):,} images hold {_NAMES[kind]}: " + "; ".join(parts)
+    option = f"{_OPTIONS[kind]}=" + (f"{high:.0f}" if kind == "unsigned" else f"[{low:g},{high:g}]")
+    if mixed:
+        text += (
+            ". They look like several depths in one collection, so each image is scaled by itself "
+            f"and brightness cannot be compared between them; {option} gives all of them one range"
         )
-    if len(parts) == 1:
-        return None, False
-    text = "; ".join(parts)
-    if _two_depths(width, faint, size):
-        return (
-            f"{text}. These are two depths in one collection. Bring them to the same depth, keep "
-            f"them in two collections, or say which range is meant with {option}="
-            f"{_example(kind, chosen)}",
-            True,
-        )
-    return f"{text}. Another range: {option}={_example(kind, chosen)}", False
+    else:
+        text += f". {option} is the range in use; give another if that is not meant"
+    return text, mixed
 
 
-_NAMES = {
-    "unsigned": "integers of more than 8 bits",
-    "signed": "signed integers",
-    "float": "floating point",
-}
+def _other_types(faint: Any, types: Sequence[str]) -> bool:
+    """Whether all faint images are of types that no other image has."""
+    ours = {name for name, dim in zip(types, faint, strict=True) if dim}
+    others = {name for name, dim in zip(types, faint, strict=True) if not dim}
+    return bool(ours) and not ours & others
 
 
-def _own_size(kind: str, extent: Range) -> float:
-    return float(white_of(extent[1])) if kind == "unsigned" else extent[1] - extent[0]
-
-
-def _two_depths(width: Any, faint: Any, size: float) -> bool:
-    """Whether faint images are alike, and nothing lies between them and the others."""
-    count, total = int(faint.sum()), len(width)
-    if count < max(2, _OTHERS * total) or total - count < 2:
+def _other_depth(width: Any, peaks: Any, faint: Any, size: float) -> bool:
+    """Whether faint unsigned images are those of another depth rather than dim ones."""
+    own, total = width[faint], len(width)
+    deep = own > white_of(0)
+    if deep.sum() < max(2, _OTHERS * total) or total - len(own) < 2:
         return False
-    bits = np.round(np.log2(np.maximum(width, 1e-30)))
-    own = bits[faint]
-    values, counts = np.unique(own, return_counts=True)
-    between = ~faint & (width * 4 <= size) & (bits > values[-1])
-    return bool(counts.max() >= _CLUSTER * count and not between.any())
-
-
-def _example(kind: str, chosen: Range) -> str:
-    low, high = chosen
-    return f"{high:.0f}" if kind == "unsigned" else f"[{low:g},{high:g}]"
+    if (peaks[faint][deep] >= _FULL * own[deep]).mean() >= _REACHING:
+        return True
+    values, counts = np.unique(own[deep], return_counts=True)
+    between = ~faint & (width * 4 <= size)
+    return bool(counts.max() >= _CLUSTER * len(own) and not between.any())

@@ -158,8 +158,12 @@ def depth(mode: str) -> str:
     words = {
         "1": "1-bit", "L": "8-bit grey", "LA": "8-bit grey with transparency", "P": "palette",
         "RGB": "8-bit colour", "RGBA": "8-bit colour with transparency", "CMYK": "CMYK",
-        "F": "floating point", "RGB;16": "colour of more than 8 bits",
+        "F": "floating point",
     }  # fmt: skip
+    if ";float" in mode:
+        return "floating point"
+    if mode.startswith("RGB;"):
+        return "colour of more than 8 bits"
     if mode.startswith("I"):
         return "grey of more than 8 bits"
     return words.get(mode, f"mode {mode}")

@@ -60,7 +60,7 @@ class ImageHeader:
         grey: whether it is stored without colour.
         kind: ``8 bits`` where values are shown as they are; ``unsigned``, ``signed`` or ``float``
             where a range has to be chosen.
-        mode: as Pillow names what is stored; ``I;16``, ``RGB;16`` and ``F`` beyond 8 bits.
+        mode: as Pillow names what is stored; ``I`` or ``RGB`` and the type of number beyond 8 bits.
     """
 
     height: int
@@ -84,7 +84,7 @@ def png_header(data: bytes) -> ImageHeader:
     width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
     grey = colour in (_PNG_GREY, _PNG_GREY_ALPHA)
     if depth == 16:
-        return ImageHeader(height, width, grey, "unsigned", "I;16" if grey else "RGB;16")
+        return ImageHeader(height, width, grey, "unsigned", "I;uint16" if grey else "RGB;uint16")
     mode = "1" if depth == 1 and colour == _PNG_GREY else _PNG_MODES.get(colour, "")
     return ImageHeader(height, width, grey, "8 bits", mode)
 

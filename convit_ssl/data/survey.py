@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,16 +54,15 @@ class Survey:
     Attributes:
         sizes: (height, width) of the images whose headers were read.
         grey: whether every image is stored without colour.
-        reading: the ranges of values that become black to white, one for all images.
+        reading: the ranges of values that become black to white, one for all images; none for a
+            kind of number of which the collection mixes several depths.
         warnings: what somebody should know before training, in sentences.
-        mixed: by kind of number, why no one range does for all images.
     """
 
     sizes: list[tuple[int, int]]
     grey: bool
     reading: Reading
     warnings: tuple[str, ...] = ()
-    mixed: Mapping[str, str] = field(default_factory=dict)
 
 
 def survey(
@@ -88,10 +87,10 @@ def survey(
     found = records.read(asked, progress)
     headers = [record[0] for record in found] or list(sample)
     grey = grey and all(header.grey for header in headers)
-    ranges: dict[str, list[Range]] = {}
+    ranges: dict[str, list[tuple[Range, str]]] = {}
     for header, extent in found:
         if header.kind != "8 bits" and extent is not None:
-            ranges.setdefault(header.kind, []).append(extent)
+            ranges.setdefault(header.kind, []).append((extent, header.mode))
     sizes = [(header.height, header.width) for header in headers]
     return Survey(sizes, grey, *judge(ranges))
 

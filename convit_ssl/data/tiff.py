@@ -95,7 +95,7 @@ class TiffHeader:
         with contextlib.suppress(UnsupportedTiffError):
             if not self.plain and self.dtype != np.uint8:
                 kind = KINDS[self.dtype.kind]
-                mode = "RGB;16" if not grey else "F" if kind == "float" else "I;16"
+                mode = f"{'I' if grey else 'RGB'};{self.dtype}"
         if mode == "L" and self.bits[0] == 1:
             mode = "1"
         return ImageHeader(self.height, self.width, grey, kind, mode)

@@ -16,7 +16,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.reading import check_yaml
 
-OPTIONS = {"unsigned": "white_level", "signed": "signed_range", "float": "float_range"}
+OPTIONS = ("white_level", "signed_range", "float_range")
 
 
 def check_ranges(tree: DictConfig) -> None:
@@ -46,9 +46,6 @@ def choose_ranges(tree: DictConfig, train: ImageFiles, folder: Path | None) -> t
 
     Returns:
         What somebody should know of the images, in sentences.
-
-    Raises:
-        UserError: the images have two depths, so that one part would be nearly black.
     """
     before = _recorded(folder)
     for name, value in before.items():
@@ -56,11 +53,9 @@ def choose_ranges(tree: DictConfig, train: ImageFiles, folder: Path | None) -> t
             tree.data[name] = value
     with progress_bar("looking at all images", "images") as progress:
         found = train.survey(progress)
-    for kind, name in OPTIONS.items():
+    for name in OPTIONS:
         if tree.data[name] is not None or name in before:
             continue
-        if kind in found.mixed:
-            raise UserError(f"{train.root}: {found.mixed[kind]}")
         value = getattr(found.reading, name)
         tree.data[name] = list(value) if isinstance(value, tuple) else value
     return found.warnings
@@ -74,6 +69,6 @@ def _recorded(folder: Path | None) -> dict[str, Any]:
         check_yaml(folder / "config.yaml")
         config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
         data = config["data"]
-        return {name: data[name] for name in OPTIONS.values() if name in data}
+        return {name: data[name] for name in OPTIONS if name in data}
     except (UserError, OSError, KeyError, TypeError, ValueError, OmegaConfBaseException, YAMLError):
         return {}

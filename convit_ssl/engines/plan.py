@@ -121,7 +121,7 @@ def _facts(tree: DictConfig, train: ImageFiles) -> dict[str, Any]:
         "classes": len(train.classes),
         "native_size": list(train.native_size()),
         "grey": train.is_grey(),
-        **{name: _plain(tree.data[name]) for name in OPTIONS.values()},
+        **{name: _plain(tree.data[name]) for name in OPTIONS},
         "digest": train.digest(),
         "subset": tree.data.subset,
     }

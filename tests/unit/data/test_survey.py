@@ -80,23 +80,42 @@ def noise(peak: int, count: int) -> list[np.ndarray]:
     return [rng.integers(0, peak + 1, (24, 24), dtype=np.uint16) for _ in range(count)]
 
 
-def test_two_depths_in_one_collection_are_said(tmp_path: Path) -> None:
-    write(tmp_path / "mixed", noise(4095, 20) + noise(65535, 20))
-    found = open_dataset("folder", tmp_path / "mixed").survey()
-    assert "20 of them would be nearly black" in found.mixed["unsigned"]
-    assert "data.white_level=65535" in found.mixed["unsigned"]
-    write(tmp_path / "one", noise(4095, 39) + noise(65535, 1))
-    found = open_dataset("folder", tmp_path / "one").survey()
-    assert found.reading == Reading(white_level=4095) and not found.mixed
-    assert "are scaled by themselves" in found.warnings[0]
-    blank = [np.zeros((24, 24), np.uint16)] * 10
-    write(tmp_path / "blank", noise(65535, 20) + blank)
-    found = open_dataset("folder", tmp_path / "blank").survey()
-    assert not found.warnings and not found.mixed
-    steps = [image for bits in range(9, 17) for image in noise((1 << bits) - 1, 5)]
-    write(tmp_path / "steps", steps)
-    found = open_dataset("folder", tmp_path / "steps").survey()
-    assert found.warnings and not found.mixed, "one camera, dim and bright"
+def survey_of(folder: Path, images: list[np.ndarray]) -> survey.Survey:
+    write(folder, images)
+    return open_dataset("folder", folder).survey()
+
+
+def test_two_depths_in_one_collection_are_said_and_neither_is_black(tmp_path: Path) -> None:
+    found = survey_of(tmp_path / "mixed", noise(4095, 20) + noise(65535, 20))
+    assert found.reading == Reading(), "each image by itself"
+    assert "20 would be nearly black" in found.warnings[0]
+    assert "data.white_level=65535 gives all of them one range" in found.warnings[0]
+    every = [image for bits in range(9, 17) for image in noise((1 << bits) - 1, 5)]
+    found = survey_of(tmp_path / "every", every)
+    assert found.reading == Reading() and found.warnings
+
+
+def test_dim_images_of_one_camera_stay_dim(tmp_path: Path) -> None:
+    found = survey_of(tmp_path / "one", noise(4095, 39) + noise(65535, 1))
+    assert found.reading == Reading(white_level=4095)
+    assert "1 go far beyond 0 to 4,095 and are scaled by themselves" in found.warnings[0]
+    blank = [np.zeros((24, 24), np.uint16)] * 10 + noise(180, 10)
+    found = survey_of(tmp_path / "blank", noise(65535, 20) + blank)
+    assert found.reading == Reading(white_level=65535)
+    steps = [image for bits in range(9, 17) for image in noise(int(0.7 * (1 << bits)), 5)]
+    found = survey_of(tmp_path / "steps", steps)
+    assert found.reading == Reading(white_level=65535)
+    assert "data.white_level=65535 is the range in use" in found.warnings[0]
+
+
+def test_types_that_mean_other_things_have_no_common_range(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    for number in range(12):
+        ramp = np.linspace(*((0, 1), (290, 310))[number % 2], 1024).reshape(32, 32)
+        values = ramp.astype((np.float32, np.float64)[number % 2])
+        (tmp_path / "train" / f"{number:02}.tif").write_bytes(tiff(values))
+    found = open_dataset("folder", tmp_path).survey()
+    assert found.reading == Reading() and "several depths" in found.warnings[0]
 
 
 def test_slices_of_a_scan_stay_comparable(tmp_path: Path) -> None:
