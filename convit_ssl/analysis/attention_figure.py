@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
+
+LONGEST = 4  # of a panel, times its shorter side
 
 
 def default_layers(maps: ImageAttention, most: int = 4) -> tuple[int, ...]:
@@ -50,7 +52,9 @@ def attention_figure(
     _check(maps, chosen, head, place)
     most = max(len(_panels(maps.layers[layer])) for layer in chosen)
     across = 1.9 * min(2.0, max(0.6, columns / rows))
-    layout = _Layout(len(chosen), most + 1, across, across * rows / columns)
+    # A strip is drawn wider than it is: to scale, a figure of it would be metres long.
+    down = min(max(across * rows / columns, across / LONGEST), across * LONGEST)
+    layout = _Layout(len(chosen), most + 1, across, down)
     figure = new_figure(layout.width, layout.height, constrained=False)
     for line, layer in enumerate(chosen):
         axis = figure.add_axes(layout.box(line, 0))
@@ -150,7 +154,8 @@ def _show_picture(axis: Axes, maps: ImageAttention, place: tuple[int, int]) -> N
     rows, columns = maps.image.grid
     # Coordinates in patches, whatever the picture's own resolution.
     axis.set_axis_off()
-    axis.imshow(maps.image.picture, extent=(-0.5, columns - 0.5, rows - 0.5, -0.5), aspect="equal")
+    extent = (-0.5, columns - 0.5, rows - 0.5, -0.5)
+    axis.imshow(maps.image.picture, extent=extent, aspect=_aspect(rows, columns))
     _mark(axis, place)
 
 
@@ -160,7 +165,13 @@ def _show_map(axis: Axes, values: np.ndarray) -> AxesImage:
     axis.set_axis_off()
     peak = max(float(values.max()), 1e-12)
     norm = PowerNorm(0.5, vmin=0, vmax=peak)
-    return axis.imshow(values, cmap="viridis", norm=norm, interpolation="nearest")
+    aspect = _aspect(*values.shape)
+    return axis.imshow(values, cmap="viridis", norm=norm, interpolation="nearest", aspect=aspect)
+
+
+def _aspect(rows: int, columns: int) -> Literal["equal", "auto"]:
+    strip = max(rows, columns) > LONGEST * min(rows, columns)
+    return "auto" if strip else "equal"
 
 
 def _mark(axis: Axes, place: tuple[int, int]) -> None:

@@ -131,6 +131,6 @@ def _other_depth(width: Any, peaks: Any, faint: Any, size: float) -> bool:
         return False
     if (peaks[faint][deep] >= _FULL * own[deep]).mean() >= _REACHING:
         return True
-    values, counts = np.unique(own[deep], return_counts=True)
+    _values, counts = np.unique(own[deep], return_counts=True)
     between = ~faint & (width * 4 <= size)
     return bool(counts.max() >= _CLUSTER * len(own) and not between.any())

@@ -44,7 +44,11 @@ class CropParameters:
 def _draw_box(
     crop: CropConfig, height: int, width: int, rng: random.Random
 ) -> tuple[int, int, int, int]:
-    """(top, left, height, width), by torchvision's RandomResizedCrop."""
+    """(top, left, height, width), by torchvision's RandomResizedCrop.
+
+    Images too thin for any box of the right shape give their whole width, or height, at a random
+    place, where torchvision takes the middle: training would never see the rest of a strip.
+    """
     area = height * width
     low, high = math.log(crop.ratio[0]), math.log(crop.ratio[1])
     smallest, span = crop.scale[0], crop.scale[1] - crop.scale[0]
@@ -61,7 +65,7 @@ def _draw_box(
         h = min(height, max(1, round(width / crop.ratio[0])))
     elif width / height > crop.ratio[1]:
         w = min(width, max(1, round(height * crop.ratio[1])))
-    return (height - h) // 2, (width - w) // 2, h, w
+    return int(draw() * (height - h + 1)), int(draw() * (width - w + 1)), h, w
 
 
 def _draw_jitter(

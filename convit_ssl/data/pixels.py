@@ -12,7 +12,7 @@ One rule per kind of image:
 * what would not come out right is refused by name.
 
 EXIF orientation is left alone by default, as in the published ImageNet pipelines, torchvision's
-ImageFolder and timm.
+ImageFolder and timm; TIFF is always upright, as Pillow loads it.
 """
 
 from __future__ import annotations
@@ -163,6 +163,8 @@ def decode_image(
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "TIFF":
+        return 1  # which is turned as it is loaded
     return int(image.getexif().get(_ORIENTATION, 1))
 
 

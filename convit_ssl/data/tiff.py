@@ -20,7 +20,7 @@ _BIG = 43  # in the third or fourth byte: offsets of 64 bits
 # Tags, by their numbers in TIFF 6.0; the last is GDAL's.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
-_SAMPLES, _EXTRA, _FORMAT, _NODATA = 277, 338, 339, 42113
+_ORIENTATION, _SAMPLES, _EXTRA, _FORMAT, _NODATA = 274, 277, 338, 339, 42113
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB = 0, 1, 2
 _NAMES = {3: "palette", 4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "ICCLAB",
@@ -46,6 +46,7 @@ class TiffHeader:
         samples: channels, transparency included.
         extra: what the channels beyond grey or colour are.
         nodata: the value that stands for "no data" (GDAL); None without one.
+        orientation: as numbered by TIFF 6.0; 1 where the first row is at the top.
         end: where the last strip or tile ends in the file.
     """
 
@@ -58,6 +59,7 @@ class TiffHeader:
     extra: tuple[int, ...]
     compression: int
     nodata: float | None
+    orientation: int
     end: int
 
     @property
@@ -133,6 +135,7 @@ def tiff_header(file: IO[bytes]) -> TiffHeader:
             extra=_all(tags.get(_EXTRA, ())),
             compression=int(tags.get(_COMPRESSION, 1)),
             nodata=_number(tags.get(_NODATA)),
+            orientation=int(tags.get(_ORIENTATION, 1)),
             end=max((int(a + b) for a, b in zip(offsets, counts, strict=False)), default=0),
         )
     except (KeyError, TypeError, SyntaxError, OSError, OverflowError) as error:
@@ -154,6 +157,8 @@ def _number(text: Any) -> float | None:
 
 def read_tiff(data: bytes, header: TiffHeader) -> RawImage:
     """The first page of a TIFF that is not `plain`.
+
+    It is turned upright as its orientation says: so does Pillow with TIFF, and with TIFF alone.
 
     Args:
         data: the whole file.
@@ -178,7 +183,7 @@ def read_tiff(data: bytes, header: TiffHeader) -> RawImage:
     dtype = header.dtype
     if header.end > len(data):
         raise ValueError(f"the TIFF is cut off: {len(data):,} of {header.end:,} bytes")
-    values = _values(data, header, dtype)
+    values = _upright(_values(data, header, dtype), header.orientation)
     colour = values[..., :colours] if colours == 3 else values[..., 0]
     alpha = values[..., colours] if known and known[0] else None
     return RawImage(
@@ -188,6 +193,16 @@ def read_tiff(data: bytes, header: TiffHeader) -> RawImage:
         inverted=header.photometric == _MIN_IS_WHITE,
         valid=_valid(colour, header.nodata),
     )
+
+
+def _upright(values: Values, orientation: int) -> Values:
+    """(H, W, samples) with the first row at the top."""
+    if orientation >= 5:
+        values = values.swapaxes(0, 1)
+        orientation = {5: 1, 6: 2, 7: 3, 8: 4}.get(orientation, 1)
+    if orientation in (2, 3):
+        values = values[:, ::-1]
+    return values[::-1] if orientation in (3, 4) else values
 
 
 def _valid(values: Values, nodata: float | None) -> Any:

@@ -11,9 +11,11 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from convit_ssl.adapters.inputs import open_inputs
+from convit_ssl.data.value_range import Reading
 from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.console import run_facts
 from convit_ssl.engines.plan import Plan, make_plan
+from convit_ssl.engines.train import write_config
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk, reading_of
 from convit_ssl.export.save import save_trunk
@@ -80,6 +82,36 @@ def test_grey_of_16_bits_has_one_white_for_the_collection(camera: Path) -> None:
     with pytest.raises(UserError, match=r"data.white_level=-1"):
         plan(*options, "data.white_level=-1")
     assert plan().facts["white_level"] == 0
+
+
+def test_a_resumed_run_keeps_its_range(camera: Path, tmp_path: Path) -> None:
+    """Whatever images came or went: else it could not be resumed."""
+    options = ("data=folder", f"data_dir={camera}", "optim.batch_size=8", "data.max_corrupt=0.1")
+    where = f"run.dir={tmp_path / 'run'}"
+    made = plan(*options, where)
+    write_config(made)
+    checkpoint = tmp_path / "run" / "checkpoints" / "checkpoint_e0001_s00000003.torch"
+    checkpoint.parent.mkdir()
+    checkpoint.touch()
+    bright = np.full((12, 12), 60000, np.uint16)
+    for number in range(30, 40):
+        Image.fromarray(bright).save(camera / "train" / "a" / f"{number}.tiff")
+    assert plan(*options, where).options["data"]["white_level"] == 4095
+    for fresh in (plan(*options), plan(*options, where, "run.overwrite=true")):
+        assert fresh.options["data"]["white_level"] == 0, "two depths, each image by itself"
+        assert "several depths" in run_facts(fresh, 1, None)["note"]
+
+
+def test_ranges_are_two_growing_numbers(camera: Path) -> None:
+    options = ("data=folder", f"data_dir={camera}", "optim.batch_size=8", "data.max_corrupt=0.1")
+    made = plan(*options, "data.signed_range=[-1000,400]", "data.exif_rotation=true")
+    assert made.facts["signed_range"] == [-1000, 400]
+    dataset = open_inputs(OmegaConf.create(made.options), torch.device("cpu")).train
+    assert dataset.reading == Reading(4095, (-1000.0, 400.0), None, exif_rotation=True)
+    assert "signed from -1,000 (black) to 400 (white)" in run_facts(made, 1, None)["data"]
+    for wrong in ("[400,-1000]", "[1]", "[1,2,3]"):
+        with pytest.raises(UserError, match=r"data.float_range=.*two growing numbers"):
+            plan(*options, f"data.float_range={wrong}")
 
 
 def test_the_white_of_the_weights_is_kept(camera: Path, tmp_path: Path) -> None:

@@ -1,0 +1,118 @@
+"""Thin, huge, oblong and turned images: nothing lost that counts, nothing made that does not."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convit_ssl.analysis.attention import image_attention
+from convit_ssl.analysis.attention_figure import attention_figure
+from convit_ssl.analysis.images import bounded, open_image, prepare_image, thumbnail
+from convit_ssl.data import evaluation_transform
+from convit_ssl.data.augment import CropConfig
+from convit_ssl.data.parameters import draw_crop
+from convit_ssl.data.pixels import decode_array, decode_image
+from convit_ssl.data.value_range import Reading
+from convit_ssl.models import create_model
+from tests.unit.data.make_images import tiff
+
+STRIPS = [(1, 2000), (2000, 1), (3, 900)]
+
+
+@pytest.mark.parametrize("size", [(100, 60), (60, 100), (64, 64), (2000, 1)])
+def test_a_small_crop_shows_all_sides_of_an_oblong_image(size: tuple[int, int]) -> None:
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    pixels[:, : max(1, size[0] // 10), 0] = 255
+    pixels[:, -max(1, size[0] // 10) :, 1] = 255
+    pixels[-max(1, size[1] // 10) :, :, 2] = 255
+    transform = evaluation_transform(64, mean=(0, 0, 0), std=(1, 1, 1))
+    found = transform(Image.fromarray(pixels))
+    assert found.shape == (3, 64, 64)
+    assert found[0, :, 0].max() == 1 and found[1, :, -1].max() == 1 and found[2, -1].max() == 1
+
+
+@pytest.mark.parametrize("size", [(20, 210), (300, 30)])
+def test_only_what_is_kept_of_a_strip_is_resized(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    image = Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
+    side, long = 256, int(256 * max(size) / min(size))
+    wide = image.resize((long, side) if size[0] > size[1] else (side, long), Image.BICUBIC)
+    left, top = round((wide.width - 224) / 2), round((wide.height - 224) / 2)
+    expected = np.asarray(wide.crop((left, top, left + 224, top + 224)), float)
+    made: list[tuple[int, int]] = []
+    resize = Image.Image.resize
+
+    def recorded(self: Image.Image, size: Any, *args: Any, **kwargs: Any) -> Image.Image:
+        made.append(tuple(size))
+        return resize(self, size, *args, **kwargs)
+
+    monkeypatch.setattr(Image.Image, "resize", recorded)
+    found = evaluation_transform(224, mean=(0, 0, 0), std=(1, 1, 1))(image)
+    assert made == [(224, 224)]
+    assert np.abs(found.permute(1, 2, 0).numpy() * 255 - expected).max() <= 1.01
+
+
+@pytest.mark.parametrize("size", STRIPS)
+def test_attention_and_thumbnails_of_a_strip_stay_small(size: tuple[int, int]) -> None:
+    model = create_model("convit_nano", num_classes=0, img_size=32, patch_size=16).eval()
+    image = Image.new("RGB", size, (90, 10, 200))
+    assert thumbnail(image).shape == (40, 40, 3)
+    figure = attention_figure(image_attention(model, prepare_image(image, model, most_patches=40)))
+    width, height = figure.get_size_inches()
+    assert width * height < 400
+    figure.canvas.draw()
+
+
+def test_huge_pictures_are_opened_at_the_size_that_is_shown(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    image = small.resize((1600, 1200), Image.NEAREST)
+    expected = np.asarray(image.resize((200, 150), Image.BICUBIC), float)
+    for name, close in (("a.png", 6.0), ("a.jpg", 9.0), ("a.tif", 6.0)):
+        image.save(tmp_path / name)
+        found = open_image(tmp_path / name, side=200)
+        assert found.size == (200, 150)
+        assert np.abs(np.asarray(found, float) - expected).mean() < close
+    assert bounded(Image.new("RGB", (1, 9000)), 100).size == (1, 100)
+
+
+def test_exif_rotation_is_asked_for() -> None:
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:, :15] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    for kind in ("JPEG", "PNG"):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, kind, exif=exif)
+        data = file.getvalue()
+        assert decode_image(data).size == (30, 20)
+        turned = np.asarray(decode_image(data, reading=Reading(exif_rotation=True)))
+        assert turned.shape == (30, 20, 3)
+        assert turned[:10].mean() > 250 and turned[-10:].mean() < 5
+        assert (decode_array(data, reading=Reading(exif_rotation=True)) == turned).all()
+
+
+def test_training_sees_all_of_a_strip() -> None:
+    rng = random.Random(0)
+    crop = CropConfig(16, scale=(0.25, 1.0))
+    places = [draw_crop(crop, 2000, 1, rng).top for _ in range(400)]
+    assert min(places) < 100 and max(places) > 1900
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_tiff_of_any_depth_is_turned_as_pillow_turns_it(orientation: int) -> None:
+    pytest.importorskip("tifffile")
+    values = np.random.default_rng(0).integers(0, 256, (6, 9), dtype=np.uint8)
+    values[0, :2] = 0, 255
+    tag = [(274, "H", 1, orientation, True)]
+    expected = np.asarray(decode_image(tiff(values, extratags=tag, metadata=None)))
+    deep = tiff(values.astype(np.float32), extratags=tag, metadata=None)
+    assert (np.asarray(decode_image(deep)) == expected).all()
