@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import multiprocessing
 import resource
 import tempfile
@@ -48,18 +49,18 @@ class Plan:
     clock: str
     threads: int
 
-    def step(self, batch: int, parts: int) -> Callable[[], None]:
-        """A training step of a run that is set up for it, on one batch again and again."""
+    def step(self, parts: int) -> Callable[[int], None]:
+        """A training step of a run that is set up for it, on so many images."""
         from convit_ssl.adapters.train_step import train_step
 
         task = _build_task(self, parts)
-        views = [
-            torch.randint(256, (batch, 3, side, side), dtype=torch.uint8) for side in self.sides
-        ]
-        batch_of_views = (views, torch.zeros(batch, dtype=torch.int64), torch.arange(batch))
 
-        def run() -> None:
-            task.data_iterator = iter([batch_of_views])
+        def run(batch: int) -> None:
+            views = [
+                torch.randint(256, (batch, 3, side, side), dtype=torch.uint8) for side in self.sides
+            ]
+            target = torch.zeros(batch, dtype=torch.int64)
+            task.data_iterator = iter([(views, target, torch.arange(batch))])
             train_step(task)
 
         return run
@@ -115,9 +116,10 @@ def compare(plan: Plan, repeats: int) -> dict[str, Any]:
         keep_freed_memory()  # as training does
     whole, parts = f"batch of {plan.batch}", f"in {plan.parts} parts"
     part = f"batch of {plan.batch // plan.parts}"
-    runs = {whole: plan.step(plan.batch, 1), parts: plan.step(plan.batch, plan.parts)}
+    steps = {whole: plan.step(1), parts: plan.step(plan.parts)}
+    runs = {name: functools.partial(step, plan.batch) for name, step in steps.items()}
     times = measure.alternate(runs, repeats, device, plan.clock, warmup=1)
-    del runs
+    del runs, steps
     sizes = {
         whole: (plan.batch, 1),
         parts: (plan.batch, plan.parts),
@@ -148,25 +150,16 @@ def peak(plan: Plan, batch: int, parts: int) -> float:
     """The most that a step holds beyond what stays between steps, in MiB."""
     torch.set_num_threads(plan.threads)
     device = torch.device(plan.device)
+    step = plan.step(parts)
     if device.type == "cuda":
-        return measure.peak_memory(plan.step(batch, parts), device)
+        return measure.peak_memory(lambda: step(batch), device)
     keep_freed_memory()
-    plan.step(1, 1)()  # imports and buffers of the libraries
-    step = plan.step(batch, parts)
+    step(2)  # gradients, the optimiser's state and buffers of the libraries are there from now on
     before = _resident("VmRSS")
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    step()
-    # Gradients and AdamW's two moments are made in the first step, and stay.
-    from_now = _resident("VmHWM")
-    return from_now - before - _kept(plan)
-
-
-def _kept(plan: Plan) -> float:
-    """Gradients and moments of the optimiser, in MiB."""
-    task = _build_task(plan, 1)
-    learned = [p for p in task.base_model.parameters() if p.requires_grad]
-    return 3 * sum(p.nbytes for p in learned) / measure.MIB
+    step(batch)
+    return _resident("VmHWM") - before
 
 
 def _resident(field: str) -> float:
