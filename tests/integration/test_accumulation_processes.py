@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.golden.nets import TINY, tiny_task
+from tests.golden.tiny import TINY, tiny_task
 from tests.unit.adapters.test_accumulation import METHODS, assert_same, two_steps
 
 COMMON = ("optim=sgd", "run.processes=2")

@@ -13,7 +13,7 @@ from convit_ssl.adapters.accumulation import Split, Trunk, check_parts
 from convit_ssl.adapters.train_step import train_step
 from convit_ssl.bench.measure import saved_bytes
 from convit_ssl.errors import UserError
-from tests.golden.nets import TINY, counted_batches, tiny_task
+from tests.golden.tiny import TINY, counted_batches, tiny_task
 
 METHODS = {
     **dict.fromkeys(TINY, ()),

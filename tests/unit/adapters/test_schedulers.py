@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
 from convit_ssl.adapters.schedulers import Position, WarmupCosine
 from convit_ssl.adapters.train_step import train_step
-from tests.golden.nets import counted_batches, tiny_task
-
-
-def published(
-    base: float, final: float, epochs: int, steps: int, warmup: int = 0, start: float = 0.0
-) -> np.ndarray:
-    """What DINO works out ahead of training: linspace, then half a cosine."""
-    rising = np.linspace(start, base, warmup * steps)
-    rest = np.arange(epochs * steps - warmup * steps)
-    falling = final + 0.5 * (base - final) * (1 + np.cos(math.pi * rest / max(len(rest), 1)))
-    return np.concatenate((rising, falling))
+from tests.golden.tiny import counted_batches, tiny_task
+from tests.unit.methods.test_schedules import published
 
 
 @pytest.mark.parametrize(
@@ -40,8 +29,8 @@ def test_the_optimiser_has_them_at_every_step() -> None:
     task = tiny_task("convit_dino", *more)
     epochs, steps = 4, task.steps_per_epoch
     base = task.options.derived.lr
-    rates = published(base, 1e-5, epochs, steps, warmup=1)
-    decays = published(0.04, 0.4, epochs, steps)
+    rates = published(base, 1e-5, epochs, steps, 1, 0.0)
+    decays = published(0.04, 0.4, epochs, steps, 0, 0.0)
     assert task.max_iteration == epochs * steps
     task.data_iterator = counted_batches(task)
     for step in range(task.max_iteration):
