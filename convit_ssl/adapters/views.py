@@ -31,6 +31,10 @@ def _of_one_size(make: Callable[..., AugmentConfig]) -> Maker:
     return views
 
 
+def _simclr(options: Any, scale: Range) -> AugmentConfig:
+    return AugmentConfig.simclr(options.crops.global_size, scale, options.method.jitter_strength)
+
+
 def _supervised(options: Any, scale: Range) -> AugmentConfig:
     method, size = options.method, options.crops.global_size
     colours = (method.rand_augment, method.color_jitter, method.erasing)
@@ -40,7 +44,7 @@ def _supervised(options: Any, scale: Range) -> AugmentConfig:
 VIEWS: dict[str, Maker] = {
     "dino": _multi_crop(AugmentConfig.dino),
     "swav": _multi_crop(AugmentConfig.swav),
-    "simclr": _of_one_size(AugmentConfig.simclr),
+    "simclr": _simclr,
     "moco_v3": _of_one_size(AugmentConfig.moco_v3),
     "barlow_twins": _of_one_size(AugmentConfig.barlow_twins),
     "linear": _of_one_size(AugmentConfig.crop_and_flip),

@@ -33,12 +33,18 @@ class DINOOptions:
 
 @dataclass
 class SimCLROptions:
-    """SimCLR (arXiv:2002.05709) with a ViT; protocol of MoCo v3 (arXiv:2104.02057)."""
+    """SimCLR (arXiv:2002.05709) with a ViT; protocol of MoCo v3 (arXiv:2104.02057).
+
+    Attributes:
+        jitter_strength: of the colour jitter; 1 is published for ImageNet, 0.5 for CIFAR-10
+            (google-research/simclr, run.py, line 240, and README.md, line 83).
+    """
 
     name: str = "simclr"
     temperature: float = 0.2
     hidden_dim: int = 3072
     out_dim: int = 128
+    jitter_strength: float = 1.0
 
 
 @dataclass

@@ -36,6 +36,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "out_dim": ("method.out_dim",),
     "teacher_temperature": ("method.teacher_temperature", "method.warmup_teacher_temperature"),
     "num_prototypes": ("method.prototypes",),
+    "jitter_strength": ("method.jitter_strength",),
     "epsilon": ("method.epsilon",),
     "mixup": ("method.mixup",),
     "cutmix": ("method.cutmix",),

@@ -123,9 +123,9 @@ def scale_to_data(
         local_crop_scale`` for DINO and SwAV; ``momentum`` for DINO and MoCo v3;
         ``out_dim, teacher_temperature`` for DINO; ``num_prototypes`` for SwAV. Under 200,000
         images also ``lr`` (per 256 images) and ``hidden_dim``, ``out_dim`` for SwAV and Barlow
-        Twins, ``epsilon`` for SwAV, and for DINO ``use_bn, bottleneck_dim, koleo_weight,
-        weight_decay_end, drop_path_rate``. For few labels, not those of a probe, ``mixup, cutmix,
-        erasing, rand_augment`` and ``repeats``.
+        Twins, ``epsilon`` for SwAV, ``jitter_strength`` for SimCLR, and for DINO ``use_bn,
+        bottleneck_dim, koleo_weight, weight_decay_end, drop_path_rate``. For few labels, not
+        those of a probe, ``mixup, cutmix, erasing, rand_augment`` and ``repeats``.
 
     Raises:
         UserError: fewer than two images, no image size, an unknown override.
@@ -255,6 +255,8 @@ def _choose_for_width(chooser: _Chooser, method: Method, width: int, labels: Lab
     )
     hidden = min(4 * width, 2048)
     chooser.whole("hidden_dim", hidden, f"four times the network's {width}, at most 2048")
+    if method == "simclr" and labels == "none":
+        chooser.pick("jitter_strength", 0.5, "1 as published hides colours that tell images apart")
     if method == "barlow_twins":
         out = min(8 * width, 8192)
         chooser.whole("out_dim", out, f"eight times the network's {width}, at most 8192")

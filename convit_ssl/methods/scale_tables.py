@@ -63,14 +63,14 @@ LOCAL_CROP_RULES = ((96, 8), (48, 6), (24, 4), (1, 2))
 
 PUBLISHED_LOCAL_CROPS: dict[Method, int] = {"dino": 8, "swav": 6}
 
-# Smallest share of the area in a global crop, where local crops end; DINO's and SwAV's
-# published ones, and 0.2 for two views as in MoCo v1 and v2.
+# Smallest share of the area in a global crop, as published; where there are local crops, theirs
+# end here.
 SMALLEST_GLOBAL_SHARE: dict[Method, float] = {
     "dino": 0.4,
-    "simclr": 0.2,
-    "moco_v3": 0.2,
+    "simclr": 0.08,
+    "moco_v3": 0.08,
     "swav": 0.14,
-    "barlow_twins": 0.2,
+    "barlow_twins": 0.08,
 }
 
 LARGEST_GLOBAL_CROP = 224
