@@ -80,7 +80,7 @@ def model_card(
         _figures(figures),
         _loading(model, differences, name, alone),
         _images(model, provenance),
-        _checked(differences),
+        _checked(differences, is_oblong=model.config.image_shape[0] != model.config.image_shape[1]),
         f"Written by convit_ssl {__version__}.\n",
     ]
     return "\n".join(part for part in parts if part)
@@ -182,8 +182,12 @@ def _figures(figures: Sequence[Figure]) -> str:
 
 def _loading(model: ConViT, targets: Mapping[str, Any], name: str, alone: bool) -> str:
     lines = ["## Load it\n"]
+    height, width = model.config.image_shape
+    oblong = height != width
     for target in targets:
-        code = _USES[target].format(name=name, timm_arguments=timm_arguments(model))
+        code = _USES[target].format(name=name, timm_arguments=_arguments(model, target))
+        if oblong and target in ("timm", "official"):
+            code = f"import convit_ssl.export.timm_models  # oblong images\n{code}"
         if alone:
             code = code.replace('"local-dir:timm"', '"local-dir:."').replace('"hf"', '"."')
         language = "yaml" if target == "vissl" else "python"
@@ -191,15 +195,21 @@ def _loading(model: ConViT, targets: Mapping[str, Any], name: str, alone: bool) 
     return "\n".join(lines)
 
 
+def _arguments(model: ConViT, target: str) -> str:
+    """Only the official weights are loaded by a call that names the network."""
+    return timm_arguments(model) if target == "official" else ""
+
+
 def timm_arguments(model: ConViT) -> str:
     """Arguments of ``timm.create_model`` that build this network, as source."""
-    from convit_ssl.export.timm_target import architecture, model_args
+    from convit_ssl.export.timm_target import architecture, is_oblong, model_args
     from convit_ssl.models import VARIANTS
 
     config = model.config
     name = architecture(config)
     given = {**model_args(config), "in_chans": config.in_chans, "num_classes": config.num_classes}
-    usual = {**model_args(VARIANTS[name]), "in_chans": 3, "num_classes": 1000}
+    usual = {} if is_oblong(config) else model_args(VARIANTS[name])
+    usual |= {"in_chans": 3, "num_classes": 1000}
     differing = [f"{key}={value!r}" for key, value in given.items() if usual.get(key) != value]
     return ", ".join([f'"{name}"', *differing])
 
@@ -219,10 +229,13 @@ def _images(model: ConViT, provenance: Mapping[str, Any]) -> str:
     )
 
 
-def _checked(differences: Mapping[str, Sequence[Difference]]) -> str:
+def _checked(differences: Mapping[str, Sequence[Difference]], is_oblong: bool = False) -> str:
     lines = ["## Checked\n", "Largest difference to convit_ssl's outputs on random images:\n"]
     lines += ["| form | run by | difference |", "|---|---|---|"]
     for target, values in differences.items():
         text = ", ".join(str(value) for value in values) or "keys and values compared"
-        lines.append(f"| {target} | {_CHECKED_BY[target]} | {text} |")
+        by = _CHECKED_BY[target]
+        if is_oblong and by == "timm's own ConViT":
+            by = "convit_ssl's class in timm, which takes oblong images"
+        lines.append(f"| {target} | {by} | {text} |")
     return "\n".join(lines) + "\n"

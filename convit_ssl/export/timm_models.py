@@ -250,6 +250,8 @@ def _checked_pool(global_pool: str) -> str:
 
 def _build(name: str, device: Any = None, dtype: Any = None, **options: Any) -> TimmConViT:
     pool = options.pop("global_pool", VARIANTS[name].global_pool)
+    if isinstance(options.get("img_size"), list):  # from JSON
+        options["img_size"] = tuple(options["img_size"])
     unknown = sorted(set(options) - {field.name for field in dataclasses.fields(ConViTConfig)})
     if unknown:
         raise TypeError(f"{name} has no option {', '.join(unknown)}")

@@ -16,13 +16,26 @@ from convit_ssl.export.infer import variant_of
 from convit_ssl.export.load import resample_positions
 from convit_ssl.models import ConViT, ConViTConfig
 
+# What our class in timm's registry is built from.
+_OUR_ARGS = (
+    "img_size", "patch_size", "embed_dim", "depth", "num_heads", "num_gpsa_layers", "mlp_ratio",
+    "qkv_bias", "local_init", "use_gating", "global_pool",
+)  # fmt: skip
 # Sizes that timm has under the same name; the others are built from one of them by arguments.
 _OWN_NAMES = ("convit_tiny", "convit_small", "convit_base")
 
 
+def is_oblong(config: ConViTConfig) -> bool:
+    """Whether images are not squares, which timm's own ConViT cannot take; our class can."""
+    height, width = config.image_shape
+    return height != width
+
+
 def architecture(config: ConViTConfig) -> str:
-    """The name in timm of the network that holds this one."""
+    """The name in timm of the network that holds this one; ours for oblong images."""
     variant = variant_of(config)
+    if is_oblong(config):
+        return f"convit_ssl_{(variant or 'convit_tiny').removeprefix('convit_')}"
     return variant if variant in _OWN_NAMES else "convit_tiny"
 
 
@@ -32,18 +45,14 @@ def model_args(config: ConViTConfig) -> dict[str, Any]:
     Raises:
         UserError: timm's ConViT cannot be this network.
     """
-    height, width = config.image_shape
+    if is_oblong(config):
+        return {name: getattr(config, name) for name in _OUR_ARGS}
     if not config.use_gating:
         raise UserError("timm's ConViT has a gate in every head, and this trunk has none")
-    if height != width:
-        raise UserError(
-            f"timm's ConViT takes square images only, and this trunk is made for {height} x "
-            f"{width}; export it with --img-size {min(height, width)}"
-        )
     if config.num_gpsa_layers == config.depth:
         raise UserError("timm's ConViT needs a layer after the GPSA layers, for its class token")
     return {
-        "img_size": height,
+        "img_size": config.image_shape[0],
         "patch_size": config.patch_size,
         "embed_dim": config.embed_dim // config.num_heads,  # timm's is that of one head
         "depth": config.depth,
@@ -99,13 +108,14 @@ def write_timm_folder(
 
 
 def build_timm(config: ConViTConfig) -> nn.Module:
-    """The ConViT of timm itself, of this configuration, at random init.
+    """The ConViT of timm itself, of this configuration, at random init; ours where it is oblong.
 
     Raises:
         UserError: there is none.
     """
     import timm
 
+    _register(config)
     model: nn.Module = timm.create_model(
         architecture(config),
         num_classes=config.num_classes,
@@ -113,6 +123,11 @@ def build_timm(config: ConViTConfig) -> nn.Module:
         **model_args(config),
     )
     return model.eval()
+
+
+def _register(config: ConViTConfig) -> None:
+    if is_oblong(config):
+        import convit_ssl.export.timm_models  # noqa: F401
 
 
 def load_into_timm(
@@ -128,8 +143,10 @@ def load_into_timm(
 
 
 def open_timm_folder(folder: Path) -> nn.Module:
-    """What a user of timm writes."""
+    """What a user of timm writes, with one import more where images are oblong."""
     import timm
+
+    import convit_ssl.export.timm_models  # noqa: F401  for those
 
     with torch.random.fork_rng(devices=[]):
         model: nn.Module = timm.create_model(f"local-dir:{folder}", pretrained=True)

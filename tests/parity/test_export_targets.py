@@ -246,7 +246,6 @@ def test_grey_images_average_pooling_and_query_biases(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"use_gating": False}, "gate in every head"),
-        ({"img_size": (16, 20)}, "square images only"),
         ({"num_gpsa_layers": 3, "global_pool": "avg"}, "needs a layer after the GPSA layers"),
     ],
 )

@@ -283,3 +283,22 @@ def test_timm_entry_points_take_their_own_grid_as_it_is() -> None:
     other = TimmConViT(model.config)
     found = checkpoint_filter_fn(dict(model.state_dict()), other)
     assert torch.equal(found["pos_embed"], model.pos_embed)
+
+
+def test_oblong_trunks_are_exported_and_come_back(tmp_path: Path) -> None:
+    from convit_ssl.export.timm_target import open_timm_folder
+    from convit_ssl.export.trunk import export_trunk
+
+    config = ConViTConfig(
+        img_size=(16, 64), patch_size=8, num_classes=0, embed_dim=36, depth=2, num_heads=4,
+        num_gpsa_layers=1,
+    )  # fmt: skip
+    model = ConViT(config).eval()
+    torch.nn.init.normal_(model.pos_embed)
+    out = tmp_path / "out"
+    export_trunk(model, ["safetensors", "official", "timm", "hf", "vissl"], out, name="t")
+    for place in ("t.safetensors", "t.pth", "t_vissl.torch", "timm", "hf"):
+        assert check(out / place, model).config.image_shape == (16, 64), place
+    images = torch.randn(2, 3, 16, 64)
+    torch.testing.assert_close(open_timm_folder(out / "timm")(images), model(images))
+    assert "import convit_ssl.export.timm_models" in (out / "README.md").read_text()
