@@ -110,6 +110,8 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         f"{plan.placement.threads} threads, {plan.placement.workers} loader workers a process",
         "output": options["run"]["dir"],
     }
+    if plan.memory is not None:
+        rows["memory"] = plan.memory.describe()
     if plan.notes:
         rows["note"] = ". ".join(plan.notes)
     if plan.choices:

@@ -29,6 +29,7 @@ from convit_ssl.engines.early_signals import (
 )
 from convit_ssl.engines.lock import PATIENCE, SILENCE, lock_run
 from convit_ssl.engines.lost import LOST_ANOTHER
+from convit_ssl.engines.memory import estimate, refuse_what_cannot_fit
 from convit_ssl.engines.output import lasting_output
 from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
@@ -99,6 +100,9 @@ def _run(plan: Plan, arguments: Sequence[str], started: float) -> int:
         raise UserError(
             f"run.nodes={plan.placement.nodes} needs run=slurm, or torchrun on each node"
         )
+    if local_rank == 0:
+        plan.memory = estimate(plan)
+        refuse_what_cannot_fit(plan, plan.memory)
     if rank == 0:
         _claim(plan, folder, afresh)
     if launcher in ("torchrun", "srun"):

@@ -17,6 +17,7 @@ from convit_ssl.data.storage import is_url
 from convit_ssl.engines.begun import find_begun
 from convit_ssl.engines.config import Composed
 from convit_ssl.engines.keys import hint
+from convit_ssl.engines.memory_size import Memory
 from convit_ssl.engines.pixel_ranges import OPTIONS, check_ranges, choose_ranges
 from convit_ssl.engines.placement import Placement, choose_precision, place
 from convit_ssl.engines.ranges import check_numbers
@@ -44,6 +45,7 @@ class Plan:
         facts: the data in numbers, for the screen and the checkpoint.
         arguments: of the command line.
         notes: what somebody should know of the images, in sentences.
+        memory: what a process will take at its peak, where that was estimated.
     """
 
     config: dict[str, Any]
@@ -54,6 +56,7 @@ class Plan:
     facts: dict[str, Any]
     arguments: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    memory: Memory | None = None
 
 
 def make_plan(composed: Composed) -> Plan:

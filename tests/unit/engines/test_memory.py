@@ -1,0 +1,166 @@
+"""What a run will take is known before its first step, and what cannot fit is refused."""
+
+from __future__ import annotations
+
+import re
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convit_ssl.bench.measure import saved_memory
+from convit_ssl.engines import memory
+from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.memory_heads import head_of
+from convit_ssl.engines.memory_room import Room, find_room
+from convit_ssl.engines.plan import Plan, make_plan
+from convit_ssl.errors import UserError
+from convit_ssl.methods import BarlowTwinsHead, DINOHead, MoCoV3Head, SimCLRHead, SwAVHead
+from convit_ssl.models import ConViT, create_config
+
+# 8-pixel digits at ImageNet's sizes, in patches of two: what once took a machine down.
+HUGE = (
+    *("config=convit_dino", "data=digits", "run=cpu", "trunk=convit_nano"),
+    *("scale_to_data=false", "trunk.patch_size=2", "optim.batch_size=512"),
+)
+
+
+MIDDLE = ("crops.global_size=32", "trunk.patch_size=4", "run.precision=fp32", "data.workers=1")
+
+
+def plan(*arguments: str) -> Plan:
+    return make_plan(compose_experiment(arguments))
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_activations_are_counted_exactly(traced: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "SMALL", 0 if traced else 10**9)
+    config = create_config("convit_nano", img_size=32, num_classes=0)
+    model = ConViT(config).train()
+    found = saved_memory(model, model, torch.randn(3, 32, 32))
+    run = {"grad_checkpointing": False}
+    for images in (1, 7):
+        expected = found.per_step + images * found.per_image
+        assert memory._activations(config, 32, images, False, run) == pytest.approx(expected)
+    with_less = memory._activations(config, 32, 7, False, {"grad_checkpointing": True})
+    assert with_less < 0.5 * expected
+    assert memory._activations(config, 32, 7, True, run) < expected
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "options"),
+    [
+        ("dino", DINOHead, {"out_dim": 128, "hidden_dim": 64, "bottleneck_dim": 16}),
+        ("simclr", SimCLRHead, {"out_dim": 32, "hidden_dim": 64}),
+        ("moco_v3", MoCoV3Head, {"out_dim": 32, "hidden_dim": 64}),
+        ("barlow_twins", BarlowTwinsHead, {"out_dim": 64, "hidden_dim": 64}),
+        ("swav", SwAVHead, {"out_dim": 32, "hidden_dim": 64, "prototypes": 100}),
+    ],
+)
+def test_heads_have_the_parameters_of_the_estimate(
+    name: str, make: Callable[..., torch.nn.Module], options: dict[str, int]
+) -> None:
+    given = {"num_prototypes" if k == "prototypes" else k: v for k, v in options.items()}
+    actual = sum(p.numel() for p in make(48, **given).parameters() if p.requires_grad)
+    found = head_of({"name": name, "use_bn": False, **options}, 48, 10)
+    assert found.parameters == pytest.approx(actual, rel=0.05)
+
+
+def test_what_takes_less_takes_less() -> None:
+    small = ["config=convit_dino", "data=digits", "run=cpu", "trunk=convit_nano"]
+
+    def peak(*more: str) -> float:
+        found = memory.estimate(plan(*small, *more))
+        assert found is not None
+        return found.host + found.workers
+
+    whole = peak("optim.batch_size=512", "data.workers=2")
+    assert peak("optim.batch_size=128", "data.workers=2") < whole
+    assert peak("optim.batch_size=512", "optim.accumulate=4", "data.workers=2") < whole
+    views = ("optim.batch_size=512", "data.workers=2", "crops.local_size=8", "trunk.patch_size=4")
+    assert peak(*views, "crops.local_count=2") < peak(*views, "crops.local_count=4")
+    assert peak("optim.batch_size=512", "data.workers=1") < whole
+
+
+def test_a_run_of_terabytes_is_refused_at_once() -> None:
+    huge = plan(*HUGE)
+    found = memory.estimate(huge)
+    assert found is not None and found.host > 20 * 1024
+    with pytest.raises(UserError, match=r"needs about [\d.]+ GiB of memory.* These take less: "):
+        memory.refuse_what_cannot_fit(huge, found)
+
+
+@pytest.mark.parametrize(
+    ("room", "words"),
+    [
+        (Room(1000.0, "free on this machine"), "1000 MiB (free on this machine)"),
+        (Room(9e9, "", 1500.0, "ulimit -v"), "1.5 GiB (ulimit -v)"),
+    ],
+)
+def test_limits_are_named(room: Room, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "find_room", lambda device: room)
+    large = plan(*HUGE[:4], "optim.batch_size=512", *MIDDLE)
+    found = memory.estimate(large)
+    with pytest.raises(UserError) as caught:
+        memory.refuse_what_cannot_fit(large, found)
+    message = str(caught.value)
+    for word in (words, "optim.batch_size=", "crops.", "trunk.patch_size"):
+        assert word in message
+    fitting = re.search(r"optim\.batch_size=(\d+)", message)
+    assert fitting is not None
+    fits = plan(*HUGE[:4], f"optim.batch_size={fitting[1]}", *MIDDLE)
+    memory.refuse_what_cannot_fit(fits, memory.estimate(fits))
+    monkeypatch.setenv(memory.IGNORE, "1")
+    memory.refuse_what_cannot_fit(large, found)
+
+
+def write(root: Path, files: dict[str, Any]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(str(text))
+
+
+MACHINE = {
+    "proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8192000 kB\nSwapFree: 0 kB\n",
+    "proc/self/status": "VmSize: 4096 kB\nVmRSS:\t 1024 kB\n",
+}
+GIB = 2**30
+
+
+def test_the_machine_and_its_cgroups(tmp_path: Path) -> None:
+    write(tmp_path, MACHINE)
+    assert find_room("cpu", tmp_path).host_mib == 8001
+    v2 = "sys/fs/cgroup/job/step"
+    write(tmp_path, {
+        "proc/self/cgroup": "0::/job/step\n",
+        f"{v2}/memory.max": "max",
+        f"{v2}/memory.current": GIB,
+        "sys/fs/cgroup/job/memory.max": 3 * GIB,
+        "sys/fs/cgroup/job/memory.current": 2 * GIB,
+        "sys/fs/cgroup/job/memory.stat": f"anon 1\ninactive_file {GIB}\n",
+    })  # fmt: skip
+    found = find_room("cpu", tmp_path)
+    assert found.host_mib == 2049 and "cgroup" in found.host_limit
+
+
+def test_cgroups_of_the_first_version(tmp_path: Path) -> None:
+    base = "sys/fs/cgroup/memory"
+    write(tmp_path, {
+        **MACHINE,
+        "proc/self/cgroup": "9:cpu,memory:/docker/abc\n0::/\n",
+        f"{base}/memory.limit_in_bytes": 4 * GIB,  # the container's own, mounted at the top
+        f"{base}/memory.usage_in_bytes": GIB,
+        f"{base}/memory.stat": "total_inactive_file 0\n",
+    })  # fmt: skip
+    assert find_room("cpu", tmp_path).host_mib == 3073
+    write(tmp_path, {f"{base}/memory.limit_in_bytes": 9223372036854771712})
+    assert find_room("cpu", tmp_path).host_mib == 8001
+
+
+def test_ulimit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, MACHINE)
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (2 * GIB, -1))
+    assert find_room("cpu", tmp_path).process_mib == 2048 - 4 + 1
