@@ -15,6 +15,7 @@ import os
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -116,7 +117,11 @@ class _Records:
         new = {path: entry for path, entry in self.known.items() if path not in asked}
         found: list[Record] = []
         shards: dict[str, list[int] | None] = {}
-        with ThreadPoolExecutor(min(_THREADS, 4 * available_cores())) as pool:
+        # Threads that each silence warnings would leave them silenced.
+        with (
+            warnings.catch_warnings(),
+            ThreadPoolExecutor(min(_THREADS, 4 * available_cores())) as pool,
+        ):
             for start in range(0, len(paths), _AT_ONCE):
                 part = paths[start : start + _AT_ONCE]
                 for path, (stamp, record) in zip(

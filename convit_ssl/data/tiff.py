@@ -261,7 +261,10 @@ def _by_tifffile(data: bytes) -> Values:
 
 def _by_libtiff(data: bytes, header: TiffHeader, dtype: np.dtype[Any]) -> Values | None:
     """The same by Pillow's or OpenCV's libtiff, where they give these very numbers."""
-    if header.samples == 1 and dtype in (np.uint16, np.int16, np.int32, np.float32):
+    known = [np.uint16, np.int16, np.int32, np.float32]
+    if data[:2] == b"MM" and header.compression != 1:
+        known = known[:1]  # Pillow 13 swaps the bytes of the others
+    if header.samples == 1 and dtype in known:
         with contextlib.suppress(Exception), Image.open(io.BytesIO(data)) as image:
             if image.mode == "F" or image.mode.startswith("I"):
                 return np.asarray(image).astype(dtype)

@@ -6,6 +6,7 @@ The right value is worked out from the numbers that are written, not by the code
 from __future__ import annotations
 
 import itertools
+import sys
 from typing import Any
 
 import numpy as np
@@ -162,3 +163,29 @@ def test_a_channel_without_a_meaning_is_not_transparency(name: str) -> None:
     pixels = np.concatenate([values, np.zeros((SIDE, SIDE, 1), values.dtype)], axis=-1)
     data = tiff(pixels, photometric="rgb", extrasamples=["unspecified"], metadata=None)
     check(data, share, None, inverted=False)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("name", ["u12", "u16", "u32", "i8", "i16", "i32", "f16", "f32", "f64"])
+def test_without_tifffile_it_is_right_or_refused_with_what_to_install(
+    name: str, order: str, compression: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tifffile")
+    for colour in (False, True):
+        values, share = content(name, colour)
+        photometric = "rgb" if colour else "minisblack"
+        data = tiff(values, photometric=photometric, byteorder=order, compression=compression)
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, "tifffile", None)
+            refused = ""
+            try:
+                found = np.asarray(decode_image(data))
+            except ValueError as error:
+                refused = str(error)
+        if refused:
+            assert "convit_ssl[tiff]" in refused
+            assert name not in ("u12", "u16"), "usual enough to be read at all times"
+            continue
+        share = share if colour else np.repeat(share[..., None], 3, axis=-1)
+        assert np.abs(found - share * 255.0).max() <= 1.0
