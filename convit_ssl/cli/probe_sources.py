@@ -101,7 +101,7 @@ def open_source(args: argparse.Namespace, checkpoint: str | None = None) -> Sour
         if args.checkpoint == "pixels":
             _refuse(args, ("mask", "img_size", "token", "columns"), "raw pixels")
         images = open_dataset(data_name(args), args.data_dir, "train")
-        pixels = pixel_transform(images.paths)
+        pixels = pixel_transform(images.paths, grey=images.is_grey())
         return Source("raw pixels", PixelFeatures(pixels), pixels, {"pixels": repr(pixels)})
     if checkpoint.startswith("random:"):
         model = _untrained(checkpoint.removeprefix("random:"), args)

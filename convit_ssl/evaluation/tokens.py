@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from convit_ssl.data.storage import openable
+from convit_ssl.data.pixels import image_header
 from convit_ssl.errors import UserError
 
 CLASS_TOKEN = re.compile(r"class_last(\d+)")
@@ -130,24 +130,27 @@ class PixelTransform:
         return f"PixelTransform(side={self.side}, grey={self.grey})"
 
 
-def pixel_transform(paths: Sequence[str | Path], largest: int = 32) -> PixelTransform:
-    """Pixels at the images' own size up to `largest`, grey where a sample of them is grey.
+def pixel_transform(
+    paths: Sequence[str | Path], largest: int = 32, grey: bool = False
+) -> PixelTransform:
+    """Pixels at the images' own size up to `largest`: the median of the shorter side of a sample.
+
+    Args:
+        paths: of the images.
+        largest: side in pixels.
+        grey: whether all images are stored without colour, as `ImageFiles.is_grey` says.
 
     Raises:
         UserError: no readable image among those looked at.
     """
-    from PIL import Image
-
-    side, grey, seen = largest, True, 0
+    sides = []
     for path in paths[:: max(1, len(paths) // 32)][:32]:
         try:
-            with Image.open(openable(str(path))) as image:
-                side = min(side, *image.size)
-                red, green, blue = (band.tobytes() for band in image.convert("RGB").split())
-        except OSError:
+            header = image_header(str(path))
+        except (OSError, ValueError):
             continue
-        seen += 1
-        grey = grey and red == green == blue
-    if not seen:
+        sides.append(min(header.height, header.width))
+    if not sides:
         raise UserError(f"none of {len(paths)} images could be read for the raw-pixel reference")
-    return PixelTransform(side, grey)
+    # Not the least: one strip would leave a single pixel of every image.
+    return PixelTransform(min(largest, sorted(sides)[len(sides) // 2]), grey)

@@ -374,7 +374,7 @@ def test_grey_images_are_one_channel(tmp_path: Path) -> None:
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for i, path in enumerate(paths):
         Image.new("L", (40, 9), color=10 * i).save(path)
-    transform = pixel_transform(paths)
+    transform = pixel_transform(paths, grey=open_dataset("folder", tmp_path).is_grey())
     assert (transform.side, transform.grey) == (9, True)
     with Image.open(paths[2]) as image:
         assert PixelTransform(4, True)(image.convert("RGB")).shape == (1, 4, 4)
