@@ -88,3 +88,8 @@ def _oblong(side: int) -> tuple[int, int] | None:
 
 def _is_square(number: int) -> bool:
     return number > 0 and math.isqrt(number) ** 2 == number
+
+
+def square_side(count: int) -> int | None:
+    """The side of a square of so many patches; None where there is none."""
+    return math.isqrt(count) if _is_square(count) else None

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from timm.models import (
 from torch import Tensor, nn
 
 from convit_ssl.errors import UserError
+from convit_ssl.export.grid import square_side
 from convit_ssl.export.keys import has_gpsa, to_official, without_class_position
 from convit_ssl.export.layouts import choose, find_trunks
 from convit_ssl.export.load import resample_positions
@@ -220,12 +220,12 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: TimmConViT) -> dict[
     grid = model.grid_size(*model.config.image_shape)
     count, own = tensors["pos_embed"].shape[1], grid[0] * grid[1]
     plain = not has_gpsa(tensors)
-    if plain and (count == own + 1 or (count != own and _side(count) is None)):
+    if plain and (count == own + 1 or (count != own and square_side(count) is None)):
         tensors = without_class_position(tensors)
         count -= 1
     if count == own:  # made for this grid, be it a square or not
         return tensors
-    side = _side(count)
+    side = square_side(count)
     if side is None:
         raise UserError(
             f"{count} position embeddings fill no square, and the model's grid of {grid[0]} x "
@@ -233,11 +233,6 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: TimmConViT) -> dict[
         )
     tensors["pos_embed"] = resample_positions(tensors["pos_embed"], (side, side), grid)
     return tensors
-
-
-def _side(count: int) -> int | None:
-    side = math.isqrt(count)
-    return side if side * side == count else None
 
 
 def _checked_pool(global_pool: str) -> str:
