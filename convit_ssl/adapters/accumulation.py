@@ -157,9 +157,13 @@ class Passes:
         self.kept: list[Tensor] = []  # of the last part, with their graph
         self.leaves: list[Tensor] = []
 
-    def output(self) -> Any:
-        """What the model says of the batch: a graph from the features on."""
-        model, last = self.task.base_model, self.split.parts - 1
+    def forward(self) -> None:
+        """Compute the features of all parts.
+
+        Not to be called under autocast: it may keep casts of weights made without a graph for the
+        pass that needs one.
+        """
+        last = self.split.parts - 1
         found = []
         for part in range(self.split.parts):
             self.states.append(_random_state(self.split.views[0].device))
@@ -169,8 +173,11 @@ class Passes:
         self.leaves = [self.split.join(named) for named in zip(*found, strict=True)]
         for leaf, kept in zip(self.leaves, self.kept, strict=True):
             leaf.requires_grad_(kept.requires_grad)
-        with self.task.autocast():
-            return model.heads_forward(self.leaves, model.heads)
+
+    def output(self) -> Any:
+        """What the heads say of the batch: a graph from the features on."""
+        model = self.task.base_model
+        return model.heads_forward(self.leaves, model.heads)
 
     def backward(self) -> None:
         """Take the gradient at the features, of the loss's backward pass, on through the trunk."""

@@ -54,6 +54,8 @@ def _learn(task: Any, views: Any, target: Tensor) -> None:
     progress = Progress(task.iteration, task.steps_per_epoch)
     task.optimizer.optimizer.zero_grad(set_to_none=True)
     passes = Passes(task, views) if task.accumulate > 1 else None
+    if passes is not None:
+        passes.forward()
     with task.autocast():
         output = _single(task.model(views) if passes is None else passes.output())
         task.last_batch.model_output = output

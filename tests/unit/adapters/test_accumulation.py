@@ -72,6 +72,17 @@ def test_with_checkpointing_and_drop_path(experiment: str) -> None:
     assert_same(two_steps(tiny_task(experiment, *more, "optim.accumulate=2")), whole)
 
 
+def test_in_half_precision_every_weight_has_its_gradient() -> None:
+    """Autocast keeps casts of weights: those of a pass without a graph would lead nowhere."""
+    more = ("optim=sgd", "run.precision=bf16")
+    expected = two_steps(tiny_task("convit_simclr", *more))
+    found = two_steps(tiny_task("convit_simclr", *more, "optim.accumulate=2"))
+    assert list(found) == list(expected)
+    for name in (name for name in expected if name.startswith("gradient 0")):
+        if expected[name].norm() > 1e-2:
+            assert (found[name] - expected[name]).norm() < 0.1 * expected[name].norm(), name
+
+
 def test_dropout_of_both_passes_is_the_same() -> None:
     """Its masks are other ones than the whole batch's, so the same step is taken twice."""
     more = ("optim=sgd", "trunk.drop_rate=0.5", "optim.accumulate=2")
