@@ -63,7 +63,7 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
 
     def _build_phases(self) -> list[dict[str, bool]]:
         """An epoch each, followed by a test where one is due; the last one always is."""
-        every = int(getattr(self.options.method, "test_every", 1))
+        every = int(getattr(self.options.method, "test_every", 1) or 1)
         phases = []
         for epoch in range(1, self.num_train_phases + 1):
             phases.append({"train": True})

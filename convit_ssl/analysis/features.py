@@ -97,7 +97,8 @@ def vote(
 
     Neighbours without a label (-1) do not vote.
     """
-    weights = (similarities / temperature).exp() * (labels >= 0)
+    nearest = similarities.amax(dim=1, keepdim=True)  # only ratios count, and exp may overflow
+    weights = ((similarities - nearest) / temperature).exp() * (labels >= 0)
     votes = torch.zeros(len(labels), classes)
     return votes.scatter_add_(1, labels.clamp_min(0), weights).argmax(dim=1)
 
@@ -152,7 +153,10 @@ def describe_features(
             predictions, method = logits.argmax(dim=1), "the model's classifier"
         else:
             predictions = vote(similarities, labels[neighbours], len(classes))
-            method = f"{neighbours.shape[1]}-NN vote, each image left out of its own neighbours"
+            method = (
+                f"weighted {neighbours.shape[1]}-NN (cosine, sample), each image left out of its "
+                "own neighbours"
+            )
         classified = _classified(predictions, labels, len(classes), method)
     points, explained, name = _layout(features, layout)
     return FeatureMap(

@@ -24,7 +24,7 @@ CURVES = {
     "lr": "Learning rate",
     "weight_decay": "Weight decay",
     "momentum": "Teacher momentum",
-    "knn": "kNN accuracy",
+    "knn": "kNN accuracy while training (weighted, cosine, sample)",
     "rankme": "RankMe (effective rank of the features)",
     "images_per_s": "Images per second",
     "feature_std": "Standard deviation of the features",
@@ -164,7 +164,11 @@ def _facts(summary: RunSummary) -> dict[str, Any]:
         facts["Input"] = f"{config.image_shape[1]} x {config.image_shape[0]} px"
     if "loss" in series:
         facts["Last loss"] = f"{series['loss'].values[-1]:.4g}"
-    for key, title in (("knn", "Last kNN"), ("top1", "Last top-1"), ("accuracy", "Last accuracy")):
+    for key, title in (
+        ("knn", "Last kNN while training"),
+        ("top1", "Last top-1"),
+        ("accuracy", "Last accuracy"),
+    ):
         if key in series:
             facts[title] = f"{100 * series[key].values[-1]:.1f} %"
     if summary.now is not None and len(summary.now.layers) and np.isfinite(summary.now.gates).any():

@@ -79,10 +79,11 @@ def show(results: dict[str, list[Any]], folder: Path, picture: Path, seconds: fl
     """The table at the end, and where everything lies."""
     from rich.table import Table
 
+    from convit_ssl.evaluation.knn import knn_name
     from convit_ssl.terminal import Terminal
 
     table = Table(title="accuracy on 797 held-out digits", title_justify="left")
-    for heading in ("features", "kNN (k = 20)", "linear probe"):
+    for heading in ("features", knn_name(20), "linear probe"):
         table.add_column(heading, justify="left" if heading == "features" else "right")
     for knn, linear in zip(results["knn"], results["linear"], strict=True):
         table.add_row(knn["name"], *(f"{100 * r['accuracy']:.1f} %" for r in (knn, linear)))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from convit_ssl.evaluation.knn import knn_name
 from convit_ssl.evaluation.results import commit, hardware, versions, without_home, write_json
 
 
@@ -47,7 +48,8 @@ def page(about: Mapping[str, Any], results: Mapping[str, list[Any]]) -> str:
         f"{about['commit'] or 'unknown'}. DINO on 1,000 digits of 8 x 8 pixels, seed 0; accuracy "
         "in % on 797 others, with 95 % intervals.",
         "",
-        "| features | kNN (k = 20) | kNN (k = 10) | plain 5-NN | linear probe |",
+        f"| features | {knn_name(20)} | {knn_name(10)} | {knn_name(5, weighted=False)} "
+        "| linear probe |",
         "|---|---:|---:|---:|---:|",
     ]
     for knn, linear in zip(results["knn"], results["linear"], strict=True):

@@ -21,6 +21,7 @@ from convit_ssl.data.parts import assign
 from convit_ssl.errors import UserError
 
 LEAST = 40  # drawings of a class
+MOST_PIXELS = 50_000_000
 LEFT_OUT = ("computer/icons", "signs_and_symbols/flags")
 LEFT_OUT_SUBJECTS = ("shapes", "special", "unsorted")
 DEBIAN_FOLDER = Path("/usr/share/openclipart/png")
@@ -76,10 +77,18 @@ def find_classes(folder: Path) -> dict[str, list[Path]]:
         for part in sorted(path for path in subject.iterdir() if path.is_dir()):
             if subject.name in LEFT_OUT_SUBJECTS or f"{subject.name}/{part.name}" in LEFT_OUT:
                 continue
-            drawings = sorted(path for path in part.rglob("*.png") if path.is_file())
+            drawings = sorted(path for path in part.rglob("*.png") if _is_small(path))
             if len(drawings) >= LEAST:
                 classes[f"{subject.name}_{part.name}"] = drawings
     return classes
+
+
+def _is_small(path: Path) -> bool:
+    """Whether it is a PNG of a usual size: one of the package has 623 million pixels."""
+    with open(path, "rb") as file:
+        head = file.read(24)
+    width, height = (int.from_bytes(head[start : start + 4], "big") for start in (16, 20))
+    return head[12:16] == b"IHDR" and 0 < width * height <= MOST_PIXELS
 
 
 def group_of(stems: list[str]) -> list[str]:
@@ -91,8 +100,8 @@ def group_of(stems: list[str]) -> list[str]:
     titles = [_NUMBER.sub("", stem.lower()) for stem in stems]
     words = [_WORDS.findall(title) for title in titles]
     count: Counter[str] = Counter()
-    for own in {tuple(found) for found in words}:
-        count.update(set(own[1:]))
+    for different in {tuple(found) for found in words}:
+        count.update(set(different[1:]))
     frequent = sorted(
         (word for word, files in count.items() if files >= _FREQUENT), key=lambda w: (-count[w], w)
     )

@@ -179,7 +179,7 @@ class TrainingHook(QuietHook):
                 f"{self.speed.images_per_second(done):,.0f} img/s  "
                 f"{duration(self.speed.left(done))} left"
             )
-            text += f"  kNN {100 * knn:.1f} %" if knn is not None else ""
+            text += f"  kNN while training {100 * knn:.1f} %" if knn is not None else ""
             epoch_text = f"epoch {task.train_phase_idx + 1}/{self.options.optim.epochs}"
             self.screen.update(done, epoch_text, text)
 
@@ -290,5 +290,6 @@ def epoch_line(epoch: int, epochs: int, figures: dict[str, Any]) -> str:
     if "rankme" in figures:
         parts.append(f"rank {figures['rankme']:.1f}")
     if "knn" in figures:
-        parts.append(f"kNN {100 * figures['knn']:.2f} %")
+        name = figures.get("knn_name", "kNN (sample)")
+        parts.append(f"{name} {100 * figures['knn']:.2f} %")
     return "  ".join(parts)

@@ -23,6 +23,7 @@ from convit_ssl.engines.placement import Placement, choose_precision, place
 from convit_ssl.engines.ranges import check_numbers
 from convit_ssl.engines.scaling import scale
 from convit_ssl.engines.starting_weights import check_teacher, follow_weights
+from convit_ssl.engines.testing import test_interval
 from convit_ssl.errors import UserError
 from convit_ssl.methods import Choice
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
@@ -87,8 +88,7 @@ def make_plan(composed: Composed) -> Plan:
         tree.data_dir = os.path.abspath(os.path.expanduser(tree.data_dir))
     train = _open(tree, "train")
     labelled = tree.method.name in LABELLED
-    if labelled:
-        _check_labels(tree, train)
+    tested = _check_labels(tree, train) if labelled else 0.0
     follow_weights(tree, composed.explicit)
     tree.run.dir = tree.run.dir or os.path.join(tree.run.root, tree.run.name or default_name(tree))
     notes = choose_ranges(tree, train, None if tree.run.overwrite else Path(tree.run.dir))
@@ -96,7 +96,8 @@ def make_plan(composed: Composed) -> Plan:
     budget = None
     if tree.scale_to_data:
         before = None if tree.run.overwrite else find_begun(Path(tree.run.dir), len(train))
-        choices, budget = scale(tree, composed.explicit, len(train), train.native_size(), before)
+        size = train.native_size()
+        choices, budget = scale(tree, composed.explicit, len(train), size, before, tested)
     _check_views(tree)
     facts = _facts(tree, train)
     _derive(tree, placement, facts, labelled)
@@ -159,16 +160,22 @@ def _open(tree: DictConfig, split: str) -> ImageFiles:
     )
 
 
-def _check_labels(tree: DictConfig, train: ImageFiles) -> None:
-    """A labelled experiment needs classes, and a val folder with the same ones."""
+def _check_labels(tree: DictConfig, train: ImageFiles) -> float:
+    """A labelled experiment needs classes, and a val folder with the same ones.
+
+    Chooses how often val is tested. Returns how many images that is per epoch.
+    """
     if not train.labelled or len(train.classes) < 2:
         raise UserError(
             f"{tree.experiment} needs labels: {train.root} holds {len(train.classes)} class "
             "folders; put the images of each class into a folder of its own, "
             "train/<class>/ and val/<class>/, or use config=convit_dino, which needs none"
         )
-    for images in (train, _open(tree, "val")):
+    val = _open(tree, "val")
+    for images in (train, val):
         _check_every_label(tree, images)
+    if tree.method.test_every is None:
+        tree.method.test_every = test_interval(len(train), len(val), tree.method.name)
     if tree.method.test_every < 1:
         raise UserError(
             f"method.test_every={tree.method.test_every}: give the epochs between two tests, at "
@@ -180,6 +187,7 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> None:
             f"method.num_classes={tree.method.num_classes}, but {train.root} has "
             f"{len(train.classes)} classes; leave it out to take the data's"
         )
+    return float(len(val) / tree.method.test_every)
 
 
 def _check_every_label(tree: DictConfig, images: ImageFiles) -> None:

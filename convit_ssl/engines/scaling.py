@@ -66,6 +66,7 @@ def scale(
     images: int,
     size: tuple[int, int],
     begun: Begun | None = None,
+    tested: float = 0.0,
 ) -> tuple[dict[str, Choice], Budget | None]:
     """Change the options in place; returns what was chosen, with reasons, and what a CPU allows.
 
@@ -75,6 +76,7 @@ def scale(
         images: number of training images.
         size: typical (height, width) in pixels.
         begun: what the run began with that goes on here; None for a new one.
+        tested: images of val that are tested per epoch, in the mean.
     """
     labels = _labels(tree)
     labelled = labels != "none"
@@ -93,7 +95,7 @@ def scale(
     if begun is not None:
         budget = begun.budget
     elif images < PUBLISHED_FROM and is_convit:
-        budget = _budget(tree, method, images, size, given, labels)
+        budget = _budget(tree, method, images, size, given, labels, tested)
     # How long a run is decides which settings there are.
     length = {name: value for name, value in given.items() if name == "epochs"}
     rules = scale_to_data(images, size, method, length, width, budget, labels)
@@ -140,6 +142,7 @@ def _budget(
     size: tuple[int, int],
     given: dict[str, Value],
     labels: Labels,
+    tested: float,
 ) -> Budget | None:
     """How many epochs fit into `CPU_MINUTES`; None for runs on GPUs."""
     placement = place(tree.run, tree.data.workers)
@@ -152,7 +155,7 @@ def _budget(
     def fitting(few_tokens: bool) -> Budget:
         least = Budget(FEWEST_EPOCHS, few_tokens, "")
         choices = scale_to_data(images, size, method, sizes, budget=least, labels=labels)
-        return _fitting(tree, placement, method, images, choices, labels, few_tokens)
+        return _fitting(tree, placement, method, images, choices, labels, few_tokens, tested)
 
     if labels != "none":
         whole = fitting(False)
@@ -169,6 +172,7 @@ def _fitting(
     choices: dict[str, Choice],
     labels: Labels,
     few_tokens: bool,
+    tested: float,
 ) -> Budget:
     """The epochs, of crops and patches as chosen, that fit into `CPU_MINUTES`."""
     cores = placement.threads * placement.processes
@@ -177,7 +181,7 @@ def _fitting(
     }
     network = _network(tree, values["patch_size"])
     flops = CORE_FLOPS.get(tree.run.precision, CORE_FLOPS["fp32"])
-    work = cpu_seconds(network, method, images, values, flops, labels)
+    work = cpu_seconds(network, method, images, values, flops, labels, tested)
     speed = (cores if cores == 1 else cores * SHARED_CORE) * placement.nodes
     epoch, looks = (part / speed for part in work)
     epochs = max(int((CPU_MINUTES * 60 - looks) / epoch), FEWEST_EPOCHS)
@@ -196,6 +200,7 @@ def cpu_seconds(
     sizes: dict[str, int],
     flops: float = CORE_FLOPS["fp32"],
     labels: Labels = "none",
+    tested: float = 0.0,
 ) -> tuple[float, float]:
     """Seconds of one core for an epoch, and for all looks at the features.
 
@@ -207,12 +212,14 @@ def cpu_seconds(
             num_local_crops``.
         flops: floating-point operations that a core does in a second.
         labels: where they are learned an image is seen once, and nothing looks at its features.
+        tested: images of val that are tested per epoch, in the mean, where labels are learned.
     """
     whole = operations(network, sizes["global_crop_size"])
     steps = images / sizes["batch_size"] * STEP_SECONDS
     if labels != "none":
         passes = 1 if labels == "probe" else 3
-        return images * (passes * whole / flops + CROP_SECONDS) + steps, 0.0
+        test = tested * (whole / flops + CROP_SECONDS)
+        return images * (passes * whole / flops + CROP_SECONDS) + steps + test, 0.0
     locals_ = sizes.get("num_local_crops", 0)
     small = operations(network, sizes["local_crop_size"]) if locals_ else 0
     student = 3 * (2 * whole + locals_ * small)

@@ -213,7 +213,7 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
     variant, epochs = plan.options["trunk"]["variant"], plan.options["optim"]["epochs"]
     settings = hash_json(experiment_settings(plan.options))
     result = {
-        "kind": "top-1 on val" if "top1" in figures else "online kNN",
+        "kind": "top-1 on val" if "top1" in figures else figures.get("knn_name", "online kNN"),
         "name": f"{variant} {plan.options['method']['name']} epoch {epochs}",
         "experiment": plan.options["experiment"],
         "accuracy": figures.get("top1", figures.get("knn")),

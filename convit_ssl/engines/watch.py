@@ -136,7 +136,7 @@ class Watch:
 
         Returns:
             ``rankme``, ``feature_std``, ``gates`` and what else `training_summary` gives, and
-            ``knn`` in 0..1 where train and val have labels.
+            ``knn`` in 0..1, and ``knn_name``, what it is, where train and val have labels.
 
         Raises:
             LookError: in every process, where one cannot read its images.
@@ -164,6 +164,8 @@ class Watch:
                 lambda: evaluate_knn(features, val_features, ks=ks, device=self.device)
             )
             figures["knn"] = result.accuracy[result.headline].value
+            whole = len(rows) == len(self._bank) and len(val_rows) == len(self._val)
+            figures["knn_name"] = result.name("all images" if whole else "sample")
         trunk.train(was_training)
         return figures
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from convit_ssl.evaluation.knn import knn_name
 from convit_ssl.evaluation.results import average, write_json
 from convit_ssl.evaluation.study import Study
 from convit_ssl.evaluation.study_page import data_facts, describe_settings, facts, surroundings
@@ -101,9 +102,9 @@ def _tables(study: Study, summary: Sequence[Row], note: str) -> list[str]:
     return [
         *lines,
         "",
-        f"Top-1 on val in %, mean ± standard deviation over seeds ({seeds} planned). kNN is the "
-        "weighted vote of 20 neighbours, 5-NN the plain majority of five, both by cosine "
-        "similarity; linear is the probe chosen on held-out images of train.",
+        f"Top-1 on val in %, mean ± standard deviation over seeds ({seeds} planned). kNN is "
+        f"{knn_name(20)}, 5-NN is {knn_name(5, weighted=False)}; raw pixels by cosine or Euclidean "
+        "distance, whichever is better; linear is the probe chosen on held-out images of train.",
         "",
     ]
 
