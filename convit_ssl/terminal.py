@@ -32,3 +32,7 @@ class Terminal(Console):
         for segment in super().render(renderable, options):
             text, style, control = segment
             yield segment if control else Segment(printable(text), style)
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command, whose exit code is then that of any other command's."""
+        raise BrokenPipeError

@@ -71,6 +71,15 @@ def test_colours_of_ones_own_survive(monkeypatch: pytest.MonkeyPatch) -> None:
     assert file.getvalue() == "\x1b[31ma\x1b[0m\n"
 
 
+def test_a_reader_that_is_gone() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        Terminal(file=Gone()).print("text")
+
+
 def test_messages_of_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command("audit", [NAME]) == 2
     assert f"no such checkpoint: {SHOWN}" in capsys.readouterr().err
