@@ -6,8 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from convit_ssl.checksums import check_file
 from convit_ssl.errors import UserError
 from convit_ssl.export.inert import load_inert
 from convit_ssl.export.seal import check_seal, seal
+from convit_ssl.leftovers import release, working_folder
 from convit_ssl.reading import WEIGHTS_LIMIT, regular_file
 
 SAFETENSORS_SUFFIX = ".safetensors"
@@ -174,21 +173,21 @@ def whole_file(path: Path) -> Iterator[Path]:
 def whole_folder(target: Path) -> Iterator[Path]:
     """A temporary folder whose content moves into `target` only when all of it is written.
 
-    Files of the same name in `target` are replaced, others are left alone.
+    Files of the same name in `target` are replaced, others are left alone. What a killed export
+    left there is deleted.
 
     Raises:
         UserError: the folder cannot be written.
     """
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target))
-    except OSError as error:
-        raise UserError(f"cannot write in {target}: {error.strerror or error}") from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            target.mkdir(parents=True, exist_ok=True)
+            staging = stack.enter_context(working_folder(target, ".unfinished-"))
+        except OSError as error:
+            raise UserError(f"cannot write in {target}: {error.strerror or error}") from error
         yield staging
+        release(staging)
         _move_into(staging, target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _move_into(staging: Path, target: Path) -> None:

@@ -130,3 +130,12 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, teacher: ConViT) -> Non
         save_trunk(teacher, tmp_path / "file" / "trunk.torch")
     with pytest.raises(UserError, match="must end in"):
         save_trunk(teacher, tmp_path / "trunk.bin")
+
+
+def test_what_a_killed_export_left_is_deleted(tmp_path: Path) -> None:
+    left = tmp_path / ".unfinished-x"
+    left.mkdir()
+    (left / "model.safetensors").write_bytes(b"half")
+    (left / ".alive").write_text("1")
+    files.write_text(tmp_path / "a.txt", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt"]
