@@ -84,7 +84,7 @@ def find_classes(folder: Path) -> dict[str, list[Path]]:
 
 
 def _is_small(path: Path) -> bool:
-    """Whether it is a PNG of a usual size: one of the package has 623 million pixels."""
+    """Whether it is a PNG of up to 50 million pixels: one of the package has 623 million."""
     with open(path, "rb") as file:
         head = file.read(24)
     width, height = (int.from_bytes(head[start : start + 4], "big") for start in (16, 20))

@@ -7,7 +7,7 @@
 | fashion_mnist | 60,000 + 10,000 grey | 28 x 28 | Debian's dataset-fashion-mnist, or torchvision |
 | textures | 3,920 + 980 + 980 (test) colour | 64 x 64 | ``textures``, drawn on the spot |
 | elpv | 1,559 + 531 + 534 (test) grey | 300 x 300 | the package elpv-dataset, see ``elpv`` |
-| openclipart | 1,735 in all, three parts | any | Debian's openclipart-png, see ``openclipart`` |
+| openclipart | 1,077 + 327 + 327 (test) | any | Debian's openclipart-png, see ``openclipart`` |
 | imagenet | your own copy | about 500 x 375 | data_dir |
 | folder | your own images | any | data_dir |
 | list | your own, named in train.txt and val.txt | any | data_dir, see ``lists`` |
