@@ -18,7 +18,7 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster check lint format-check types imports format lock clean
+.PHONY: help install demo test test-cluster check lint format-check types imports format lock docs clean
 
 help:
 	@echo "make demo    pretrain, evaluate and export a ConViT on real images, in minutes"
@@ -26,6 +26,7 @@ help:
 	@echo "make check   everything that must pass: lint, format, types, imports, tests"
 	@echo "make test-cluster  the tests that need root and SLURM"
 	@echo "make format  mend what ruff can mend"
+	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make lock    remake requirements.lock (UPGRADE=1: with the newest versions)"
 	@echo "make clean   remove .venv and everything built"
 
@@ -115,7 +116,7 @@ lock:
 	@set -e; new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; \
 	$(if $(UPGRADE),,cat requirements.lock requirements-cuda.lock > "$$new/whole";) \
 	$(BIN)/uv pip compile -q --no-python-downloads --universal --python-version 3.10 \
-	  --no-annotate --no-header --all-extras --group dev --group vissl -c constraints.in \
+	  --no-annotate --no-header --all-extras --group dev --group vissl --group docs -c constraints.in \
 	  pyproject.toml -o "$$new/whole" > /dev/null; \
 	grep -v -E '$(CUDA)' "$$new/whole" > "$$new/requirements.lock"; \
 	grep -E '$(CUDA)' "$$new/whole" > "$$new/requirements-cuda.lock"; \
@@ -123,6 +124,11 @@ lock:
 	  if cmp -s "$$new/$$lock" $$lock; then echo "$$lock: unchanged"; \
 	  else cp "$$new/$$lock" $$lock; echo "$$lock: remade"; fi; \
 	done
+
+# Strict: a link that leads nowhere is an error. Open build/site/index.html; no server is needed.
+docs: $(STAMP)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "build/site/index.html"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \
