@@ -49,8 +49,8 @@ def results_page() -> str:
 
 
 INTRODUCTION = """Each page is written by the command it names, with commit, versions,
-hardware and the figure of every seed. Results that came out badly are kept. *Superseded* marks pages
-whose figures should not be quoted any more; each says why."""
+hardware and the figure of every seed. Results that came out badly are kept. *Superseded* marks
+pages whose figures should not be quoted any more; each says why."""
 
 
 def _file(uri: str, path: Path, config: Any) -> File:
