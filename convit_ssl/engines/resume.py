@@ -21,6 +21,8 @@ FREE = (
     "data.workers",
     "data.max_corrupt",
 )
+# Options that older runs do not record, and what they were made with.
+YOUNGER = {"data.exif_rotation": False}
 LISTED = 6
 # Keys that nobody gave, and what they say.
 WORDS = {"facts.digest": "which images there are (facts.digest)"}
@@ -45,8 +47,9 @@ def check_same_run(path: Path, plan: Plan) -> None:
     Raises:
         UserError: names the differing keys, with both values.
     """
-    before = flat(_entry(path)["config"])
     now = flat(json.loads(json.dumps(plan.options)))
+    younger = {key: value for key, value in YOUNGER.items() if key in now}
+    before = {**younger, **flat(_entry(path)["config"])}
     accepted = [str(key) for key in plan.options["run"]["accept_changes"]]
     changed = [
         key

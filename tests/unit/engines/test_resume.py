@@ -92,6 +92,8 @@ def test_changed_options_are_refused_by_name_and_accepted_by_name(tmp_path: Any)
     check_same_run(path, plan(options(0.2, ("optim.lr", "data"), subset="fraction=0.1")))
     with pytest.raises(UserError, match=r"which images there are \(facts\.digest\): None then"):
         check_same_run(path, plan({**options(0.1), "facts": {"digest": "x"}}))
+    now = options(0.1)
+    check_same_run(path, plan({**now, "data": {**now.get("data", {}), "exif_rotation": False}}))
     another = {**options(0.1), "experiment": "convit_simclr"}
     with pytest.raises(UserError, match=r"run\.name=\.\.\., or start afresh .*=true$"):
         check_same_run(path, plan(another))
