@@ -15,8 +15,11 @@ from torch import Tensor
 
 from convit_ssl.checksums import digest_of, say_once
 from convit_ssl.errors import UserError
+from convit_ssl.reading import WEIGHTS_LIMIT, read_json, read_text, regular_file
 
 _FILES = ("features.npy", "targets.npy", "images.json")
+
+_LONGEST_LIST = 2 * 2**30  # bytes: paths of some ten million images
 
 
 @dataclass(frozen=True)
@@ -109,10 +112,12 @@ def load_features(folder: str | Path, verify: bool = True) -> FeatureSet:
     """
     folder = Path(folder)
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
+        manifest = read_json(folder / "manifest.json")
         if verify:
             _check(folder, manifest)
-        images = json.loads((folder / "images.json").read_text())
+        images = json.loads(read_text(folder / "images.json", _LONGEST_LIST))
+        for name in ("features.npy", "targets.npy"):
+            regular_file(folder / name, WEIGHTS_LIMIT)
         features = np.load(folder / "features.npy", mmap_mode="r")
         targets = np.load(folder / "targets.npy")
         columns = {name: (first, last) for name, (first, last) in manifest["columns"].items()}
@@ -120,6 +125,10 @@ def load_features(folder: str | Path, verify: bool = True) -> FeatureSet:
         return FeatureSet(
             features, targets, images["paths"], columns, images["classes"], manifest, bad, folder
         )
+    except UserError as error:
+        if str(error).startswith("cannot read"):
+            raise UserError(f"no features in {folder}: {error}") from error
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
         reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else error
         raise UserError(f"no features in {folder}: {reason}") from error
