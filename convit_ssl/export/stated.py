@@ -214,6 +214,8 @@ def _interpolation(values: list[Any]) -> str | None:
 
 def _crop(settings: Mapping[Any, Any]) -> float | None:
     """Timm's crop_pct, or what Hugging Face's two sizes come to."""
+    if settings.get("crop_mode") == "squash":
+        return None  # the whole image, as our evaluation does of small ones
     ratio: Any = settings.get("crop_pct")
     if _is_number(ratio) and 0.1 <= ratio <= 1:
         return float(ratio)

@@ -68,7 +68,7 @@ def timm_config(model: ConViT, data: dict[str, Any], license_name: str) -> dict[
     """The config.json that timm reads."""
     config = model.config
     shape = [config.in_chans, *config.image_shape]
-    usual = evaluation_transform(config.image_shape)
+    usual = evaluation_transform(config.image_shape, crop_ratio=data.get("crop_ratio"))
     own = (usual.mean, usual.std) if config.in_chans == 3 else ((0.5,) * config.in_chans,) * 2
     return {
         "architecture": architecture(config),
@@ -81,8 +81,8 @@ def timm_config(model: ConViT, data: dict[str, Any], license_name: str) -> dict[
             "input_size": shape,
             "fixed_input_size": True,
             "interpolation": data.get("interpolation", usual.interpolation),
-            "crop_pct": data.get("crop_ratio", usual.crop_ratio),
-            "crop_mode": "center",
+            "crop_pct": usual.crop_ratio,
+            "crop_mode": "squash" if usual.whole else "center",
             "mean": list(data.get("mean", own[0])),
             "std": list(data.get("std", own[1])),
             "num_classes": config.num_classes,
