@@ -14,6 +14,7 @@ from convit_ssl.adapters.views import augment_config
 from convit_ssl.data import FaultLog, ImageFiles, evaluation_transform, open_dataset
 from convit_ssl.data.augment import build_augmentation
 from convit_ssl.data.augment_fast import Normalize
+from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.loader_workers import PREFETCHED, shared_mib, shield_worker
 from convit_ssl.data.value_range import Reading
 from convit_ssl.evaluation.splits import hold_out
@@ -195,6 +196,7 @@ def _open(options: Any, split: str, transform: Any, log: FaultLog) -> ImageFiles
         max_corrupt=options.data.max_corrupt,
         reading=Reading.of(options.data),
         fault_log=log,
+        division=DivisionSpec.of(options.data, not options.derived.test_model),
     )
 
 

@@ -60,6 +60,7 @@ class TrainingHook(QuietHook):
         self.figures: dict[str, Any] = {}
         self.best: dict[str, Any] = {}
         self.recent: deque[tuple[int, Tensor, Tensor]] = deque(maxlen=READ_EVERY)
+        self.verdict_lines: list[str] = []
         self.watch: Watch
 
     def on_start(self, task: Any) -> None:
@@ -131,6 +132,7 @@ class TrainingHook(QuietHook):
             if self.recorder is not None:
                 self.recorder.write_locality(trunk, figures, self._steps(task))
             self._judge(epoch, figures)
+            self._compare(epoch, trunk, figures)
             figures["look_seconds"] = round(time.perf_counter() - started, 3)
         self.figures |= figures
         if self.recorder is not None:
@@ -229,6 +231,21 @@ class TrainingHook(QuietHook):
             self.screen.line(f"warning: {message}", style="yellow")
         if message:
             figures["collapse"] = message
+
+    def _compare(self, epoch: int, trunk: Any, figures: dict[str, Any]) -> None:
+        """Say how features compare with pixels, and give the verdict after the last epoch.
+
+        A collective call.
+        """
+        for text in self.watch.references.messages(epoch, figures):
+            if self.screen is not None:
+                self.screen.line(f"warning: {text}", style="yellow")
+        if epoch < self.options.optim.epochs or self.options.derived.test_model:
+            return
+        verdict = self.watch.verdict(trunk, figures)
+        if verdict is not None:
+            figures["verdict"] = verdict.as_dict()
+            self.verdict_lines = verdict.lines()
 
     def _tested(self, task: Any) -> None:
         values = task.meters[0].value if task.meters else {}

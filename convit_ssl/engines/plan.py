@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from convit_ssl.data import ImageFiles, open_dataset
+from convit_ssl.data.division import DivisionSpec
+from convit_ssl.data.opening import open_division
 from convit_ssl.data.storage import is_url
 from convit_ssl.engines.begun import find_begun
 from convit_ssl.engines.config import Composed
@@ -30,6 +32,7 @@ from convit_ssl.models import VARIANTS, ConViTConfig, create_config
 from convit_ssl.models.cnn import RESNETS
 
 LABELLED = ("supervised", "linear")
+TEST_ONCE = 1_000_000  # epochs between tests: after the last one alone
 WITHOUT_FOLDER = ("digits", "mnist5k", "textures")  # data sets that read nothing of the user's
 
 
@@ -86,6 +89,7 @@ def make_plan(composed: Composed) -> Plan:
         )
     if tree.data_dir and not is_url(tree.data_dir):  # it is read from other folders later
         tree.data_dir = os.path.abspath(os.path.expanduser(tree.data_dir))
+    split = _check_division(tree)
     train = _open(tree, "train")
     labelled = tree.method.name in LABELLED
     tested = _check_labels(tree, train) if labelled else 0.0
@@ -99,7 +103,7 @@ def make_plan(composed: Composed) -> Plan:
         size = train.native_size()
         choices, budget = scale(tree, composed.explicit, len(train), size, before, tested)
     _check_views(tree)
-    facts = _facts(tree, train)
+    facts = {**_facts(tree, train), **({} if split is None else {"split": split})}
     _derive(tree, placement, facts, labelled)
     tree.derived.budget = None if budget is None else dataclasses.asdict(budget)
     trunk = None if tree.trunk.variant in RESNETS else _trunk(tree)
@@ -157,7 +161,34 @@ def _open(tree: DictConfig, split: str) -> ImageFiles:
         split,
         subset=tree.data.subset,
         max_corrupt=tree.data.max_corrupt,
+        division=division_spec(tree),
     )
+
+
+def division_spec(tree: Any) -> DivisionSpec:
+    """How an experiment's images are divided; images without a label serve pretraining alone."""
+    return DivisionSpec.of(tree.data, tree.method.name not in LABELLED)
+
+
+def _check_division(tree: DictConfig) -> str | None:
+    """The digest of the division; None without one.
+
+    Raises:
+        UserError: the images cannot be divided as asked, or nothing says how.
+    """
+    for name in ("labels", "split"):  # both are files, read from other folders later
+        given = tree.data[name]
+        path = str(given or "").rpartition(":")[0] if name == "labels" else given
+        if path and path not in ("folder", "name") and os.path.isfile(os.path.expanduser(path)):
+            full = os.path.abspath(os.path.expanduser(path))
+            tree.data[name] = full + str(given)[len(path) :]
+    spec = division_spec(tree)
+    if not spec:
+        return None
+    spec.check()
+    if not spec.divides:
+        return None
+    return open_division(tree.data.name, tree.data_dir, spec).digest()
 
 
 def _check_labels(tree: DictConfig, train: ImageFiles) -> float:
@@ -169,11 +200,23 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> float:
         raise UserError(
             f"{tree.experiment} needs labels: {train.root} holds {len(train.classes)} class "
             "folders; put the images of each class into a folder of its own, "
-            "train/<class>/ and val/<class>/, or use config=convit_dino, which needs none"
+            "train/<class>/ and val/<class>/, give data.labels=table.csv:file,label, or use "
+            "config=convit_dino, which needs none"
         )
-    val = _open(tree, "val")
+    try:
+        val = _open(tree, "val")
+    except UserError as error:
+        if "no val/ folder" not in str(error):
+            raise
+        raise UserError(
+            f"{train.root} has no val/ folder, so there is nothing to test on: hold out a part of "
+            "the images with data.holdout=0.2 (and data.group_by=folder:1, column:NAME or "
+            "name:REGEX where images belong together), or add val/<class>/"
+        ) from None
     for images in (train, val):
         _check_every_label(tree, images)
+    if tree.method.test_every is None and division_spec(tree).divides:
+        tree.method.test_every = TEST_ONCE
     if tree.method.test_every is None:
         tree.method.test_every = test_interval(len(train), len(val), tree.method.name)
     if tree.method.test_every < 1:

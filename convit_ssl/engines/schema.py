@@ -17,6 +17,14 @@ class DataOptions:
     Attributes:
         name: digits, mnist5k, fashion_mnist, textures, elpv, openclipart, imagenet, folder, list
             or shards.
+        holdout: share of the images that is held out and tested at the end, such as 0.2; nothing
+            is learned from it or chosen by it. No val folder is needed then.
+        folds, fold: a k-fold instead, and which of its parts is the test.
+        group_by: what stays together: folder:1, column:NAME (of `labels`) or name:REGEX.
+        labels: table.csv:file,label,... (or .parquet), folder:N, or name:REGEX; None for class
+            folders.
+        split: a division that was written down (split.csv), in place of `holdout` and `folds`.
+        split_seed: of the division; None is 0.
         subset: labelled subset, as `convit-ssl subset` writes it: "fraction=0.1,seed=0",
             "per_class=10", "list=FILE", "classes=first:100".
         max_corrupt: share of unreadable images that stops the run.
@@ -31,6 +39,13 @@ class DataOptions:
 
     name: str = "imagenet"
     subset: str | None = None
+    holdout: float | None = None
+    folds: int | None = None
+    fold: int | None = None
+    group_by: str | None = None
+    labels: str | None = None
+    split: str | None = None
+    split_seed: int | None = None
     max_corrupt: float = 0.01
     white_level: int | None = None
     signed_range: list[float] | None = None

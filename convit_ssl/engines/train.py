@@ -20,8 +20,10 @@ import torch.distributed as dist
 from omegaconf import OmegaConf
 
 from convit_ssl import __version__, adapters
+from convit_ssl.data.division import FILE as SPLIT
+from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.loader_workers import end_workers
-from convit_ssl.data.opening import find_listing
+from convit_ssl.data.opening import find_listing, open_division
 from convit_ssl.engines.checkpoint import (
     CHECKPOINTS,
     Found,
@@ -219,6 +221,7 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
         "accuracy": figures.get("top1", figures.get("knn")),
         "epochs": epochs,
         "figures": figures,
+        **({"verdict": figures["verdict"]} if "verdict" in figures else {}),
         "images_per_s": figures.get("images_per_s"),
         "data": plan.facts,
         "variant": variant,
@@ -240,6 +243,8 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
         ) from None
     last = folder / CHECKPOINTS / "last.torch"
     screen.line(f"done: {last}", style="bold")
+    for line in training.verdict_lines:
+        screen.line(line)
     options, facts = plan.options, plan.facts
     where = f" --data-dir {shlex.quote(options['data_dir'])}" if options["data_dir"] else ""
     quoted = shlex.quote(str(folder))
@@ -251,6 +256,8 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
 
 
 def _has_val(plan: Plan) -> bool:
+    if DivisionSpec.of(plan.options["data"]).divides:
+        return True
     try:
         find_listing(plan.facts["name"], plan.options["data_dir"], "val")
     except UserError:
@@ -325,6 +332,10 @@ def write_config(plan: Plan) -> None:
     make_folder(folder)
     with _writing_in(folder):
         (folder / "config.yaml").write_text("\n".join([*reasons, text]), encoding="utf-8")
+    spec = DivisionSpec.of(plan.options["data"], not plan.options["derived"]["test_model"])
+    if spec.divides:
+        division = open_division(plan.facts["name"], plan.options["data_dir"], spec)
+        division.write(folder / SPLIT)
 
 
 def make_folder(folder: Path) -> None:

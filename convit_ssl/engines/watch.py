@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Subset
 
 from convit_ssl.analysis.training import training_summary
 from convit_ssl.data import FaultLog, ImageFiles, evaluation_transform, open_dataset
+from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.loader_workers import (
     end_workers,
     shared_mib,
@@ -23,10 +24,19 @@ from convit_ssl.data.loader_workers import (
     workers_that_fit,
 )
 from convit_ssl.data.value_range import Reading
+from convit_ssl.engines.watch_reference import (
+    BY,
+    References,
+    Sides,
+    final_verdict,
+    groups_of,
+    measure_knn,
+)
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
-from convit_ssl.evaluation.feature_set import FeatureSet
-from convit_ssl.evaluation.knn import evaluate_knn
+from convit_ssl.evaluation.knn import KnnResult
+from convit_ssl.evaluation.splits import hold_out
+from convit_ssl.evaluation.verdict import Verdict
 from convit_ssl.methods import effective_rank, feature_std
 from convit_ssl.models import ConViT
 
@@ -71,6 +81,8 @@ class Watch:
         self._val: ImageFiles | None = None
         self._bank_rows = self._val_rows = np.arange(0)
         self.workers_hung = False
+        self._pools: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None = None
+        self.references = References(self)
 
     def due(self, epoch: int) -> bool:
         """Whether to look after this many epochs: the last one always, unless never."""
@@ -79,10 +91,16 @@ class Watch:
         if epoch == self.options.optim.epochs:
             return True
         try:
-            return epoch % self.every == 0
+            early = self.every > 1 and epoch == BY and self._compares
+            return early or epoch % self.every == 0
         except LookError as error:
             _leave_out(error)
             return False
+
+    @property
+    def _compares(self) -> bool:
+        """Whether features are compared with pixels, which is to be said early."""
+        return self.options.watch.every is None and self._val is not None
 
     @cached_property
     def every(self) -> int:
@@ -155,19 +173,56 @@ class Watch:
         }
         if self._val is not None:
             val, val_rows = self._features(trunk, self._val, self._val_rows)
-            targets = np.asarray(self._bank.targets)[rows]
-            val_targets = np.asarray(self._val.targets)[val_rows]
-            features = FeatureSet(bank, targets, classes=self._bank.classes)
-            val_features = FeatureSet(val, val_targets, classes=self._val.classes)
-            ks = (min(self.options.watch.knn_k, len(targets)),)
-            result = _together(
-                lambda: evaluate_knn(features, val_features, ks=ks, device=self.device)
-            )
+            sides = Sides(self._bank, rows, self._val, val_rows)
+            result = self.knn(bank, val, sides)
             figures["knn"] = result.accuracy[result.headline].value
             whole = len(rows) == len(self._bank) and len(val_rows) == len(self._val)
             figures["knn_name"] = result.name("all images" if whole else "sample")
+            figures["width"] = bank.shape[1]
+            figures |= self.references.figures(result, bank, sides)
         trunk.train(was_training)
         return figures
+
+    def knn(self, bank: Tensor, val: Tensor, sides: Sides, metric: str = "cosine") -> KnnResult:
+        """KNN of some features; a collective call."""
+        k = int(self.options.watch.knn_k)
+        return _together(lambda: measure_knn(bank, val, sides, k, self.device, metric))
+
+    def verdict(self, trunk: nn.Module, figures: dict[str, Any]) -> Verdict | None:
+        """The trained network against its references; None where there are no labels.
+
+        A collective call. A verdict whose images cannot be read is left out.
+        """
+        was_training = trunk.training
+        trunk.eval()
+        try:
+            return final_verdict(self, trunk, figures, self.references)
+        except LookError as error:
+            _leave_out(error)
+            return None
+        finally:
+            trunk.train(was_training)
+
+    def final_sides(self, learned: tuple[int, int], tested: tuple[int, int]) -> Sides | None:
+        """Images for the verdict: of train and of the test; None where there are no labels.
+
+        Args:
+            learned: images of train, at least and at most where there are as many.
+            tested: the same of the test.
+        """
+        self._open()
+        if self._bank is None or self._val is None:
+            return None
+        bank, val, pools = self._bank, self._val, self._pools
+        if DivisionSpec.of(self.options.data).divides:
+            val, pools = _together(lambda: self._opened("val")), None
+        allowed = self._images_allowed()
+        counts = [
+            min(max(int(allowed * share), least), most)
+            for share, (least, most) in ((0.6, learned), (0.3, tested))
+        ]
+        rows, val_rows = pools or (np.arange(len(bank)), np.arange(len(val)))
+        return Sides(bank, _some(rows, counts[0]), val, _some(val_rows, counts[1]))
 
     def _pictures(self) -> Tensor:
         """The images that non-locality is measured on, the same every time."""
@@ -181,11 +236,27 @@ class Watch:
             return
         bank = _together(lambda: self._opened("train"))
         val: ImageFiles | None = None
-        if bank.labelled:
+        if bank.labelled and not DivisionSpec.of(self.options.data).divides:
             with contextlib.suppress(LookError):  # pretraining needs no val
                 val = _together(lambda: self._opened("val"))
+        if bank.labelled and val is None:
+            self._pools = self._held_out(bank)
+            val = bank if self._pools is not None else None
         self._bank, self._val = bank, val
         self._choose_rows()
+
+    def _held_out(
+        self, bank: ImageFiles
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+        """Rows of train that vote and that are classified, where no test part may be looked at."""
+        targets = np.asarray(bank.targets)
+        if len(np.unique(targets[targets >= 0])) < 2:
+            return None
+        groups = groups_of(self.options, bank, np.arange(len(bank)))
+        try:
+            return hold_out(targets, VAL_SHARE, 0, groups)
+        except UserError:  # one image a class
+            return None
 
     def _opened(self, split: str) -> ImageFiles:
         """A split without augmentation; its bad images count with those met in training."""
@@ -200,14 +271,16 @@ class Watch:
             replace=False,
             reading=Reading.of(data),
             fault_log=FaultLog(f"{self.options.run.dir}/unreadable.jsonl"),
+            division=DivisionSpec.of(data, not self.options.derived.test_model),
         )
 
     def _choose_rows(self) -> None:
         assert self._bank is not None
-        val_images = 0 if self._val is None else len(self._val)
-        bank, val = self._sizes(val_images)
-        self._bank_rows = _sample(len(self._bank), bank)
-        self._val_rows = _sample(val_images, val)
+        voting, asked = np.arange(len(self._bank)), np.arange(len(self._val or ()))
+        if self._pools is not None:
+            voting, asked = self._pools
+        bank, val = self._sizes(len(asked))
+        self._bank_rows, self._val_rows = _some(voting, bank), _some(asked, val)
 
     def _sizes(self, val_images: int) -> tuple[int, int]:
         """Images of train and of val in a look, before there may be fewer."""
@@ -219,6 +292,13 @@ class Watch:
         least, most = BANK
         bank = min(max(int(images * (1 - VAL_SHARE)), least), most)
         return bank, max(int(images * VAL_SHARE), LEAST_VAL)
+
+    def features(
+        self, trunk: nn.Module, images: ImageFiles, rows: np.ndarray[Any, Any]
+    ) -> tuple[Tensor, np.ndarray[Any, Any]]:
+        """Features of some images and the rows that could be read; a collective call."""
+        with torch.no_grad():
+            return self._features(trunk, images, rows)
 
     def _features(
         self, trunk: nn.Module, images: ImageFiles, rows: np.ndarray[Any, Any]
@@ -315,7 +395,8 @@ def _leave_out(error: LookError) -> None:
     logging.warning("a look at the features is left out, training goes on: %s", error)
 
 
-def _sample(images: int, wanted: int) -> np.ndarray[Any, Any]:
-    """Rows of some of the images, in order, the same every time."""
-    chosen = np.random.default_rng(0).choice(images, min(wanted, images), replace=False)
-    return np.sort(chosen)
+def _some(rows: np.ndarray[Any, Any], wanted: int) -> np.ndarray[Any, Any]:
+    """Some of the rows, in order, the same every time."""
+    chosen = np.random.default_rng(0).choice(len(rows), min(wanted, len(rows)), replace=False)
+    sample: np.ndarray[Any, Any] = rows[np.sort(chosen)]
+    return sample

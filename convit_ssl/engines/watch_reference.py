@@ -1,0 +1,262 @@
+"""What the features are compared with: raw pixels while training, and a verdict at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convit_ssl.data import ImageFiles
+from convit_ssl.data.division import DivisionSpec
+from convit_ssl.data.opening import open_division
+from convit_ssl.evaluation.advice import Seen, falls_while_loss_falls, next_steps
+from convit_ssl.evaluation.feature_set import FeatureSet
+from convit_ssl.evaluation.knn import METRICS, KnnResult, evaluate_knn
+from convit_ssl.evaluation.paired import Predictions, compare
+from convit_ssl.evaluation.tokens import pixel_transform
+from convit_ssl.evaluation.verdict import Verdict, judge
+from convit_ssl.models import ConViT
+
+if TYPE_CHECKING:
+    from convit_ssl.engines.watch import Watch
+
+Rows = np.ndarray[Any, Any]
+PIXELS, UNTRAINED = "raw pixels", "untrained network"
+# Epochs after which features that are no better than pixels are said to be so.
+FIRST, BY = 3, 5
+# Images of the verdict: train and test, at least and at most; between, a share of those trained on.
+LEARNED, TESTED = (2000, 50_000), (1000, 20_000)
+RIM = 0.18  # of the side, that counts as background
+NEIGHBOURS = 5
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Images to vote and images to classify, with the rows of each that take part."""
+
+    bank: ImageFiles
+    bank_rows: Rows
+    val: ImageFiles
+    val_rows: Rows
+
+
+class References:
+    """Raw pixels on the images of a watch, read once.
+
+    Args:
+        watch: whose images and device are used.
+    """
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self._pixels: KnnResult | None = None
+        self._thumbnails: Tensor | None = None
+        self.told = False
+        self.knn: list[tuple[float, float]] = []
+        self.loss: list[float] = []
+
+    def figures(self, result: KnnResult, bank: Tensor, sides: Sides) -> dict[str, Any]:
+        """Pixels' accuracy on the same images, and how the features compare with it."""
+        if self._pixels is None:
+            self._pixels, self._thumbnails = self._measure_pixels(sides)
+        pixels = self._pixels
+        figures: dict[str, Any] = {"knn_pixels": pixels.accuracy[pixels.headline].value}
+        if len(pixels.truth) == len(result.truth):
+            predictions = Predictions(
+                result.truth,
+                {"features": result.predictions == result.truth,
+                 PIXELS: pixels.predictions == pixels.truth},
+                groups_of(self.watch.options, sides.val, labelled_rows(sides.val, sides.val_rows)),
+            )  # fmt: skip
+            difference = compare(predictions, "features", PIXELS, predictions.uneven)
+            figures["over_pixels"] = difference.value
+            figures["over_pixels_95"] = [difference.low, difference.high]
+        if self._thumbnails is not None and len(self._thumbnails) == len(bank):
+            figures["background"] = background_share(bank, self._thumbnails)
+        return figures
+
+    def messages(self, epoch: int, figures: dict[str, Any]) -> list[str]:
+        """What a person should know now, each once."""
+        found = []
+        if "knn" in figures:
+            self.knn.append((epoch, figures["knn"]))
+            self.loss.append(float(figures["loss"]))
+        last = epoch == self.watch.options.optim.epochs
+        if "over_pixels_95" in figures and epoch >= FIRST and not self.told and not last:
+            low, high = figures["over_pixels_95"]
+            if low <= 0:
+                self.told = True
+                found.append(_no_better(epoch, figures, low, high))
+        if falls_while_loss_falls(self.knn, self.loss):
+            best, value = max(self.knn, key=lambda pair: pair[1])
+            found.append(
+                f"kNN falls while the loss falls: {100 * figures['knn']:.1f} %, and "
+                f"{100 * value:.1f} % after epoch {best:g} (checkpoints/best.torch). The loss is "
+                "lowered by something other than your classes"
+            )
+        return found
+
+    def _measure_pixels(self, sides: Sides) -> tuple[KnnResult, Tensor | None]:
+        transform = pixel_transform(sides.bank.paths)
+        opened = [_with_transform(images, transform) for images in (sides.bank, sides.val)]
+        flat = nn.Flatten(1)
+        bank, rows = self.watch.features(flat, opened[0], sides.bank_rows)
+        val, val_rows = self.watch.features(flat, opened[1], sides.val_rows)
+        chosen = replace_rows(sides, rows, val_rows)
+        results = [self.watch.knn(bank, val, chosen, metric) for metric in METRICS]
+        best = max(results, key=lambda found: found.accuracy[found.headline].value)
+        shape = (len(bank), 1 if transform.grey else 3, transform.side, transform.side)
+        return best, bank.reshape(shape) if transform.side >= 8 else None
+
+
+def _no_better(epoch: int, figures: dict[str, Any], low: float, high: float) -> str:
+    text = (
+        f"epoch {epoch}: features are no better than raw pixels yet: kNN "
+        f"{100 * figures['knn']:.1f} % and {100 * figures['knn_pixels']:.1f} %, difference "
+        f"{100 * figures['over_pixels']:+.1f} points (95 % interval {100 * low:+.1f} to "
+        f"{100 * high:+.1f})"
+    )
+    if figures.get("background", 0.0) > 0.05:
+        text += (
+            "; neighbours resemble one another in the rim of the image more than in its middle, "
+            "so the background may dominate"
+        )
+    return text
+
+
+def replace_rows(sides: Sides, bank_rows: Rows, val_rows: Rows) -> Sides:
+    """The same images with the rows that could be read."""
+    return replace(sides, bank_rows=bank_rows, val_rows=val_rows)
+
+
+def labelled_rows(images: ImageFiles, rows: Rows) -> Rows:
+    """Those of some rows that have a label."""
+    kept: Rows = rows[np.asarray(images.targets)[rows] >= 0]
+    return kept
+
+
+def groups_of(options: Any, images: ImageFiles, rows: Rows) -> Rows | None:
+    """The group of each of some images; None where nothing was asked to stay together."""
+    spec = DivisionSpec.of(options.data, not options.derived.test_model)
+    if not spec.divides:
+        return None
+    division = open_division(options.data.name, options.data_dir, spec)
+    if not division.grouped:
+        return None
+    number = dict(zip(division.listing.files, division.groups.tolist(), strict=True))
+    return np.array([number[images.files[int(row)]] for row in rows], np.int64)
+
+
+def _with_transform(images: ImageFiles, transform: Callable[..., Any]) -> ImageFiles:
+    import copy
+
+    other = copy.copy(images)
+    other.transform = transform
+    return other
+
+
+def background_share(features: Tensor, pictures: Tensor) -> float:
+    """How much more neighbours agree in the rim of the picture than in its middle, -1..1.
+
+    For each part, 1 - (difference of an image to its five nearest neighbours in the features) /
+    (difference to other images on average). The middle's share is taken from the rim's: above 0,
+    what makes images neighbours lies at the rim, where the background is.
+
+    Args:
+        features: (N, D).
+        pictures: (N, C, side, side), 0..1.
+    """
+    count = min(len(features), 500)
+    if count < 20:
+        return 0.0
+    unit = nn.functional.normalize(features[:count].float(), dim=1)
+    alike = unit @ unit.t()
+    alike.fill_diagonal_(-2.0)
+    near = alike.topk(NEIGHBOURS, dim=1).indices
+    side = pictures.shape[-1]
+    width = max(1, round(RIM * side))
+    middle = torch.zeros(side, side, dtype=torch.bool)
+    middle[2 * width : side - 2 * width, 2 * width : side - 2 * width] = True
+    rim = torch.ones(side, side, dtype=torch.bool)
+    rim[width : side - width, width : side - width] = False
+    shares = []
+    for part in (rim, middle):
+        if not bool(part.any()):
+            return 0.0
+        flat = pictures[:count, :, part].flatten(1).float()
+        distances = torch.cdist(flat, flat)
+        usual = distances.sum() / (count * (count - 1))
+        shares.append(1.0 - float(distances.gather(1, near).mean() / usual.clamp_min(1e-12)))
+    return shares[0] - shares[1]
+
+
+def final_verdict(
+    watch: Watch, trunk: nn.Module, figures: dict[str, Any], references: References
+) -> Verdict | None:
+    """Compare the trained network with pixels and with itself untrained; None without labels.
+
+    A collective call. The test part is read here for the first time: the part that was held out,
+    the val folder, or images of train whose labels were held out.
+    """
+    sides = watch.final_sides(LEARNED, TESTED)
+    if sides is None:
+        return None
+    networks: dict[str, nn.Module] = {"network": trunk}
+    if isinstance(trunk, ConViT):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(watch.options.seed))
+            networks[UNTRAINED] = ConViT(trunk.config).to(watch.device).eval()
+    results: dict[str, KnnResult] = {}
+    read = sides
+    for name, network in networks.items():
+        bank, rows = watch.features(network, sides.bank, sides.bank_rows)
+        val, val_rows = watch.features(network, sides.val, sides.val_rows)
+        read = replace_rows(sides, rows, val_rows)
+        results[name] = watch.knn(bank, val, read)
+    results[PIXELS] = References(watch)._measure_pixels(read)[0]
+    truth = results["network"].truth
+    correct = {
+        name: found.predictions == found.truth
+        for name, found in results.items()
+        if len(found.truth) == len(truth)
+    }
+    rows = labelled_rows(read.val, read.val_rows)
+    predictions = Predictions(truth, correct, groups_of(watch.options, read.val, rows))
+    learned = len(labelled_rows(read.bank, read.bank_rows))
+    others = [name for name in correct if name != "network"]
+    verdict = judge(predictions, "network", others, learned, "kNN")
+    return replace(verdict, advice=next_steps(verdict, _seen(watch.options, figures, references)))
+
+
+def _seen(options: Any, figures: dict[str, Any], references: References) -> Seen:
+    native = list(options.facts.native_size)
+    return Seen(
+        steps=int(options.derived.steps_per_epoch * options.optim.epochs),
+        view=int(options.crops.global_size),
+        native=int(min(native)) if native else None,
+        rank=figures.get("rankme"),
+        width=figures.get("width"),
+        knn=references.knn,
+        loss=references.loss,
+        background=figures.get("background"),
+        images=int(options.facts.images),
+    )
+
+
+def measure_knn(
+    bank: Tensor, val: Tensor, sides: Sides, k: int, device: torch.device, metric: str
+) -> KnnResult:
+    """KNN of some features with the labels of their rows."""
+    targets = np.asarray(sides.bank.targets)[sides.bank_rows]
+    val_targets = np.asarray(sides.val.targets)[sides.val_rows]
+    return evaluate_knn(
+        FeatureSet(bank, targets, classes=sides.bank.classes),
+        FeatureSet(val, val_targets, classes=sides.val.classes),
+        ks=(min(k, int((targets >= 0).sum())),),
+        device=device,
+        metric=metric,
+    )
