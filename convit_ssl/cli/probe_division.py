@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from convit_ssl.cli import division_options, probe_sources
+from convit_ssl.cli import division_options, probe_references, probe_sources
 from convit_ssl.data.division import FILE, Division, divide, part_of
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.opening import find_listing
@@ -54,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that probe."""
     division_options.add_arguments(parser)
     parser.add_argument(
+        "--on",
+        choices=("val", "test"),
+        help="what is measured: test by default where there is one and references are asked for",
+    )
+    parser.add_argument(
         "--write-split", metavar="FILE", help="write the division down, for --split"
     )
 
@@ -74,11 +79,14 @@ def prepare(args: argparse.Namespace) -> Division | None:
     if not spec and run_split.is_file():
         spec = dataclasses.replace(spec, file=str(run_split))
     listing = _training_images(args)
-    if spec.labels and not spec.divides and not _has_val(args):
+    if spec.labels and not spec.divides and not _has(args, "val"):
         raise UserError(_missing(listing))
     if not spec:
         _check_val(args, listing)
+        _choose_part(args)
         return None
+    if args.on:
+        raise UserError(f"--on {args.on} has no effect on images that are divided; leave it out")
     if not spec.divides:
         raise UserError(
             "--labels and --group-by are for a division; add --holdout 0.2 or --folds 5"
@@ -92,13 +100,26 @@ def prepare(args: argparse.Namespace) -> Division | None:
     return division
 
 
+def _choose_part(args: argparse.Namespace) -> None:
+    """What is measured: val, or test where it is asked for or references are.
+
+    Raises:
+        UserError: there is no test.
+    """
+    if args.on == "test":
+        find_listing(probe_sources.data_name(args), args.data_dir, "test")
+    elif args.on is None:
+        judged = probe_references.asked(args) and _has(args, "test")
+        args.on = "test" if judged else "val"
+
+
 def _training_images(args: argparse.Namespace) -> Listing:
     return find_listing(probe_sources.data_name(args), args.data_dir, "train")
 
 
-def _has_val(args: argparse.Namespace) -> bool:
+def _has(args: argparse.Namespace, split: str) -> bool:
     try:
-        find_listing(probe_sources.data_name(args), args.data_dir, "val")
+        find_listing(probe_sources.data_name(args), args.data_dir, split)
     except UserError:
         return False
     return True
@@ -136,8 +157,9 @@ def folds(source: probe_sources.Source | None, args: argparse.Namespace) -> Iter
     """The features of a source, once for each fold; extracted once."""
     division: Division | None = getattr(args, "division", None)
     if division is None:
-        sets = {n: probe_sources.read_features(source, args, n) for n in ("train", "val")}
-        yield Fold(sets["train"], sets["val"])
+        tested = getattr(args, "on", None) or "val"
+        train = probe_sources.read_features(source, args, "train")
+        yield Fold(train, probe_sources.read_features(source, args, tested))
         return
     whole = probe_sources.read_features(source, args, "all", division.listing)
     places = _places(whole, division)

@@ -73,6 +73,8 @@ def row(
     if division is not None:
         marks["split"] = division.digest()
         settings = {**settings, "split": division.describe()}
+    elif getattr(args, "on", None) == "test":
+        settings = {**settings, "on": "test"}
     marks |= {key: train["fingerprint"][key] for key in ("transform", "columns", "precision")}
     options = ((source.provenance if source else {}).get("entry") or {}).get("config")
     if isinstance(options, dict):  # rows of one network, pretrained in two ways, are no repetition
@@ -111,7 +113,8 @@ def heading(name: str, row: Mapping[str, Any], args: argparse.Namespace) -> str:
     images = row["images"]
     division = getattr(args, "division", None)
     if division is None:
-        return f"{name}: {images['val']:,} images of val by {images['train']:,} of train"
+        tested = getattr(args, "on", None) or "val"
+        return f"{name}: {images['val']:,} images of {tested} by {images['train']:,} of train"
     groups = f" in {len(division.group_names)} groups" if division.grouped else ""
     if division.folds > 1:
         return (

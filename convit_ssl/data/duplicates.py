@@ -29,6 +29,7 @@ CANDIDATES = 3
 # the fifth neighbour. Different ones of digits and mnist come as near as .05 of it.
 LARGEST = 0.015
 SHARE = 0.04
+OWN_SHARE = 0.25
 # Pairs worth a look at their keypoints: correlation, and distance to the tenth neighbour's.
 WORTH_A_LOOK = 0.25
 STANDS_OUT = 0.9
@@ -86,7 +87,7 @@ def find_duplicates(
     greys = np.stack([np.asarray(facts[row].grey) for row in rows])
     thumbnails = normalised(greys, halve=small or len(rows) > LARGE)
     indices, alike = nearest(thumbnails, min(NEIGHBOURS, len(rows) - 1))
-    limit = copy_distance(alike)
+    limits = copy_distances(alike)
     looks: list[tuple[float, int, int]] = []
     for query, (near, values) in enumerate(zip(indices, alike, strict=True)):
         usual = max(1.0 - float(values[-1]), 1e-6)
@@ -95,7 +96,7 @@ def find_duplicates(
             distance = 1.0 - float(value)
             if (first, second) in pairs:
                 continue
-            if distance <= limit:
+            if distance <= min(limits[query], limits[int(other)]):
                 if _same_tone(facts[first], facts[second]):
                     pairs[first, second] = Pair(first, second, "thumbnail", float(value))
             elif (
@@ -147,16 +148,20 @@ def nearest(rows: Floats, k: int) -> tuple[np.ndarray[Any, Any], Floats]:
     return np.concatenate(indices), np.concatenate(values)
 
 
-def copy_distance(alike: Floats, largest: float = LARGEST, share: float = SHARE) -> float:
-    """The largest distance (1 - cosine) of copies in this collection.
+def copy_distances(alike: Floats) -> Floats:
+    """(N,) the largest distance (1 - cosine) of a copy of each image.
+
+    It is a small share of the usual distance to a fifth neighbour, which copies do not disturb:
+    of the collection's, and a larger share of the image's own, as some images ("1" among digits)
+    have nearer neighbours than others.
 
     Args:
         alike: (N, k) similarities to the nearest neighbours, in order.
-        largest: whatever the collection.
-        share: of the median distance to the fifth neighbour, which copies do not disturb.
     """
-    fifth = alike[:, min(4, alike.shape[1] - 1)]
-    return min(largest, share * float(np.median(1.0 - fifth)))
+    fifth = 1.0 - alike[:, min(4, alike.shape[1] - 1)]
+    limit = min(LARGEST, SHARE * float(np.median(fifth)))
+    distances: Floats = np.minimum(limit, OWN_SHARE * fifth)
+    return distances
 
 
 def _same_tone(one: ImageFacts, other: ImageFacts) -> bool:
@@ -198,12 +203,13 @@ def duplicates_in_features(features: Floats, known: Sequence[Pair]) -> list[Pair
     centred = features[rows] - features[rows].mean(axis=0)
     unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
     indices, alike = nearest(unit.astype(np.float32), min(NEIGHBOURS, len(rows) - 1))
-    limit = copy_distance(alike)
+    limits = copy_distances(alike)
     before = {(pair.first, pair.second) for pair in known}
     found: dict[tuple[int, int], Pair] = {}
     for query, (near, values) in enumerate(zip(indices, alike, strict=True)):
         for other, value in zip(near, values, strict=True):
             first, second = sorted((int(rows[query]), int(rows[int(other)])))
-            if 1.0 - float(value) <= limit and (first, second) not in before:
+            copied = 1.0 - float(value) <= min(limits[query], limits[int(other)])
+            if copied and (first, second) not in before:
                 found[first, second] = Pair(first, second, "features", float(value))
     return sorted(found.values(), key=_place)

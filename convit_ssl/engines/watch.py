@@ -111,6 +111,10 @@ class Watch:
         looks = min(LOOKS, epochs)
         if not self.options.derived.test_model:  # there it is at the heads alone
             self._open()
+            if epochs > BY and self._compares:  # one of them early, see `due`
+                looks = min(LOOKS - 1, epochs)
+                allowed = self._images_allowed() / (len(self._bank_rows) + len(self._val_rows))
+                return math.ceil(epochs / min(max(int(allowed) - 1, 2), looks))
             allowed = self._images_allowed() / (len(self._bank_rows) + len(self._val_rows))
             looks = min(max(int(allowed), 2), looks)
         return math.ceil(epochs / looks)
@@ -216,6 +220,9 @@ class Watch:
         bank, val, pools = self._bank, self._val, self._pools
         if DivisionSpec.of(self.options.data).divides:
             val, pools = _together(lambda: self._opened("val")), None
+        else:
+            with contextlib.suppress(LookError):  # a test folder, where there is one
+                val, pools = _together(lambda: self._opened("test")), None
         allowed = self._images_allowed()
         counts = [
             min(max(int(allowed * share), least), most)
