@@ -30,6 +30,7 @@ CANDIDATES = 3
 LARGEST = 0.015
 SHARE = 0.04
 OWN_SHARE = 0.25
+SMALL_DISTANCE = 0.008  # at full size, of images under 40 pixels
 # Pairs worth a look at their keypoints: correlation, and distance to the tenth neighbour's.
 WORTH_A_LOOK = 0.25
 STANDS_OUT = 0.9
@@ -97,7 +98,9 @@ def find_duplicates(
             if (first, second) in pairs:
                 continue
             if distance <= min(limits[query], limits[int(other)]):
-                if _same_tone(facts[first], facts[second]):
+                if _same_tone(facts[first], facts[second]) and _same_strokes(
+                    facts[first], facts[second]
+                ):
                     pairs[first, second] = Pair(first, second, "thumbnail", float(value))
             elif (
                 value >= WORTH_A_LOOK
@@ -174,6 +177,14 @@ def _same_tone(one: ImageFacts, other: ImageFacts) -> bool:
         and 1 / CONTRAST <= contrast <= CONTRAST
         and np.abs(one.colour - other.colour).mean() <= COLOUR
     )
+
+
+def _same_strokes(one: ImageFacts, other: ImageFacts) -> bool:
+    """Whether small images agree at 32 pixels, too: two digits do not."""
+    if min(*one.size, *other.size) >= SMALLEST_FOR_KEYPOINTS:
+        return True
+    whole = normalised(np.stack([np.asarray(one.grey), np.asarray(other.grey)]))
+    return 1.0 - float(whole[0] @ whole[1]) <= SMALL_DISTANCE
 
 
 def _by_keypoints(
