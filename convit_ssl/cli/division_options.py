@@ -43,3 +43,16 @@ def spec_of(args: argparse.Namespace) -> DivisionSpec:
         file=args.split,
         seed=args.split_seed,
     )
+
+
+def overrides(args: argparse.Namespace) -> list[str]:
+    """The same options as an experiment's key=value words; empty where none is given."""
+    given = {
+        "data.holdout": args.holdout,
+        "data.folds": args.folds,
+        "data.group_by": args.group_by,
+        "data.labels": args.labels,
+        "data.split": args.split,
+        "data.split_seed": args.split_seed or None,
+    }
+    return [f"{key}={value}" for key, value in given.items() if value is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
+from convit_ssl.cli import division_options
 from convit_ssl.cli.values import positive
 from convit_ssl.cli.weights_options import WHICH
 
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
     add("--name", help="of the run folder under runs/")
     add("--seed", type=int, default=0)
+    division_options.add_arguments(parser)
     add("overrides", nargs="*", metavar="key=value", help="any other option of the experiment")
 
 
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         f"method.freeze_trunk_epochs={args.freeze_epochs}",
         f"seed={args.seed}",
         *(f"{key}={value}" for key, value in given.items() if value is not None),
+        *division_options.overrides(args),
         *args.overrides,
     ]
     return run_experiment(arguments, STARTED)

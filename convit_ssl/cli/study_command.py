@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from convit_ssl.cli import division_options
 from convit_ssl.cli.study_plan import plan
 from convit_ssl.cli.study_probes import probe_runs
 from convit_ssl.cli.values import positive
@@ -60,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="further settings of every run, or of one experiment's: convit_dino:KEY=VALUE",
     )
+    division_options.add_arguments(parser)
     add("--out", help="folder of the study; studies/<kind>_<data>")
     add("--reuse", metavar="STUDY", help="take finished runs of the same settings from its folder")
     add("--note", default="", help="a paragraph for the page, such as what is expected")

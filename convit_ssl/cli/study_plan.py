@@ -7,6 +7,7 @@ import dataclasses
 import re
 from pathlib import Path
 
+from convit_ssl.cli import division_options
 from convit_ssl.data import open_dataset
 from convit_ssl.engines.config import compose_experiment, group_names
 from convit_ssl.engines.keys import hint
@@ -32,7 +33,10 @@ def plan(args: argparse.Namespace) -> study.Study:
             near = hint(trunk, known)
             raise UserError(f"--trunks: unknown {trunk!r}{near} (there are: {', '.join(known)})")
     seeds = range(args.seeds)
-    train = open_dataset(args.data, args.data_dir, "train", subset=whole(args))
+    division = division_options.spec_of(args)
+    train = open_dataset(
+        args.data, args.data_dir, "train", subset=whole(args), division=division or None
+    )
     if not train.labelled:
         raise UserError(
             f"a study measures accuracy, but the images of {train.root} have no labels; put those "
@@ -45,7 +49,11 @@ def plan(args: argparse.Namespace) -> study.Study:
         args.batch_size,
         args.run,
         not args.no_scale_epochs,
-        (*_recipe(len(train) < PLAIN_BELOW or args.run == "cpu"), *args.set),
+        (
+            *_recipe(len(train) < PLAIN_BELOW or args.run == "cpu"),
+            *division_options.overrides(args),
+            *args.set,
+        ),
         args.images_per_class,
     )
     if args.kind == "sample-efficiency":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convit_ssl.cli import knn_command, linear_command, probe_sources
+from convit_ssl.cli import knn_command, linear_command, probe_division, probe_sources
 from convit_ssl.cli.study_plan import whole
 from convit_ssl.evaluation.results import write_json
 from convit_ssl.evaluation.study_runner import State
@@ -74,6 +74,7 @@ def _once(
     if "run.precision=bf16" in args.set:
         words += ["--precision", "bf16"]
     asked = parser.parse_args([checkpoint, *words])
+    probe_division.prepare(asked)  # by the division that the run was trained with
     source = probe_sources.open_source(asked, "pixels" if which == "pixels" else None)
     if which == UNTRAINED:
         assert isinstance(source.extractor, TokenFeatures)
