@@ -21,6 +21,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from convit_ssl import plugins
 from convit_ssl.compat import require_vissl
 from convit_ssl.engines.config_sources import check_own_files, keys_of_own_files, order_sources
 from convit_ssl.engines.keys import dotted_keys, hint
@@ -81,9 +82,11 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
         UserError: an experiment, group choice, key or value that does not exist or fit.
     """
     choices, values = _split(arguments)
+    loaded = plugins.load(values.get("plugins", []))
     tree, own = _compose_groups(choices)
     if "experiment" not in tree:
         return _compose_vissl(arguments)
+    values["plugins"] = loaded or plugins.load(tree.get("plugins") or [])
     _check_experiment_keys(tree)
     tree = _with_schema(tree)
     valid = dotted_keys(tree)
@@ -106,6 +109,8 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
             )
         if key in GROUPS or key[0] in "+~" or "/" in key:
             choices.append(argument)
+        elif key == "plugins":
+            values[key] = [word.strip() for word in text.strip("[] ").split(",") if word.strip()]
         else:
             values[key] = _value(argument, text)
     if not any(choice.startswith("config=") for choice in choices):

@@ -13,6 +13,7 @@ from convit_ssl.errors import UserError
 
 # May differ between two starts of one run: where and how it runs, not what it computes.
 FREE = (
+    "plugins",
     "run.",
     "watch.",
     "derived.",

@@ -235,9 +235,14 @@ class WatchOptions:
 
 @dataclass
 class Experiment:
-    """One experiment, as the engine sees it."""
+    """One experiment, as the engine sees it.
+
+    Attributes:
+        plugins: modules with methods, data sets, augmentations or trunks of the user's own.
+    """
 
     experiment: str = "???"
+    plugins: list[str] = field(default_factory=list)
     data_dir: str | None = None
     augment: str = "fast"
     scale_to_data: bool = True

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 from omegaconf import OmegaConf
 
-from convit_ssl import __version__, adapters
+from convit_ssl import __version__, adapters, plugins
 from convit_ssl.data.division import FILE as SPLIT
 from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.loader_workers import end_workers
@@ -71,6 +71,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
         RunFailure: another process or a loader worker was lost; the same command goes on.
     """
     folder = Path(plan.options["run"]["dir"])
+    plugins.load(plan.options["plugins"])
     _environment(plan, rank, local_rank)
     _log_to(folder / "log.txt" if rank == 0 else None)
     minutes = float(plan.options["run"]["timeout_minutes"])
