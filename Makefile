@@ -18,7 +18,7 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster check lint format-check types imports format lock docs clean
+.PHONY: help install demo test test-cluster check lint format-check types imports format lock docs readme clean
 
 help:
 	@echo "make demo    pretrain, evaluate and export a ConViT on real images, in minutes"
@@ -27,6 +27,7 @@ help:
 	@echo "make test-cluster  the tests that need root and SLURM"
 	@echo "make format  mend what ruff can mend"
 	@echo "make docs    the documentation as a site, in build/site"
+	@echo "make readme  the figures of README and docs, from results/"
 	@echo "make lock    remake requirements.lock (UPGRADE=1: with the newest versions)"
 	@echo "make clean   remove .venv and everything built"
 
@@ -129,6 +130,10 @@ lock:
 docs: $(STAMP)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "build/site/index.html"
+
+# The figures of README.md and docs/, from the files of results/.
+readme: $(STAMP)
+	@$(BIN)/python tools/make_figures.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \

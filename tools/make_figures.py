@@ -1,0 +1,138 @@
+"""Fill the figures of README.md and docs/ from the files of results/: ``make readme``.
+
+A block in a page looks like this; what is between the two comments is replaced::
+
+    <!-- figures: speed results/bench_model_cpu_2026-11-26.json -->
+    <!-- end of figures -->
+
+``python tools/make_figures.py --check`` changes nothing and fails if a block is not up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"(<!-- figures: (\S+) ([^>]*?) -->\n)(.*?)(<!-- end of figures -->)", re.DOTALL)
+Rows = list[list[str]]
+
+
+def pages() -> list[Path]:
+    """Every page that may hold a block."""
+    return sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def filled(page: Path) -> str:
+    """The text of a page with its blocks made anew."""
+
+    def fill(match: re.Match[str]) -> str:
+        opening, kind, words, _, closing = match.groups()
+        files = [Path(word) for word in words.split()]
+        body = KINDS[kind]([json.loads((ROOT / file).read_text("utf-8")) for file in files])
+        links = ", ".join(
+            f"[{file.stem}]({os.path.relpath(ROOT / file.with_suffix('.md'), page.parent)})"
+            for file in files
+        )
+        return f"{opening}{body}\n\nFrom {links}.\n{closing}"
+
+    return BLOCK.sub(fill, page.read_text(encoding="utf-8"))
+
+
+def speed(results: list[dict[str, Any]]) -> str:
+    """Training speed of ours as a multiple of the others', one line per setting."""
+    head = ["training", "plain ViT", "timm's ConViT", "saved memory / ViT's", "/ timm's"]
+    rows = []
+    for comparison in (c for result in results for c in result["comparisons"]):
+        setting = comparison["setting"]
+        if setting["mode"] != "training" or setting["compiled"]:
+            continue
+        by_name = {row["name"]: row for row in comparison["rows"]}
+        ours = by_name["ours"]["saved_mib"]
+        where = "GPU" if setting["device"] == "cuda" else "CPU"
+        cells = [
+            f"{where}, {setting['size']}, {setting['side']} px, {setting['dtype']}, "
+            f"batch {setting['batch']}"
+        ]
+        for name in ("vit", "timm"):
+            other = by_name.get(name)
+            cells.append(f"{other['ours_is_faster']:.2f} x" if other else "")
+        for name in ("vit", "timm"):
+            other = by_name.get(name)
+            cells.append(f"{ours / other['saved_mib']:.2f}" if other else "")
+        rows.append(cells)
+    return table(head, rows)
+
+
+def speed_summary(results: list[dict[str, Any]]) -> str:
+    """One line per device and size; where a side was measured in two batches, the worse ratio."""
+    groups: dict[str, dict[int, dict[str, float]]] = {}
+    for comparison in (c for result in results for c in result["comparisons"]):
+        setting = comparison["setting"]
+        if setting["mode"] != "training" or setting["compiled"]:
+            continue
+        where = "GPU" if setting["device"] == "cuda" else "CPU"
+        key = f"{where}, ConViT-{setting['size'].capitalize()}, {setting['dtype']}"
+        worst = groups.setdefault(key, {}).setdefault(setting["side"], {})
+        for row in comparison["rows"]:
+            if row["name"] in ("vit", "timm"):
+                faster = row["ours_is_faster"]
+                worst[row["name"]] = min(faster, worst.get(row["name"], faster))
+    rows = []
+    for key, by_side in groups.items():
+        sides = sorted(by_side)
+        ratios = [" / ".join(f"{by_side[s][name]:.2f}" for s in sides) for name in ("vit", "timm")]
+        rows.append([key, " / ".join(map(str, sides)), *ratios])
+    return table(["training speed, ours relative to", "px", "plain ViT", "timm's ConViT"], rows)
+
+
+def demo(results: list[dict[str, Any]]) -> str:
+    """The table that ``convit-ssl demo`` prints, with 95 % intervals."""
+    (result,) = results
+    probes = result["results"]
+    rows = []
+    for position, knn in enumerate(probes["knn"]):
+        linear = probes["linear"][position]
+        rows.append([knn["name"], with_interval(knn), with_interval(linear)])
+    return table(["features", "kNN (k = 20)", "linear probe"], rows)
+
+
+def with_interval(probe: dict[str, Any]) -> str:
+    """Such as 98.0 % (96.8 to 98.8)."""
+    low, high = probe["interval_95"]
+    return f"{100 * probe['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def table(head: list[str], rows: Iterable[list[str]]) -> str:
+    """A Markdown table; figures are set to the right."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
+    "speed": speed,
+    "speed_summary": speed_summary,
+    "demo": demo,
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Fill all pages, or with --check name those that are out of date."""
+    stale = [page for page in pages() if filled(page) != page.read_text(encoding="utf-8")]
+    if "--check" in arguments:
+        for page in stale:
+            print(f"{page.relative_to(ROOT)}: figures are out of date; run make readme")
+        return 1 if stale else 0
+    for page in stale:
+        page.write_text(filled(page), encoding="utf-8")
+        print(f"filled {page.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
