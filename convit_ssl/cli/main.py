@@ -21,6 +21,7 @@ from convit_ssl.errors import UserError
 # and run(args) -> exit code. It is imported only when it is called.
 COMMANDS: dict[str, str] = {
     "train": "pretrain, fine-tune or probe: an experiment of configs/config",
+    "options": "every option of an experiment: default, range and meaning",
     "demo": "pretrain, evaluate and export on scikit-learn's digits in a few minutes",
     "data": "write a built-in data set as an image folder",
     "check": "duplicates, leaks between train and test, and bad images of a collection",

@@ -1,259 +1,305 @@
-"""Every option of an experiment, with its type, unit and default.
+"""Every option of an experiment, with its type, default, unit, range and meaning.
 
 The YAML files under configs/ change these; a key that is not here stops the run. Options that
 are None are set from the data (`scale_to_data`), from the machine, or by the chosen variant.
+`convit-ssl options` prints them, and docs/OPTIONS.md is made from them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+
+from convit_ssl.engines.schema_run import OptimOptions, RunOptions, WatchOptions
+from convit_ssl.options import option, section
+
+__all__ = [
+    "AugmentationOptions",
+    "CropOptions",
+    "DataOptions",
+    "Experiment",
+    "OptimOptions",
+    "RunOptions",
+    "TrunkOptions",
+    "WatchOptions",
+]
 
 
 @dataclass
 class DataOptions:
-    """Which images.
+    """Which images, and how files become pixels."""
 
-    Attributes:
-        name: digits, mnist5k, fashion_mnist, textures, elpv, openclipart, imagenet, folder, list
-            or shards.
-        holdout: share of the images that is held out and tested at the end, such as 0.2; nothing
-            is learned from it or chosen by it. No val folder is needed then.
-        folds, fold: a k-fold instead, and which of its parts is the test.
-        group_by: what stays together: folder:1, column:NAME (of `labels`) or name:REGEX.
-        labels: table.csv:file,label,... (or .parquet), folder:N, or name:REGEX; None for class
-            folders.
-        split: a division that was written down (split.csv), in place of `holdout` and `folds`.
-        split_seed: of the division; None is 0.
-        subset: labelled subset, as `convit-ssl subset` writes it: "fraction=0.1,seed=0",
-            "per_class=10", "list=FILE", "classes=first:100".
-        max_corrupt: share of unreadable images that stops the run.
-        white_level: of unsigned integers of more than 8 bits, what becomes white; None for what
-            the weights that a run starts from were made with, or what fits all training images.
-        signed_range: of signed integers (CT, elevation), [black, white]; None as above.
-        float_range: of floating point, [black, white]; None as above.
-        exif_rotation: whether photographs are turned upright as their EXIF entry says. Off, as in
-            torchvision's ImageFolder and timm.
-        workers: loader processes per training process; None for what the machine allows.
-    """
-
-    name: str = "imagenet"
-    subset: str | None = None
-    holdout: float | None = None
-    folds: int | None = None
-    fold: int | None = None
-    group_by: str | None = None
-    labels: str | None = None
-    split: str | None = None
-    split_seed: int | None = None
-    max_corrupt: float = 0.01
-    white_level: int | None = None
-    signed_range: list[float] | None = None
-    float_range: list[float] | None = None
-    exif_rotation: bool = False
-    workers: int | None = None
+    name: str = option(
+        "imagenet",
+        "The data set. folder, list and shards are for your own images, in data_dir.",
+        form="digits, mnist5k, fashion_mnist, textures, elpv, openclipart, imagenet, folder, list "
+        "or shards",
+    )
+    subset: str | None = option(
+        None,
+        "Use only part of the training images, chosen as `convit-ssl subset` does.",
+        form="fraction=0.1,seed=0 · per_class=10 · list=FILE · classes=first:100",
+    )
+    holdout: float | None = option(
+        None,
+        "Hold out this part of the images and test on it at the end. Nothing is learned from it "
+        "or chosen by it, and no val folder is needed.",
+        unit="share of the images", above=0, most=1, form="a share such as 0.2",
+    )  # fmt: skip
+    folds: int | None = option(
+        None, "Divide into this many parts, of which `fold` is the test.", unit="parts", least=2
+    )
+    fold: int | None = option(None, "Which part of a k-fold is the test.", unit="part", least=0)
+    group_by: str | None = option(
+        None,
+        "What is never torn apart by a division, such as a patient's images.",
+        form="folder:1, column:NAME (of data.labels) or name:REGEX",
+    )
+    labels: str | None = option(
+        None,
+        "Where labels come from; by default from class folders.",
+        form="table.csv:file,label,... (or .parquet), folder:N or name:REGEX",
+    )
+    split: str | None = option(
+        None,
+        "A division that was written to a file, in place of holdout and folds.",
+        form="a path, such as split.csv",
+    )
+    split_seed: int | None = option(None, "Of the division; null is 0.", unit="seed", least=0)
+    max_corrupt: float = option(
+        0.01,
+        "The run stops when more than this share of the images cannot be read.",
+        unit="share of the images", least=0,
+    )  # fmt: skip
+    white_level: int | None = option(
+        None,
+        "The value that becomes white in unsigned images of more than 8 bits. By default it is "
+        "taken from the starting weights, or chosen to fit all training images.",
+        unit="pixel value", least=0,
+    )  # fmt: skip
+    signed_range: list[float] | None = option(
+        None,
+        "The values that become black and white in signed images (CT, elevation). Default as for "
+        "white_level.",
+        unit="pixel value", form="[black, white], such as [-1000,400]",
+    )  # fmt: skip
+    float_range: list[float] | None = option(
+        None,
+        "The values that become black and white in floating-point images. Default as for "
+        "white_level.",
+        unit="pixel value", form="[black, white], such as [0,1]",
+    )  # fmt: skip
+    exif_rotation: bool = option(
+        False,
+        "Turn photographs upright as their EXIF entry says. Off by default, as in torchvision's "
+        "ImageFolder and timm.",
+    )
+    workers: int | None = option(
+        None,
+        "Loader processes per training process. By default as many as the machine allows; 0 loads "
+        "in the training process.",
+        unit="processes", least=0,
+    )  # fmt: skip
 
 
 @dataclass
 class TrunkOptions:
-    """The network: a variant of `convit_ssl.models`, and changes to it (None: the variant's)."""
+    """The network: a variant of `convit_ssl.models`, and changes to it (null: the variant's)."""
 
-    variant: str = "convit_small"
-    patch_size: int | None = None
-    in_chans: int = 3
-    embed_dim: int | None = None
-    depth: int | None = None
-    num_heads: int | None = None
-    num_gpsa_layers: int | None = None
-    locality_strength: float | None = None
-    pos_embed_std: float | None = None
-    mlp_ratio: float | None = None
-    drop_rate: float = 0.0
-    attn_drop_rate: float = 0.0
-    drop_path_rate: float = 0.0
-    local_init: bool = True
-    use_gating: bool = True
-    global_pool: str = "token"
-    freeze_patch_embed: bool = False
-    freeze_position: bool = False
+    variant: str = option(
+        "convit_small",
+        "The network to start from.",
+        form="convit_nano, convit_tiny, convit_small, convit_base (each also _plus), deit_nano, "
+        "deit_tiny, deit_small, deit_base or resnet50",
+    )
+    patch_size: int | None = option(
+        None, "Side of a patch.", unit="pixels", least=1
+    )  # fmt: skip
+    in_chans: int = option(
+        3, "Channels of the image. Every image is read as RGB.", unit="channels", least=3, most=3
+    )
+    embed_dim: int | None = option(
+        None, "Channels of a token over all heads.", unit="channels", least=1
+    )
+    depth: int | None = option(None, "Number of layers.", unit="layers", least=1)
+    num_heads: int | None = option(
+        None,
+        "Attention heads per layer: a square number where local_init is on.",
+        unit="heads", least=1,
+    )  # fmt: skip
+    num_gpsa_layers: int | None = option(
+        None,
+        "How many of the first layers are GPSA; 0 gives the plain ViT (DeiT) of the paper.",
+        unit="layers", least=0,
+    )  # fmt: skip
+    locality_strength: float | None = option(
+        None,
+        "Inverse squared width of the positional attention at the start: larger looks at a "
+        "smaller neighbourhood.",
+        unit="1/patches²", above=0,
+    )  # fmt: skip
+    pos_embed_std: float | None = option(
+        None,
+        "Standard deviation of the position embeddings at the start. 3 helps where things lie in "
+        "the same place in every image.",
+        least=0,
+    )
+    mlp_ratio: float | None = option(
+        None, "Hidden width of the MLPs divided by embed_dim.", above=0
+    )
+    drop_rate: float = option(
+        0.0, "Dropout after each projection.", unit="probability", least=0, most=1
+    )
+    attn_drop_rate: float = option(
+        0.0, "Dropout on attention maps.", unit="probability", least=0, most=1
+    )
+    drop_path_rate: float = option(
+        0.0,
+        "Stochastic depth of the last layer, growing linearly from 0 at the first.",
+        unit="probability", least=0, most=1,
+    )  # fmt: skip
+    local_init: bool = option(
+        True, "Start the GPSA layers as convolutions (the paper's convolutional init)."
+    )
+    use_gating: bool = option(
+        True, "Gate each head between content and position; false adds the two."
+    )
+    global_pool: str = option(
+        "token",
+        "What an image's features are: the class token, or the mean of the patch tokens.",
+        choices=("token", "avg"),
+    )
+    freeze_patch_embed: bool = option(
+        False, "Keep the patch projection at its initial weights, as MoCo v3 does for stability."
+    )
+    freeze_position: bool = option(
+        False, "Keep the positional attention at its initial weights (an ablation)."
+    )
 
 
 @dataclass
 class CropOptions:
-    """Views of each image.
+    """Views of each image: large (global) crops, and small (local) ones for DINO and SwAV."""
 
-    Attributes:
-        global_count, global_size, global_scale: how many large crops, their side in pixels and
-            the range of their area as a share of the image.
-        local_count, local_size, local_scale: the same for DINO's small crops.
-    """
+    global_count: int = option(2, "Large crops per image.", unit="crops", least=1)
+    global_size: int = option(224, "Side of a large crop.", unit="pixels", least=1)
+    global_scale: list[float] = option(
+        [0.4, 1.0],
+        "Smallest and largest area of a large crop.",
+        unit="share of the image's area", above=0, most=1, form="[smallest, largest]",
+    )  # fmt: skip
+    local_count: int = option(0, "Small crops per image; 0 for none.", unit="crops", least=0)
+    local_size: int = option(96, "Side of a small crop.", unit="pixels", least=1)
+    local_scale: list[float] = option(
+        [0.05, 0.4],
+        "Smallest and largest area of a small crop.",
+        unit="share of the image's area", above=0, most=1, form="[smallest, largest]",
+    )  # fmt: skip
 
-    global_count: int = 2
-    global_size: int = 224
-    global_scale: list[float] = field(default_factory=lambda: [0.4, 1.0])
-    local_count: int = 0
-    local_size: int = 96
-    local_scale: list[float] = field(default_factory=lambda: [0.05, 0.4])
+
+# Of changes that may differ from view to view.
+CHANCE: dict[str, Any] = {"unit": "probability", "least": 0, "most": 1, "per_view": True}
+STRENGTH: dict[str, Any] = {"unit": "strength", "least": 0, "per_view": True}
 
 
 @dataclass
 class AugmentationOptions:
-    """Changes to the views that a method is published with; None leaves them.
+    """Changes to the views that a method is published with; null leaves them as published.
 
-    Attributes:
-        horizontal_flip, vertical_flip: probabilities; 0 for digits and letters.
-        rotate90: turn by quarters, for images without an upper side.
-        solarize: probability in the second crop of DINO, MoCo v3 and Barlow Twins; 0 for strokes
-            on an empty ground, which
-            are lost when bright pixels are inverted.
-        min_crop_scale: share of the image's area that a global crop shows at least, for things
-            that fill the image and are told apart by their whole shape. Linear probes then see
-            whole images, unless ``crops.global_scale`` is given.
-        blur_sigma: smallest and largest standard deviation in pixels.
+    Where views differ give a list: [first, second] of the large crops, or [first, second, small].
     """
 
-    horizontal_flip: float | None = None
-    vertical_flip: float | None = None
-    rotate90: bool | None = None
-    solarize: float | None = None
-    min_crop_scale: float | None = None
-    blur_sigma: list[float] | None = None
-
-
-@dataclass
-class OptimOptions:
-    """The optimiser and its schedules. Durations in epochs, learning rate per 256 images.
-
-    Attributes:
-        name: adamw, sgd or lars.
-        lr: learning rate for a batch of 256; scaled linearly to the batch.
-        min_lr, warmup_lr: absolute values at the end and the start.
-        batch_size: images per step over all processes.
-        accumulate: parts in which each process computes its share of the batch. Loss and gradient
-            stay those of the whole batch; the trunk's activations take 1/n of the memory, for up
-            to a third more time.
-        weight_decay, weight_decay_end: start and end of a cosine (None: constant).
-        clip_grad: largest gradient norm; None leaves gradients alone.
-        clip_mode: "parameter" clips each tensor by itself, as DINO; "global" all together.
-        layer_decay: factor on the learning rate per layer below the head.
-        skip_nan_steps: steps with a loss that is not finite that are left out before the run
-            stops; 0 stops at the first.
-    """
-
-    name: str = "adamw"
-    lr: float = 5e-4
-    min_lr: float = 1e-6
-    warmup_lr: float = 0.0
-    warmup_epochs: float = 10
-    epochs: int = 100
-    batch_size: int = 512
-    accumulate: int = 1
-    weight_decay: float = 0.05
-    weight_decay_end: float | None = None
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    momentum: float = 0.9
-    clip_grad: float | None = None
-    clip_mode: str = "parameter"
-    layer_decay: float | None = None
-    skip_nan_steps: int = 0
-
-
-@dataclass
-class RunOptions:
-    """Where and how it runs.
-
-    Attributes:
-        launcher: auto, local, torchrun or slurm.
-        device: auto, cpu or cuda.
-        nodes, processes: machines, and training processes on each (None: one per GPU).
-        precision: fp32, bf16 (autocast), fp16 (autocast with loss scaling), or auto: bf16 where
-            the device multiplies in it, else fp32.
-        gradients: fp32 or bf16: in what processes exchange them; bf16 is half the traffic, and
-            each sum over processes is rounded to 8 bits.
-        fsdp: share weights, gradients, optimiser and teacher out over the processes (FSDP2), for
-            networks that do not fit; the losses are the same.
-        threads: CPU threads per process; None shares the cores out.
-        dir: run folder; None gives <root>/<name>.
-        checkpoint_minutes: at most so much work is lost.
-        keep_checkpoints: how many of the last are kept.
-        timeout_minutes: a collective that takes longer fails.
-        grace_seconds: a process that is asked to stop leaves within this time, with a
-            checkpoint if a step ends in it.
-        accept_changes: options that may differ from those the run began with.
-        overwrite: start afresh in a folder that holds a run.
-        partition, account, constraint, cpus_per_task, hours: of the SLURM job.
-        requeue: how often a SLURM job may fail and start again by itself.
-    """
-
-    launcher: str = "auto"
-    device: str = "auto"
-    nodes: int = 1
-    processes: int | None = None
-    gpus_per_node: int | None = None
-    precision: str = "fp32"
-    gradients: str = "fp32"
-    fsdp: bool = False
-    compile: bool = False
-    grad_checkpointing: bool = False
-    threads: int | None = None
-    root: str = "runs"
-    name: str | None = None
-    dir: str | None = None
-    checkpoint_minutes: float = 10.0
-    keep_checkpoints: int = 2
-    timeout_minutes: float = 5.0
-    grace_seconds: float = 90.0
-    accept_changes: list[str] = field(default_factory=list)
-    deterministic: bool = False
-    overwrite: bool = False
-    tensorboard: bool = True
-    wandb: bool = False
-    partition: str | None = None
-    account: str | None = None
-    constraint: str | None = None
-    cpus_per_task: int | None = None
-    hours: float = 24.0
-    requeue: int = 10
-
-
-@dataclass
-class WatchOptions:
-    """What is looked at while it trains.
-
-    Attributes:
-        every: epochs between two looks; 0 for never, None for two to twenty looks in a run, under
-            2 % of its time; where labels are learned they are at the heads alone.
-        knn_k: neighbours of the online kNN accuracy.
-        knn_images: training images it is computed from, at most, and with it all of val; None for
-            a sample of both, 1,000 and 500 or more, such that looks take under 2 % of the time.
-    """
-
-    every: int | None = None
-    knn_k: int = 20
-    knn_images: int | None = None
+    horizontal_flip: Any = option(
+        None,
+        "Mirror left and right. 0 for letters, digits and organs, where sides matter.",
+        **CHANCE,
+    )
+    vertical_flip: Any = option(
+        None, "Mirror up and down, for cells, tiles and aerial images.", **CHANCE
+    )
+    rotate90: bool | None = option(
+        None, "Turn by a random number of quarter turns, for images without an upper side."
+    )
+    jitter: Any = option(
+        None,
+        "How often colours are jittered, by the four strengths below. 0 switches jitter off.",
+        **CHANCE,
+    )
+    brightness: Any = option(None, "Brightness is multiplied by 1 ± this.", **STRENGTH)
+    contrast: Any = option(None, "Contrast is multiplied by 1 ± this.", **STRENGTH)
+    saturation: Any = option(None, "Saturation is multiplied by 1 ± this.", **STRENGTH)
+    hue: Any = option(
+        None,
+        "Hue is shifted by ± this share of the colour circle. 0 where a colour has a meaning, as "
+        "in stained tissue.",
+        most=0.5,
+        **STRENGTH,
+    )
+    grey: Any = option(None, "Take the colour away.", **CHANCE)
+    blur: Any = option(None, "Blur with a Gaussian of blur_sigma.", **CHANCE)
+    solarize: Any = option(
+        None,
+        "Invert bright pixels. One number changes the views that a method solarises (the second "
+        "of DINO, MoCo v3 and Barlow Twins), or all where it solarises none. 0 for strokes on an "
+        "empty ground.",
+        **CHANCE,
+    )
+    min_crop_scale: float | None = option(
+        None,
+        "The smallest area of a large crop. If a small crop does not show what the object is, set "
+        "0.6. Linear probes then see whole images, unless crops.global_scale is given.",
+        unit="share of the image's area", above=0, most=1,
+    )  # fmt: skip
+    blur_sigma: list[float] | None = option(
+        None,
+        "Smallest and largest standard deviation of the blur. Published as 0.1 to 2 for crops of "
+        "224 pixels, and in proportion for smaller ones.",
+        unit="pixels", above=0, form="[smallest, largest]",
+    )  # fmt: skip
 
 
 @dataclass
 class Experiment:
-    """One experiment, as the engine sees it.
+    """One experiment, as the engine sees it."""
 
-    Attributes:
-        plugins: modules with methods, data sets, augmentations or trunks of the user's own.
-    """
-
-    experiment: str = "???"
-    plugins: list[str] = field(default_factory=list)
-    data_dir: str | None = None
-    augment: str = "fast"
-    scale_to_data: bool = True
-    weights: str | None = None
-    weights_from: str = "teacher"
-    seed: int = 0
-    data: DataOptions = field(default_factory=DataOptions)
-    trunk: TrunkOptions = field(default_factory=TrunkOptions)
-    crops: CropOptions = field(default_factory=CropOptions)
-    augmentation: AugmentationOptions = field(default_factory=AugmentationOptions)
+    experiment: str = option("???", "Name of the experiment; names the run folder.", form="a name")
+    data_dir: str | None = option(
+        None, "Folder or URL of your images.", form="a path, or a URL of lists or shards"
+    )
+    augment: str = option(
+        "fast",
+        "How views are computed: by OpenCV on arrays, by torchvision on Pillow images as published "
+        "(slower), or in batches on the GPU.",
+        choices=("fast", "pil", "device"),
+    )
+    scale_to_data: bool = option(
+        True,
+        "Choose length, batch, patches, crops and heads for the number and size of your images. "
+        "What you set yourself is kept; false keeps the published settings.",
+    )
+    weights: str | None = option(
+        None,
+        "Weights to start from; null starts from random init.",
+        form="a checkpoint, a run folder, or weights of another project",
+    )
+    weights_from: str = option(
+        "teacher",
+        "Which weights of a checkpoint to take. Methods without a teacher have a student only.",
+        form="teacher, student, ema, or a part of the path in the file",
+    )
+    plugins: list[str] = option(
+        [],
+        "Code of your own that registers methods, data sets, augmentations or trunks.",
+        form="a list of modules or Python files, such as [my_module]",
+    )
+    seed: int = option(
+        0, "Of the initial weights, the order of images and all augmentation.", least=0
+    )
+    data: DataOptions = section(DataOptions)
+    trunk: TrunkOptions = section(TrunkOptions)
+    crops: CropOptions = section(CropOptions)
+    augmentation: AugmentationOptions = section(AugmentationOptions)
     method: Any = None
-    optim: OptimOptions = field(default_factory=OptimOptions)
-    run: RunOptions = field(default_factory=RunOptions)
-    watch: WatchOptions = field(default_factory=WatchOptions)
+    optim: OptimOptions = section(OptimOptions)
+    run: RunOptions = section(RunOptions)
+    watch: WatchOptions = section(WatchOptions)

@@ -1,0 +1,83 @@
+"""Every option says what it means and what it may be, and all lists of options agree."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from convit_ssl.cli.main import run_command
+from convit_ssl.engines import describe
+from convit_ssl.engines.method_options import METHODS
+from convit_ssl.engines.schema import Experiment
+from convit_ssl.options import Described, described, undescribed
+
+PAGE = Path(__file__).parents[3] / "docs" / "OPTIONS.md"
+OPTIONS = describe.all_options()
+# Numbers that are ratios, weights or momenta, and have no unit.
+PLAIN = {
+    "betas", "center_momentum", "ema", "epsilon", "mlp_ratio", "momentum",
+    "momentum_end", "pos_embed_std", "prototypes", "seed", "smoothing", "student_temperature",
+    "teacher_temperature", "temperature", "warmup_teacher_temperature", "weight_decay",
+    "weight_decay_end",
+}  # fmt: skip
+
+
+def ids(found: Described) -> str:
+    return f"{found.method or ''} {found.key}"
+
+
+def test_no_field_lacks_a_description() -> None:
+    kinds = [Experiment, *METHODS.values()]
+    kinds += [type(getattr(Experiment(), name)) for name in ("data", "trunk", "crops", "optim")]
+    kinds += [type(getattr(Experiment(), name)) for name in ("augmentation", "run", "watch")]
+    assert {kind.__name__: undescribed(kind) for kind in kinds if undescribed(kind)} == {}
+    assert len(OPTIONS) > 130
+
+
+@pytest.mark.parametrize("found", OPTIONS, ids=ids)
+def test_an_option_has_a_sentence_a_range_and_a_unit(found: Described) -> None:
+    assert found.option.says.endswith((".", ")."))
+    assert found.option.says[0].isupper() or found.option.says.split()[0].islower()
+    assert found.range
+    number = any(kind in found.type for kind in ("int", "float"))
+    if number:
+        assert found.option.bounds or found.option.form
+        assert found.option.unit or found.key.rpartition(".")[2] in PLAIN
+
+
+@pytest.mark.parametrize("found", OPTIONS, ids=ids)
+def test_the_default_lies_in_the_range(found: Described) -> None:
+    values = found.default if isinstance(found.default, list) else [found.default]
+    for value in values:
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            assert found.option.allows(value)
+        elif found.option.choices:
+            assert value in found.option.choices
+
+
+def test_the_page_is_what_the_command_writes() -> None:
+    advice = "convit-ssl options --markdown > docs/OPTIONS.md"
+    assert PAGE.read_text(encoding="utf-8") == describe.as_markdown(OPTIONS), advice
+
+
+def test_a_prefix_a_method_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("options", ["optim.l", "--json"]) == 0
+    keys = [entry["key"] for entry in json.loads(capsys.readouterr().out)]
+    assert keys == ["optim.lr", "optim.layer_decay"]
+    assert run_command("options", ["swav"]) == 0
+    shown = capsys.readouterr().out
+    assert "method.prototypes = 3000" in shown
+    assert "koleo" not in shown
+    assert max(map(len, shown.splitlines())) <= 100
+
+
+def test_an_unknown_prefix_gets_a_suggestion(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("options", ["optm.lr"]) == 2
+    assert "optim.lr" in capsys.readouterr().err
+
+
+def test_sections_are_walked_in_order() -> None:
+    keys = [found.key for found in described(Experiment)]
+    assert keys.index("data.name") < keys.index("trunk.variant") < keys.index("optim.name")
