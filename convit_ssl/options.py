@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 KEY = "convit_ssl"
+RANGE = "[smallest, largest]"  # form of a list of two numbers in that order
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Option:
         choices: all values it can have, where they can be listed.
         form: what a value looks like, where numbers and choices do not say it.
         per_view: one number for all views, or a list with one for each kind of view.
+        numbers: how many numbers a list has; None for any number.
     """
 
     says: str
@@ -40,6 +42,7 @@ class Option:
     choices: tuple[str, ...] = ()
     form: str | None = None
     per_view: bool = False
+    numbers: int | None = None
 
     @property
     def bounds(self) -> str:
@@ -106,6 +109,7 @@ def option(
     choices: tuple[str, ...] = (),
     form: str | None = None,
     per_view: bool = False,
+    numbers: int | None = None,
 ) -> Any:
     """A dataclass field with a description; see `Option` for the arguments.
 
@@ -119,8 +123,9 @@ def option(
         choices: all values.
         form: what a value looks like.
         per_view: one number, or a list of them.
+        numbers: how many numbers a list has.
     """
-    metadata = {KEY: Option(says, unit, least, most, above, choices, form, per_view)}
+    metadata = {KEY: Option(says, unit, least, most, above, choices, form, per_view, numbers)}
     if isinstance(default, (list, dict)):
         return dataclasses.field(default_factory=lambda: default.copy(), metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)

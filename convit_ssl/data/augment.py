@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from convit_ssl.data.augment_changes import PerView, change_crops, refuse_for_timm
 from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
 from convit_ssl.errors import UserError
 
@@ -149,38 +150,38 @@ class AugmentConfig:
         self,
         *,
         grey_images: bool | None = None,
-        horizontal_flip: float | None = None,
-        vertical_flip: float | None = None,
-        rotate90: bool | None = None,
-        solarize: float | None = None,
-        blur_sigma: tuple[float, float] | None = None,
         mean: tuple[float, float, float] | None = None,
         std: tuple[float, float, float] | None = None,
+        rotate90: bool | None = None,
+        blur_sigma: tuple[float, float] | None = None,
+        **views: PerView | None,
     ) -> AugmentConfig:
-        """The same with some things changed for every crop.
+        """The same with some things changed; None leaves them.
 
         Satellite and microscope images, which have no upper side, want ``vertical_flip=0.5``
-        and ``rotate90=True``; digits and letters ``horizontal_flip=0``. ``solarize`` is the
-        probability for crops that are solarised at all.
+        and ``rotate90=True``; digits and letters ``horizontal_flip=0``. A ``solarize`` that is one
+        number is the probability for crops that are solarised at all, if there are any.
+
+        Args:
+            grey_images: the images have no colour.
+            mean: of the channels.
+            std: of the channels.
+            rotate90: turn by quarters.
+            blur_sigma: range of the standard deviation in pixels.
+            views: probabilities of ``horizontal_flip, vertical_flip, jitter, grey, blur, solarize``
+                and strengths of ``brightness, contrast, saturation, hue``: one number, or one for
+                each kind of view.
+
+        Raises:
+            UserError: changes that do not fit the views, or would do nothing.
         """
-        wanted = {
-            "horizontal_flip": horizontal_flip,
-            "vertical_flip": vertical_flip,
-            "rotate90": rotate90,
-            "blur_sigma": blur_sigma,
-        }
-        changes: dict[str, Any] = {
-            name: value for name, value in wanted.items() if value is not None
-        }
-        crops = tuple(replace(crop, **changes) for crop in self.crops)
-        if solarize is not None:
-            crops = tuple(
-                replace(crop, solarize_prob=solarize) if crop.solarize_prob else crop
-                for crop in crops
-            )
+        given = {"rotate90": rotate90, "blur_sigma": blur_sigma, **views}
+        changes = {name: value for name, value in given.items() if value is not None}
+        if self.timm:
+            refuse_for_timm(changes)
         return replace(
             self,
-            crops=crops,
+            crops=change_crops(self.crops, changes),
             grey_images=self.grey_images if grey_images is None else grey_images,
             mean=self.mean if mean is None else mean,
             std=self.std if std is None else std,

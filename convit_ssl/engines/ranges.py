@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from convit_ssl.engines.describe import all_options
 from convit_ssl.errors import UserError
-from convit_ssl.options import Described
+from convit_ssl.options import RANGE, Described
 
 # What every reader of images delivers.
 IMAGE_CHANNELS = 3
@@ -50,10 +50,19 @@ def _check(found: Described, value: Any) -> None:
         raise UserError(f"{found.key}={value!r}: use {', '.join(first)} or {last}")
     if option.per_view:
         _check_views(found, value)
+    if option.numbers and isinstance(value, list):
+        _check_list(found, value)
     listed = value if isinstance(value, list) else [value]
     numbers = [n for n in listed if isinstance(n, (int, float)) and not isinstance(n, bool)]
     if option.bounds and not all(option.allows(n) and math.isfinite(n) for n in numbers):
         raise UserError(f"{found.key}={_written(value)}: give {option.bounds}")
+
+
+def _check_list(found: Described, value: list[Any]) -> None:
+    """So many numbers; a range begins with the smaller one."""
+    falling = found.option.form == RANGE and value != sorted(value)
+    if len(value) != found.option.numbers or falling:
+        raise UserError(f"{found.key}={_written(value)}: give {found.option.form}")
 
 
 def _check_views(found: Described, value: Any) -> None:

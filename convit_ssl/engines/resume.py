@@ -8,6 +8,7 @@ from typing import Any
 
 from convit_ssl.checksums import stated_damage
 from convit_ssl.engines.checkpoint import epochs_done, read_state, sorted_checkpoints
+from convit_ssl.engines.describe import all_options
 from convit_ssl.engines.plan import Plan
 from convit_ssl.errors import UserError
 
@@ -22,8 +23,6 @@ FREE = (
     "data.workers",
     "data.max_corrupt",
 )
-# Options that older runs do not record, and what they were made with.
-YOUNGER = {"data.exif_rotation": False}
 LISTED = 6
 # Keys that nobody gave, and what they say.
 WORDS = {"facts.digest": "which images there are (facts.digest)"}
@@ -49,7 +48,9 @@ def check_same_run(path: Path, plan: Plan) -> None:
         UserError: names the differing keys, with both values.
     """
     now = flat(json.loads(json.dumps(plan.options)))
-    younger = {key: value for key, value in YOUNGER.items() if key in now}
+    # Options that older runs do not record: a new one's default is what was done before it.
+    options = all_options(str(now.get("method.name")))
+    younger = {option.key: option.default for option in options if option.key in now}
     before = {**younger, **flat(_entry(path)["config"])}
     accepted = [str(key) for key in plan.options["run"]["accept_changes"]]
     changed = [

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convit_ssl.engines.schema_run import OptimOptions, RunOptions, WatchOptions
-from convit_ssl.options import option, section
+from convit_ssl.options import RANGE, option, section
 
 __all__ = [
     "AugmentationOptions",
@@ -186,14 +186,14 @@ class CropOptions:
     global_scale: list[float] = option(
         [0.4, 1.0],
         "Smallest and largest area of a large crop.",
-        unit="share of the image's area", above=0, most=1, form="[smallest, largest]",
+        unit="share of the image's area", above=0, most=1, form=RANGE, numbers=2,
     )  # fmt: skip
     local_count: int = option(0, "Small crops per image; 0 for none.", unit="crops", least=0)
     local_size: int = option(96, "Side of a small crop.", unit="pixels", least=1)
     local_scale: list[float] = option(
         [0.05, 0.4],
         "Smallest and largest area of a small crop.",
-        unit="share of the image's area", above=0, most=1, form="[smallest, largest]",
+        unit="share of the image's area", above=0, most=1, form=RANGE, numbers=2,
     )  # fmt: skip
 
 
@@ -254,7 +254,7 @@ class AugmentationOptions:
         None,
         "Smallest and largest standard deviation of the blur. Published as 0.1 to 2 for crops of "
         "224 pixels, and in proportion for smaller ones.",
-        unit="pixels", above=0, form="[smallest, largest]",
+        unit="pixels", above=0, form=RANGE, numbers=2,
     )  # fmt: skip
 
 

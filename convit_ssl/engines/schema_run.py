@@ -39,7 +39,7 @@ class OptimOptions:
         None, "Weight decay at the end of a cosine; null keeps it constant.", least=0
     )
     betas: list[float] = option(
-        [0.9, 0.999], "AdamW's two averages.", least=0, most=1, form="[beta1, beta2]"
+        [0.9, 0.999], "AdamW's two averages.", least=0, most=1, form="[beta1, beta2]", numbers=2
     )
     momentum: float = option(0.9, "Of SGD and LARS.", least=0, most=1)
     clip_grad: float | None = option(

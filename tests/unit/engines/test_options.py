@@ -9,8 +9,11 @@ import pytest
 
 from convit_ssl.cli.main import run_command
 from convit_ssl.engines import describe
+from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.method_options import METHODS
+from convit_ssl.engines.ranges import check_values
 from convit_ssl.engines.schema import Experiment
+from convit_ssl.errors import UserError
 from convit_ssl.options import Described, described, undescribed
 
 PAGE = Path(__file__).parents[3] / "docs" / "OPTIONS.md"
@@ -39,7 +42,6 @@ def test_no_field_lacks_a_description() -> None:
 @pytest.mark.parametrize("found", OPTIONS, ids=ids)
 def test_an_option_has_a_sentence_a_range_and_a_unit(found: Described) -> None:
     assert found.option.says.endswith((".", ")."))
-    assert found.option.says[0].isupper() or found.option.says.split()[0].islower()
     assert found.range
     number = any(kind in found.type for kind in ("int", "float"))
     if number:
@@ -81,3 +83,33 @@ def test_an_unknown_prefix_gets_a_suggestion(capsys: pytest.CaptureFixture[str])
 def test_sections_are_walked_in_order() -> None:
     keys = [found.key for found in described(Experiment)]
     assert keys.index("data.name") < keys.index("trunk.variant") < keys.index("optim.name")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("augmentation.hue=0.7", "augmentation.hue=0.7: give from 0 to 0.5"),
+        ("augmentation.blur=[0.5]", "augmentation.blur=.* give a number, or a list"),
+        ("augmentation.blur=often", "augmentation.blur=often: give a number"),
+        ("augmentation.jitter=[0.1,1.5]", r"augmentation.jitter=\[0.1,1.5\]: give from 0 to 1"),
+        ("augmentation.blur_sigma=[2]", "augmentation.blur_sigma=.*smallest, largest"),
+        ("crops.global_scale=[0.9,0.1]", "crops.global_scale=.*smallest, largest"),
+        ("crops.local_scale=[0,0.1]", "crops.local_scale=.*more than 0"),
+        ("optim.betas=[0.9]", "optim.betas=.*beta1, beta2"),
+        ("optim.clip_mode=each", "optim.clip_mode='each': use parameter or global"),
+        ("optim.lr=-1", "optim.lr=-1.0: give 0 or more"),
+        ("method.teacher_temperature=0", "method.teacher_temperature=0.0: give more than 0"),
+        ("trunk.global_pool=max", "trunk.global_pool='max': use token or avg"),
+    ],
+)
+def test_values_outside_the_range_are_refused(given: str, words: str) -> None:
+    tree = compose_experiment(["config=convit_dino", "data=digits", given]).tree
+    with pytest.raises(UserError, match=words):
+        check_values(tree)
+
+
+def test_strengths_and_lists_pass_from_the_command_line() -> None:
+    given = ["augmentation.hue=0", "augmentation.saturation=0.2", "augmentation.blur=[1,0.1,0.5]"]
+    tree = compose_experiment(["config=convit_dino", "data=digits", *given]).tree
+    check_values(tree)
+    assert list(tree.augmentation.blur) == [1, 0.1, 0.5]
