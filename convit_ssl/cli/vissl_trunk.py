@@ -79,7 +79,8 @@ def vissl_difference(model: ConViT) -> Difference:
     """How far VISSL's own class, given these weights, is from our model."""
     with torch.random.fork_rng(devices=[]):
         theirs = build_vissl_trunk("convit", model.config)
-    theirs.load_state_dict(to_vissl(model.state_dict()), strict=True)
+    grid = model.grid_size(*model.config.image_shape)
+    theirs.load_state_dict(to_vissl(model.state_dict(), grid=grid), strict=True)
 
     def features(images: Tensor) -> Tensor:
         out: Tensor = theirs(images, None)[0]

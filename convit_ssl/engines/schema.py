@@ -164,6 +164,10 @@ class TrunkOptions:
     use_gating: bool = option(
         True, "Gate each head between content and position; false adds the two."
     )
+    use_pos_embed: bool = option(
+        True,
+        "Add a learned position embedding to each patch; false leaves position to the GPSA layers.",
+    )
     global_pool: str = option(
         "token",
         "What an image's features are: the class token, or the mean of the patch tokens.",

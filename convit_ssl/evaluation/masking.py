@@ -25,13 +25,18 @@ def mask_model(model: ConViT, mask: str) -> ConViT:
             "pos-embed" sets the position embeddings to zero.
 
     Raises:
-        UserError: an unknown mask, or gates are asked of a model without them.
+        UserError: an unknown mask, or the model has no gates or position embeddings to mask.
     """
     if mask not in MASKS:
         raise UserError(f"unknown mask {mask!r}; there are {', '.join(MASKS)}")
     masked = copy.deepcopy(model)
     with torch.no_grad():
         if mask == "pos-embed":
+            if masked.pos_embed is None:
+                raise UserError(
+                    "--mask pos-embed has nothing to mask: this model has no position embeddings "
+                    "(use_pos_embed=False)"
+                )
             masked.pos_embed.zero_()
             return masked
         layers = [module for module in masked.modules() if isinstance(module, GPSA)]
@@ -39,7 +44,8 @@ def mask_model(model: ConViT, mask: str) -> ConViT:
         if not gated:
             raise UserError(
                 f"--mask {mask} acts on the gates of GPSA, and this model has "
-                f"{len(layers)} GPSA layers, none with a gate; --mask pos-embed works for all"
+                f"{len(layers)} GPSA layers, none with a gate; --mask pos-embed "
+                "takes its position embeddings away"
             )
         for layer in gated:
             layer.gating_param.fill_(SATURATED if mask == "content" else -SATURATED)

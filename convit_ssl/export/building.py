@@ -111,14 +111,22 @@ def resized(model: ConViT, img_size: int | tuple[int, int]) -> ConViT:
         raise UserError(str(error)) from error
     own = model.grid_size(*model.config.image_shape)
     grid = config.grid_size(*config.image_shape)
-    tensors = dict(model.state_dict())
-    tensors["pos_embed"] = resample_positions(tensors["pos_embed"], own, grid)
+    tensors = with_positions_for(dict(model.state_dict()), own, grid)
     other, _ = build(config, tensors, f"the model at {img_size} pixels")
     set_layer_norm_eps(other, layer_norm_eps(model))
     set_activation(other, activation(model))
     if hasattr(model, "provenance"):
         other.provenance = model.provenance
     return other
+
+
+def with_positions_for(
+    tensors: dict[str, Tensor], own: tuple[int, int], grid: tuple[int, int]
+) -> dict[str, Tensor]:
+    """Official weights with their position embeddings, if any, resampled to another grid."""
+    if "pos_embed" not in tensors:
+        return tensors
+    return {**tensors, "pos_embed": resample_positions(tensors["pos_embed"], own, grid)}
 
 
 def resample_positions(pos_embed: Tensor, own: tuple[int, int], grid: tuple[int, int]) -> Tensor:

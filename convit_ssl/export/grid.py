@@ -34,6 +34,8 @@ def settle_size(
     Raises:
         UserError: their number fits no square, and nobody says what it is.
     """
+    if "pos_embed" not in tensors:
+        return _without_positions(stated, asked, patch, guesses, notes)
     count = int(tensors["pos_embed"].shape[1])
     extra = (0,) if has_gpsa(tensors) else (0, 1)
     for size in stated.sizes:
@@ -68,6 +70,29 @@ def settle_size(
             "would be scrambled. --img-size HEIGHT WIDTH sets it"
         )
     return (side * patch, side * patch), with_class, False
+
+
+def _without_positions(
+    stated: Stated,
+    asked: tuple[int, int] | None,
+    patch: int,
+    guesses: list[str],
+    notes: list[str],
+) -> tuple[tuple[int, int], bool, bool]:
+    """The size of a network whose tensors do not depend on it, as `settle_size` returns it."""
+    if asked is not None:
+        return asked, False, True
+    for height, width in stated.sizes:
+        if height % patch == 0 and width % patch == 0:
+            notes.append(f"{height} x {width} px, from {stated.origin.get('sizes')}")
+            return (height, width), False, False
+    side = max(224 // patch, 1) * patch
+    guesses.append(
+        "it has no position embeddings, so its weights do not say for which images it was "
+        f"trained; {side} x {side} px is assumed. Another size gives other features. "
+        "--img-size HEIGHT WIDTH sets it"
+    )
+    return (side, side), False, False
 
 
 def _fits(size: tuple[int, int], count: int, patch: int, extra: tuple[int, ...]) -> bool | None:

@@ -77,6 +77,7 @@ def _fields(
         "mlp_ratio": tensors["blocks.0.mlp.fc1.weight"].shape[0] / embed_dim,
         "qkv_bias": first_qkv in tensors,
         "local_init": known_square,
+        "use_pos_embed": "pos_embed" in tensors,
         "use_gating": not gpsa or "blocks.0.attn.gating_param" in tensors,
         "global_pool": "avg" if len(gpsa) == depth else "token",
     }

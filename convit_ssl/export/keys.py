@@ -40,7 +40,8 @@ _DERIVED = re.compile(r"(^|\.)rel_indices$")
 
 def is_vissl(tensors: dict[str, Tensor]) -> bool:
     """Whether the names are those of VISSL 0.1.6's own ConViT."""
-    return "pos_embedding" in tensors and "class_token" in tensors
+    gates = any(key.endswith(".attn.alpha") for key in tensors)
+    return "class_token" in tensors and ("pos_embedding" in tensors or gates)
 
 
 def to_official(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -71,9 +72,21 @@ def without_class_position(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**tensors, "cls_token": token + positions[:, :1], "pos_embed": positions[:, 1:]}
 
 
-def to_vissl(tensors: dict[str, Tensor], locality_dim: int = 10) -> dict[str, Tensor]:
-    """VISSL 0.1.6's names and shapes, without the classifier, which VISSL keeps in a head."""
+def to_vissl(
+    tensors: dict[str, Tensor], locality_dim: int = 10, grid: tuple[int, int] = (0, 0)
+) -> dict[str, Tensor]:
+    """VISSL 0.1.6's names and shapes, without the classifier, which VISSL keeps in a head.
+
+    Args:
+        tensors: with official names.
+        locality_dim: columns per coordinate of VISSL's pos_proj.
+        grid: rows and columns of patches. VISSL's network always adds position embeddings, so
+            one without them gets zeros, which compute the same.
+    """
     renamed = {}
+    if "pos_embed" not in tensors:
+        zeros = tensors["cls_token"].new_zeros(1, grid[0] * grid[1], tensors["cls_token"].shape[-1])
+        tensors = {**tensors, "pos_embed": zeros}
     for key, value in tensors.items():
         if key.startswith("head."):
             continue

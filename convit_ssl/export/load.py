@@ -31,7 +31,7 @@ from convit_ssl.export.files import ENTRY, read_weights
 from convit_ssl.export.foreign import refuse_what_cannot_be, unused
 from convit_ssl.export.guesses import Settled, settle
 from convit_ssl.export.infer import config_from_entry, config_from_tensors, variant_of
-from convit_ssl.export.keys import to_official, without_class_position
+from convit_ssl.export.keys import has_gpsa, to_official, without_class_position
 from convit_ssl.export.layouts import FoundTrunk, choose, find_trunks
 from convit_ssl.export.provenance import Provenance, provenance_of, reading_of
 from convit_ssl.export.seal import check_fingerprint
@@ -182,7 +182,12 @@ def _network(
 
 
 def _check_complete(tensors: dict[str, Tensor], path: str) -> None:
+    # The release can train a ConViT without position embeddings; a plain ViT without them has
+    # others (rotary, relative) that it does not compute.
+    optional = ("pos_embed",) if has_gpsa(tensors) else ()
     for key, dims in (("patch_embed.proj.weight", 4), ("pos_embed", 3), ("cls_token", 3)):
+        if key not in tensors and key in optional:
+            continue
         if key not in tensors:
             raise UserError(f"{path} is not a complete ConViT: {key} is missing")
         if tensors[key].dim() != dims:

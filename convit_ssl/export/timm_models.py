@@ -174,7 +174,9 @@ class TimmConViT(ConViT):
     def _traceable_features(self, x: Tensor) -> Any:
         """`ConViT.forward_features` for torch.fx, which cannot follow a choice by shape."""
         grid = grid_of(x, self.config)
-        tokens = self.patch_embed(x) + positions_for(self.pos_embed, self.config, grid)
+        tokens = self.patch_embed(x)
+        if self.pos_embed is not None:
+            tokens = tokens + positions_for(self.pos_embed, self.config, grid)
         for index, block in enumerate(self.blocks):
             if index == self.config.num_gpsa_layers and self.cls_token is not None:
                 tokens = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), tokens], dim=1)
@@ -217,6 +219,8 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: TimmConViT) -> dict[
     """What timm calls on a file of weights: any layout to ours, positions to the model's grid."""
     trunk = choose(find_trunks(state_dict, "the checkpoint"), "teacher", "the checkpoint")
     tensors = to_official(trunk.tensors)
+    if model.pos_embed is None or "pos_embed" not in tensors:
+        return tensors  # timm names what is missing or left over
     grid = model.grid_size(*model.config.image_shape)
     count, own = tensors["pos_embed"].shape[1], grid[0] * grid[1]
     plain = not has_gpsa(tensors)

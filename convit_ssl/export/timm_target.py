@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from convit_ssl.data.evaluation_transform import evaluation_transform
 from convit_ssl.errors import UserError
+from convit_ssl.export.building import with_positions_for
 from convit_ssl.export.files import own_tensors, write_json, write_safetensors
 from convit_ssl.export.infer import variant_of
-from convit_ssl.export.load import resample_positions
 from convit_ssl.models import ConViT, ConViTConfig
 
 # What our class in timm's registry is built from.
@@ -45,8 +45,9 @@ def model_args(config: ConViTConfig) -> dict[str, Any]:
     Raises:
         UserError: timm's ConViT cannot be this network.
     """
+    without = {} if config.use_pos_embed else {"use_pos_embed": False}
     if is_oblong(config):
-        return {name: getattr(config, name) for name in _OUR_ARGS}
+        return {name: getattr(config, name) for name in _OUR_ARGS} | without
     if not config.use_gating:
         raise UserError("timm's ConViT has a gate in every head, and this trunk has none")
     if config.num_gpsa_layers == config.depth:
@@ -61,7 +62,7 @@ def model_args(config: ConViTConfig) -> dict[str, Any]:
         "mlp_ratio": config.mlp_ratio,
         "qkv_bias": config.qkv_bias,
         "global_pool": config.global_pool,  # timm does not take the one beside model_args
-    }
+    } | without
 
 
 def timm_config(model: ConViT, data: dict[str, Any], license_name: str) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def load_into_timm(
     """The ConViT of timm at another size, with these official weights, strictly."""
     resized = dataclasses.replace(config, img_size=size)
     own, grid = config.grid_size(*config.image_shape), config.grid_size(*size)
-    tensors = dict(tensors, pos_embed=resample_positions(tensors["pos_embed"], own, grid))
+    tensors = with_positions_for(tensors, own, grid)
     model = build_timm(resized)
     model.load_state_dict(own_tensors(tensors), strict=True)
     return model

@@ -203,10 +203,11 @@ def _fixed_size(job: _Job) -> str:
 
 
 def _write_vissl(job: _Job) -> str:
-    trunk = to_vissl(job.model.state_dict())
+    config = job.model.config
+    trunk = to_vissl(job.model.state_dict(), grid=config.grid_size(*config.image_shape))
     model = {"trunk": trunk, "heads": {}}
     about = {key: value for key, value in job.entry.items() if key != "fingerprint"}
-    entry = {**about, "model": {**job.entry["model"], "num_classes": 0}}
+    entry = {**about, "model": {**job.entry["model"], "num_classes": 0, "use_pos_embed": True}}
     state = {"base_model": {"model": model}}
     content = {"classy_state_dict": state, "phase_idx": 0, ENTRY: entry}
     write_torch(job.folder / f"{job.stem}_vissl.torch", content)
@@ -240,9 +241,12 @@ def _read_vissl(job: _Job, size: tuple[int, int]) -> Any:
     path = job.folder / f"{job.stem}_vissl.torch"
     content, _ = read_weights(path)
     trunk = to_official(content["classy_state_dict"]["base_model"]["model"]["trunk"])
+    own_tensors = job.model.state_dict()
+    if not job.model.config.use_pos_embed:
+        assert not trunk.pop("pos_embed").any()
     for key, value in trunk.items():
         # A bias, which no output depends on, is scaled on the way and may lose its last bit.
-        own, tolerance = job.model.state_dict()[key], 1e-6 if key.endswith("pos_proj.bias") else 0.0
+        own, tolerance = own_tensors[key], 1e-6 if key.endswith("pos_proj.bias") else 0.0
         if not torch.allclose(value, own, rtol=tolerance, atol=0.0):
             raise UserError(f"{key} does not survive the way to VISSL's layout and back")
     return None if job.model.config.num_classes else load_trunk(path, img_size=size)

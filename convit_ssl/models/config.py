@@ -38,6 +38,8 @@ class ConViTConfig:
             A patch embedding has about 0.6, so that a short run tells what is there and hardly
             where; 3 for things that lie in the same place in every image.
         global_pool: "token" reads the class token, "avg" the mean of the patch tokens.
+        use_pos_embed: add a learned position embedding to each patch, as released. Without it
+            the GPSA layers alone know where a patch is (the official `use_pos_embed=False`).
 
     Raises:
         ValueError: values that do not fit together, with the way out.
@@ -62,6 +64,7 @@ class ConViTConfig:
     global_pool: str = "token"
     init_std: float = 0.02
     pos_embed_std: float = 0.02
+    use_pos_embed: bool = True
 
     def __post_init__(self) -> None:
         for name, least in LEAST.items():

@@ -162,7 +162,9 @@ class ConViT(nn.Module):
         self.patch_embed = PatchEmbed(config.patch_size, config.in_chans, config.embed_dim)
         height, width = self.grid_size(*config.image_shape)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, height * width, config.embed_dim))
+        self.pos_embed: nn.Parameter | None = None
+        if config.use_pos_embed:
+            self.pos_embed = nn.Parameter(torch.zeros(1, height * width, config.embed_dim))
         last = max(config.depth - 1, 1)
         self.blocks = nn.ModuleList(
             Block(
@@ -181,9 +183,10 @@ class ConViT(nn.Module):
     def init_weights(self) -> None:
         """Truncated normals everywhere, then the convolutional init over them."""
         # The released draw, then its scale: trunc_normal_ cuts at 2, whatever the deviation.
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        with torch.no_grad():
-            self.pos_embed.mul_(self.config.pos_embed_std / 0.02)
+        if self.pos_embed is not None:
+            nn.init.trunc_normal_(self.pos_embed, std=0.02)
+            with torch.no_grad():
+                self.pos_embed.mul_(self.config.pos_embed_std / 0.02)
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -404,7 +407,9 @@ class ConViT(nn.Module):
         grid = self.grid_size(*x.shape[-2:])
         # In this order the sum is laid out as the embedding is, token by token. As the convolution
         # leaves them, channel by channel, every LayerNorm would copy its tokens first.
-        tokens = self._position_embedding(grid) + self.patch_embed(x)
+        positions = self._position_embedding(grid)
+        patches = self.patch_embed(x)
+        tokens = patches.contiguous() if positions is None else positions + patches
         if keep is None:
             return tokens, grid, None
         index = keep.unsqueeze(-1)
@@ -412,10 +417,10 @@ class ConViT(nn.Module):
         all_positions = grid_positions(grid, x.device).expand(x.shape[0], -1, -1)
         return tokens, grid, all_positions.gather(1, index.expand(-1, -1, 2))
 
-    def _position_embedding(self, grid: tuple[int, int]) -> Tensor:
+    def _position_embedding(self, grid: tuple[int, int]) -> Tensor | None:
         """Resampled to the exact grid: a rounded scale factor would miss a row."""
         own = self.grid_size(*self.config.image_shape)
-        if grid == own:
+        if self.pos_embed is None or grid == own:
             return self.pos_embed
         as_map = at_least_single(self.pos_embed).transpose(1, 2).unflatten(2, own)
         resampled = F.interpolate(as_map, size=grid, mode="bicubic", align_corners=False)

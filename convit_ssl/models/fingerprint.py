@@ -18,6 +18,7 @@ _NO_OUTPUT_DEPENDS_ON = {
     "locality_strength",
     "init_std",
     "pos_embed_std",
+    "use_pos_embed",  # the weights say it: there is a pos_embed or there is none
     "drop_rate",
     "attn_drop_rate",
     "drop_path_rate",
