@@ -14,7 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="config=NAME and what differs from it, such as data=digits or optim.epochs=20",
+        help="config=NAME or config=./mine.yaml, and what differs from it, such as data=digits or "
+        "optim.epochs=20 (convit-ssl options lists all)",
+    )
+    parser.add_argument(
+        "--config-dir",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder of your own experiments, and of groups such as data/ and trunk/",
     )
 
 
@@ -22,4 +30,5 @@ def run(args: argparse.Namespace) -> int:
     """Compose, check and run."""
     from convit_ssl.engines.command import process_started, run_experiment
 
-    return run_experiment(args.overrides, process_started())
+    folders = [f"--config-dir={folder}" for folder in args.config_dir]
+    return run_experiment([*folders, *args.overrides], process_started())

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from convit_ssl import plugins
 from convit_ssl.compat import require_vissl
+from convit_ssl.engines.config_files import OwnFiles, own_files, refuse_hidden
 from convit_ssl.engines.config_sources import check_own_files, keys_of_own_files, order_sources
 from convit_ssl.engines.keys import dotted_keys, hint
 from convit_ssl.engines.method_options import METHODS
@@ -81,12 +82,16 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
     Raises:
         UserError: an experiment, group choice, key or value that does not exist or fit.
     """
-    choices, values = _split(arguments)
-    loaded = plugins.load(values.get("plugins", []))
-    tree, own = _compose_groups(choices)
-    if "experiment" not in tree:
-        return _compose_vissl(arguments)
-    values["plugins"] = loaded or plugins.load(tree.get("plugins") or [])
+    with own_files(arguments, GROUPS) as files:
+        choices, values = _split(files.arguments)
+        loaded = plugins.load(values.get("plugins", []))
+        tree, own = _compose_groups(choices, files)
+        if "experiment" not in tree:
+            return _compose_vissl(files)
+    if files.experiment:
+        tree.experiment = files.experiment
+    if named := loaded or plugins.load(tree.get("plugins") or []):
+        values["plugins"] = named
     _check_experiment_keys(tree)
     tree = _with_schema(tree)
     valid = dotted_keys(tree)
@@ -133,12 +138,13 @@ def _value(argument: str, text: str) -> Any:
     return text if override.is_sweep_override() else override.value()
 
 
-def group_names(group: str) -> list[str]:
-    """What can be chosen from a group of configs/, sorted."""
-    return sorted(path.stem for path in (experiments_dir() / group).glob("*.yaml"))
+def group_names(group: str, folders: Sequence[Path] = ()) -> list[str]:
+    """What can be chosen from a group of configs/ and of folders of the user's own, sorted."""
+    places = (experiments_dir(), *folders)
+    return sorted({path.stem for place in places for path in (place / group).glob("*.yaml")})
 
 
-def _compose_groups(overrides: Sequence[str]) -> tuple[DictConfig, frozenset[str]]:
+def _compose_groups(overrides: Sequence[str], files: OwnFiles) -> tuple[DictConfig, frozenset[str]]:
     """The composed tree, and the keys that files of the user's own set in it."""
     try:
         with (
@@ -147,45 +153,53 @@ def _compose_groups(overrides: Sequence[str]) -> tuple[DictConfig, frozenset[str
         ):
             # Not every folder of the search path need be there.
             warnings.simplefilter("ignore")
-            order_sources(experiments_dir())
-            check_own_files(overrides)
+            refuse_hidden(overrides, files.named, experiments_dir())
+            order_sources(experiments_dir(), files.folders)
+            check_own_files(overrides, files.folders)
             tree = compose("defaults", overrides=list(overrides))
             return tree, keys_of_own_files(overrides)
     except MissingConfigException as error:
-        _refuse_missing(str(error.missing_cfg_file or ""))
-        _refuse_choice(overrides, error)
+        _refuse_missing(str(error.missing_cfg_file or ""), files.named)
+        _refuse_choice(overrides, error, files.named)
     except yaml.YAMLError as error:
         raise UserError(f"an experiment file cannot be read: {_first_lines(error)}") from None
     except (ConfigCompositionException, HydraException, ValueError) as error:
-        _refuse_choice(overrides, error)
+        _refuse_choice(overrides, error, files.named)
     raise AssertionError("unreachable")
 
 
-def _refuse_missing(file: str) -> None:
+def _refuse_missing(file: str, folders: Sequence[Path]) -> None:
     """Name what a file's defaults list asks for in vain."""
     group, _, name = file.strip("/").rpartition("/")
-    if group in GROUPS and group != "config":
-        names = group_names(group)
+    if group in GROUPS:
+        names = group_names(group, folders)
+        if name in names or name.startswith("file_"):
+            return
         raise UserError(
-            f"unknown {group} {name!r}{hint(name, names)} (there are: {', '.join(names)})"
+            f"unknown {_word(group)} {name!r}{hint(name, names)} (there are: {', '.join(names)})"
         ) from None
 
 
-def _refuse_choice(overrides: Sequence[str], error: Exception) -> None:
+def _word(group: str) -> str:
+    return "experiment" if group == "config" else group
+
+
+def _refuse_choice(overrides: Sequence[str], error: Exception, folders: Sequence[Path]) -> None:
     """Name the group whose choice is missing, and what there is to choose."""
     for override in overrides:
         group, _, name = override.lstrip("+").partition("=")
-        if group in GROUPS and name not in (names := group_names(group)) and "/" not in name:
-            what = "experiment" if group == "config" else group
-            raise UserError(
-                f"unknown {what} {name!r}{hint(name, names)} (there are: {', '.join(names)})"
-            ) from None
+        known = group not in GROUPS or name in group_names(group, folders)
+        if not known and "/" not in name and not name.startswith("file_"):
+            _refuse_missing(f"{group}/{name}", folders)
+        if not known and name.endswith(".yaml"):
+            raise UserError(f"{override}: there is no such file, nor one of VISSL's") from None
     raise UserError(_first_lines(error)) from None
 
 
-def _compose_vissl(arguments: Sequence[str]) -> Composed:
+def _compose_vissl(files: OwnFiles) -> Composed:
     """One of VISSL's own configurations: its rules, with our words for a wrong key."""
-    tree, _ = _compose_groups([a for a in arguments if a.lstrip("+").startswith("config")])
+    choices = [word for word in files.arguments if word.lstrip("+").startswith("config")]
+    tree, _ = _compose_groups(choices, files)
     return Composed(tree, frozenset(), is_ours=False)
 
 

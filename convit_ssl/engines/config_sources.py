@@ -27,36 +27,46 @@ _SHIPPED = "convit_ssl"
 _FROM_CURRENT_FOLDER = "file://configs"
 
 
-def order_sources(experiments: Path) -> None:
-    """Reorder Hydra's search path: this project, VISSL, then the current folder.
+def order_sources(experiments: Path, folders: Sequence[Path] = ()) -> None:
+    """Reorder Hydra's search path: this project, VISSL, then the user's own folders.
 
     Call it after Hydra was initialised and before anything is composed.
 
     Args:
         experiments: the folder of the shipped experiments.
+        folders: that the command line names; ``configs/`` of the current folder comes after them.
     """
     loader = _loader()
     path = loader.config_search_path.get_path()
     path[:] = [element for element in path if element.path != _FROM_CURRENT_FOLDER]
     path.insert(0, SearchPathElement(_SHIPPED, f"file://{experiments}"))
     # The last one is Hydra's own schema.
-    path.insert(len(path) - 1, SearchPathElement(_OWN, f"file://{Path(OWN_FOLDER).absolute()}"))
+    for folder in (*folders, Path(OWN_FOLDER).absolute()):
+        path.insert(len(path) - 1, SearchPathElement(_OWN, f"file://{folder}"))
     loader.repository.initialize_sources(loader.config_search_path)
 
 
-def check_own_files(overrides: Sequence[str]) -> None:
+def check_own_files(overrides: Sequence[str], folders: Sequence[Path] = ()) -> None:
     """Hold the user's own files that are about to be composed to the limits of all readers.
+
+    Args:
+        overrides: what the experiment is composed from.
+        folders: of the user's own, besides ``configs/`` of the current folder.
 
     Raises:
         UserError: one is a pipe or a device, or stands for more values than any options have.
     """
-    wanted = [tuple(word.lstrip("+~").partition("=")[::2]) for word in overrides]
+    wanted = [
+        (folder, *word.lstrip("+~").partition("=")[::2])
+        for word in overrides
+        for folder in (*folders, Path(OWN_FOLDER))
+    ]
     seen: set[Path] = set()
     while wanted:
-        group, name = wanted.pop()
+        folder, group, name = wanted.pop()
         if not re.fullmatch(r"[\w./-]+", f"{group}/{name}") or ".." in f"{group}/{name}":
             continue
-        path = Path(OWN_FOLDER) / group.strip("/") / f"{name.removesuffix('.yaml')}.yaml"
+        path = folder / group.strip("/") / f"{name.strip('/').removesuffix('.yaml')}.yaml"
         if path in seen or not path.exists():
             continue
         seen.add(path)
@@ -64,11 +74,10 @@ def check_own_files(overrides: Sequence[str]) -> None:
         listed = content.get("defaults") if isinstance(content, dict) else None
         for entry in listed if isinstance(listed, list) else ():
             if isinstance(entry, dict):
-                wanted += [
-                    (str(key).split()[-1], str(value)) for key, value in entry.items() if key
-                ]
-            elif isinstance(entry, str):
-                wanted.append(("" if entry.startswith("/") else group, entry))
+                named = [(str(key).split()[-1], str(value)) for key, value in entry.items() if key]
+            else:
+                named = [("" if str(entry).startswith("/") else group, str(entry))]
+            wanted += [(place, *pair) for place in (*folders, Path(OWN_FOLDER)) for pair in named]
 
 
 def keys_of_own_files(overrides: Sequence[str]) -> frozenset[str]:
