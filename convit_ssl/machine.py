@@ -1,8 +1,10 @@
-"""What of the machine is ours to use."""
+"""What this process may use of the machine."""
 
+import contextlib
 import ctypes
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Of glibc's malloc.h.
@@ -13,11 +15,96 @@ _GIB = 1 << 30
 _OF_THE_USER = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"}
 
 
-def available_cores() -> int:
-    """CPU cores that this process may run on, at least 1."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+# What decides how long an OpenMP thread spins before it sleeps.
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+_SHORT_SPIN = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}  # spins (GNU), ms (LLVM, Intel)
+
+
+def available_cores(root: Path = Path("/")) -> int:
+    """CPU cores that this process may use, at least 1. See `core_limit`."""
+    return core_limit(root)[0]
+
+
+def core_limit(root: Path = Path("/")) -> tuple[int, str]:
+    """CPU cores that this process may use, and what sets that number.
+
+    The smallest of the machine's cores, the CPU affinity (``taskset``, SLURM, cpusets), and the
+    CPU time that the cgroups of a container or job allow, in whole cores.
+
+    Args:
+        root: where /proc and /sys are.
+
+    Returns:
+        The number, at least 1, and the reason in words.
+    """
+    machine = os.cpu_count() or 1
+    cores, why = machine, "all cores"
+    if hasattr(os, "sched_getaffinity") and (mask := len(os.sched_getaffinity(0))) < cores:
+        cores, why = mask, f"the CPU affinity, of {machine} cores"
+    for quota in _cpu_quotas(root):
+        if quota < cores:
+            cores = max(int(quota), 1)
+            why = f"the cgroup's CPU limit of {quota:g}, of {machine} cores"
+    return cores, why
+
+
+def _cpu_quotas(root: Path) -> Iterator[float]:
+    """CPU time over wall time that each cgroup of this process allows, where it has a limit."""
+    for folder, version in cgroup_folders("cpu", root):
+        with contextlib.suppress(OSError, ValueError):
+            if version == 2:
+                quota, period = (folder / "cpu.max").read_text().split()
+            else:
+                quota = (folder / "cpu.cfs_quota_us").read_text()
+                period = (folder / "cpu.cfs_period_us").read_text()
+            if quota != "max" and float(quota) > 0 and float(period) > 0:
+                yield float(quota) / float(period)
+
+
+def cgroup_folders(controller: str, root: Path = Path("/")) -> Iterator[tuple[Path, int]]:
+    """The folders of the cgroups that this process is in, innermost first, with their version.
+
+    Args:
+        controller: such as cpu or memory.
+        root: where /proc and /sys are.
+    """
+    lines: list[str] = []
+    with contextlib.suppress(OSError):
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    for line in lines:
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if controllers == "":
+            base, version = root / "sys/fs/cgroup", 2
+        elif controller in controllers.split(","):
+            base, version = root / "sys/fs/cgroup" / controller, 1
+            if not base.is_dir():  # mounted under the names of all its controllers
+                base = root / "sys/fs/cgroup" / controllers
+        else:
+            continue
+        # In a container the path may be the host's, and the mount its own cgroup.
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for depth in range(len(parts), -1, -1):
+            yield base.joinpath(*parts[:depth]), version
+
+
+def wait_briefly() -> bool:
+    """Let OpenMP's threads sleep soon after their part of an operation, instead of spinning.
+
+    Threads wait for each other after every operation. OpenMP spins for milliseconds first, which
+    on a busy machine takes the very core that the thread waited for needs: two threads then take
+    several times as long as one. A short spin costs nothing measurable on a quiet machine.
+
+    OpenMP reads the environment when it is loaded, so call this before PyTorch is imported. What
+    the user set (``OMP_WAIT_POLICY``, ``GOMP_SPINCOUNT``, ``KMP_BLOCKTIME``, ``KMP_LIBRARY``)
+    stands.
+
+    Returns:
+        Whether the environment was changed.
+    """
+    if any(name in os.environ for name in WAITING):
+        return False
+    os.environ.update(_SHORT_SPIN)
+    return True
 
 
 def keep_freed_memory() -> bool:

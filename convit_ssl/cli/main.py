@@ -16,6 +16,7 @@ from convit_ssl.cli.values import check_outputs
 from convit_ssl.cli.words import join_numbers
 from convit_ssl.engines.output import printable_output, spell_out
 from convit_ssl.errors import UserError
+from convit_ssl.machine import wait_briefly
 
 # Each command is a module of this package with SUMMARY, EXAMPLE, add_arguments(parser)
 # and run(args) -> exit code. It is imported only when it is called.
@@ -59,6 +60,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Run one command; a UserError and Ctrl-C become one message and an exit code."""
+    wait_briefly()  # before the command imports PyTorch
     spell_out(sys.stdout)
     with printable_output():
         return _run_command(name, arguments)

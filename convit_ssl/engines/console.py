@@ -107,7 +107,7 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         f"{optim['name']}, lr {derived['lr']:.3g} after {optim['warmup_epochs']:g} epochs, "
         f"weight decay {decay}",
         "machine": f"{plan.placement.device}, {options['run']['precision']}, "
-        f"{plan.placement.threads} threads, {plan.placement.workers} loader workers a process",
+        f"{_threads(plan)}, {plan.placement.workers} loader workers per process",
         "output": options["run"]["dir"],
     }
     if plan.memory is not None:
@@ -124,6 +124,11 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     if resumed_from:
         rows["resumed"] = resumed_from
     return rows
+
+
+def _threads(plan: Plan) -> str:
+    count, why = plan.placement.threads, plan.placement.threads_from
+    return f"{count} thread{'' if count == 1 else 's'}" + (f" ({why})" if why else "")
 
 
 def _model_facts(trunk: ConViTConfig | None) -> str:

@@ -36,6 +36,7 @@ from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.resume import RESULT, check_same_run, finished
 from convit_ssl.engines.run_folder import resume_words
 from convit_ssl.engines.signals import RunFailure
+from convit_ssl.engines.thread_trials import DECISIONS
 from convit_ssl.errors import TemporaryError, UserError
 
 # After one process failed, the others get so long to say why themselves, and to leave.
@@ -139,7 +140,7 @@ def _started_again() -> bool:
 
 def _forget(folder: Path) -> None:
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    for name in ("metrics.jsonl", RESULT):
+    for name in ("metrics.jsonl", DECISIONS, RESULT):
         (folder / name).unlink(missing_ok=True)
 
 

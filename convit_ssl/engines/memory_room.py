@@ -7,6 +7,8 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
+from convit_ssl.machine import cgroup_folders
+
 MIB = 2.0**20
 NEVER = 2.0**60  # bytes; cgroups v1 writes a number near 2^63 for "no limit"
 
@@ -86,27 +88,15 @@ def _fields(path: Path) -> dict[str, float]:
 def _cgroups(root: Path) -> list[float]:
     """Bytes left in each memory cgroup that this process is in, v1 and v2."""
     left = []
-    lines: list[str] = []
-    with contextlib.suppress(OSError):
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    for line in lines:
-        _, controllers, path = [*line.split(":", 2), "", ""][:3]
-        if controllers == "":
-            base, names = root / "sys/fs/cgroup", ("memory.max", "memory.current")
-        elif "memory" in controllers.split(","):
-            base = root / "sys/fs/cgroup/memory"
+    for folder, version in cgroup_folders("memory", root):
+        names = ("memory.max", "memory.current")
+        if version == 1:
             names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
-        else:
-            continue
-        # In a container the path may be the host's, and the mount its own cgroup.
-        parts = [part for part in path.split("/") if part not in ("", "..")]
-        for depth in range(len(parts), -1, -1):
-            folder = base.joinpath(*parts[:depth])
-            limit, used = (_number(folder / name) for name in names)
-            if limit is not None and used is not None and limit < NEVER:
-                stat = _fields(folder / "memory.stat")
-                cached = stat.get("inactive_file", stat.get("total_inactive_file", 0.0))
-                left.append(max(limit - used + cached, 0.0))
+        limit, used = (_number(folder / name) for name in names)
+        if limit is not None and used is not None and limit < NEVER:
+            stat = _fields(folder / "memory.stat")
+            cached = stat.get("inactive_file", stat.get("total_inactive_file", 0.0))
+            left.append(max(limit - used + cached, 0.0))
     return left
 
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
+from convit_ssl.engines.threads import choose_threads
 from convit_ssl.errors import UserError
-from convit_ssl.machine import available_cores
+from convit_ssl.machine import core_limit
 
 MOST_WORKERS = 8
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -26,6 +27,8 @@ class Placement:
         threads: CPU threads of each process.
         workers: loader processes of each process.
         backend: nccl or gloo.
+        threads_from: what set the number of threads, in words.
+        threads_given: the user set it, so that it stays.
     """
 
     launcher: str
@@ -34,6 +37,8 @@ class Placement:
     processes: int
     threads: int
     workers: int
+    threads_from: str = ""
+    threads_given: bool = False
 
     @property
     def world_size(self) -> int:
@@ -76,13 +81,16 @@ def place(run: Any, workers: int | None = None) -> Placement:
         )
     if nodes < 1 or processes < 1:
         raise UserError(f"run.nodes={nodes} and run.processes={processes} must be at least 1")
-    cores = max(available_cores() // processes, 1)
-    threads = run.threads or (cores if device == "cpu" else max(cores // 2, 1))
+    available, why = core_limit()
+    cores = max(available // processes, 1)
+    threads = choose_threads(run.threads, device, processes, available, why)
     if workers is not None and workers < 0:
         raise UserError(f"data.workers={workers} must be at least 0; 0 loads in the same process")
     if workers is None:
         workers = min(cores, MOST_WORKERS)
-    return Placement(launcher, device, nodes, processes, threads, workers)
+    return Placement(
+        launcher, device, nodes, processes, threads.count, workers, threads.why, threads.given
+    )
 
 
 def choose_precision(name: str, device: str) -> str:

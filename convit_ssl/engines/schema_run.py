@@ -106,7 +106,9 @@ class RunOptions:
         False, "Compute activations again in the backward pass: less memory, a third more time."
     )
     threads: int | None = option(
-        None, "CPU threads per process; by default the cores are shared out.",
+        None,
+        "CPU threads per process. By default MKL_NUM_THREADS or OMP_NUM_THREADS, and without them "
+        "the cores that the process may use, or fewer where fewer are faster.",
         unit="threads", least=1,
     )  # fmt: skip
     root: str = option("runs", "Folder that holds the run folders.", form="a path")

@@ -44,6 +44,7 @@ from convit_ssl.engines.resume import RESULT, check_same_run, steps_taken
 from convit_ssl.engines.run_folder import FolderGuard, resume_words
 from convit_ssl.engines.saving import CheckpointHook
 from convit_ssl.engines.signals import RunFailure, SignalBox, Stopped
+from convit_ssl.engines.thread_trials import thread_hooks
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
@@ -145,12 +146,14 @@ def _train(
         config.CONVIT_SSL, checkpoints, entry, training, screen, state, box, heartbeat, guard
     )
     preflight = PreflightHook(config.CONVIT_SSL, checkpoints, entry["commit"], screen)
+    fixed = bool(plan.options["run"]["deterministic"])
+    threads = thread_hooks(plan.placement, fixed, training, folder)
     trainer = SelfSupervisionTrainer(
         config,
         "",
         checkpoint_path=str(found.path) if found is not None else None,
         checkpoint_folder=str(checkpoints),
-        hooks=[HeartbeatHook(heartbeat), training, preflight, saving],
+        hooks=[HeartbeatHook(heartbeat), training, preflight, saving, *threads],
     )
     if recorder is not None:
         recorder.drop_after(-1 if state is None else steps_taken(state))

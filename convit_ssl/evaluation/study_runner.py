@@ -246,8 +246,9 @@ def _share(slot: int, jobs: int) -> dict[str, str]:
     """This run's part of the machine: threads, and one of several GPUs."""
     import torch
 
-    cores = available_cores()
-    share = {"OMP_NUM_THREADS": str(max(1, (cores or 1) // jobs))} if jobs > 1 else {}
+    share = {}
+    if jobs > 1 and "OMP_NUM_THREADS" not in os.environ:
+        share["OMP_NUM_THREADS"] = str(max(1, available_cores() // jobs))
     gpus = torch.cuda.device_count()
     if gpus > 1 and jobs > 1 and "CUDA_VISIBLE_DEVICES" not in os.environ:
         share["CUDA_VISIBLE_DEVICES"] = str(slot % gpus)

@@ -15,7 +15,14 @@ import pytest
 
 from convit_ssl.data.sources import cache_folder
 from convit_ssl.evaluation.results import without_home
-from convit_ssl.machine import keep_freed_memory, user_cache
+from convit_ssl.machine import (
+    WAITING,
+    available_cores,
+    core_limit,
+    keep_freed_memory,
+    user_cache,
+    wait_briefly,
+)
 
 
 def temporary() -> Path:
@@ -99,3 +106,85 @@ def test_a_c_library_without_such_a_setting(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(os, "confstr", unknown)
     assert not keep_freed_memory()
+
+
+def cgroups(root: Path, own: str, files: dict[str, str]) -> Path:
+    """A /proc and /sys with the cgroups of this process."""
+    for name, text in {"proc/self/cgroup": own, **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return root
+
+
+V1 = "sys/fs/cgroup/cpu,cpuacct/docker/x/cpu.cfs_"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cores", "words"),
+    [
+        ("0::/job/step\n", {"sys/fs/cgroup/job/cpu.max": "300000 100000\n"}, 3, "limit of 3"),
+        ("0::/job\n", {"sys/fs/cgroup/job/cpu.max": "50000 100000\n"}, 1, "limit of 0.5"),
+        ("0::/job\n", {"sys/fs/cgroup/job/cpu.max": "max 100000\n"}, 16, "affinity"),
+        ("0::/\n", {"sys/fs/cgroup/cpu.max": "250000 100000\n"}, 2, "limit of 2.5"),
+        ("0::/../host\n", {"sys/fs/cgroup/cpu.max": "6400000 100000\n"}, 16, "affinity"),
+        (
+            "4:cpu,cpuacct:/docker/x\n",
+            {f"{V1}quota_us": "400000\n", f"{V1}period_us": "100000\n"},
+            4,
+            "limit of 4, of 64 cores",
+        ),
+        ("4:cpu,cpuacct:/docker/x\n", {f"{V1}quota_us": "-1\n", f"{V1}period_us": "1\n"}, 16, ""),
+        ("4:cpu,cpuacct:/docker/x\n", {f"{V1}quota_us": "?\n", f"{V1}period_us": "1\n"}, 16, ""),
+    ],
+)
+def test_cores_within_affinity_and_cgroups(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    own: str,
+    files: dict[str, str],
+    cores: int,
+    words: str,
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)))
+    found, why = core_limit(cgroups(tmp_path, own, files))
+    assert found == cores == available_cores(tmp_path)
+    assert words in why
+
+
+def test_a_machine_without_cgroups_or_affinity(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert core_limit(tmp_path) == (8, "all cores")
+
+
+@pytest.mark.parametrize("name", WAITING)
+def test_threads_wait_briefly_unless_the_user_says_how(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    environment: dict[str, str] = {}
+    monkeypatch.setattr(os, "environ", environment)
+    assert wait_briefly()
+    assert environment == {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+    assert not wait_briefly()  # in a process that this one started
+    environment.clear()
+    environment[name] = "of the user"
+    assert not wait_briefly()
+    assert environment == {name: "of the user"}
+
+
+def test_waiting_is_set_before_pytorch_is_imported() -> None:
+    code = (
+        "import os, sys, convit_ssl.cli.main as main, convit_ssl.machine as machine\n"
+        "real = machine.wait_briefly\n"
+        "main.wait_briefly = lambda: print('torch' in sys.modules, real())\n"
+        "main.run_command('train', ['config=no_such'])"
+    )
+    clean = {key: value for key, value in os.environ.items() if key not in WAITING}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[0] == "False True"

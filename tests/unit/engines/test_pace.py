@@ -1,0 +1,211 @@
+"""The number of threads that is chosen, on machines that are made up."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from convit_ssl.engines.pace import LONGEST_WAIT, Decision, Pace
+from convit_ssl.engines.placement import Placement
+from convit_ssl.engines.thread_trials import (
+    DECISIONS,
+    ThreadHook,
+    recorded_threads,
+    thread_hooks,
+)
+
+Machine = Callable[[int], float]
+
+
+def quiet(threads: int) -> float:
+    return 0.2 / threads**0.9
+
+
+def busy(threads: int) -> float:
+    """Threads that wait for each other; one is not disturbed."""
+    return 0.2 if threads == 1 else 0.3 * threads
+
+
+def train(pace: Pace, machine: Machine, steps: int) -> list[Decision]:
+    """The decisions of so many steps."""
+    decisions = (pace.step(machine(pace.threads)) for _ in range(steps))
+    return [decision for decision in decisions if decision is not None]
+
+
+@pytest.mark.parametrize(
+    ("most", "machine", "threads"),
+    [(2, quiet, 2), (16, quiet, 16), (2, busy, 1), (12, busy, 1), (16, busy, 1)],
+)
+def test_the_fastest_number_is_taken(most: int, machine: Machine, threads: int) -> None:
+    pace = Pace(most)
+    assert pace.threads == most
+    (decision,) = train(pace, machine, 60)
+    assert decision.threads == pace.threads == threads
+    assert decision.changed == (threads != most)
+
+
+def test_a_number_in_between() -> None:
+    pace = Pace(16)
+    train(pace, lambda threads: quiet(threads) if threads <= 4 else 1.0, 60)
+    assert pace.threads == 4
+
+
+def test_a_trial_on_a_quiet_machine_ends_soon() -> None:
+    """Steps of minutes are not repeated with one thread only to see that it is slower."""
+    pace = Pace(16)
+    tried = []
+    while not train(pace, lambda threads: 60.0 * 16 / threads, 1):
+        tried.append(pace.threads)
+    assert min(tried) == 8
+    assert tried.count(8) <= 3
+
+
+def test_one_slow_step_decides_nothing() -> None:
+    pace = Pace(2)
+    seconds = iter([0.1, 0.1, 3.0, 0.1, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2])
+    while (decision := pace.step(next(seconds))) is None:
+        pass
+    assert decision.threads == 2
+
+
+def test_equal_times_keep_all_threads() -> None:
+    pace = Pace(4)
+    (decision,) = train(pace, lambda threads: 0.2, 40)
+    assert decision.threads == 4
+
+
+def test_a_machine_that_becomes_busy_and_quiet_again() -> None:
+    pace = Pace(2)
+    train(pace, quiet, 300)
+    assert pace.threads == 2
+    (down,) = train(pace, busy, 300)
+    assert (down.threads, down.changed, pace.threads) == (1, True, 1)
+    decisions = train(pace, quiet, 800)
+    assert decisions[0].threads == pace.threads == 2
+
+
+def test_trials_that_change_nothing_become_rare() -> None:
+    pace = Pace(2)
+    decisions = train(pace, busy, 20_000)  # more than an hour of steps
+    assert {decision.threads for decision in decisions} == {1}
+    assert len(decisions) < 8
+    assert pace._wait == LONGEST_WAIT
+
+
+def test_everything_becoming_slower_does_not_set_off_trials_for_ever() -> None:
+    pace = Pace(2)
+    train(pace, quiet, 100)
+    decisions = train(pace, lambda threads: 3 * quiet(threads), 2000)
+    assert [decision.changed for decision in decisions] == [False]
+
+
+def test_a_resumed_run_keeps_its_number_until_it_is_slow() -> None:
+    pace = Pace(2, settled=2)
+    assert train(pace, quiet, 500) == []
+    train(pace, busy, 300)
+    assert pace.threads == 1
+    assert Pace(2, settled=1).threads == 1
+    assert Pace(2, settled=16).threads == 2  # of a larger machine
+
+
+def test_one_core_has_nothing_to_try() -> None:
+    pace = Pace(1)
+    assert train(pace, busy, 100) == []
+    assert pace.threads == 1
+
+
+def test_words() -> None:
+    words = Decision(1, {2: 0.5, 1: 0.1923}, True).describe()
+    assert words == "1 thread: a step takes 0.192 s with 1, 0.5 s with 2"
+
+
+class Steps:
+    """A run whose steps take as long as its machine says."""
+
+    def __init__(self, folder: Path, machine: Machine, start: int = 0, before: int = 0) -> None:
+        self.now, self.used, self.machine = 0.0, [2], machine
+        self.screen = SimpleNamespace(lines=[])
+        self.screen.line = self.screen.lines.append
+        training: Any = SimpleNamespace(screen=self.screen, steps_before=before)
+        self.hook = ThreadHook(2, folder, training, lambda: self.now, self.used.append)
+        self.task = SimpleNamespace(iteration=start, train=True)
+        self.hook.on_start(self.task)
+
+    def train(self, steps: int) -> None:
+        self.hook.on_phase_start(self.task)
+        for _ in range(steps):
+            self.now += self.machine(self.used[-1])
+            self.task.iteration += 1
+            self.hook.on_step(self.task)
+
+
+def test_a_run_changes_its_threads_and_says_so(tmp_path: Path) -> None:
+    run = Steps(tmp_path, busy)
+    run.train(30)
+    assert run.used == [2, 2, 1]
+    assert run.screen.lines == ["1 thread: a step takes 0.2 s with 1, 0.6 s with 2"]
+    (line,) = (tmp_path / DECISIONS).read_text().splitlines()
+    entry = json.loads(line)
+    assert entry["threads"] == 1
+    assert entry["seconds"] == pytest.approx({"2": 0.6, "1": 0.2})
+
+
+def test_what_stays_is_recorded_and_not_said(tmp_path: Path) -> None:
+    run = Steps(tmp_path, quiet)
+    run.train(30)
+    assert run.screen.lines == []
+    assert recorded_threads(tmp_path / DECISIONS, 30) == 2
+
+
+def test_tests_and_pauses_are_not_timed(tmp_path: Path) -> None:
+    run = Steps(tmp_path, quiet)
+    for _ in range(10):
+        run.train(3)
+        run.task.train = False
+        run.now += 100
+        run.hook.on_step(run.task)
+        run.task.train = True
+    entry = json.loads((tmp_path / DECISIONS).read_text())
+    assert max(entry["seconds"].values()) < 1
+
+
+def test_a_resumed_run_trains_as_its_checkpoint_was(tmp_path: Path) -> None:
+    lines = ['{"step": 12, "threads": 1}', "damage", "3", '{"step": 90, "threads": 2}']
+    (tmp_path / DECISIONS).write_text("\n".join([*lines, '{"step": 95, "threads": -1}']))
+    found = [recorded_threads(tmp_path / DECISIONS, step) for step in (11, 12, 89, 90, 100)]
+    assert found == [None, 1, 1, 2, 2]
+    assert recorded_threads(tmp_path / "none", 5) is None
+    resumed = Steps(tmp_path, quiet, start=10, before=10)  # the batch was changed since
+    resumed.train(20)
+    assert set(resumed.used[1:]) == {1}
+
+
+def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    run = Steps(tmp_path / "gone", busy)
+    run.train(30)
+    assert run.used[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "deterministic", "hooks"),
+    [
+        ({}, False, 1),
+        ({}, True, 0),
+        ({"threads_given": True}, False, 0),
+        ({"threads": 1}, False, 0),
+        ({"device": "cuda"}, False, 0),
+        ({"processes": 2}, False, 0),
+    ],
+)
+def test_which_runs_choose(
+    tmp_path: Path, changes: dict[str, Any], deterministic: bool, hooks: int
+) -> None:
+    placement = replace(Placement("local", "cpu", 1, 1, 2, 0), **changes)
+    training: Any = SimpleNamespace(screen=None, steps_before=0)
+    assert len(thread_hooks(placement, deterministic, training, tmp_path)) == hooks
