@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 from pathlib import Path
 from typing import Any
 
 from convit_ssl.cli import probe_sources
+from convit_ssl.data.annotations import group_keys
+from convit_ssl.data.opening import find_listing
 from convit_ssl.errors import UserError
+from convit_ssl.evaluation.feature_set import load_features
+from convit_ssl.evaluation.feature_tables import FORMATS, FeatureTable
 from convit_ssl.evaluation.processes import run_in_processes
 
-SUMMARY = "write features of train and val as memory-mapped .npy files, for every probe to reuse"
+SUMMARY = "write features of images as memory-mapped .npy files, CSV or Parquet"
 EXAMPLE = "convit-ssl features random:convit_nano --data digits --out features/digits"
 
 
@@ -26,6 +31,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--splits", nargs="+", choices=("train", "val"), help="of the images; both by default"
+    )
+    parser.add_argument(
+        "--to",
+        nargs="+",
+        choices=FORMATS,
+        default=["npy"],
+        help="also write tables: path, label, group, size and features of each image",
+    )
+    parser.add_argument(
+        "--tokens",
+        choices=("class", "patch"),
+        default="class",
+        help="one vector per image, or the map of its patches (rows x columns x channels)",
+    )
+    parser.add_argument(
+        "--group-by", metavar="WHAT", help="a column for tables: folder:1 or name:REGEX"
     )
 
 
@@ -45,7 +66,15 @@ def run(args: argparse.Namespace) -> int:
         )
         if left_out:
             print(f"  note: {left_out}")
-    if summaries and len(summaries) == 2 and all(m["labelled"] for m, _ in summaries.values()):
+        for path in write_tables(args, split):
+            print(f"  written: {path}")
+    patches = args.tokens == "patch"
+    if (
+        summaries
+        and not patches
+        and len(summaries) == 2
+        and all(m["labelled"] for m, _ in summaries.values())
+    ):
         print(f"next: convit-ssl linear {shlex.quote(args.out)}")
     return 0
 
@@ -54,6 +83,8 @@ def extract(args: argparse.Namespace) -> dict[str, tuple[dict[str, Any], str | N
     """Of each split the manifest, and what was left out; runs in every process."""
     if args.columns:
         args.columns = list(dict.fromkeys(args.columns))
+    if args.tokens == "patch":
+        _check_patches(args)
     splits = args.splits or ["train", "val"]
     for split in splits:
         _check(args, split)  # before anything is written
@@ -62,9 +93,43 @@ def extract(args: argparse.Namespace) -> dict[str, tuple[dict[str, Any], str | N
     return {split: (made.manifest, made.left_out(split)) for split, made in found.items()}
 
 
+def write_tables(args: argparse.Namespace, split: str) -> list[Path]:
+    """The tables that ``--to`` asks for, of one split whose features are written.
+
+    Raises:
+        UserError: a package is missing, or groups cannot be read.
+    """
+    forms = [form for form in dict.fromkeys(args.to) if form != "npy"]
+    if not forms:
+        return []
+    folder = Path(args.out) / split
+    table = FeatureTable(load_features(folder, verify=False), groups_of(args, split))
+    return [table.write(form, folder) for form in forms]
+
+
+def groups_of(args: argparse.Namespace, split: str) -> dict[str, str]:
+    """The group of each image by its path; empty where none are asked for."""
+    if not args.group_by:
+        return {}
+    listing = find_listing(probe_sources.data_name(args), args.data_dir, split)
+    keys = group_keys(listing, args.group_by, None)
+    paths = (os.path.join(listing.root, file) for file in listing.files)
+    return dict(zip(paths, keys, strict=True))
+
+
+def _check_patches(args: argparse.Namespace) -> None:
+    """Refuse what patch maps cannot be, before minutes of computing."""
+    if args.columns:
+        raise UserError("--columns chooses vectors; leave it out with --tokens patch")
+    tables = [form for form in args.to if form != "npy"]
+    if tables:
+        raise UserError(f"--to {tables[0]}: patch maps are written as .npy only; leave it out")
+
+
 def _check(args: argparse.Namespace, split: str) -> None:
     try:
         probe_sources.open_images(args, split)
+        groups_of(args, split)
     except UserError as error:
         if split == "train" or args.splits:
             raise

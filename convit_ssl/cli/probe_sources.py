@@ -28,6 +28,7 @@ from convit_ssl.evaluation.masking import MASKS, mask_model
 from convit_ssl.evaluation.processes import default_device, rank
 from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.evaluation.tokens import (
+    PatchFeatures,
     PixelFeatures,
     TokenFeatures,
     default_columns,
@@ -99,7 +100,7 @@ def open_source(args: argparse.Namespace, checkpoint: str | None = None) -> Sour
     checkpoint = checkpoint or args.checkpoint
     if checkpoint == "pixels":
         if args.checkpoint == "pixels":
-            _refuse(args, ("mask", "img_size", "token", "columns"), "raw pixels")
+            _refuse(args, ("mask", "img_size", "token", "columns", "tokens"), "raw pixels")
         images = open_dataset(data_name(args), args.data_dir, "train")
         pixels = pixel_transform(images.paths, grey=images.is_grey())
         return Source("raw pixels", PixelFeatures(pixels), pixels, {"pixels": repr(pixels)})
@@ -131,7 +132,11 @@ def source_of(
     if token and token not in default_columns(model):
         columns = [token]
     reading = Reading.of(settings)
-    return Source(name, TokenFeatures(model, columns), transform, provenance, reading)
+    if getattr(args, "tokens", None) == "patch":
+        extractor: nn.Module = PatchFeatures(model, transform.size)
+    else:
+        extractor = TokenFeatures(model, columns)
+    return Source(name, extractor, transform, provenance, reading)
 
 
 def untrained_like(model: ConViT, args: argparse.Namespace) -> Source:

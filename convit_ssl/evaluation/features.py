@@ -93,7 +93,7 @@ def extract_features(
         if processes.rank() == 0:
             _leave_out(partial, unread)
             seconds = time.perf_counter() - started
-            _finish(partial, folder, parts, layout, seconds)
+            _finish(partial, folder, parts, layout, seconds, getattr(extractor, "patches", None))
         processes.barrier()
     return load_features(folder, verify=False)
 
@@ -283,6 +283,7 @@ def _finish(
     parts: dict[str, str],
     layout: dict[str, tuple[int, int]],
     seconds: float,
+    patches: tuple[int, int, int] | None = None,
 ) -> None:
     targets = np.load(partial / "targets.npy")
     images = json.loads((partial / "images.json").read_text())
@@ -297,6 +298,8 @@ def _finish(
         "images_per_s": round(len(targets) / seconds, 1),
         "processes": processes.world_size(),
     }
+    if patches is not None:  # rows, columns and channels of a map
+        manifest["patches"] = list(patches)
     manifest["sha256"] = checksums(partial, manifest)
     (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     release(partial)

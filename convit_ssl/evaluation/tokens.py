@@ -84,6 +84,34 @@ class TokenFeatures(nn.Module):
         return torch.cat(columns, dim=1)
 
 
+class PatchFeatures(nn.Module):
+    """All patch tokens of the last block after the final LayerNorm: a map of features.
+
+    A row holds the map of an image flat; ``reshape(-1, *grid, channels)`` gives it back.
+
+    Args:
+        model: a ConViT, or anything with its `forward_intermediates` and `config`.
+        size: height and width of the images in pixels.
+    """
+
+    def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.model = model
+        config: Any = model.config
+        rows, columns = (side // int(config.patch_size) for side in size)
+        self.patches = (rows, columns, int(config.embed_dim))
+        self.layout = {"patches": (0, rows * columns * int(config.embed_dim))}
+
+    def forward(
+        self, images: Float[Tensor, "batch chans height width"]
+    ) -> Float[Tensor, "batch dim"]:
+        """One row per image: rows x columns x channels, in this order."""
+        model: Any = self.model
+        last, _ = model.forward_intermediates(images)
+        rows, columns, _ = self.patches
+        return last[:, -rows * columns :].flatten(1)
+
+
 class PixelFeatures(nn.Module):
     """The pixels as features: the reference any trunk has to beat.
 
