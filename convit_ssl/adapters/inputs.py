@@ -166,11 +166,11 @@ def open_inputs(options: Any, device: torch.device) -> TaskInputs:
     learned: Dataset[Any] = train
     if options.derived.test_model:
         transform = evaluation_transform(options.crops.global_size)
-        val: Dataset[Any] = _open(options, "val", transform, log)
+        val: Dataset[Any] = _open(options, "val", transform, log, replace=False)
         if options.method.name == "linear":
             targets = np.asarray(train.targets)
             fit, held_out = hold_out(targets, options.method.holdout, options.seed)
-            plain = _open(options, "train", transform, log)
+            plain = _open(options, "train", transform, log, replace=False)
             val = ConcatDataset([Subset(plain, held_out.tolist()), val])
             num_holdout = len(held_out)
             learned = Subset(train, fit.tolist())
@@ -185,7 +185,9 @@ def open_inputs(options: Any, device: torch.device) -> TaskInputs:
     return TaskInputs(options, device, datasets, finish, num_holdout, train)
 
 
-def _open(options: Any, split: str, transform: Any, log: FaultLog) -> ImageFiles:
+def _open(
+    options: Any, split: str, transform: Any, log: FaultLog, *, replace: bool = True
+) -> ImageFiles:
     return open_dataset(
         options.data.name,
         options.data_dir,
@@ -196,6 +198,7 @@ def _open(options: Any, split: str, transform: Any, log: FaultLog) -> ImageFiles
         max_corrupt=options.data.max_corrupt,
         reading=Reading.of(options.data),
         fault_log=log,
+        replace=replace,
         division=DivisionSpec.of(options.data, not options.derived.test_model),
     )
 

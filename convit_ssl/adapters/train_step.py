@@ -40,13 +40,23 @@ def train_step(task: Any) -> Any:
 def _measure(task: Any, views: Any, target: Tensor) -> None:
     with torch.no_grad(), task.autocast():
         output = _single(task.model(views))
-        loss = task.loss(output, target)
+        readable = target >= 0  # others are black, and no part of any figure
+        if readable.all():
+            loss = task.loss(output, target)
+        elif readable.any():
+            loss = task.loss(_rows(output, readable), target[readable])
+        else:
+            loss = torch.zeros((), device=target.device)
     task.last_batch.model_output = output
     task.last_batch.loss = loss.detach().float()
     task.run_hooks(Hooks.on_forward.name)
     for meter in task.meters:
         meter.update(output, target, index=task.last_batch.sample["data_idx"])
     task.run_hooks(Hooks.on_loss_and_meter.name)
+
+
+def _rows(output: Any, chosen: Tensor) -> Any:
+    return [o[chosen] for o in output] if isinstance(output, list) else output[chosen]
 
 
 def _learn(task: Any, views: Any, target: Tensor) -> None:

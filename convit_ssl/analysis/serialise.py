@@ -31,6 +31,8 @@ CURVES = {
     "teacher_entropy": "Entropy of the teacher",
     "top1": "Top-1 accuracy on val",
     "top5": "Top-5 accuracy on val",
+    "balanced_accuracy": "Balanced accuracy on val",
+    "auc": "Area under the ROC curve on val",
     "accuracy": "Accuracy",
 }
 # Titles of curves that are shown on demand.
@@ -40,6 +42,7 @@ FURTHER_CURVES = {
     "look_seconds": "Seconds of a look at the features",
     "peak_memory_mib": "Peak memory (MiB)",
     "seconds": "Seconds of an epoch",
+    "unreadable": "Images of val that could not be read",
     "teacher_temperature": "Teacher temperature",
 }
 MOST_POINTS = 400
@@ -167,6 +170,8 @@ def _facts(summary: RunSummary) -> dict[str, Any]:
     for key, title in (
         ("knn", "Last kNN while training"),
         ("top1", "Last top-1"),
+        ("balanced_accuracy", "Last balanced accuracy"),
+        ("auc", "Last AUC"),
         ("accuracy", "Last accuracy"),
     ):
         if key in series:

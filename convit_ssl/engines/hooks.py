@@ -15,6 +15,7 @@ from torch import Tensor
 
 from convit_ssl.engines.console import Screen, Speed, duration
 from convit_ssl.engines.record import Recorder
+from convit_ssl.engines.val_figures import accuracy_figures, described
 from convit_ssl.engines.watch import Watch
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
@@ -252,22 +253,15 @@ class TrainingHook(QuietHook):
         if not values:
             return
         epoch = task.train_phase_idx + 1
-        figures = accuracy_figures(values)
+        figures = accuracy_figures(values, task.inputs.train.classes)
         self.figures |= figures
         if self.recorder is not None:
             self.recorder.write("eval", epoch, self._steps(task), figures)
         if self.screen is not None:
-            shown = ", ".join(f"{key} {100 * figures[key]:.2f} %" for key in ("top1", "top5"))
-            self.screen.line(f"epoch {epoch:>3}  val {shown}")
-
-
-def accuracy_figures(values: dict[str, list[float]]) -> dict[str, Any]:
-    """Top-1 and top-5 on val; of several classifiers, the one that is best on the held-out part."""
-    chosen = 0
-    if "holdout" in values:
-        chosen = max(range(len(values["holdout"])), key=values["holdout"].__getitem__)
-    figures = {key: value[chosen] for key, value in values.items()}
-    return {**figures, "classifier": chosen} if len(values["top1"]) > 1 else figures
+            first, *others = described(figures)
+            self.screen.line(f"epoch {epoch:>3}  {first}")
+            for line in others:
+                self.screen.line(f"           {line}")
 
 
 def watched_trunk(task: Any) -> Any:

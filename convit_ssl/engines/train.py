@@ -45,6 +45,7 @@ from convit_ssl.engines.run_folder import FolderGuard, resume_words
 from convit_ssl.engines.saving import CheckpointHook
 from convit_ssl.engines.signals import RunFailure, SignalBox, Stopped
 from convit_ssl.engines.thread_trials import thread_hooks
+from convit_ssl.engines.val_figures import OF_A_ROW
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
@@ -223,6 +224,7 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
         "name": f"{variant} {plan.options['method']['name']} epoch {epochs}",
         "experiment": plan.options["experiment"],
         "accuracy": figures.get("top1", figures.get("knn")),
+        **{key: figures[key] for key in OF_A_ROW if key in figures},
         "epochs": epochs,
         "figures": figures,
         **({"verdict": figures["verdict"]} if "verdict" in figures else {}),

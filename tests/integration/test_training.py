@@ -234,7 +234,10 @@ def test_classes_are_chosen_in_val_as_in_train(tmp_path: Path) -> None:
     assert run.complete() == 0, run.text()
     result = json.loads((run.folder / "result.json").read_text())
     assert result["data"]["classes"] == 2
-    assert result["figures"]["top5"] == 1.0, "val has images of other classes"
+    assert "top5" not in result["figures"], "there are two classes"
+    assert set(result["per_class"]) == {"3", "7"}, "val has images of other classes"
+    assert 0 <= result["balanced_accuracy"] <= 1 and 0 <= result["auc"] <= 1
+    assert "balanced accuracy" in run.text() and "recall by class: 3" in run.text()
     lines = (run.folder / "metrics.jsonl").read_text().splitlines()
     tested = [m["epoch"] for m in map(json.loads, lines) if m["kind"] == "eval"]
     assert tested == [2]
