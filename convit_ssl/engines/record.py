@@ -93,7 +93,7 @@ class Recorder:
         """
         if not self.options.run.tensorboard or not isinstance(trunk, ConViT):
             return
-        tables = {name: table for name, table in figures.items() if isinstance(table, list)}
+        tables = {name: rows for name, rows in figures.items() if _is_table(rows)}
         try:
             write_summary(self.writer, tables, step, trunk)
         except OSError as error:
@@ -133,3 +133,8 @@ def _wandb_run(options: Any, folder: Path) -> Any:
     except ImportError:
         raise UserError("run.wandb=true, but wandb is not installed: pip install wandb") from None
     return wandb.init(project="convit_ssl", name=folder.name, dir=str(folder))
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a figure has rows, one for each layer; intervals are lists, too."""
+    return isinstance(value, list) and all(isinstance(row, list) for row in value)

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from convit_ssl.engines.record import METRICS, Recorder
+from convit_ssl.models import create_model
 
 LINES = [{"kind": "step", "epoch": 1, "step": step} for step in (10, 20, 30)]
 
@@ -47,3 +48,18 @@ def test_a_full_disk_keeps_them(recorder: Recorder, monkeypatch: pytest.MonkeyPa
     recorder.write("step", 1, 40, {"loss": 1.0})
     recorder.close()
     assert list(recorder.folder.iterdir()) == [recorder.folder / METRICS]
+
+
+def test_intervals_are_no_tables_of_layers(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = {}
+    monkeypatch.setattr(
+        "convit_ssl.engines.record.write_summary",
+        lambda writer, tables, step, trunk: written.update(tables),
+    )
+    recorder.options.run.tensorboard = True
+    monkeypatch.setattr(Recorder, "writer", None)
+    figures = {"knn": 0.9, "over_pixels_95": [0.1, 0.2], "gates": [[0.5, None]], "widths": []}
+    recorder.write_locality(create_model("convit_nano"), figures, 3)
+    assert written == {"gates": [[0.5, None]], "widths": []}
