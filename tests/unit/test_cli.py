@@ -7,6 +7,8 @@ import importlib
 import shlex
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -69,6 +71,8 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     """`convit-ssl audit ... | head` ends without a traceback."""
     code = """
 import sys
+import time
+from collections.abc import Sequence
 import convit_ssl.cli.doctor_command as command
 from convit_ssl.cli.main import main
 command.run = lambda args: [sys.stdin.readline(), print("x" * 100_000)] and 0
@@ -154,3 +158,35 @@ def test_the_demo_ends_as_the_command_that_it_calls(
     monkeypatch.setattr("convit_ssl.cli.main.run_command", lambda name, arguments: code)
     with pytest.raises(raised):
         demo_command._call("train")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "spent", "epochs"),
+    [(3.0, 10.0, 56), (0.0, 5.0, 56), (6.0, 20.0, 24), (9.0, 30.0, 11), (100.0, 200.0, 6)],
+)
+def test_the_demo_is_as_long_as_the_machine_allows(
+    seconds: float, spent: float, epochs: int
+) -> None:
+    assert demo_command.fitting_epochs(seconds, spent) == epochs
+
+
+def test_the_demo_times_an_epoch_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+
+    def train(name: str, arguments: Sequence[str]) -> int:
+        calls.append((name, *arguments))
+        print("the screen of a run")
+        (folder,) = (word.partition("=")[2] for word in arguments if word.startswith("run.dir="))
+        Path(folder).mkdir()
+        Path(folder, "result.json").write_text('{"figures": {"seconds": 6.0}}')
+        return 0
+
+    monkeypatch.setattr("convit_ssl.cli.main.run_command", train)
+    assert demo_command._epochs_that_fit(["seed=3"], time.time()) == 27
+    ((name, *arguments),) = calls
+    assert name == "train" and {"seed=3", "optim.epochs=2"} <= set(arguments)
+    said = capsys.readouterr().out
+    assert "an epoch takes 6.0 s" in said and "27 epochs instead of 56" in said
+    assert "the screen" not in said
