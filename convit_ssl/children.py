@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing.util
 import os
+import shlex
 import site
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ _RUN_MODULE = (
     "import sys; sys.path[:] = [place for place in sys.path if place]; import runpy; "
     "sys.argv[:] = sys.argv[1:]; runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
 )
+_RUN_AFTER_U = _RUN_MODULE.replace("sys.argv[1:]", "sys.argv[3:]")  # behind -u -m
 
 
 @contextlib.contextmanager
@@ -53,6 +55,20 @@ def safe_environment(environment: Mapping[str, str]) -> dict[str, str]:
         places = [place for place in (environment.get("PYTHONPATH"), root) if place]
         found["PYTHONPATH"] = os.pathsep.join(places)
     return found
+
+
+def safe_code(code: str) -> str:
+    """Python code for ``python -c`` that does not import from the current folder."""
+    return f"import sys; sys.path[:] = [place for place in sys.path if place]; {code}"
+
+
+def safe_python() -> str:
+    """For a shell: this Python, to be followed by ``-u -m MODULE ...``.
+
+    From Python 3.11 on it is the interpreter alone, and the environment has to set `SAFE`.
+    """
+    python = shlex.quote(sys.executable)
+    return python if _KNOWN else f"{python} -c {shlex.quote(_RUN_AFTER_U)}"
 
 
 @contextlib.contextmanager

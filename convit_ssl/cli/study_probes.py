@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from convit_ssl.checksums import digest_of, whole_checkpoint
 from convit_ssl.cli import knn_command, linear_command, probe_division, probe_sources
 from convit_ssl.cli.study_plan import whole
 from convit_ssl.evaluation.results import write_json
@@ -58,10 +59,11 @@ def probe_runs(
 def _once(
     path: Path, kind: str, args: argparse.Namespace, checkpoint: str, seed: int, which: str
 ) -> dict[str, Any]:
-    """The row of an earlier start, or measured now and kept."""
-    if path.exists():
-        kept: dict[str, Any] = json.loads(path.read_text())
-        return kept
+    """The row of an earlier start, or measured now and kept.
+
+    A row answers for the weights and the options it was measured with. Others of the same name,
+    of a run that was trained again for one, are measured anew.
+    """
     command = PROBES[kind]
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
@@ -73,6 +75,10 @@ def _once(
         words += ["--epochs", str(args.probe_epochs), "--no-logistic"]
     if "run.precision=bf16" in args.set:
         words += ["--precision", "bf16"]
+    answers_for = {"weights": _weights(checkpoint, which), "options": words}
+    kept = _kept(path)
+    if kept is not None and kept.get("answers_for") == answers_for:
+        return kept
     asked = parser.parse_args([checkpoint, *words])
     probe_division.prepare(asked)  # by the division that the run was trained with
     source = probe_sources.open_source(asked, "pixels" if which == "pixels" else None)
@@ -82,6 +88,26 @@ def _once(
         source = probe_sources.untrained_like(source.extractor.model, asked)
     row: dict[str, Any] = command.measure_source(source, asked)
     row.pop("tested")
+    row["answers_for"] = answers_for
     write_json(row, path)
     print(f"{path.stem}: {100 * row['accuracy']:.1f} %", flush=True)
     return row
+
+
+def _weights(checkpoint: str, which: str) -> str | None:
+    """What tells the weights of a run from others in the same folder.
+
+    Raw pixels have none; an untrained network follows from the seed and the run's trunk.
+    """
+    if which:
+        return None
+    found = whole_checkpoint(Path(checkpoint))
+    return digest_of(found[0] if found is not None else Path(checkpoint))
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    try:
+        kept = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return kept if isinstance(kept, dict) and "accuracy" in kept else None

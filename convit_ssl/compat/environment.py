@@ -15,6 +15,8 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from convit_ssl.children import safe_code
+
 LINE = (
     'import importlib.util as _find; _find.find_spec("convit_ssl") and '
     '__import__("convit_ssl.compat", fromlist=["compat"]).install_torchvision()\n'
@@ -29,7 +31,10 @@ def startup_file() -> Path:
 def why_torchvision_fails() -> str:
     """The last line of what ``import torchvision`` raises in plain Python; empty if it works."""
     done = subprocess.run(
-        [sys.executable, "-c", "import torchvision"], capture_output=True, text=True, check=False
+        [sys.executable, "-c", safe_code("import torchvision")],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode == 0:
         return ""

@@ -33,6 +33,23 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _OPEN_SHARDS = 64
 _seen_shards: set[str] = set()  # those that are files: they are looked at once
 _SAMPLE_BYTES = 16 * 1024
+# What fsspec's file systems call the version of a file: HTTP, S3, GCS, Azure, SFTP, memory.
+_VERSION_KEYS = frozenset(
+    [
+        "etag",
+        "content-md5",
+        "content_md5",
+        "digest",
+        "last-modified",
+        "lastmodified",
+        "last_modified",
+        "mtime",
+        "updated",
+        "md5hash",
+        "created",
+        "size",
+    ]
+)
 MAX_FILE_BYTES = 2**30  # of an image or a list: what is longer is none
 
 
@@ -316,13 +333,38 @@ def local_copy(url: str) -> str | None:
         return None
     folder = cache_folder() / "shards"
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-    copy = folder / f"{digest}-{url.rsplit('/', 1)[-1]}"
+    name = url.rsplit("/", 1)[-1]
     folder.mkdir(parents=True, exist_ok=True)
+    version = _version(url)
     with _alone(folder / f".lock-{digest[:2]}"):
+        copies = sorted(folder.glob(f"{digest}-*.tar"), key=os.path.getmtime)
+        copy = folder / f"{digest}-{version}-{name}"
+        if version is None and copies:  # the server does not answer, or does not say
+            copy = copies[-1]
         if copy.exists():
             os.utime(copy)
             return str(copy)
+        for other in copies:  # of a file that has changed since
+            other.unlink(missing_ok=True)
         return str(copy) if _fetch(url, copy, limit) else None
+
+
+@functools.cache
+def _version(url: str) -> str | None:
+    """What tells a remote file from another under its name; asked once a process.
+
+    None where the server does not say, or does not answer.
+    """
+    try:
+        with network(url):
+            system, place = remote(url)
+            about = system.info(place)
+    except OSError:
+        return None
+    told = {str(key): str(about[key]) for key in about if str(key).lower() in _VERSION_KEYS}
+    if not told or set(map(str.lower, told)) == {"size"}:
+        told = {**told, "size": str(about.get("size"))}
+    return hashlib.sha256(repr(sorted(told.items())).encode()).hexdigest()[:12]
 
 
 def _fetch(url: str, copy: Path, limit: int) -> bool:

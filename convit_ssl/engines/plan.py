@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -227,7 +228,7 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> float:
 
 
 def _check_every_label(tree: DictConfig, images: ImageFiles) -> None:
-    bare = sum(target < 0 for target in images.targets)
+    bare = int(np.count_nonzero(np.asarray(images.targets) < 0))
     if bare:
         raise UserError(
             f"{tree.experiment} learns from labels, but {bare:,} of {len(images):,} images of "

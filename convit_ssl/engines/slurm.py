@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convit_ssl.children import SAFE
+from convit_ssl.children import SAFE, safe_python
 from convit_ssl.engines.early_signals import STOP_SIGNALS
 from convit_ssl.engines.plan import Plan
 from convit_ssl.errors import UserError
@@ -93,7 +93,7 @@ def submit(plan: Plan, arguments: Sequence[str]) -> int:
     folder = Path(run["dir"]).absolute() / FOLDER
     _refuse_second(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=0)
+    executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=0, python=safe_python())
     executor.update_parameters(**parameters(plan, folder))
     # The folder of the run is fixed here: a name that depends on the directory must not change.
     # run.overwrite goes along. The job obeys it once, when it starts for the first time.

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from convit_ssl import children
-from convit_ssl.children import safe_children, safe_command, safe_environment
+from convit_ssl.children import (
+    safe_children,
+    safe_code,
+    safe_command,
+    safe_environment,
+    safe_python,
+)
+from convit_ssl.compat import environment
 from convit_ssl.evaluation.processes import run_in_processes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,10 +78,8 @@ def test_a_group_of_processes(trap: Path) -> None:
 def test_spawned_processes(known: bool, trap: Path) -> None:
     script = trap.parent / "main.py"
     script.write_text(SPAWN.format(source=children.__file__, known=known))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, str(script)], env=environment, capture_output=True, text=True
-    )
+    given = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, str(script)], env=given, capture_output=True, text=True)
     assert done.stdout == "ran\n" and done.returncode == 0, done.stderr
     assert not trap.exists()
 
@@ -83,10 +88,30 @@ def test_spawned_processes(known: bool, trap: Path) -> None:
 def test_a_command_of_a_study(known: bool, trap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(children, "_KNOWN", known)
     command = safe_command([sys.executable, "-m", "convit_ssl.cli.main", "--version"])
-    environment = safe_environment({**os.environ, "PYTHONPATH": str(ROOT)})
+    given = safe_environment({**os.environ, "PYTHONPATH": str(ROOT)})
     if not known:
-        environment.pop(children.SAFE)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        given.pop(children.SAFE)
+    done = subprocess.run(command, env=given, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("convit-ssl "), done.stderr
+    assert not trap.exists()
+
+
+def test_code_that_is_asked_for_an_answer(trap: Path) -> None:
+    """Without PYTHONSAFEPATH, as doctor asks plain Python whether it can import torchvision."""
+    code = safe_code("import json; print(json.dumps(1))")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "1\n", done.stderr
+    (trap.parent / "cwd" / "torchvision.py").write_text(MARKED.format(mark=str(trap)))
+    environment.why_torchvision_fails()
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_task_of_slurm(known: bool, trap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(children, "_KNOWN", known)
+    line = f"{safe_python()} -u -m convit_ssl.cli.main --version"
+    given = {**os.environ, "PYTHONPATH": str(ROOT), **({children.SAFE: "1"} if known else {})}
+    done = subprocess.run(["sh", "-c", line], env=given, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("convit-ssl "), done.stderr
     assert not trap.exists()
 

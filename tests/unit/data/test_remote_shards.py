@@ -145,3 +145,22 @@ def test_names_of_locks_that_are_alike_hold_nobody_up(
     with serve(folder.parent, Files) as address:
         dataset = open_dataset("shards", f"{address}/bucket")
         assert (np.asarray(dataset[0][0]) == pixels(0)).all()
+
+
+def test_a_remote_shard_that_changed_is_fetched_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setenv(CACHE_VARIABLE, "1")
+    monkeypatch.setenv("CONVIT_SSL_DATA", str(tmp_path / "cache"))
+    system, url = fsspec.filesystem("memory"), "memory://changing/a.tar"
+    for content in (b"first", b"other"):  # of the same length
+        system.pipe_file("/changing/a.tar", content)
+        storage_module._version.cache_clear()  # as in another process
+        copy = storage_module.local_copy(url)
+        assert copy is not None and Path(copy).read_bytes() == content
+        assert storage_module.local_copy(url) == copy
+    assert len(list((tmp_path / "cache").rglob("*.tar"))) == 1
+    system.rm_file("/changing/a.tar")  # the server is gone: the copy answers
+    storage_module._version.cache_clear()
+    assert storage_module.local_copy(url) == copy
