@@ -10,6 +10,7 @@ import torch
 
 from convit_ssl.bench import figures, models, options, record, report
 from convit_ssl.errors import UserError
+from convit_ssl.machine import available_cores
 from convit_ssl.models.compiling import why_no_compiler
 
 NOTES = [
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace) -> None:
         "scaling": run_scaling,
         "data": run_data,
         "startup": run_startup,
+        "threads": run_threads,
     }
     try:
         runs[args.kind](args)
@@ -170,6 +172,26 @@ def run_startup(args: argparse.Namespace) -> None:
     made = record.make_record("startup", [comparison], args.json, args.add)
     report.write_markdown(
         args.markdown, "Start-up", made, [startup.table(comparison)], startup.NOTES
+    )
+
+
+def run_threads(args: argparse.Namespace) -> None:
+    """``bench threads``."""
+    from convit_ssl.bench import threads
+
+    comparisons = []
+    for size in args.sizes:
+        setting = threads.Setting(size, args.side, args.patch, args.images, available_cores())
+        comparisons.append(threads.measure(setting, args.neighbours, args.seconds, args.repeats))
+        record.keep("threads", comparisons, args.json, args.add)
+        report.print_table(*threads.table(comparisons[-1]))
+    made = record.make_record("threads", comparisons, args.json, args.add)
+    report.write_markdown(
+        args.markdown,
+        "Threads beside busy neighbours",
+        made,
+        [threads.table(comparison) for comparison in made["comparisons"]],
+        threads.NOTES,
     )
 
 

@@ -15,9 +15,22 @@ from convit_ssl.errors import UserError
 LEAST = {
     "repeats": 1, "threads": 1, "images": 1, "sides": 1, "side": 1, "global_side": 1,
     "local_side": 1, "local_crops": 0, "out_dim": 1, "processes": 1, "parts": 2,
+    "patch": 1, "neighbours": 0, "seconds": 0.1,
 }  # fmt: skip
+MOST_NEIGHBOURS = 64  # busy loops; a slip of the finger should not stop a machine
+MOST_SECONDS = 60.0  # of a measurement, so that neighbours outlast those of all arms
 # Lists in which nothing counts twice.
-SETS = ("sizes", "sides", "dtype", "modes", "contenders", "methods", "processes", "parts")
+SETS = (
+    "sizes",
+    "sides",
+    "dtype",
+    "modes",
+    "contenders",
+    "methods",
+    "processes",
+    "parts",
+    "neighbours",
+)
 OUTPUTS = ("json", "markdown", "figure")
 
 
@@ -57,8 +70,10 @@ def _check_numbers(args: argparse.Namespace) -> None:
     for option, least in LEAST.items():
         given = getattr(args, option, least)
         for value in given if isinstance(given, list) else [given]:
-            if value < least:
+            if not value >= least:  # NaN is refused, too
                 raise UserError(f"{_flag(option)} {value}: give at least {least}")
+    if max(getattr(args, "neighbours", [0])) > MOST_NEIGHBOURS:
+        raise UserError(f"--neighbours {max(args.neighbours)}: give at most {MOST_NEIGHBOURS}")
     for parts in getattr(args, "parts", []):
         if args.images % parts:
             fitting = max(args.images // parts, 1) * parts
@@ -84,6 +99,9 @@ def _check_names(args: argparse.Namespace) -> None:
 
 
 def _check_sides(args: argparse.Namespace) -> None:
+    if args.kind == "threads":
+        _check_threads(args)
+        return
     for size in getattr(args, "sizes", []):
         contenders.size_config(size, 224)
         for option, side in _sides(args):
@@ -91,6 +109,17 @@ def _check_sides(args: argparse.Namespace) -> None:
                 contenders.size_config(size, side)
             except UserError as error:
                 raise UserError(f"{_flag(option)} {side}: {error}") from error
+
+
+def _check_threads(args: argparse.Namespace) -> None:
+    for size in args.sizes:
+        contenders.size_config(size, 224)
+    if args.device != "cpu":
+        raise UserError(f"--device {args.device}: threads are measured on the CPU")
+    if args.seconds > MOST_SECONDS:
+        raise UserError(f"--seconds {args.seconds:g}: give at most {MOST_SECONDS:g}")
+    if args.side % args.patch:
+        raise UserError(f"--side {args.side} is not a multiple of --patch {args.patch}")
 
 
 def _sides(args: argparse.Namespace) -> Iterator[tuple[str, int]]:

@@ -13,7 +13,7 @@ EXAMPLE = "convit-ssl bench model --sizes nano --sides 32 --images 4 --repeats 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One set of options for each benchmark."""
     kinds = parser.add_subparsers(
-        dest="kind", required=True, metavar="model|step|accumulate|data|scaling|startup"
+        dest="kind", required=True, metavar="model|step|accumulate|data|scaling|startup|threads"
     )
     model = kinds.add_parser("model", help="networks: forward, and forward + backward + step")
     step = kinds.add_parser("step", help="a DINO or SimCLR step against the published manner")
@@ -23,7 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data = kinds.add_parser("data", help="input pipelines, per image and core")
     scaling = kinds.add_parser("scaling", help="1, 2, 4 processes; growth with the image side")
     startup = kinds.add_parser("startup", help="from the command to the first step, and its parts")
-    for kind in (model, step, accumulate, data, scaling, startup):
+    threads = kinds.add_parser(
+        "threads", help="1 thread, all, and a run's own choice, beside busy neighbours"
+    )
+    for kind in (model, step, accumulate, data, scaling, startup, threads):
         kind.add_argument("--device", default="cpu", help="cpu or cuda")
         kind.add_argument(
             "--repeats", type=int, default=9, help="rounds of which medians are taken"
@@ -67,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     scaling.add_argument("--images", type=int, default=2, help="batch of each process")
     scaling.add_argument("--side", type=int, default=96, help="pixels, of the runs in processes")
+    threads.add_argument("--sizes", nargs="+", default=["nano"], help="nano .. base_plus")
+    threads.add_argument("--side", type=int, default=8, help="pixels")
+    threads.add_argument("--patch", type=int, default=2, help="pixels")
+    threads.add_argument("--images", type=int, default=64, help="batch")
+    threads.add_argument("--neighbours", nargs="+", type=int, default=[0, 1, 4, 10])
+    threads.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    threads.set_defaults(repeats=3)
 
 
 def run(args: argparse.Namespace) -> int:

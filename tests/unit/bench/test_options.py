@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from convit_ssl.bench import commands, figures, measure, models, scaling, steps
+from convit_ssl.bench import commands, figures, measure, models, scaling, steps, threads
 from convit_ssl.cli.main import main
 
 
@@ -20,7 +20,7 @@ def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for module, name in (
         (models, "compare"), (models, "compare_times"), (steps, "compare"),
-        (scaling, "growth"), (scaling, "processes"),
+        (scaling, "growth"), (scaling, "processes"), (threads, "measure"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, measured)
 
@@ -47,6 +47,12 @@ def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         ("scaling --side 15", "--side 15: "),
         ("scaling --sides 16 33", "--sides 33: "),
         ("scaling --sizes tiny huge", "unknown size 'huge'"),
+        ("threads --neighbours 65", "--neighbours 65: give at most 64"),
+        ("threads --neighbours -1", "--neighbours -1: give at least 0"),
+        ("threads --seconds nan", "--seconds nan: give at least 0.1"),
+        ("threads --seconds inf", "--seconds inf: give at most 60"),
+        ("threads --side 9", "--side 9 is not a multiple of --patch 2"),
+        ("threads --sizes huge", "unknown size 'huge'"),
         ("model --figure x.txt", "--figure x.txt: a figure is a file named *."),
         ("model --figure x", "--figure x: a figure is a file named *."),
     ],
