@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from convit_ssl.adapters.dataset import Numbered, VisslImages
-from convit_ssl.adapters.views import augment_config
-from convit_ssl.data import FaultLog, ImageFiles, evaluation_transform, open_dataset
+from convit_ssl.adapters.views import augment_config, plain_view
+from convit_ssl.data import FaultLog, ImageFiles, open_dataset
 from convit_ssl.data.augment import build_augmentation
 from convit_ssl.data.augment_fast import Normalize
 from convit_ssl.data.division import DivisionSpec
@@ -165,7 +165,7 @@ def open_inputs(options: Any, device: torch.device) -> TaskInputs:
     num_holdout = 0
     learned: Dataset[Any] = train
     if options.derived.test_model:
-        transform = evaluation_transform(options.crops.global_size)
+        transform = plain_view(options)
         val: Dataset[Any] = _open(options, "val", transform, log, replace=False)
         if options.method.name == "linear":
             targets = np.asarray(train.targets)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from convit_ssl.data.augment import AugmentConfig
+from convit_ssl.data.evaluation_transform import EvaluationTransform, evaluation_transform
+from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 
 PUBLISHED_SIDE = 224
@@ -78,6 +80,10 @@ def augment_config(options: Any) -> AugmentConfig:
         # Published in pixels of crops of 224; on 8 pixels the same blur would leave nothing.
         share = crops.global_size / PUBLISHED_SIDE
         given["blur_sigma"] = (PUBLISHED_BLUR[0] * share, PUBLISHED_BLUR[1] * share)
+    gain, drop = given.pop("channel_gain", None), given.pop("channel_drop", None)
+    data = options.data
+    if Reading.of(data).native:
+        return config.adapt(**given).for_channels(data.mean, data.std, gain, drop)
     return config.adapt(grey_images=options.facts.grey, **given)
 
 
@@ -93,3 +99,10 @@ def _check_counts(name: str, crops: Any) -> None:
             f"crops.local_count={crops.local_count}: method.name={name} makes no local crops; "
             f"use crops.local_count=0, or a method that does ({', '.join(MULTI_CROP)})"
         )
+
+
+def plain_view(options: Any) -> EvaluationTransform:
+    """The view of evaluation: the whole image or its centre, normalised as in training."""
+    data = options.data
+    own = {"mean": data.mean, "std": data.std} if Reading.of(data).native else {}
+    return evaluation_transform(options.crops.global_size, **own)

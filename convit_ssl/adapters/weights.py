@@ -4,11 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
 from convit_ssl.models import ConViT
+
+PATCHES = "patch_embed.proj.weight"
+
+
+def for_channels(weight: Tensor, channels: int) -> Tensor:
+    """The weights of a patch embedding for another number of channels.
+
+    One channel takes the sum over those that there are. More take them again in turn, scaled down
+    so that patches stay about as large as before.
+
+    Args:
+        weight: (embed_dim, channels, patch, patch).
+        channels: wanted.
+
+    Source: timm, ``timm.models.adapt_input_conv``.
+    """
+    own = weight.shape[1]
+    if own == channels:
+        return weight
+    if channels == 1:
+        return weight.sum(dim=1, keepdim=True)
+    turns = [place % own for place in range(channels)]
+    return weight[:, turns] * (own / channels)
 
 
 def initialise(model: nn.Module, options: Any) -> None:
@@ -36,6 +59,7 @@ def initialise(model: nn.Module, options: Any) -> None:
         num_heads=heads,
     )
     ours, theirs = trunk.state_dict(), loaded.state_dict()
+    theirs[PATCHES] = for_channels(theirs[PATCHES], trunk.config.in_chans)
     wrong = [
         f"{key} {tuple(theirs[key].shape)} instead of {tuple(value.shape)}"
         if key in theirs

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -13,14 +15,21 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from convit_ssl.analysis.channel_pictures import ChannelPicture, Shown
+from convit_ssl.data.channel_reading import read_channels, special_rgb
+from convit_ssl.data.channel_transform import resize_channels
 from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
+from convit_ssl.data.part_names import whole_file
 from convit_ssl.data.pixels import Reading, decode_image
+from convit_ssl.data.readers import reads_by_path
 from convit_ssl.data.storage import read_bytes
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
 
 # Pixels of the longer side of what a page or a figure is made from.
 LARGEST = 2048
+RGB = 3
+Bounded = TypeVar("Bounded", bound=Shown)
 
 
 @dataclass(frozen=True)
@@ -40,31 +49,61 @@ class PreparedImage:
     grid: tuple[int, int]
 
 
-def open_image(path: Path, reading: Reading | None = None, side: int = LARGEST) -> Image.Image:
-    """Open a picture as RGB, no larger than is shown.
+def open_image(
+    path: Path,
+    reading: Reading | None = None,
+    side: int = LARGEST,
+    show: Sequence[int] | None = None,
+) -> Shown:
+    """Open a picture, no larger than is shown: as RGB, or in all channels of native depth.
 
     Args:
         path: of the picture.
         reading: how files become 8-bit RGB, as in training.
         side: a picture whose longer side has more pixels is made smaller.
+        show: channels that are shown, from 0 on.
 
     Raises:
         UserError: no such file, or not a picture.
     """
     try:
-        return bounded(decode_image(read_bytes(str(path)), reading=reading, side=side), side)
+        reading = reading or Reading()
+        place = str(path)
+        data = None if reads_by_path(whole_file(place), reading) else read_bytes(place)
+        if reading.native:
+            return bounded(in_channels(read_channels(place, data, reading), reading, show), side)
+        special = special_rgb(place, data, reading)
+        if special is not None:
+            return bounded(Image.fromarray(special), side)
+        return bounded(decode_image(data or b"", reading=reading, side=side), side)
     except Exception as error:  # Pillow and tifffile raise many kinds for a damaged file
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot open {path} as an image: {reason}") from error
 
 
-def bounded(image: Image.Image, side: int = LARGEST) -> Image.Image:
+def in_channels(array: Any, reading: Reading, show: Sequence[int] | None) -> ChannelPicture:
+    """An array as a picture.
+
+    Raises:
+        UserError: a channel to show that there is not.
+    """
+    if show and max(show) >= array.shape[-1]:
+        raise UserError(
+            f"--show {','.join(str(place + 1) for place in show)}: the images have "
+            f"{array.shape[-1]} channels"
+        )
+    return ChannelPicture(array, show, reading.window is not None)
+
+
+def bounded(image: Bounded, side: int = LARGEST) -> Bounded:
     """The image, made smaller where its longer side has more than ``side`` pixels."""
-    if max(image.size) <= side:
+    width, height = image.size
+    if max(width, height) <= side:
         return image
-    factor = side / max(image.size)
-    size = max(1, round(image.width * factor)), max(1, round(image.height * factor))
-    return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    factor = side / max(width, height)
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    made: Any = image.resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return cast(Bounded, made)
 
 
 def input_size(size: tuple[int, int], model: ConViT, most_patches: int = 784) -> tuple[int, int]:
@@ -90,7 +129,7 @@ def input_size(size: tuple[int, int], model: ConViT, most_patches: int = 784) ->
 
 
 def prepare_image(
-    image: Image.Image,
+    image: Shown,
     model: ConViT,
     name: str = "image",
     most_patches: int = 784,
@@ -107,28 +146,32 @@ def prepare_image(
     """
     rgb = image.convert("RGB")
     height, width = input_size((rgb.height, rgb.width), model, most_patches)
-    resized = np.asarray(rgb.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 255
-    mean, std = _statistics(model)
+    mean, std = statistics(model)
+    if isinstance(image, ChannelPicture):
+        resized = resize_channels(image.array, (height, width), "bicubic")
+    else:
+        small = rgb.resize((width, height), Image.Resampling.BICUBIC)
+        resized = np.asarray(small, np.float32) / np.float32(255)
+        if len(mean) != RGB:  # of grey images, which are made from colour below
+            mean, std = (np.asarray(v, np.float32) for v in (IMAGENET_MEAN, IMAGENET_STD))
     normalised = (resized - mean) / std
     pixels = torch.from_numpy(normalised.transpose(2, 0, 1).copy())
-    if model.config.in_chans == 1:
+    if model.config.in_chans == 1 and len(pixels) == RGB:
         pixels = pixels.mean(dim=0, keepdim=True)
     factor = min(1.0, display_side / max(rgb.size))
     shown = rgb.resize((max(1, round(rgb.width * factor)), max(1, round(rgb.height * factor))))
     return PreparedImage(name, pixels, np.asarray(shown), model.grid_size(height, width))
 
 
-def _statistics(model: ConViT) -> tuple[np.ndarray, np.ndarray]:
+def statistics(model: ConViT) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation that the weights were trained with; ImageNet's by default."""
     data = (getattr(model, "provenance", {}).get("entry") or {}).get("data")
     data = data if isinstance(data, dict) else {}
     mean, std = data.get("mean", IMAGENET_MEAN), data.get("std", IMAGENET_STD)
-    if len(mean) != 3 or len(std) != 3:  # of grey images, which are made from colour below
-        mean, std = IMAGENET_MEAN, IMAGENET_STD
     return np.asarray(mean, np.float32), np.asarray(std, np.float32)
 
 
-def thumbnail(image: Image.Image, side: int = 40) -> UInt8[np.ndarray, "side side 3"]:
+def thumbnail(image: Shown, side: int = 40) -> UInt8[np.ndarray, "side side 3"]:
     """The whole picture in a small square, on a grey ground where it is not square."""
     inside = bounded(image.convert("RGB"), side)
     if max(inside.size) < side:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convit_ssl.analysis.images import bounded, open_image
+from convit_ssl.analysis.images import bounded, in_channels, open_image
 from convit_ssl.analysis.runs import Run, find_value
 from convit_ssl.analysis.summary import LabelledImage, Sample
 from convit_ssl.data import open_dataset
@@ -38,6 +38,7 @@ def open_sample(
     pictures: Sequence[Path] = (),
     shown: int = 4,
     reading: Reading | None = None,
+    show: Sequence[int] | None = None,
 ) -> tuple[Sample | None, str | None]:
     """A sample spread evenly over a data set, and what went wrong with it, in one sentence.
 
@@ -48,13 +49,14 @@ def open_sample(
         images: how many to describe features on.
         pictures: files to draw attention maps of; `shown` of the sample by default.
         shown: see `pictures`.
-        reading: how files become 8-bit RGB.
+        reading: how files become 8-bit RGB, or channels.
+        show: channels that are shown as red, green and blue, from 0 on.
 
     Raises:
         UserError: a file of `pictures` cannot be opened.
     """
-    chosen = [(path.name, open_image(path, reading)) for path in pictures]
-    labelled, classes, source, problem = _labelled(data, data_dir, split, images, reading)
+    chosen = [(path.name, open_image(path, reading, show=show)) for path in pictures]
+    labelled, classes, source, problem = _labelled(data, data_dir, split, images, reading, show)
     if not labelled and not chosen:
         return None, problem or "No images: give --data or --image."
     if not chosen:
@@ -64,7 +66,12 @@ def open_sample(
 
 
 def _labelled(
-    data: str | None, data_dir: str | None, split: str | None, images: int, reading: Reading | None
+    data: str | None,
+    data_dir: str | None,
+    split: str | None,
+    images: int,
+    reading: Reading | None,
+    show: Sequence[int] | None,
 ) -> tuple[list[LabelledImage], list[str], str, str | None]:
     if data is None:
         return [], [], "pictures given", "No data set is known, so features are left out (--data)."
@@ -85,6 +92,8 @@ def _labelled(
             if index < 0:
                 unread.append(file)
                 continue
+            if dataset.reading.native:
+                image = in_channels(image, dataset.reading, show)
             labelled.append(LabelledImage(bounded(image), target, file.rsplit("/", 1)[-1]))
         return labelled, list(dataset.classes), f"{data}, {name}", _unreadable(unread, len(places))
     return [], [], "pictures given", f"No images of data={data}: {problem}"

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from convit_ssl.analysis.attention import ImageAttention, image_attention
 from convit_ssl.analysis.attribution import Attribution, attribute
+from convit_ssl.analysis.channel_pictures import ChannelPicture, Shown, describe_shown
 from convit_ssl.analysis.features import FeatureMap, describe_features, pooled_features
-from convit_ssl.analysis.images import prepare_image, thumbnail
+from convit_ssl.analysis.images import prepare_image, statistics, thumbnail
 from convit_ssl.analysis.locality import (
     NonLocality,
     PositionalAttention,
@@ -36,7 +36,7 @@ LoadModel = Callable[[Path], ConViT]
 class LabelledImage:
     """A picture of the sample that features are described on; target -1 without a label."""
 
-    image: Image.Image
+    image: Shown
     target: int
     name: str
 
@@ -52,7 +52,7 @@ class Sample:
         source: where they come from, in words.
     """
 
-    pictures: Sequence[tuple[str, Image.Image]]
+    pictures: Sequence[tuple[str, Shown]]
     labelled: Sequence[LabelledImage]
     classes: Sequence[str]
     source: str
@@ -116,11 +116,28 @@ def summarise_run(
             _measure(summary, model, sample, attribution, layout)
         _history(summary, load, sample, history)
     summary.provenance = provenance(run, model, summary.checkpoint)
+    if model is not None and sample is not None:
+        summary.provenance |= _channels_shown(model, sample)
     return summary
 
 
-def prepared_batch(model: ConViT, images: Sequence[Image.Image]) -> torch.Tensor:
+def _channels_shown(model: ConViT, sample: Sample) -> dict[str, Any]:
+    """Which channels are on the page, where there are others than RGB."""
+    first = next((image for _, image in sample.pictures), None)
+    if not isinstance(first, ChannelPicture):
+        return {}
+    entry = getattr(model, "provenance", {}).get("entry") or {}
+    names = (entry.get("data") or {}).get("channel_names") or ()
+    return {"channels": f"{first.array.shape[-1]}; {describe_shown(first.shown, names)}"}
+
+
+def prepared_batch(model: ConViT, images: Sequence[Shown]) -> torch.Tensor:
     """Images as evaluation sees them: resized, centre crop, normalised."""
+    channels = [image.array for image in images if isinstance(image, ChannelPicture)]
+    if channels:
+        mean, std = (values.tolist() for values in statistics(model))
+        made = evaluation_transform(model.config.image_shape, mean=mean, std=std)
+        return torch.stack([made(array) for array in channels])
     transform = evaluation_transform(model.config.image_shape)
     batch = torch.stack([transform(image.convert("RGB")) for image in images])
     return batch.mean(dim=1, keepdim=True) if model.config.in_chans == 1 else batch

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--layers", type=_numbers, help="rows, such as 0,4,9; four over the depth by default")
     add("--head", type=int, help="one head; the mean of the heads by default")
     add("--query", type=_numbers, help="row,column of the query patch; the middle by default")
+    add("--show", metavar="R,G,B", help="channels to show, beyond RGB, such as 3,2,1 (from 1 on)")
     add("--dpi", type=positive, default=300, help="of a PNG")
 
 
@@ -36,12 +37,14 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--query takes a row and a column, such as --query 3,5")
     from convit_ssl.analysis.attention import image_attention
     from convit_ssl.analysis.attention_figure import attention_figure
+    from convit_ssl.analysis.channel_pictures import parse_show
     from convit_ssl.analysis.images import open_image, prepare_image
     from convit_ssl.drawing import save_figure
     from convit_ssl.export import reading_of
 
     model = weights_options.read_trunk(args, args.weights, role="which")
-    image = open_image(args.image, reading_of(model))
+    show = parse_show(args.show) if args.show else None
+    image = open_image(args.image, reading_of(model), show=show)
     maps = image_attention(model, prepare_image(image, model, args.image.name))
     query = None if args.query is None else (args.query[0], args.query[1])
     figure = attention_figure(maps, args.layers, args.head, query)

@@ -54,7 +54,7 @@ def references(args: argparse.Namespace, own: Source) -> Iterator[Source | Missi
     extractor = own.extractor
     if not isinstance(extractor, TokenFeatures) or not isinstance(extractor.model, ConViT):
         raise UserError("--references compares a trunk with pixels; CKPT is 'pixels' itself")
-    yield open_source(args, "pixels")
+    yield open_source(args, "pixels", own.reading if own.reading.native else None)
     if not args.checkpoint.startswith("random:"):
         yield untrained_like(extractor.model, args)
     for name in args.reference:

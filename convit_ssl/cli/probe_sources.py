@@ -32,7 +32,7 @@ from convit_ssl.evaluation.tokens import (
     PixelFeatures,
     TokenFeatures,
     default_columns,
-    pixel_transform,
+    pixels_of,
 )
 from convit_ssl.machine import available_cores, keep_freed_memory, user_cache
 from convit_ssl.models import ConViT, create_model
@@ -91,8 +91,15 @@ def is_features_folder(args: argparse.Namespace) -> bool:
     return found
 
 
-def open_source(args: argparse.Namespace, checkpoint: str | None = None) -> Source:
+def open_source(
+    args: argparse.Namespace, checkpoint: str | None = None, reading: Reading | None = None
+) -> Source:
     """The trunk that a CKPT argument names.
+
+    Args:
+        args: the command's options.
+        checkpoint: another one than theirs.
+        reading: how raw pixels are read; as 8-bit RGB by default.
 
     Raises:
         UserError: it cannot be loaded, or the images cannot be opened.
@@ -101,9 +108,10 @@ def open_source(args: argparse.Namespace, checkpoint: str | None = None) -> Sour
     if checkpoint == "pixels":
         if args.checkpoint == "pixels":
             _refuse(args, ("mask", "img_size", "token", "columns", "tokens"), "raw pixels")
-        images = open_dataset(data_name(args), args.data_dir, "train")
-        pixels = pixel_transform(images.paths, grey=images.is_grey())
-        return Source("raw pixels", PixelFeatures(pixels), pixels, {"pixels": repr(pixels)})
+        images = open_dataset(data_name(args), args.data_dir, "train", reading=reading)
+        pixels = pixels_of(images)
+        known = {"pixels": repr(pixels)}
+        return Source("raw pixels", PixelFeatures(pixels), pixels, known, images.reading)
     if checkpoint.startswith("random:"):
         model = _untrained(checkpoint.removeprefix("random:"), args)
         name, provenance = checkpoint, {"variant": checkpoint, "seed": args.seed}
@@ -144,7 +152,10 @@ def untrained_like(model: ConViT, args: argparse.Namespace) -> Source:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
         fresh = ConViT(model.config)
-    return source_of(fresh, "untrained network", {"seed": args.seed}, args)
+    trained = getattr(model, "provenance", {}).get("entry") or {}
+    known = {"seed": args.seed, "entry": {"data": trained.get("data") or {}}}
+    native = Reading.of(known["entry"]["data"]).native
+    return source_of(fresh, "untrained network", known if native else {"seed": args.seed}, args)
 
 
 def read_features(
@@ -202,7 +213,7 @@ def open_images(
         )
 
     images = opened(reading)
-    if source is None:
+    if source is None or reading.native:
         return images
     with progress_bar("looking at all images", "images") as progress:
         own = images.survey(progress).reading

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 from convit_ssl.analysis.attribution import METHODS
+from convit_ssl.analysis.channel_pictures import parse_show
 from convit_ssl.analysis.report import write_report
 from convit_ssl.analysis.runs import read_runs
 from convit_ssl.analysis.sampling import open_sample, recorded_data, recorded_reading
@@ -31,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data-dir", help="folder of the data set")
     add("--split", choices=("train", "val"), help="val where there is one by default")
     add("--images", type=int, default=300, help="how many images to describe features on")
+    add("--show", metavar="R,G,B", help="channels to show, beyond RGB, such as 3,2,1 (from 1 on)")
     add("--image", type=Path, action="append", default=[], help="draw attention of this file")
     weights_options.add_arguments(parser)
     add("--attribution", default=METHODS[0], choices=METHODS, help="for models with a classifier")
@@ -86,6 +88,7 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
         args.images,
         args.image,
         reading=recorded_reading(runs[0]),
+        show=parse_show(args.show) if args.show else None,
     )
     nothing = sample is None or not sample.labelled
     if problem and nothing and first and (args.data or args.data_dir or args.split):

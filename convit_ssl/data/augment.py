@@ -8,6 +8,7 @@ accelerator. ``build_augmentation(config, "fast")`` makes the transform of a dat
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from convit_ssl.data.augment_device import DeviceCanvas
     from convit_ssl.data.augment_fast import FastAugmentation
     from convit_ssl.data.augment_pil import PilAugmentation, TimmAugmentation
+    from convit_ssl.data.channel_transform import ChannelAugmentation
 
 PIPELINES = ("fast", "pil", "device")
 
@@ -109,14 +111,21 @@ class AugmentConfig:
             one channel is computed in place of three.
         rand_augment: timm's name of a policy such as ``rand-m9-mstd0.5-inc1``, or None.
         erase_prob: of random erasing, with noise, after normalisation.
+        channels: the images are float arrays of so many channels; 0 for RGB.
+        channel_gain: strength of the gain that each channel has of its own; None for that of the
+            crop's brightness.
+        channel_drop: probability that a crop lacks one channel.
     """
 
     crops: tuple[CropConfig, ...]
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     grey_images: bool = False
     rand_augment: str | None = None
     erase_prob: float = 0.0
+    channels: int = 0
+    channel_gain: float | None = None
+    channel_drop: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.crops:
@@ -150,8 +159,8 @@ class AugmentConfig:
         self,
         *,
         grey_images: bool | None = None,
-        mean: tuple[float, float, float] | None = None,
-        std: tuple[float, float, float] | None = None,
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
         rotate90: bool | None = None,
         blur_sigma: tuple[float, float] | None = None,
         **views: PerView | None,
@@ -185,6 +194,36 @@ class AugmentConfig:
             grey_images=self.grey_images if grey_images is None else grey_images,
             mean=self.mean if mean is None else mean,
             std=self.std if std is None else std,
+        )
+
+    def for_channels(
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        gain: float | None = None,
+        drop: float | None = None,
+    ) -> AugmentConfig:
+        """The same views of images of any number of channels.
+
+        RandAugment and erasing are for RGB, and are left out.
+
+        Args:
+            mean: of each channel.
+            std: of each channel.
+            gain: see ``channel_gain``.
+            drop: see ``channel_drop``; None for half of the probability of grey.
+        """
+        grey = max(crop.grey_prob for crop in self.crops)
+        return replace(
+            self,
+            mean=tuple(mean),
+            std=tuple(std),
+            channels=len(mean),
+            grey_images=True,
+            rand_augment=None,
+            erase_prob=0.0,
+            channel_gain=gain,
+            channel_drop=(grey / 2 if drop is None else drop) if len(mean) > 1 else 0.0,
         )
 
     @classmethod
@@ -320,7 +359,7 @@ def _contrastive_crop(
 
 def build_augmentation(
     config: AugmentConfig, pipeline: str = "fast"
-) -> FastAugmentation | PilAugmentation | TimmAugmentation | DeviceCanvas:
+) -> FastAugmentation | PilAugmentation | TimmAugmentation | DeviceCanvas | ChannelAugmentation:
     """The transform of :class:`convit_ssl.data.ImageFiles` for one of the three pipelines.
 
     With one crop per image it returns that crop, otherwise the list of crops: normalised
@@ -333,6 +372,10 @@ def build_augmentation(
     """
     if pipeline not in PIPELINES:
         raise UserError(f"augment={pipeline} is unknown; one of {', '.join(PIPELINES)}")
+    if config.channels:
+        from convit_ssl.data.channel_transform import ChannelAugmentation
+
+        return ChannelAugmentation(config)
     if config.timm:
         from convit_ssl.data.augment_pil import TimmAugmentation
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from PIL import Image
@@ -80,12 +82,31 @@ class EvaluationTransform:
         self._mean = torch.tensor(self.mean).view(-1, 1, 1)
         self._std = torch.tensor(self.std).view(-1, 1, 1)
 
-    def __call__(self, image: Image.Image) -> Float[Tensor, "3 height width"]:
-        """Pillow RGB to a normalised tensor."""
+    def __call__(
+        self, image: Image.Image | npt.NDArray[np.float32]
+    ) -> Float[Tensor, "chans height width"]:
+        """Pillow RGB, or a float array (H, W, C), to a normalised tensor."""
+        if isinstance(image, np.ndarray) or len(self.mean) != 3:
+            return self._of_channels(image)
         image = self._centre(image)
         pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
         values = pixels.permute(2, 0, 1).contiguous().to(torch.float32).div_(255.0)
         return values.sub_(self._mean).div_(self._std)
+
+    def _of_channels(self, image: Any) -> Float[Tensor, "chans height width"]:
+        """The same view of an image of any number of channels, cut before it is resized."""
+        from convit_ssl.data.channel_transform import as_channels, normalised, resize_channels
+
+        array = as_channels(image, len(self.mean))
+        if not self.whole:
+            rows, columns = array.shape[:2]
+            height, width = self.size
+            factor = self.crop_ratio * min(rows / height, columns / width)
+            high, wide = max(1, round(height * factor)), max(1, round(width * factor))
+            top, left = (rows - high) // 2, (columns - wide) // 2
+            array = array[top : top + high, left : left + wide]
+        array = resize_channels(array, self.size, self.interpolation)
+        return normalised(array, np.array(self.mean, np.float32), np.array(self.std, np.float32))
 
     def _centre(self, image: Image.Image) -> Image.Image:
         height, width = self.size

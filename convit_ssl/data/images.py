@@ -16,7 +16,9 @@ from torch.utils.data import Dataset
 from convit_ssl.data.cache import DEFAULT_BYTES, PixelCache, make_cache
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.names import NameTable
+from convit_ssl.data.parts_listing import spread_parts
 from convit_ssl.data.pixels import Pixels, Reading, image_header
+from convit_ssl.data.planes import Scaled
 from convit_ssl.data.randomness import RepeatedIndex, sample_seed
 from convit_ssl.data.raw_image import ImageHeader
 from convit_ssl.data.retries import may_pass, retried
@@ -26,6 +28,7 @@ from convit_ssl.data.survey import Progress, Survey, survey
 from convit_ssl.errors import UserError
 
 Transform = Callable[..., Any]
+Picture = Image.Image | Pixels | Scaled
 Result = TypeVar("Result")
 
 _REPLACEMENTS = 100
@@ -42,7 +45,10 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
     A transform with the attribute ``seeded = True`` is called with ``seed=``, a function
     of (seed, epoch, index); one with ``reads_arrays = True`` gets (H, W, 3) uint8 in
     place of the Pillow image, at least ``min_side`` pixels a side where it has that
-    attribute and the file is larger.
+    attribute and the file is larger. Where ``reading`` is of native depth, images are float32
+    arrays (H, W, C) for every transform.
+
+    A file that holds several images (slices, frames) counts as so many images of its class.
 
     Args:
         listing: the files with their targets and classes.
@@ -80,6 +86,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
     ) -> None:
         if not listing.files:
             raise UserError(f"no images are left of {listing.root}")
+        listing = spread_parts(listing, reading or Reading())
         self.root = listing.root
         self.files = NameTable(listing.files)
         self.targets = listing.targets
@@ -99,7 +106,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         self._cache: PixelCache | None = None
         if cache_bytes is None:
             cache_bytes = DEFAULT_BYTES if getattr(transform, "seeded", False) else 0
-        if cache_bytes > 0:
+        if cache_bytes > 0 and not self.reading.native:
             sizes = [(header.height, header.width) for header in self.probe()]
             self._cache = make_cache(sizes, len(self.files), cache_bytes)
         self._by_class: dict[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
@@ -155,20 +162,24 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
             return self._transformed(self._gap(), position, repeat), -1, -1
         return self._transformed(image, position, repeat), self.targets[source], position
 
-    def _transformed(self, image: Image.Image | Pixels, position: int, repeat: int) -> Any:
+    def _transformed(self, image: Picture, position: int, repeat: int) -> Any:
         if self.transform is None:
             return image
         if getattr(self.transform, "seeded", False):
             return self.transform(image, seed=sample_seed(self.seed, self.epoch, position, repeat))
         return self.transform(image)
 
-    def _gap(self) -> Image.Image | Pixels:
+    def _gap(self) -> Picture:
         """What stands for an unreadable image where none replaces it."""
+        if self.reading.native:
+            return np.zeros((64, 64, max(1, len(self.reading.channels or ()))), np.float32)
         black = np.zeros((64, 64, 3), np.uint8)
         return black if getattr(self.transform, "reads_arrays", False) else Image.fromarray(black)
 
-    def _read(self, position: int) -> Image.Image | Pixels:
+    def _read(self, position: int) -> Picture:
         path = self.path(position)
+        if self.reading.native:
+            return self.reader.channels(path)
         arrays = getattr(self.transform, "reads_arrays", False)
         if self._cache is not None:
             pixels = self._cache.get(position)
@@ -180,7 +191,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
             return self.reader.array(path, getattr(self.transform, "min_side", None))
         return self.reader.image(path)
 
-    def _readable(self, position: int) -> tuple[Image.Image | Pixels, int]:
+    def _readable(self, position: int) -> tuple[Picture, int]:
         """The image at ``position`` or its replacement, and where it came from."""
         try:
             return self._read(position), position
@@ -248,7 +259,9 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
             progress: called with the number of files done and in all.
         """
         if self._survey is None:
-            self._survey = survey(str(self.root), self.paths, self.probe(), progress)
+            self._survey = survey(
+                str(self.root), self.paths, self.probe(), progress, not self.reading.native
+            )
         return self._survey
 
     def native_size(self) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from convit_ssl.data.notes import note_once
 from convit_ssl.data.retries import retried
 from convit_ssl.data.split_folders import SPLIT_NAMES
 from convit_ssl.data.storage import is_url, read_bytes
+from convit_ssl.data.walking import is_image_file
 from convit_ssl.errors import UserError
 
 # The last thing that ends like an image's name ends the path; both sides may hold blanks.
@@ -171,4 +172,4 @@ def _image(line: str, where: str) -> tuple[str, str | None]:
 
 
 def _is_image(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in EXTENSIONS
+    return os.path.splitext(path)[1].lower() in EXTENSIONS or is_image_file(path)

@@ -23,15 +23,28 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
+from convit_ssl.data.part_names import split_part
 from convit_ssl.data.raw_image import (
+    MAX_PIXELS,
     ImageHeader,
+    ImageTooLargeError,
     RawImage,
+    check_size,
     is_png,
     png_header,
     read_other,
     read_png,
 )
-from convit_ssl.data.storage import openable
+from convit_ssl.data.readers import (
+    START,
+    ImageFile,
+    choose_reader,
+    read_special,
+    reader_by_name,
+    reads_by_path,
+    special_header,
+)
+from convit_ssl.data.storage import openable, read_bytes
 from convit_ssl.data.tiff import is_tiff, read_tiff, tiff_header
 from convit_ssl.data.value_range import Pixels, Reading, robust_range, to_rgb
 
@@ -48,23 +61,9 @@ __all__ = [
     "read_raw",
 ]
 
-# Twice Pillow's warning level: where Pillow itself refuses to go on.
-MAX_PIXELS = 178_956_970
-
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _GREY_MODES = ("1", "L", "LA", "F")
 _ORIENTATION = 0x0112
-
-
-class ImageTooLargeError(ValueError):
-    """The header announces more pixels than the limit (a decompression bomb)."""
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise ImageTooLargeError(
-            f"{width} x {height} pixels is over the limit of {max_pixels:,} pixels"
-        )
 
 
 def read_raw(data: bytes, max_pixels: int = MAX_PIXELS) -> RawImage | None:
@@ -79,18 +78,18 @@ def read_raw(data: bytes, max_pixels: int = MAX_PIXELS) -> RawImage | None:
         header = png_header(data)
         if header.kind == "8 bits":
             return None
-        _check_size(header.width, header.height, max_pixels)
+        check_size(header.width, header.height, max_pixels)
         return read_png(data)
     if is_tiff(data):
         tiff = tiff_header(io.BytesIO(data))
         if tiff.plain:
             return None
-        _check_size(tiff.width, tiff.height, max_pixels)
+        check_size(tiff.width, tiff.height, max_pixels)
         return read_tiff(data, tiff)
     if data[:3] == _JPEG_MAGIC:
         return None
     with Image.open(io.BytesIO(data)) as image:
-        _check_size(*image.size, max_pixels)
+        check_size(*image.size, max_pixels)
         return read_other(image)
 
 
@@ -152,7 +151,7 @@ def decode_image(
         raw = read_raw(data, max_pixels)
         if raw is None:
             with Image.open(io.BytesIO(data)) as image:
-                _check_size(*image.size, max_pixels)
+                check_size(*image.size, max_pixels)
                 orientation = _orientation(image) if reading.exif_rotation else 1
                 return _turned(convert(image, side), orientation)
         orientation = 1
@@ -199,7 +198,7 @@ def decode_array(
         try:
             height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
             if colorspace in ("YCbCr", "RGB", "Gray"):
-                _check_size(width, height, max_pixels)
+                check_size(width, height, max_pixels)
                 limit = min_side or 0
                 decoded: Pixels = simplejpeg.decode_jpeg(
                     data, colorspace="RGB", min_height=limit, min_width=limit
@@ -215,12 +214,19 @@ def decode_array(
 
 def image_header(path: str) -> ImageHeader:
     """Size, colour and kind of number of an image file, read from its header only."""
+    whole, part = split_part(path)
+    reader = reader_by_name(whole)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        place = openable(path)
+        if reader is not None and reader.by_path:
+            return special_header(reader, ImageFile(whole), part)
+        place = openable(whole)
         with open(place, "rb") if isinstance(place, str) else place as file:
-            start = file.read(32)
+            start = file.read(START)
             file.seek(0)
+            reader = choose_reader(whole, start)
+            if reader is not None:
+                return special_header(reader, ImageFile(whole, file.read()), part)
             if is_png(start):
                 return png_header(start)
             if is_tiff(start):
@@ -234,9 +240,14 @@ def image_header(path: str) -> ImageHeader:
 
 def image_range(path: str) -> tuple[float, float] | None:
     """The range of the values in a file of more than 8 bits that count; None without any."""
-    from convit_ssl.data.storage import read_bytes
-
+    file, _ = split_part(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        raw = read_raw(read_bytes(path))
+        data = None if reads_by_path(file, Reading()) else read_bytes(path)
+        planes = read_special(path, data, Reading())
+        if planes is not None:
+            raw: RawImage | None = planes.raw()
+        else:
+            assert data is not None
+            raw = read_raw(data)
     return None if raw is None else robust_range(raw)

@@ -18,10 +18,29 @@ from PIL import Image
 
 Values = npt.NDArray[Any]
 
+# Twice Pillow's warning level: where Pillow itself refuses to go on.
+MAX_PIXELS = 178_956_970
+
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER = 29  # the first bytes of a PNG, up to its bit depth and colour type
 _PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
 _PNG_GREY, _PNG_COLOUR, _PNG_GREY_ALPHA, _PNG_COLOUR_ALPHA = 0, 2, 4, 6
+
+
+class ImageTooLargeError(ValueError):
+    """The header announces more pixels than the limit (a decompression bomb)."""
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse an image by its header, before its pixels take memory.
+
+    Raises:
+        ImageTooLargeError: it announces more than ``max_pixels``.
+    """
+    if width * height > max_pixels:
+        raise ImageTooLargeError(
+            f"{width} x {height} pixels is over the limit of {max_pixels:,} pixels"
+        )
 
 
 @dataclass

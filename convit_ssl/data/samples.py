@@ -15,18 +15,24 @@ import os
 import tempfile
 import uuid
 import weakref
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from PIL import Image, UnidentifiedImageError
 
+from convit_ssl.data.channel_reading import read_channels, special_rgb
+from convit_ssl.data.part_names import whole_file
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, Reading, decode_array, decode_image
+from convit_ssl.data.planes import Scaled
+from convit_ssl.data.readers import reads_by_path
 from convit_ssl.data.retries import may_pass, retried
 from convit_ssl.data.storage import is_there, is_url, read_bytes
 from convit_ssl.errors import TemporaryError, UserError
 
 logger = logging.getLogger("convit_ssl.data")
 
+Decoded = TypeVar("Decoded")
 _LISTED = 20
 # One file may lie on a bad sector. So many in a row that get no answer, each asked for 17.6 s,
 # are an outage.
@@ -249,24 +255,47 @@ class SampleReader:
             TooManyUnreadableError: nor can more of them than allowed.
             DataGoneError: the file system went away.
         """
-        data = self._bytes(path)
-        try:
-            return decode_image(data, self.max_pixels, self.reading)
-        except Exception as error:
-            raise self._fault(path, _reason(error)) from error
+        return self._decoded(path, self._image)
 
     def array(self, path: str, min_side: int | None = None) -> Pixels:
         """The image as (H, W, 3) uint8, see ``decode_array``. Raises as :meth:`image`."""
+
+        def decode(data: bytes) -> Pixels:
+            return decode_array(data, min_side, self.max_pixels, self.reading)
+
+        return self._decoded(path, decode)
+
+    def channels(self, path: str) -> Scaled:
+        """The image as (H, W, C) float32, see ``read_channels``. Raises as :meth:`image`."""
         data = self._bytes(path)
         try:
-            return decode_array(data, min_side, self.max_pixels, self.reading)
+            return read_channels(path, data, self.reading, self.max_pixels)
         except Exception as error:
             raise self._fault(path, _reason(error)) from error
 
-    def _bytes(self, path: str) -> bytes:
+    def _image(self, data: bytes) -> Image.Image:
+        return decode_image(data, self.max_pixels, self.reading)
+
+    def _decoded(self, path: str, decode: Callable[[bytes], Decoded]) -> Decoded:
+        """What a decoder of usual files makes of one, or a reader of any other."""
+        data = self._bytes(path)
+        try:
+            special = special_rgb(path, data, self.reading)
+            if special is not None:
+                made: Any = special if decode != self._image else Image.fromarray(special)
+                return cast(Decoded, made)
+            assert data is not None
+            return decode(data)
+        except Exception as error:
+            raise self._fault(path, _reason(error)) from error
+
+    def _bytes(self, path: str) -> bytes | None:
+        """A file's content; None of one whose reader opens it by its path."""
         known = self._unreadable.get(path)
         if known is not None:
             raise UnreadableImageError(known)
+        if reads_by_path(whole_file(path), self.reading) and is_there(path):
+            return None
         try:
             data = read_file(path, self.root)
         except UnreadableImageError as error:
@@ -294,7 +323,9 @@ class SampleReader:
         """Those of these images that cannot be read now; the log may be of an earlier run."""
         ours = {path for path in self.paths if path in faults}
         mended = {
-            path for path in ours - self._unreadable.keys() if _is_readable(path, self.max_pixels)
+            path
+            for path in ours - self._unreadable.keys()
+            if _is_readable(path, self.max_pixels, self.reading)
         }
         gone = {path for path in faults.keys() - ours if not is_there(path)}
         if mended or gone:
@@ -318,9 +349,13 @@ class SampleReader:
         )
 
 
-def _is_readable(path: str, max_pixels: int) -> bool:
+def _is_readable(path: str, max_pixels: int, reading: Reading) -> bool:
     try:
-        decode_image(read_bytes(path), max_pixels)
+        data = None if reads_by_path(whole_file(path), reading) else read_bytes(path)
+        if reading.native:
+            read_channels(path, data, reading, max_pixels)
+        elif special_rgb(path, data, reading) is None:
+            decode_image(data or b"", max_pixels)
     except Exception:
         return False
     return True

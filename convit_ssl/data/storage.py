@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from convit_ssl.data.part_names import whole_file
 from convit_ssl.data.sources import cache_folder
 from convit_ssl.errors import UserError
 
@@ -90,6 +91,7 @@ def read_bytes(path: str) -> bytes:
             network's errors are EIO, which is worth another try.
         UserError: a kind of URL that nothing here can read.
     """
+    path = whole_file(path)
     _check_name(path)
     member = split_member(path)
     if member is not None:
@@ -111,6 +113,7 @@ def openable(path: str) -> str | io.BytesIO:
     Raises:
         OSError: as `read_bytes`.
     """
+    path = whole_file(path)
     if split_member(path) is not None or is_url(path):
         return io.BytesIO(read_bytes(path))
     _check_name(path)
@@ -156,6 +159,7 @@ def _check_length(size: int, path: str) -> None:
 
 def is_there(path: str) -> bool:
     """Whether a file, or the shard of a member, is on the disk. URLs are not asked for."""
+    path = whole_file(path)
     member = split_member(path)
     place = member[0] if member is not None else path
     return is_url(place) or os.path.lexists(place)
@@ -166,6 +170,7 @@ def file_state(path: str) -> tuple[int, int, int, int]:
 
     The second of the times is set by the system alone. -1 for what is not known or not there.
     """
+    path = whole_file(path)
     member = split_member(path)
     place = member[0] if member is not None else path
     try:
@@ -181,6 +186,7 @@ def sampled_content(path: str) -> bytes:
 
     Empty where it cannot be read.
     """
+    path = whole_file(path)
     try:
         if split_member(path) is not None or is_url(path):
             return read_bytes(path)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from convit_ssl.data.common_range import judge
+from convit_ssl.data.part_names import whole_file
 from convit_ssl.data.pixels import image_header, image_range
 from convit_ssl.data.raw_image import ImageHeader
 from convit_ssl.data.retries import may_pass, retried
@@ -71,6 +72,7 @@ def survey(
     paths: Sequence[str],
     sample: Sequence[ImageHeader],
     progress: Progress | None = None,
+    ranges: bool = True,
 ) -> Survey:
     """Read the headers of a collection, and the pixels of what has more than 8 bits.
 
@@ -79,27 +81,29 @@ def survey(
         paths: of all images.
         sample: headers of some of them.
         progress: called with the number of files done and in all.
+        ranges: whether 8 bits are made of them, so that the pixels matter.
     """
     grey = bool(sample) and all(header.grey for header in sample)
     asked = list(paths)
     if (len(paths) > EVERY_HEADER or is_url(root)) and not grey:
         asked = [path for path in paths if not path.lower().endswith(_EIGHT_BITS)]
-    records = _Records(root)
+    records = _Records(root, ranges)
     found = records.read(asked, progress)
     headers = [record[0] for record in found] or list(sample)
     grey = grey and all(header.grey for header in headers)
-    ranges: dict[str, list[tuple[Range, str]]] = {}
+    extents: dict[str, list[tuple[Range, str]]] = {}
     for header, extent in found:
-        if header.kind != "8 bits" and extent is not None:
-            ranges.setdefault(header.kind, []).append((extent, header.mode))
+        if header.kind != "8 bits" and extent is not None and ranges:
+            extents.setdefault(header.kind, []).append((extent, header.mode))
     sizes = [(header.height, header.width) for header in headers]
-    return Survey(sizes, grey, *judge(ranges))
+    return Survey(sizes, grey, *judge(extents))
 
 
 class _Records:
     """What was found of the files of a collection, now and before."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, ranges: bool = True) -> None:
+        self.ranges = ranges
         name = hashlib.sha256(os.path.abspath(root).encode("utf-8", "surrogateescape")).hexdigest()
         self.path = user_cache() / "surveys" / f"{name[:24]}.json"
         self.known: dict[str, list[Any]] = {}
@@ -134,7 +138,7 @@ class _Records:
                 if progress is not None:
                     progress(start + len(part), len(paths))
         changed = any(self.known.get(path) != entry for path, entry in new.items())
-        if changed and time.perf_counter() - began > WORTH_KEEPING:
+        if changed and self.ranges and time.perf_counter() - began > WORTH_KEEPING:
             self._keep(new)
         return found
 
@@ -149,7 +153,7 @@ class _Records:
         try:
             header = self._asked(image_header, path)
             extent = None
-            if header.kind != "8 bits":
+            if header.kind != "8 bits" and self.ranges:
                 with self._large:
                     extent = self._asked(image_range, path)
         except Exception:  # it is reported, and counts, when it is read
@@ -187,6 +191,7 @@ class _Records:
 
 def _stamp(path: str, shards: dict[str, list[int] | None]) -> list[int] | None:
     """Size and times of a file, or of the shard that it lies in; None where there are none."""
+    path = whole_file(path)
     member = split_member(path)
     place = path if member is None else member[0]
     if is_url(place):

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from convit_ssl.data.raw_image import KINDS, ImageHeader, RawImage, Values
+from convit_ssl.data.planes import ALPHA, MOST_CHANNELS, Planes
+from convit_ssl.data.raw_image import KINDS, ImageHeader, RawImage, Values, check_size
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BIG = 43  # in the third or fourth byte: offsets of 64 bits
@@ -178,7 +179,8 @@ def read_tiff(data: bytes, header: TiffHeader) -> RawImage:
     known = [kind in (_ASSOCIATED, _UNASSOCIATED) for kind in extra]
     if header.samples < colours or len(extra) > 1:
         raise UnsupportedTiffError(
-            f"a TIFF of {header.samples} channels; grey, RGB and their transparency are read"
+            f"a TIFF of {header.samples} channels; read all of them with data.channels=all, or "
+            "three with data.channels=[1,2,3]"
         )
     dtype = header.dtype
     if header.end > len(data):
@@ -203,6 +205,74 @@ def _upright(values: Values, orientation: int) -> Values:
     if orientation in (2, 3):
         values = values[:, ::-1]
     return values[::-1] if orientation in (3, 4) else values
+
+
+def read_tiff_planes(data: bytes, max_pixels: int) -> Planes | None:
+    """The channels of a TIFF: of its first page, or pages that are a channel each.
+
+    None of what Pillow turns into colours: palettes, CMYK, YCbCr and fewer than 8 bits.
+
+    Raises:
+        UnsupportedTiffError: names the kind of TIFF that is not read.
+        ValueError: a damaged file.
+    """
+    header = tiff_header(io.BytesIO(data))
+    check_size(header.width, header.height, max_pixels)
+    if header.photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB) or min(header.bits) < 8:
+        if header.plain:
+            return None
+        read_tiff(data, header)  # names what it is
+    if header.end > len(data):
+        raise ValueError(f"the TIFF is cut off: {len(data):,} of {header.end:,} bytes")
+    values = _values(data, header, header.dtype)
+    names: tuple[str, ...] = ()
+    if header.photometric == _RGB and header.samples >= 3:
+        extra = header.extra + (0,) * (header.samples - 3 - len(header.extra))
+        others = [
+            ALPHA if kind in (_ASSOCIATED, _UNASSOCIATED) else f"channel{place}"
+            for place, kind in enumerate(extra, 4)
+        ]
+        names = ("R", "G", "B", *others)
+    elif header.samples == 1:
+        names = ("grey",)
+        pages = _channel_pages(data, header)
+        if pages is not None:
+            values, names = pages
+    values = _upright(values, header.orientation)
+    first = values if values.shape[-1] <= 3 else values[..., :3]
+    valid = _valid(first[..., 0] if header.samples == 1 else first, header.nodata)
+    return Planes(values, names, valid, header.photometric == _MIN_IS_WHITE)
+
+
+def _channel_pages(data: bytes, header: TiffHeader) -> tuple[Values, tuple[str, ...]] | None:
+    """Pages that the file calls channels (OME, ImageJ), or does not name, and their names."""
+    try:
+        import tifffile
+    except ImportError:
+        return None
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        if len(file.pages) < 2:
+            return None
+        series = file.series[0]
+        axes, shape = series.axes, series.shape
+        kinds = [(axis, size) for axis, size in zip(axes, shape, strict=True) if size > 1]
+        stack = [(axis, size) for axis, size in kinds if axis not in "YX"]
+        if len(stack) != 1 or stack[0][0] not in "CQI" or stack[0][1] > MOST_CHANNELS:
+            return None
+        if shape[axes.index("Y")] != header.height or shape[axes.index("X")] != header.width:
+            return None
+        check_size(header.width * stack[0][1], header.height)
+        values = np.moveaxis(series.asarray(maxworkers=1), axes.index(stack[0][0]), -1)
+        values = values.reshape(header.height, header.width, stack[0][1])
+        names = _ome_names(file.ome_metadata) if file.is_ome else ()
+        return values, names if len(names) == stack[0][1] else ()
+
+
+def _ome_names(metadata: str | None) -> tuple[str, ...]:
+    import re
+
+    found = re.findall(r"<Channel\b[^>]*?\bName=\"([^\"]+)\"", metadata or "")
+    return tuple(found)
 
 
 def _valid(values: Values, nodata: float | None) -> Any:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -46,25 +46,54 @@ class Reading:
             image by itself.
         float_range: the same of floating point.
         exif_rotation: whether photographs are turned upright as their EXIF entry says.
+        depth: "8bit", or "native": float arrays in place of 8-bit RGB, nothing rounded.
+        channels: numbers (from 1 on) and names of the channels that are read, or "all"; None for
+            RGB, and in native depth for all but transparency.
+        file_channels: how many each file has; 0 for any number.
+        channel_ranges: of each channel that is read, the values that become 0 and 1.
+        window: (black, white) of files of more than 8 bits, values outside are cut off; "file"
+            for what each file suggests.
+        parts: which images of a file that holds several, such as ``axial:4``; "" for the usual.
+        reader: of the table of readers; "auto" chooses by content.
     """
 
     white_level: int = 0
     signed_range: Range | None = None
     float_range: Range | None = None
     exif_rotation: bool = False
+    depth: str = "8bit"
+    channels: tuple[str | int, ...] | str | None = None
+    file_channels: int = 0
+    channel_ranges: tuple[Range, ...] | None = None
+    window: Range | str | None = None
+    parts: str = ""
+    reader: str = "auto"
+
+    @property
+    def native(self) -> bool:
+        """Whether images are float arrays of any number of channels."""
+        return self.depth == "native" or self.channels is not None
 
     @classmethod
     def of(cls, settings: Any) -> Reading:
         """From the ``data`` section of options or of a checkpoint; what it lacks is the default."""
-        names = ("white_level", "signed_range", "float_range", "exif_rotation")
+        names = [each.name for each in fields(cls)]
         known = isinstance(settings, Mapping)
         found = {n: settings.get(n) if known else getattr(settings, n, None) for n in names}
-        level = found["white_level"]
+        level, channels, ranges = found["white_level"], found["channels"], found["channel_ranges"]
+        pairs = tuple(_pair(one) or (0.0, 1.0) for one in ranges) if ranges else None
         return cls(
             white_level=int(level) if isinstance(level, (int, float)) else 0,
             signed_range=_pair(found["signed_range"]),
             float_range=_pair(found["float_range"]),
             exif_rotation=found["exif_rotation"] is True,
+            depth="native" if found["depth"] == "native" else "8bit",
+            channels=_channels(channels),
+            file_channels=int(found["file_channels"] or 0),
+            channel_ranges=pairs,
+            window=parse_window(found["window"]),
+            parts=str(found["parts"] or ""),
+            reader=str(found["reader"] or "auto"),
         )
 
     def completed(self, other: Reading) -> Reading:
@@ -86,7 +115,35 @@ class Reading:
                 found[name] = list(pair)
         if self.exif_rotation:
             found["exif_rotation"] = True
+        usual = Reading()
+        for name in ("depth", "channels", "file_channels", "window", "parts", "reader"):
+            value = getattr(self, name)
+            if value != getattr(usual, name):
+                found[name] = list(value) if isinstance(value, tuple) else value
+        if self.channel_ranges is not None:
+            found["channel_ranges"] = [list(pair) for pair in self.channel_ranges]
         return found
+
+
+def _channels(value: Any) -> tuple[str | int, ...] | str | None:
+    if value is None or isinstance(value, str):
+        return (
+            tuple(int(p) if p.isdigit() else p for p in value.split(","))
+            if (value and value != "all")
+            else value or None
+        )
+    return tuple(value) if isinstance(value, Sequence) else (int(value),)
+
+
+def parse_window(value: Any) -> Range | str | None:
+    """``-1000:400``, two numbers, or ``file``; None of anything else."""
+    if isinstance(value, str) and value != "file":
+        parts = value.split(":")
+        try:
+            return _pair([float(part) for part in parts])
+        except ValueError:
+            return None
+    return value if value == "file" else _pair(value)
 
 
 def _pair(value: Any) -> Range | None:
@@ -188,6 +245,8 @@ def ends(kind: str, found: Range | None) -> Range:
 
 def chosen_range(raw: RawImage, reading: Reading) -> Range:
     """What becomes black and white in an image."""
+    if isinstance(reading.window, tuple) and raw.values.dtype != np.uint8:
+        return reading.window
     if raw.kind == "signed" and reading.signed_range is not None:
         return reading.signed_range
     if raw.kind == "float" and reading.float_range is not None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convit_ssl.data.notes import note_once
+from convit_ssl.data.readers import READERS, START, SUFFIXES, Reader, reader_by_name
 from convit_ssl.errors import UserError
 
 EXTENSIONS = frozenset(
@@ -83,12 +84,37 @@ def _sort_in(entry: os.DirEntry[str], found: Entries) -> None:
     suffix = entry.name[dot:].lower() if dot > 0 else ""
     if _is_folder(entry):
         found.folders.append(entry.name)
-    elif suffix in EXTENSIONS:
+    elif suffix in EXTENSIONS or is_image_file(entry.name) or _is_bare_dicom(entry, suffix):
         # A dangling link counts as an image, and is then reported as unreadable.
         if entry.is_symlink() or entry.is_file():
             found.images.append(entry.name)
     elif suffix not in _BESIDE:
-        found.unread[suffix] += 1
+        reader = reader_by_name(entry.name)
+        found.unread[suffix if reader is None else _reader_suffix(reader, entry.name)] += 1
+
+
+def is_image_file(name: str) -> bool:
+    """Whether a file, by its name, is of a format beyond Pillow's whose reader is installed."""
+    reader = reader_by_name(name)
+    return reader is not None and reader.installed
+
+
+def _reader_suffix(reader: Reader, name: str) -> str:
+    return max((s for s in reader.suffixes if name.lower().endswith(s)), key=len)
+
+
+def _is_bare_dicom(entry: os.DirEntry[str], suffix: str) -> bool:
+    """DICOM files often have no suffix, or one that is a part of a number."""
+    reader = READERS["dicom"]
+    if (suffix and not suffix[1:].isdigit()) or not reader.installed:
+        return False
+    try:
+        if not entry.is_file():
+            return False
+        with open(entry.path, "rb") as file:
+            return reader.claims(file.read(START))
+    except OSError:
+        return False
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -150,4 +176,7 @@ def _counted(unread: Counter[str]) -> Iterator[str]:
 
 def _hint(unread: Counter[str]) -> str:
     hints = [text for suffixes, text in _HINTS.items() if any(s in unread for s in suffixes)]
+    for suffix, reader in SUFFIXES.items():
+        if suffix in unread and not reader.installed:
+            hints.append(f"{suffix} files are read after {reader.advice}")
     return f" ({'; '.join(hints)})" if hints else ""

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from convit_ssl.data.names import some
 from convit_ssl.engines.plan import Plan
 from convit_ssl.models import ConViTConfig
 from convit_ssl.printable import printable
@@ -88,6 +89,12 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         if facts.get(name):
             low, high = facts[name]
             colour += f", {words} from {low:,.6g} (black) to {high:,.6g} (white)"
+    if facts.get("channels"):
+        names = [str(name) for name in facts.get("channel_names") or facts["channels"]]
+        count = len(facts["channels"])
+        colour = f"{count} channel{'s' if count > 1 else ''} ({some(names, 8)}) in floating point"
+    if facts.get("window"):
+        colour += f", window {facts['window']}"
     subset = f", subset {facts['subset']}" if facts["subset"] else ""
     local = f" + {crops['local_count']} x {crops['local_size']} px" if crops["local_count"] else ""
     steps = derived["steps_per_epoch"]

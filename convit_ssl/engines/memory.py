@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convit_ssl.engines.memory_heads import head_of
 from convit_ssl.engines.memory_room import Room, find_room
@@ -170,7 +170,7 @@ def _tracing() -> Iterator[None]:
         yield
 
 
-def _kept(model: nn.Module, count: int, side: int, amp: bool) -> int:
+def _kept(model: ConViT, count: int, side: int, amp: bool) -> int:
     """Bytes of storages that autograd keeps, parameters left out."""
     tensors = [*model.parameters(), *model.buffers()]
     own = {tensor.untyped_storage()._cdata for tensor in tensors}
@@ -185,5 +185,5 @@ def _kept(model: nn.Module, count: int, side: int, amp: bool) -> int:
 
     hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda nothing: nothing)
     with hooks, torch.autocast("cpu", torch.bfloat16, enabled=amp):
-        model(torch.zeros(count, 3, side, side))
+        model(torch.zeros(count, model.config.in_chans, side, side))
     return sum(kept.values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,14 @@ def choose_ranges(tree: DictConfig, train: ImageFiles, folder: Path | None) -> t
     Returns:
         What somebody should know of the images, in sentences.
     """
-    before = _recorded(folder)
+    before = recorded_data(folder, OPTIONS)
     for name, value in before.items():
         if tree.data[name] is None:
             tree.data[name] = value
     with progress_bar("looking at all images", "images") as progress:
         found = train.survey(progress)
+    if Reading.of(tree.data).native or tree.data.window is not None:
+        return ()
     for name in OPTIONS:
         if tree.data[name] is not None or name in before:
             continue
@@ -61,14 +64,14 @@ def choose_ranges(tree: DictConfig, train: ImageFiles, folder: Path | None) -> t
     return found.warnings
 
 
-def _recorded(folder: Path | None) -> dict[str, Any]:
-    """The ranges that the run in a folder began with."""
+def recorded_data(folder: Path | None, names: Sequence[str]) -> dict[str, Any]:
+    """Options of ``data`` that the run in a folder began with."""
     if folder is None or not sorted_checkpoints(folder / CHECKPOINTS):
         return {}
     try:
         check_yaml(folder / "config.yaml")
         config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
         data = config["data"]
-        return {name: data[name] for name in OPTIONS if name in data}
+        return {name: data[name] for name in names if name in data}
     except (UserError, OSError, KeyError, TypeError, ValueError, OmegaConfBaseException, YAMLError):
         return {}

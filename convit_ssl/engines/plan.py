@@ -17,7 +17,9 @@ from convit_ssl.data import ImageFiles, open_dataset
 from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.opening import open_division
 from convit_ssl.data.storage import is_url
+from convit_ssl.data.value_range import Reading
 from convit_ssl.engines.begun import find_begun
+from convit_ssl.engines.channels import channel_facts, check_channels, choose_channels
 from convit_ssl.engines.config import Composed
 from convit_ssl.engines.keys import hint
 from convit_ssl.engines.memory_size import Memory
@@ -74,6 +76,7 @@ def make_plan(composed: Composed) -> Plan:
     tree = composed.tree
     check_values(tree)
     check_ranges(tree)
+    check_channels(tree, composed.explicit)
     _check_variant(tree)
     if tree.trunk.variant in RESNETS:
         _choose_resnet(tree, composed.explicit)
@@ -89,12 +92,14 @@ def make_plan(composed: Composed) -> Plan:
     if tree.data_dir and not is_url(tree.data_dir):  # it is read from other folders later
         tree.data_dir = os.path.abspath(os.path.expanduser(tree.data_dir))
     split = _check_division(tree)
+    follow_weights(tree, composed.explicit)
     train = _open(tree, "train")
     labelled = tree.method.name in LABELLED
     tested = _check_labels(tree, train) if labelled else 0.0
-    follow_weights(tree, composed.explicit)
     tree.run.dir = tree.run.dir or os.path.join(tree.run.root, tree.run.name or default_name(tree))
-    notes = choose_ranges(tree, train, None if tree.run.overwrite else Path(tree.run.dir))
+    resumed = None if tree.run.overwrite else Path(tree.run.dir)
+    notes = choose_ranges(tree, train, resumed)
+    channels = choose_channels(tree, train, resumed, composed.explicit)
     choices: dict[str, Choice] = {}
     budget = None
     if tree.scale_to_data:
@@ -102,7 +107,9 @@ def make_plan(composed: Composed) -> Plan:
         size = train.native_size()
         choices, budget = scale(tree, composed.explicit, len(train), size, before, tested)
     _check_views(tree)
-    facts = {**_facts(tree, train), **({} if split is None else {"split": split})}
+    facts = {**_facts(tree, train), **channel_facts(tree, channels)}
+    if split is not None:
+        facts["split"] = split
     _derive(tree, placement, facts, labelled)
     tree.derived.budget = None if budget is None else dataclasses.asdict(budget)
     trunk = None if tree.trunk.variant in RESNETS else _trunk(tree)
@@ -161,6 +168,7 @@ def _open(tree: DictConfig, split: str) -> ImageFiles:
         subset=tree.data.subset,
         max_corrupt=tree.data.max_corrupt,
         division=division_spec(tree),
+        reading=Reading.of(tree.data),
     )
 
 

@@ -12,8 +12,6 @@ from convit_ssl.engines.describe import all_options
 from convit_ssl.errors import UserError
 from convit_ssl.options import RANGE, Described
 
-# What every reader of images delivers.
-IMAGE_CHANNELS = 3
 MOST_VIEWS = 3  # first large, second large, small
 
 
@@ -23,12 +21,6 @@ def check_values(tree: DictConfig) -> None:
     Raises:
         UserError: with the option, its value and what it can be.
     """
-    channels = OmegaConf.select(tree, "trunk.in_chans")
-    if channels is not None and channels != IMAGE_CHANNELS:
-        raise UserError(
-            f"trunk.in_chans={channels}: every image is read as {IMAGE_CHANNELS} channels, grey "
-            f"ones as {IMAGE_CHANNELS} equal ones; leave trunk.in_chans at {IMAGE_CHANNELS}"
-        )
     method = OmegaConf.select(tree, "method.name")
     for found in all_options(None if method is None else str(method)):
         value = OmegaConf.select(tree, found.key, throw_on_missing=False)

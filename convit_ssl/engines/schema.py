@@ -94,6 +94,57 @@ class DataOptions:
         "Turn photographs upright as their EXIF entry says. Off by default, as in torchvision's "
         "ImageFolder and timm.",
     )
+    depth: str | None = option(
+        None,
+        "native keeps 16-bit and floating-point values as they are, reads all channels and makes "
+        "views in floating point; by default every image becomes 8-bit RGB.",
+        form="8bit or native",
+    )
+    channels: Any = option(
+        None,
+        "The channels to read from each file, without rounding to 8 bits; trunk.in_chans follows. "
+        "By default every image becomes RGB.",
+        form="all, numbers from 1 on such as [1,2,4], or names such as [red,nir]",
+    )
+    window: Any = option(
+        None,
+        "The values that become black and white in images of more than 8 bits; values outside are "
+        "cut off. file takes the window that each DICOM file suggests.",
+        unit="pixel value", form="-1000:400 or file",
+    )  # fmt: skip
+    file_channels: int | None = option(
+        None,
+        "Channels that every file must have; by default as found where all of them are read.",
+        unit="channels", least=0,
+    )  # fmt: skip
+    channel_ranges: Any = option(
+        None,
+        "The values of each channel that become 0 and 1. By default taken from the starting "
+        "weights or from the training images.",
+        unit="pixel value", form="[[low, high], ...]",
+    )  # fmt: skip
+    mean: list[float] | None = option(
+        None,
+        "Mean of each channel, once its range is 0 to 1. Default as for channel_ranges.",
+        unit="share of the range",
+        form="one number for each channel",
+    )
+    std: list[float] | None = option(
+        None,
+        "Standard deviation of each channel, once its range is 0 to 1. Default as for "
+        "channel_ranges.",
+        unit="share of the range", above=0, form="one number for each channel",
+    )  # fmt: skip
+    parts: str | None = option(
+        None,
+        "Which images to read from files that hold several; by default all of them.",
+        form="axial:4 (every fourth slice), coronal, sagittal, frame:10 or first",
+    )
+    reader: str | None = option(
+        None,
+        "The reader of docs/FORMATS.md; by default the one that a file's content asks for.",
+        form="auto or a reader's name",
+    )
     workers: int | None = option(
         None,
         "Loader processes per training process. By default as many as the machine allows; 0 loads "
@@ -116,7 +167,7 @@ class TrunkOptions:
         None, "Side of a patch.", unit="pixels", least=1
     )  # fmt: skip
     in_chans: int = option(
-        3, "Channels of the image. Every image is read as RGB.", unit="channels", least=3, most=3
+        3, "Channels of the image; follows data.channels.", unit="channels", least=1, most=64
     )
     embed_dim: int | None = option(
         None, "Channels of a token over all heads.", unit="channels", least=1
@@ -259,6 +310,18 @@ class AugmentationOptions:
         "Smallest and largest standard deviation of the blur. Published as 0.1 to 2 for crops of "
         "224 pixels, and in proportion for smaller ones.",
         unit="pixels", above=0, form=RANGE, numbers=2,
+    )  # fmt: skip
+    channel_gain: float | None = option(
+        None,
+        "Beyond RGB, each channel is multiplied by 1 ± this; by default by the method's "
+        "brightness.",
+        unit="factor", least=0, most=1,
+    )  # fmt: skip
+    channel_drop: float | None = option(
+        None,
+        "Beyond RGB, how many views lack one channel; by default half of the method's probability "
+        "of grey.",
+        unit="probability", least=0, most=1,
     )  # fmt: skip
 
 

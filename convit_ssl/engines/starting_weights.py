@@ -6,6 +6,8 @@ import dataclasses
 
 from omegaconf import DictConfig
 
+from convit_ssl.data.value_range import Reading
+from convit_ssl.engines.channels import KEPT, same_channels
 from convit_ssl.errors import UserError
 from convit_ssl.models import VARIANTS, create_config
 
@@ -40,9 +42,17 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
     loaded = load_trunk(tree.weights, weights=tree.weights_from, num_heads=heads)
     check_activation(loaded, tree.weights)
     config, provenance = loaded.config, vars(loaded)["provenance"]
-    for name, value in reading_of(loaded).describe().items():
+    reading = reading_of(loaded)
+    same = same_channels(reading, tree, explicit)
+    for name, value in reading.describe().items():
+        if name in KEPT and not same:
+            continue
         if tree.data[name] is None or (value is True and f"data.{name}" not in explicit):
             tree.data[name] = value
+    if same and reading.native:
+        entry = (provenance.get("entry") or {}).get("data") or {}
+        for name in ("mean", "std"):
+            tree.data[name] = entry.get(name) if tree.data[name] is None else tree.data[name]
     roles = ("teacher", "student", "ema")
     if tree.weights_from in roles and provenance["weights"] in roles:
         tree.weights_from = provenance["weights"]  # a method without a teacher has a student only
@@ -67,6 +77,8 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
         key = f"trunk.{name}"
         if name in regularisation or name not in tree.trunk:
             continue
+        if name == "in_chans" and Reading.of(tree.data).native:
+            continue  # it follows the images, and the patch embedding follows it
         if key in explicit and tree.trunk[name] not in (None, value):
             raise UserError(
                 f"{key}={tree.trunk[name]}, but {tree.weights} was made with {name}={value}; "

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from convit_ssl.adapters.views import plain_view
 from convit_ssl.analysis.training import training_summary
-from convit_ssl.data import FaultLog, ImageFiles, evaluation_transform, open_dataset
+from convit_ssl.data import FaultLog, ImageFiles, open_dataset
 from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.loader_workers import (
     end_workers,
@@ -272,7 +273,7 @@ class Watch:
             data.name,
             self.options.data_dir,
             split,
-            evaluation_transform(self.options.crops.global_size),
+            plain_view(self.options),
             subset=data.subset,
             max_corrupt=data.max_corrupt,
             replace=False,

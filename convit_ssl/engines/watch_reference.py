@@ -17,7 +17,7 @@ from convit_ssl.evaluation.advice import Seen, falls_while_loss_falls, next_step
 from convit_ssl.evaluation.feature_set import FeatureSet
 from convit_ssl.evaluation.knn import METRICS, KnnResult, evaluate_knn
 from convit_ssl.evaluation.paired import Predictions, compare
-from convit_ssl.evaluation.tokens import pixel_transform
+from convit_ssl.evaluation.tokens import pixels_of
 from convit_ssl.evaluation.verdict import Verdict, judge
 from convit_ssl.models import ConViT
 
@@ -101,7 +101,7 @@ class References:
         return found
 
     def _measure_pixels(self, sides: Sides) -> tuple[KnnResult, Tensor | None]:
-        transform = pixel_transform(sides.bank.paths)
+        transform = pixels_of(sides.bank)
         opened = [_with_transform(images, transform) for images in (sides.bank, sides.val)]
         flat = nn.Flatten(1)
         bank, rows = self.watch.features(flat, opened[0], sides.bank_rows)
@@ -109,7 +109,8 @@ class References:
         chosen = replace_rows(sides, rows, val_rows)
         results = [self.watch.knn(bank, val, chosen, metric) for metric in METRICS]
         best = max(results, key=lambda found: found.accuracy[found.headline].value)
-        shape = (len(bank), 1 if transform.grey else 3, transform.side, transform.side)
+        channels = transform.channels or (1 if transform.grey else 3)
+        shape = (len(bank), channels, transform.side, transform.side)
         return best, bank.reshape(shape) if transform.side >= 8 else None
 
 

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from convit_ssl.data.channel_transform import as_channels, resize_channels
 from convit_ssl.data.pixels import image_header
 from convit_ssl.errors import UserError
 
@@ -121,7 +122,8 @@ class PixelFeatures(nn.Module):
 
     def __init__(self, transform: PixelTransform) -> None:
         super().__init__()
-        self.layout = {"pixels": (0, transform.side**2 * (1 if transform.grey else 3))}
+        channels = transform.channels or (1 if transform.grey else 3)
+        self.layout = {"pixels": (0, transform.side**2 * channels)}
 
     def forward(
         self, images: Float[Tensor, "batch chans height width"]
@@ -136,17 +138,24 @@ class PixelTransform:
     Args:
         side: pixels; no larger than the images, so that nothing is invented.
         grey: one channel instead of three.
+        channels: of float arrays (H, W, C), which are taken in place of PIL images; 0 for RGB.
     """
 
-    def __init__(self, side: int = 32, grey: bool = False) -> None:
+    def __init__(self, side: int = 32, grey: bool = False, channels: int = 0) -> None:
         self.side = side
         self.grey = grey
+        self.channels = channels
 
     def __call__(self, image: Any) -> Tensor:
         """Resize (bicubic, the whole image) and scale to 0..1."""
         import numpy as np
         from PIL import Image
 
+        if self.channels:
+            planes = as_channels(image, self.channels)
+            planes = resize_channels(planes, (self.side, self.side), "bicubic")
+            tensor: Tensor = torch.from_numpy(np.ascontiguousarray(planes.transpose(2, 0, 1)))
+            return tensor
         image = image.convert("L" if self.grey else "RGB")
         if image.size != (self.side, self.side):
             image = image.resize((self.side, self.side), Image.Resampling.BICUBIC)
@@ -155,7 +164,8 @@ class PixelTransform:
         return torch.from_numpy(np.ascontiguousarray(array))
 
     def __repr__(self) -> str:
-        return f"PixelTransform(side={self.side}, grey={self.grey})"
+        more = f", channels={self.channels}" if self.channels else ""
+        return f"PixelTransform(side={self.side}, grey={self.grey}{more})"
 
 
 def pixel_transform(
@@ -182,3 +192,15 @@ def pixel_transform(
         raise UserError(f"none of {len(paths)} images could be read for the raw-pixel reference")
     # Not the least: one strip would leave a single pixel of every image.
     return PixelTransform(min(largest, sorted(sides)[len(sides) // 2]), grey)
+
+
+def pixels_of(images: Any) -> PixelTransform:
+    """`pixel_transform` of a data set, of as many channels as it is read in.
+
+    Args:
+        images: an `ImageFiles`.
+    """
+    if images.reading.native:
+        side = min(32, *images.native_size())
+        return PixelTransform(side, channels=len(images.reading.channels or (0,)))
+    return pixel_transform(images.paths, grey=images.is_grey())

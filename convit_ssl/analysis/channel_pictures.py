@@ -1,0 +1,86 @@
+"""Images of any number of channels in a report: three of them are shown, the network sees all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from convit_ssl.data.channel_transform import resize_channels
+from convit_ssl.errors import UserError
+
+# Share of the pixels at either end that are cut off for display.
+_CUT = 0.5
+
+
+class ChannelPicture:
+    """An (H, W, C) float array with what a page asks of a Pillow image.
+
+    Args:
+        array: values as `read_channels` gives them.
+        shown: channels, from 0 on, that are shown as red, green and blue; one is shown in grey.
+        window: whether 0 and 1 are the ends of a window, to be shown as black and white.
+    """
+
+    def __init__(
+        self, array: npt.NDArray[np.float32], shown: Sequence[int] | None = None,
+        window: bool = False,
+    ) -> None:  # fmt: skip
+        self.array = array
+        self.shown = tuple(shown) if shown else usual_channels(array.shape[-1])
+        self.window = window
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height), as Pillow has it."""
+        return self.array.shape[1], self.array.shape[0]
+
+    def resize(self, size: tuple[int, int], *_filter: Any, **_options: Any) -> ChannelPicture:
+        """The same at another (width, height)."""
+        array = resize_channels(self.array, (size[1], size[0]), "bilinear")
+        return ChannelPicture(array, self.shown, self.window)
+
+    def convert(self, mode: str) -> Image.Image:
+        """The shown channels as 8 bits; each from its darkest to its brightest without a window."""
+        parts = [self._eight_bits(self.array[..., place]) for place in self.shown]
+        parts = parts * 3 if len(parts) == 1 else parts
+        parts += [np.zeros_like(parts[0])] * (3 - len(parts))
+        return Image.fromarray(np.stack(parts[:3], axis=-1)).convert(mode)
+
+    def _eight_bits(self, values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        low, high = (0.0, 1.0) if self.window else np.percentile(values, (_CUT, 100 - _CUT))
+        share = (values - low) / max(float(high - low), 1e-12)
+        return np.rint(np.clip(share, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+Shown = Image.Image | ChannelPicture
+
+
+def usual_channels(channels: int) -> tuple[int, ...]:
+    """The first three, or as many as there are."""
+    return tuple(range(min(3, channels)))
+
+
+def parse_show(text: str) -> tuple[int, ...]:
+    """``3,2,1`` as channels from 0 on.
+
+    Raises:
+        UserError: anything but one number or three.
+    """
+    parts = text.split(",")
+    if len(parts) not in (1, 3) or not all(part.strip().isdigit() and int(part) for part in parts):
+        raise UserError(f"--show {text}: give one channel or three, from 1 on, such as 3,2,1")
+    return tuple(int(part) - 1 for part in parts)
+
+
+def describe_shown(shown: Sequence[int], names: Sequence[str] = ()) -> str:
+    """What the page says of the channels on it."""
+    known = [names[place] if place < len(names) else f"channel {place + 1}" for place in shown]
+    if len(known) == 1:
+        return f"shown: {known[0]} in grey"
+    colours = ("red", "green", "blue")
+    pairs = (f"{name} as {colour}" for name, colour in zip(known, colours, strict=False))
+    return "shown: " + ", ".join(pairs)

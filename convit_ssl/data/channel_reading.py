@@ -1,0 +1,77 @@
+"""Any image file as channels, by the reader that its content asks for."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from convit_ssl.data.pixels import MAX_PIXELS, Pixels, convert, read_raw
+from convit_ssl.data.planes import Planes, Scaled, chosen, planes_of, scaled
+from convit_ssl.data.raw_image import check_size
+from convit_ssl.data.readers import read_special
+from convit_ssl.data.tiff import is_tiff, read_tiff_planes
+from convit_ssl.data.value_range import Reading, to_rgb
+
+
+def read_channels(
+    path: str, data: bytes | None, reading: Reading, max_pixels: int = MAX_PIXELS
+) -> Scaled:
+    """The channels that a collection is read with, (H, W, C) float32.
+
+    Args:
+        path: with the part that is meant, if any.
+        data: the file's bytes; None lets a reader open the file.
+        reading: channels, window and ranges.
+        max_pixels: larger images are refused.
+
+    Raises:
+        ImageTooLargeError: the header announces more than ``max_pixels``.
+        Exception: whatever the library raises for a damaged file.
+    """
+    return scaled(chosen(read_planes(path, data, reading, max_pixels), reading), reading)
+
+
+def read_planes(
+    path: str, data: bytes | None, reading: Reading, max_pixels: int = MAX_PIXELS
+) -> Planes:
+    """All channels of an image in the numbers of its file; see `read_channels`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        special = read_special(path, data, reading)
+        if special is not None:
+            return special
+        assert data is not None
+        if is_tiff(data):
+            planes = read_tiff_planes(data, max_pixels)
+            if planes is not None:
+                return planes
+        raw = read_raw(data, max_pixels)
+        if raw is not None:
+            return planes_of(raw)
+        return _eight_bits(data, reading, max_pixels)
+
+
+def _eight_bits(data: bytes, reading: Reading, max_pixels: int) -> Planes:
+    with Image.open(io.BytesIO(data)) as opened:
+        check_size(*opened.size, max_pixels)
+        image = ImageOps.exif_transpose(opened) if reading.exif_rotation else opened
+        if image.mode in ("1", "L"):
+            return Planes(np.asarray(image.convert("L"))[..., None], ("grey",))
+        if image.mode in ("LA", "RGBA"):
+            names = ("grey", "A") if image.mode == "LA" else ("R", "G", "B", "A")
+            return Planes(np.asarray(image), names)
+        return Planes(np.asarray(convert(image)), ("R", "G", "B"))
+
+
+def special_rgb(path: str, data: bytes | None, reading: Reading) -> Pixels | None:
+    """8-bit RGB of a format that Pillow and tifffile do not read; None of any other."""
+    planes = read_special(path, data, reading)
+    if planes is None:
+        return None
+    if reading.window == "file":
+        reading = replace(reading, window=planes.window)
+    return to_rgb(planes.raw(), reading)
