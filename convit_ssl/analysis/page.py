@@ -14,14 +14,19 @@ from convit_ssl.writing import whole_file
 
 _REPORT = ("core", "charts", "locality", "gallery", "attention", "features", "report")
 _COMPARISON = ("core", "charts", "comparison")
-SCRIPTS: Mapping[str, Sequence[str]] = {"report": _REPORT, "comparison": _COMPARISON}
+_EXPLORE = ("core", "explore_data", "explore_map", "explore_input", "explore_lists", "explore")
+SCRIPTS: Mapping[str, Sequence[str]] = {
+    "report": _REPORT, "comparison": _COMPARISON, "explore": _EXPLORE,
+}  # fmt: skip
+_TEMPLATES = {"explore": "explore.html"}
+_STYLES: Mapping[str, Sequence[str]] = {"explore": ("page", "explore")}
 
 
 def build_page(kind: str, title: str, subtitle: str, data: Mapping[str, Any]) -> str:
     """The page as text.
 
     Args:
-        kind: "report" or "comparison".
+        kind: "report", "comparison" or "explore".
         title: shown at the top and in the browser's tab.
         subtitle: one line below it.
         data: plain data without NaN; see `serialise.plain`.
@@ -30,13 +35,16 @@ def build_page(kind: str, title: str, subtitle: str, data: Mapping[str, Any]) ->
     parts = {
         "title": html.escape(title),
         "subtitle": html.escape(subtitle),
-        "style": (folder / "page.css").read_text(encoding="utf-8"),
+        "style": "\n".join(
+            (folder / f"{name}.css").read_text(encoding="utf-8")
+            for name in _STYLES.get(kind, ("page",))
+        ),
         "script": "\n".join(
             (folder / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS[kind]
         ),
         "data": _embedded({**data, "palette": CATEGORICAL, "viridis": VIRIDIS.tolist()}),
     }
-    template = (folder / "page.html").read_text(encoding="utf-8")
+    template = (folder / _TEMPLATES.get(kind, "page.html")).read_text(encoding="utf-8")
     pieces = template.split("{{")
     filled = [pieces[0]]
     for piece in pieces[1:]:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, str] = {
     "check": "duplicates, leaks between train and test, and bad images of a collection",
     "subset": "choose labelled images: by fraction, by number, by class",
     "features": "extract features once, for every probe to reuse",
+    "explore": "a collection as its features see it: map, clusters, odd images, what to label",
     "knn": "k-nearest-neighbour accuracy of a checkpoint",
     "linear": "linear-probe accuracy of a checkpoint",
     "finetune": "fine-tune a checkpoint on labelled images",

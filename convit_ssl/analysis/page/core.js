@@ -36,6 +36,14 @@ const seriesColour = (index) => PALETTE[index % PALETTE.length];
 const seriesDash = (index) => DASHES[Math.floor(index / PALETTE.length) % DASHES.length];
 // Runs often lie on top of each other, so each has a dash of its own from the first.
 const runDash = (index) => DASHES[index % DASHES.length];
+// Seven colours in four shapes tell 28 classes apart.
+const MARKS = [
+  (c, x, y, r) => c.arc(x, y, r, 0, 7),
+  (c, x, y, r) => c.rect(x - r * 0.9, y - r * 0.9, r * 1.8, r * 1.8),
+  (c, x, y, r) => { c.moveTo(x, y - r * 1.2); c.lineTo(x + r * 1.1, y + r * 0.8); c.lineTo(x - r * 1.1, y + r * 0.8); },
+  (c, x, y, r) => { c.moveTo(x, y - r * 1.3); c.lineTo(x + r * 1.3, y); c.lineTo(x, y + r * 1.3); c.lineTo(x - r * 1.3, y); },
+];
+const markOf = (target) => MARKS[Math.floor(target / PALETTE.length) % MARKS.length];
 const mean = (values) => {
   const known = values.filter((value) => value !== null && Number.isFinite(value));
   return known.length ? known.reduce((a, b) => a + b, 0) / known.length : null;

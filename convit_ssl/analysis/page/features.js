@@ -7,14 +7,6 @@ function drawThumb(canvas, sheet, columns, index, side) {
   context.drawImage(sheet, (index % columns) * size, Math.floor(index / columns) * size, size, size, 0, 0, side, side);
 }
 
-const MARKS = [
-  (c, x, y, r) => c.arc(x, y, r, 0, 7),
-  (c, x, y, r) => c.rect(x - r * 0.9, y - r * 0.9, r * 1.8, r * 1.8),
-  (c, x, y, r) => { c.moveTo(x, y - r * 1.2); c.lineTo(x + r * 1.1, y + r * 0.8); c.lineTo(x - r * 1.1, y + r * 0.8); },
-  (c, x, y, r) => { c.moveTo(x, y - r * 1.3); c.lineTo(x + r * 1.3, y); c.lineTo(x, y + r * 1.3); c.lineTo(x - r * 1.3, y); },
-];
-const markOf = (target) => MARKS[Math.floor(target / PALETTE.length) % MARKS.length];
-
 function scatter(panel, choose) {
   const holder = el("div");
   const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label":

@@ -1,0 +1,270 @@
+"""``convit-ssl explore``: a collection as its features see it, on a page that opens offline."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from convit_ssl import __version__
+from convit_ssl.analysis.explore import Exploration, Images, Near, explore, write_folder
+from convit_ssl.analysis.explore.folder import TABLE, check_folder, common_root
+from convit_ssl.analysis.explore.layout import LAYOUTS
+from convit_ssl.cli import probe_sources
+from convit_ssl.cli.values import natural
+from convit_ssl.data.collection import Opened, gather, open_parts
+from convit_ssl.data.division import DivisionSpec
+from convit_ssl.data.folders import Listing
+from convit_ssl.data.pixels import decode_image
+from convit_ssl.data.storage import read_bytes
+from convit_ssl.data.subsets import choose
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.feature_set import FeatureSet, load_features
+from convit_ssl.evaluation.neighbours import nearest_neighbours
+from convit_ssl.evaluation.processes import rank, run_in_processes
+from convit_ssl.evaluation.progress import progress_bar
+from convit_ssl.machine import available_cores
+
+SUMMARY = (
+    "see a collection as its features see it: a map of all images, clusters, odd images, nearest "
+    "neighbours, what to label next; one folder with a page that opens offline, and a CSV"
+)
+EXAMPLE = "convit-ssl explore random:convit_nano --data digits --out explore/digits"
+_PARTS = ("train", "val", "test", "all")
+_NEAREST = 15  # of the map and of outliers
+_VOTERS = 20
+_VOTERS_OF_GROUPS = 50  # of which those of one's own group do not vote
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    probe_sources.add_arguments(parser)
+    add = parser.add_argument
+    add("--labels", metavar="TABLE:COLUMNS", help=(
+        "labels (and groups) from a CSV or Parquet table, as in table.csv:file,label,patient; or "
+        "folder:2, name:REGEX. Images without a row have no label"
+    ))  # fmt: skip
+    add("--group-by", metavar="WHAT", help=(
+        "folder:1, column:patient (of --labels), name:REGEX: shown on the map; images of one "
+        "group say nothing about each other's labels"
+    ))  # fmt: skip
+    add("--token", help="feature to use, such as patch_mean_last1; the last class token")
+    add("--layout", choices=LAYOUTS, default="auto", help="of the map; UMAP where it is installed")
+    add("--thumbnail", type=natural, metavar="PIXELS", help="side, up to 255; 0 leaves them out")
+    add("--out", default="explore", help="folder for index.html and explore.csv (explore/)")
+
+
+def run(args: Namespace) -> int:
+    """Extract features or read them, arrange the images, write the folder."""
+    out = Path(args.out)
+    check_folder(out)
+    if (args.thumbnail or 0) > 255:
+        raise UserError(f"--thumbnail {args.thumbnail}: at most 255 pixels")
+    made = _features(args)
+    if made is None:  # rank 0 does the rest
+        return 0
+    sets, name = made
+    images = _images(sets, args)
+    features = np.concatenate([np.asarray(one.column(args.token)) for one in sets.values()])
+    if len(features) < 2:
+        raise UserError("there is one image alone; a map needs two, and says more with hundreds")
+    near, voters = _neighbours(features, images, args)
+    with progress_bar("arranging", "steps") as report:
+        steps: list[str] = []
+
+        def say(step: str) -> None:
+            steps.append(step)
+            if report is not None:
+                report(len(steps) - 1, 4, step)
+
+        found = explore(features, images, near, voters, args.layout, args.seed, say)
+    what = Path(args.data_dir).resolve().name if args.data_dir else args.data or name
+    facts = _facts(sets, args, name)
+    unread: set[int] = set()
+    with progress_bar("thumbnails", "images") as progress:
+        page = write_folder(
+            out, found, images, None if args.thumbnail == 0 else _loader(images, args, unread),
+            f"{what}: {len(features):,} images", f"As the features of {name} see them.", facts,
+            side=args.thumbnail, workers=available_cores(), progress=progress,
+        )  # fmt: skip
+    if unread:
+        print(
+            f"warning: {len(unread):,} of {len(features):,} images could not be read for their "
+            f"thumbnails; the first is {images.paths[min(unread)]}",
+            file=sys.stderr,
+        )
+    print("\n".join(_summary(found, images)))
+    print(f"written: {page}, {out / TABLE}")
+    return 0
+
+
+def _features(args: Namespace) -> tuple[dict[str, FeatureSet], str] | None:
+    """Features by part, and what made them; None in a process that only helps."""
+    if probe_sources.is_features_folder(args) or _one_part(args):
+        folder = Path(args.checkpoint)
+        found = {part: folder / part for part in _PARTS}
+        found = {part: path for part, path in found.items() if (path / "manifest.json").is_file()}
+        sets = {part: load_features(path) for part, path in (found or {"all": folder}).items()}
+        return sets, str(folder)
+    made = run_in_processes(_extract, args.processes, args)
+    if made is None:
+        return None
+    folders, name = made
+    return {part: load_features(folder, verify=False) for part, folder in folders.items()}, name
+
+
+def _one_part(args: Namespace) -> bool:
+    return (Path(args.checkpoint) / "features.npy").is_file()
+
+
+def _extract(args: Namespace) -> tuple[dict[str, str], str]:
+    """Where the features of each part lie; runs in every process."""
+    opened = _opened(args)
+    _annotate(opened, args)  # what is wrong with a table is said before anything is read
+    source = probe_sources.open_source(args)
+    quiet = Namespace(**{**vars(args), "out": None})  # which is where `features` would write
+    folders = {}
+    for one in opened:
+        made = probe_sources.read_features(source, quiet, one.part, one.listing)
+        left_out = made.left_out(one.part)
+        if left_out and rank() == 0:
+            print(f"note: {left_out}", file=sys.stderr)
+        folders[one.part] = str(made.folder)
+    return folders, source.name
+
+
+def _opened(args: Namespace) -> list[Opened]:
+    opened = open_parts(probe_sources.data_name(args), args.data_dir)
+    if not args.subset:
+        return opened
+    learned = ("train", "all")
+    return [
+        Opened(one.part, choose(one.listing, args.subset)) if one.part in learned else one
+        for one in opened
+    ]
+
+
+def _annotate(opened: list[Opened], args: Namespace) -> dict[str, tuple[str, str]]:
+    """Label and group of each path."""
+    found = gather(opened, DivisionSpec(labels=args.labels, group_by=args.group_by))
+    both = zip(found.labels, found.groups, strict=True)
+    return dict(zip(found.paths, both, strict=True))
+
+
+def _images(sets: dict[str, FeatureSet], args: Namespace) -> Images:
+    """Paths, parts, labels and groups of the rows of all sets, one after the other."""
+    paths = [str(path) for one in sets.values() for path in one.paths]
+    parts = [part for part, one in sets.items() for _ in range(len(one))]
+    if args.labels or args.group_by:
+        known = _annotate([Opened(part, _listing(one)) for part, one in sets.items()], args)
+        labels, groups = zip(*(known[path] for path in paths), strict=True)
+    else:
+        labels = tuple(
+            (one.classes[target] if one.classes else str(target)) if target >= 0 else ""
+            for one in sets.values()
+            for target in one.targets
+        )
+        groups = ("",) * len(paths)
+    return Images(paths, parts, labels, groups)
+
+
+def _listing(features: FeatureSet) -> Listing:
+    """The images of a set of features, in their order, as a folder would list them."""
+    paths = [str(path) for path in features.paths]
+    root = common_root(paths)
+    files = [path[len(root) :] for path in paths]
+    return Listing(root[:-1], files, features.targets.tolist(), list(features.classes))
+
+
+def _neighbours(
+    features: np.ndarray[Any, Any], images: Images, args: Namespace
+) -> tuple[Near, Near | None]:
+    """The nearest others of each image, and the nearest labelled ones where not all are."""
+    labelled = np.array([bool(label) for label in images.labels])
+    wanted = _VOTERS_OF_GROUPS if any(images.groups) else _VOTERS
+    every = labelled.all()
+
+    def nearest(k: int, rows: np.ndarray[Any, Any] | None) -> Near:
+        count = len(features) if rows is None else len(rows)
+        with progress_bar("neighbours", "images") as progress:
+            found, similarities = nearest_neighbours(
+                features, features, min(k + 1, count), train_rows=rows, device=args.device,
+                progress=progress,
+            )  # fmt: skip
+        return without_self(found.numpy(), similarities.numpy())
+
+    near = nearest(wanted if every else _NEAREST, None)
+    if every or labelled.sum() < 2:
+        return near, None
+    return near, nearest(wanted, np.flatnonzero(labelled))
+
+
+def without_self(rows: np.ndarray[Any, Any], similarities: np.ndarray[Any, Any]) -> Near:
+    """One neighbour fewer: the image itself, or the last where it is not among them.
+
+    It may be missing among its exact copies, or because it is not one of those compared with.
+    """
+    kept = rows != np.arange(len(rows))[:, None]
+    kept[kept.all(axis=1), -1] = False
+    shape = (len(rows), rows.shape[1] - 1)
+    return Near(rows[kept].reshape(shape), similarities[kept].reshape(shape))
+
+
+def _loader(images: Images, args: Namespace, unread: set[int]) -> Callable[[int], Image.Image]:
+    def load(row: int) -> Image.Image:
+        try:
+            return decode_image(read_bytes(images.paths[row]), side=args.thumbnail or 128)
+        except Exception:  # Pillow raises many kinds; the row is told of
+            unread.add(row)
+            raise
+
+    return load
+
+
+def _facts(sets: dict[str, FeatureSet], args: Namespace, name: str) -> dict[str, str]:
+    first = next(iter(sets.values()))
+    token = args.token or next(iter(first.columns))
+    weights = str((first.manifest.get("fingerprint") or {}).get("weights", ""))
+    command = shlex.join(["convit-ssl", "explore", *sys.argv[2:]])
+    facts = {
+        "features": f"{name}, {token}, {first.column(args.token).shape[1]} dimensions",
+        "weights": weights[:16] or "not recorded",
+        "images": ", ".join(f"{part} {len(one):,}" for part, one in sets.items()),
+        "left out": ", ".join(
+            f"{len(one.unreadable):,} unreadable of {part}"
+            for part, one in sets.items()
+            if one.unreadable
+        ),
+        "command": command if sys.argv[1:2] == ["explore"] else "",
+        "software": f"convit_ssl {__version__}",
+    }
+    return {key: text for key, text in facts.items() if text}
+
+
+def _summary(found: Exploration, images: Images) -> list[str]:
+    labelled = int((found.targets >= 0).sum())
+    clusters = len(found.cluster_examples)
+    lines = [
+        f"{len(images.paths):,} images, {labelled:,} with a label; {found.layout} map; {clusters} "
+        f"cluster{'s' * (clusters != 1)} by {found.clustered_by}"
+    ]
+    if found.accuracy is not None:
+        others = " of other groups" if found.group_names else ""
+        lines.append(
+            f"neighbours{others} give {100 * found.accuracy:.1f} % of the labelled images their "
+            "label (weighted 20-NN, each image left out; to measure, use convit-ssl knn)"
+        )
+    if found.to_label:
+        lines.append(f"label next: {len(found.to_label)} images, the first is "
+                     f"{images.paths[found.to_label[0].row]}")  # fmt: skip
+    if found.to_check:
+        lines.append(f"labels to check: {len(found.to_check)}, the first is "
+                     f"{images.paths[found.to_check[0].row]}")  # fmt: skip
+    return lines
