@@ -107,7 +107,8 @@ def open_source(
     checkpoint = checkpoint or args.checkpoint
     if checkpoint == "pixels":
         if args.checkpoint == "pixels":
-            _refuse(args, ("mask", "img_size", "token", "columns", "tokens"), "raw pixels")
+            maps = ("tokens",) if getattr(args, "tokens", None) == "patch" else ()
+            _refuse(args, ("mask", "img_size", "token", "columns", *maps), "raw pixels")
         images = open_dataset(data_name(args), args.data_dir, "train", reading=reading)
         pixels = pixels_of(images)
         known = {"pixels": repr(pixels)}
