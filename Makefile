@@ -18,7 +18,8 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster check lint format-check types imports format lock docs readme clean
+.PHONY: help install demo test test-cluster check lint format-check types imports format lock \
+  findings docs readme clean
 
 help:
 	@echo "make demo    pretrain, evaluate and export a ConViT on real images, in minutes"
@@ -26,6 +27,7 @@ help:
 	@echo "make check   everything that must pass: lint, format, types, imports, tests"
 	@echo "make test-cluster  the tests that need root and SLURM"
 	@echo "make format  mend what ruff can mend"
+	@echo "make findings  see whether the surprises in findings/ are still as stated (network, minutes)"
 	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make readme  the figures of README and docs, from results/"
 	@echo "make lock    remake requirements.lock (UPGRADE=1: with the newest versions)"
@@ -125,6 +127,10 @@ lock:
 	  if cmp -s "$$new/$$lock" $$lock; then echo "$$lock: unchanged"; \
 	  else cp "$$new/$$lock" $$lock; echo "$$lock: remade"; fi; \
 	done
+
+# Each script makes a virtual environment of its own; needs a package index. No part of check or CI.
+findings:
+	@PYTHON="$(PYTHON)" tools/run_findings.sh $(ARGS)
 
 # Strict: a link that leads nowhere is an error. Open build/site/index.html; no server is needed.
 docs: $(STAMP)
