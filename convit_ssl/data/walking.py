@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from convit_ssl.data.notes import note_once
@@ -45,7 +45,6 @@ _BESIDE = (
     | frozenset((".sha256", ".md5", ".torrent", ".lnk"))
 )
 _HINTS = {
-    (".heic", ".heif"): "HEIC files can be converted with ImageMagick: mogrify -format jpg *.heic",
     (".tar",): "WebDataset shards are read with data=shards",
     (".zip", ".tgz", ".gz", ".7z", ".rar"): "archives have to be unpacked first",
 }
@@ -53,11 +52,19 @@ _HINTS = {
 
 @dataclass(frozen=True)
 class Entries:
-    """What lies directly in a folder, sorted."""
+    """What lies directly in a folder, sorted.
+
+    Attributes:
+        folders: names of subfolders.
+        images: names of files that are read.
+        unread: other files, counted by suffix.
+        alone: arrays, which are images where a folder holds nothing else, and are listed then.
+    """
 
     folders: list[str]
     images: list[str]
     unread: Counter[str]
+    alone: list[str] = field(default_factory=list)
 
 
 def entries(folder: Path) -> Entries:
@@ -74,6 +81,11 @@ def entries(folder: Path) -> Entries:
                     _sort_in(entry, found)
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
+    if not found.images and not found.folders:
+        found.images.extend(found.alone)
+    else:
+        for name in found.alone:
+            found.unread[name[name.rfind(".") :].lower()] += 1
     found.folders.sort()
     found.images.sort()
     return found
@@ -88,6 +100,8 @@ def _sort_in(entry: os.DirEntry[str], found: Entries) -> None:
         # A dangling link counts as an image, and is then reported as unreadable.
         if entry.is_symlink() or entry.is_file():
             found.images.append(entry.name)
+    elif (array := reader_by_name(entry.name)) is not None and array.alone:
+        found.alone.append(entry.name)
     elif suffix not in _BESIDE:
         reader = reader_by_name(entry.name)
         found.unread[suffix if reader is None else _reader_suffix(reader, entry.name)] += 1
@@ -96,7 +110,7 @@ def _sort_in(entry: os.DirEntry[str], found: Entries) -> None:
 def is_image_file(name: str) -> bool:
     """Whether a file, by its name, is of a format beyond Pillow's whose reader is installed."""
     reader = reader_by_name(name)
-    return reader is not None and reader.installed
+    return reader is not None and reader.installed and not reader.alone
 
 
 def _reader_suffix(reader: Reader, name: str) -> str:

@@ -124,9 +124,24 @@ def _dicom(start: bytes) -> bool:
     return start[128:132] == b"DICM"
 
 
+def _fits(start: bytes) -> bool:
+    return start[:9] == b"SIMPLE  ="
+
+
+def _heif(start: bytes) -> bool:
+    return start[4:8] == b"ftyp" and start[8:12] in (b"heic", b"heix", b"heim", b"heis")
+
+
+def _numpy(start: bytes) -> bool:
+    return start[:6] == b"\x93NUMPY"
+
+
 READERS: dict[str, Reader] = {
     reader.name: reader
     for reader in (
+        Reader("fits", "astropy", "astronomy", (".fits", ".fit", ".fts"), _fits),
+        Reader("heif", "pillow_heif", "photos", (".heic", ".heif"), _heif),
+        Reader("numpy", "numpy", "", (".npy", ".npz"), _numpy, alone=True),
         Reader("dicom", "pydicom", "medical", (".dcm", ".dicom", ".ima"), _dicom),
         Reader("nifti", "nibabel", "medical", (".nii", ".nii.gz"), _nifti, by_path=True),
     )

@@ -165,12 +165,15 @@ def test_folders_beside_train_are_said(tmp_path: Path, caplog: pytest.LogCapture
 
 
 def test_formats_that_are_not_read_are_counted_by_suffix(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("convit_ssl.data.readers._is_importable", lambda package: False)
     touch(tmp_path, *(f"cat/{n}.HEIC" for n in range(200)), *(f"cat/{n}.jpg" for n in range(6)))
     touch(tmp_path, "cat/1.dng", "cat/notes.txt", "cat/Thumbs.db", "cat/.DS_Store")
     assert len(find_images(tmp_path).files) == 6
-    assert "beside 6 images: 200 .heic files and 1 .dng file (HEIC files can be" in caplog.text
+    assert "beside 6 images: 200 .heic files and 1 .dng file (.heic files are read after pip" in (
+        caplog.text
+    )
     touch(tmp_path, "raw/cat/1.heic", "raw/dog/2.heic")
     with pytest.raises(UserError, match=r"It holds 2 \.heic files, which cannot be read"):
         find_images(tmp_path / "raw")

@@ -1,0 +1,39 @@
+"""NPY and NPZ: one image an array, (H, W), (H, W, C) or (C, H, W). Nothing in them is run."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+
+from convit_ssl.data.planes import MOST_CHANNELS, Planes
+from convit_ssl.data.raw_image import check_size
+from convit_ssl.data.readers import ImageFile
+from convit_ssl.data.value_range import Reading
+
+
+def read(file: ImageFile, part: str, reading: Reading) -> Planes:
+    """The array, of an NPZ the only one. The shorter of the outer axes are the channels.
+
+    Raises:
+        ValueError: objects, another number of dimensions, or several arrays.
+    """
+    loaded: Any = np.load(io.BytesIO(file.bytes()), allow_pickle=False)
+    if not isinstance(loaded, np.ndarray):
+        if len(loaded.files) != 1:
+            raise ValueError(f"an NPZ of {len(loaded.files)} arrays; save one image in each file")
+        loaded = loaded[loaded.files[0]]
+    values = loaded
+    if values.ndim not in (2, 3) or values.dtype.kind not in "buif":
+        raise ValueError(f"an array of shape {values.shape} and type {values.dtype} is no image")
+    if values.ndim == 2:
+        values = values[..., None]
+    elif values.shape[0] < values.shape[-1]:
+        values = np.moveaxis(values, 0, -1)
+    if not 0 < values.shape[-1] <= MOST_CHANNELS:
+        raise ValueError(f"an array of shape {loaded.shape} has over {MOST_CHANNELS} channels")
+    check_size(values.shape[1], values.shape[0])
+    values = values.astype(np.uint8) * np.uint8(255) if values.dtype.kind == "b" else values
+    values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
+    return Planes(values, ("grey",) if values.shape[-1] == 1 else ())
