@@ -60,7 +60,12 @@ def references(args: argparse.Namespace, own: Source) -> Iterator[Source | Missi
     for name in args.reference:
         yield frozen_source(name, args)
     if not args.reference:
-        yield Missing("frozen network", how_to_get(SUGGESTED))
+        yield not_asked()
+
+
+def not_asked() -> Missing:
+    """The row of a frozen network where none is named: it says how to get one."""
+    return Missing("frozen network", how_to_get(SUGGESTED))
 
 
 def frozen_source(name: str, args: argparse.Namespace) -> Source | Missing:

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 from convit_ssl.cli import division_options
+from convit_ssl.cli.study_baselines import run as run_baselines
 from convit_ssl.cli.study_plan import plan
 from convit_ssl.cli.study_probes import probe_runs
-from convit_ssl.cli.values import positive
+from convit_ssl.cli.values import above_zero, positive
 from convit_ssl.evaluation import study
 from convit_ssl.evaluation.study_pretraining import write_pretraining
 from convit_ssl.evaluation.study_report import progress_table, write_study
@@ -29,7 +30,7 @@ EXAMPLE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
-    add("kind", choices=("sample-efficiency", "ablation", "pretraining"))
+    add("kind", choices=("sample-efficiency", "ablation", "pretraining", "baselines"))
     add("--data", required=True, help="a built-in data set, imagenet or folder")
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add(
@@ -42,6 +43,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--presets", nargs="+", default=["table3"], help="table3, gpsa-layers, locality")
     add("--methods", nargs="+", default=["dino", "simclr"], help="of pretraining")
     add("--probe-epochs", type=positive, default=100, help="of pretraining's linear probes")
+    add("--minutes", type=above_zero, help="of baselines: core-minutes of one pretraining run")
+    add("--subset", help="of baselines: images to use, such as classes=first:60,per_class=4")
+    add(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="NETWORK",
+        help="of baselines: a frozen network, timm:NAME, timm:NAME=FILE, hf-hub:NAME or a file",
+    )
     add("--fractions", nargs="+", type=float, help="of the images of each class, 0..1")
     add("--images-per-class", type=positive, metavar="N", help="N of each class are the 100 %%")
     add("--seeds", type=positive, default=3, help="how many")
@@ -71,8 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Plan, run, write."""
-    planned = plan(args)
     out = Path(args.out or f"studies/{args.kind.replace('-', '_')}_{args.data}")
+    if args.kind == "baselines":
+        return run_baselines(args, out)
+    planned = plan(args)
     if args.dry_run:
         for one in planned.runs:
             print(shlex.join(one.command(out / "runs" / one.name)))

@@ -21,14 +21,14 @@ from convit_ssl.evaluation.accuracy import (
 )
 from convit_ssl.evaluation.feature_set import FeatureSet
 from convit_ssl.evaluation.heads import Choice, Head, LinearHeads, train_heads
-from convit_ssl.evaluation.logistic import LogisticModel, fit_logistic
+from convit_ssl.evaluation.logistic import LogisticModel
+from convit_ssl.evaluation.logistic_probe import INVERSE_PENALTIES, fit_chosen
 from convit_ssl.evaluation.splits import ProbeData, Rows, hold_out
 
 # DINOv2's grid (dinov2/eval/linear.py), per batch of 256.
 LEARNING_RATES = (
     1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1,
 )  # fmt: skip
-INVERSE_PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 Stage = Callable[[str, int, int], None]
 
@@ -274,24 +274,22 @@ class _Probe:
         return linear
 
     def _logistic(self) -> tuple[tuple[Rows, Rows | None], float]:
-        columns = tuple(dict.fromkeys(name for choice in self.choices for name in choice))
-        data = self._data(columns, self.fit_rows)
-        targets, classes = self.train.targets, self.train.num_classes
-        model: LogisticModel | None = None
-        scores: dict[float, float] = {}
-        penalties = sorted(self.config.inverse_penalties)
-        for done, penalty in enumerate(penalties):
-            model = fit_logistic(data, self.fit_rows, targets, classes, penalty, start=model)
-            predicted = model.predict(data, self.held_rows)
-            scores[penalty] = float((predicted == targets[self.held_rows]).mean())
-            if self.progress is not None:
-                self.progress("logistic", done + 1, len(penalties))
-        best = max(penalties, key=lambda penalty: (scores[penalty], -penalty))
-        if self.config.refit:
-            data = self._data(columns, self.rows)
-        rows = self.rows if self.config.refit else self.fit_rows
-        model = fit_logistic(data, rows, targets, classes, best, start=model)
-        return self._asked(model, data), best
+        config, progress = self.config, self.progress
+        found = fit_chosen(
+            self.train,
+            tuple(dict.fromkeys(name for choice in self.choices for name in choice)),
+            self.rows,
+            self.fit_rows,
+            self.held_rows,
+            config.inverse_penalties,
+            refit=config.refit,
+            standardise=config.standardise,
+            device=self.device,
+            progress=None
+            if progress is None
+            else lambda done, all_: progress("logistic", done, all_),
+        )
+        return self._asked(found.model, found.data), found.penalty
 
     def _data(self, columns: Sequence[str], fit_rows: Rows) -> ProbeData:
         return ProbeData(self.train, columns, fit_rows, self.config.standardise, device=self.device)

@@ -95,7 +95,7 @@ def judge(
     metric = "balanced accuracy" if balanced else "accuracy"
     found = {other: compare(predictions, name, other, balanced, seed) for other in references}
     tested = describe_test(predictions)
-    outcome, text = _sentence(found, metric, labels, tested)
+    outcome, text = sentence(found, metric, labels, tested)
     return Verdict(outcome, text, metric, probe, found, labels, tested)
 
 
@@ -109,9 +109,17 @@ def describe_test(predictions: Predictions) -> str:
     return images
 
 
-def _sentence(
+def sentence(
     found: Mapping[str, Difference], metric: str, labels: int, tested: str
 ) -> tuple[str, str]:
+    """The outcome (see `Verdict`) and a sentence on a network's differences from references.
+
+    Args:
+        found: by reference.
+        metric: accuracy or balanced accuracy.
+        labels: labelled images that were learned from.
+        tested: what it was tested on; see `describe_test`.
+    """
     where = f"from {labels:,} labels, tested on {tested}"
     closest = closest_reference(found)
     if closest is None:

@@ -1,0 +1,114 @@
+"""results.json and results.md of a baselines study, after each cell."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from convit_ssl.evaluation.baselines_table import (
+    by_row,
+    differences,
+    headline,
+    markdown,
+    summarise,
+    verdict,
+)
+from convit_ssl.evaluation.paired import Predictions
+from convit_ssl.evaluation.results import write_json
+from convit_ssl.evaluation.study_page import surroundings
+
+if TYPE_CHECKING:
+    from convit_ssl.cli.study_baselines import Baselines
+
+FEATURES_AGAINST = ("raw pixels", "untrained")
+
+
+def write(study: Baselines) -> None:
+    """The table of the cells that are there."""
+    tested = study.tested_images()
+    truth = np.asarray(tested["truth"])
+    groups = tested["groups"]
+    predictions = Predictions(truth, {}, None if groups is None else np.asarray(groups))
+    balanced = predictions.uneven
+    rows = summarise(study.cells, truth, tested["classes"], balanced)
+    compared = {
+        name: differences(study.cells, name, _references(study, name), predictions, balanced)
+        for name in _judged(study)
+    }
+    seeds = {name: len(cells) for name, cells in by_row(study.cells).items()}
+    verdicts = [
+        verdict(found, name, seeds[name], predictions, tested["labels"], balanced)
+        for name, found in compared.items()
+        if found
+    ]
+    about = surroundings()
+    found: dict[str, Any] = {
+        "study": "baselines",
+        "title": f"Baselines on {study.args.data}",
+        "data": study.args.data,
+        "note": study.args.note,
+        "metric": "balanced_accuracy" if balanced else "accuracy",
+        "measured_on": study.part,
+        "images": {"train": tested["labels"], "test": len(truth)},
+        "rows": rows,
+        "differences": {
+            name: {other: one.as_dict() for other, one in others.items()}
+            for name, others in compared.items()
+        },
+        "verdicts": verdicts,
+        "not_measured": study.missing,
+        "settings": {"epochs": study.args.epochs, "minutes": study.args.minutes,
+                     "subset": study.args.subset, "set": study.args.set},
+        **about,
+    }  # fmt: skip
+    write_json(found, study.out / "results.json")
+    page = [f"# {found['title']}", "", *([study.args.note, ""] if study.args.note else [])]
+    page += markdown(rows, compared, verdicts, study.missing, balanced)
+    page += _how(study, about, len(truth), tested["labels"])
+    (study.out / "results.md").write_text("\n".join(page))
+    if study.args.record:
+        stem = Path(study.args.record)
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(study.out / "results.json", stem.with_suffix(".json"))
+        shutil.copyfile(study.out / "results.md", stem.with_suffix(".md"))
+
+
+def _judged(study: Baselines) -> list[str]:
+    """The rows that a verdict is about: each pretraining, and fine-tuning from it."""
+    return [
+        name
+        for name in by_row(study.cells)
+        if name in study.args.methods or name.startswith("pretrained (")
+    ]
+
+
+def _references(study: Baselines, name: str) -> list[str]:
+    """All rows that do not hold a pretraining of this study."""
+    judged = _judged(study)
+    return [row for row in by_row(study.cells) if row not in judged and row != name]
+
+
+def _how(study: Baselines, about: dict[str, Any], tested: int, labels: int) -> list[str]:
+    machine = about["hardware"]
+    judged = ", ".join(f"{n}: {headline(c)}" for n, c in by_row(study.cells).items())
+    return [
+        "## How it was made",
+        "",
+        f"- Command: `{shlex.join(about['command'])}`",
+        f"- Machine: {machine['cpu']}, {machine['cores']} core(s); "
+        f"torch {about['versions'].get('torch', '?')}, commit {about['commit'] or 'unknown'}.",
+        f"- {labels:,} labelled images of train, {tested:,} of {study.part}, which was read for "
+        "this table alone: settings are fixed beforehand, the penalty of the linear probe and the "
+        "method that is fine-tuned are chosen on images held out of train. Raw pixels: the better "
+        "of cosine and Euclidean distance.",
+        "- Core-minutes are processor time of training, all threads and loading included; probes "
+        "are not counted. Labels alone get the time of pretraining and fine-tuning together.",
+        "- An interval of a difference is the hull of the t interval over seeds and the bootstrap "
+        "over test images. Rows are compared by their own classifier where they learned labels, "
+        f"else by the linear probe ({judged}).",
+        "",
+    ]
