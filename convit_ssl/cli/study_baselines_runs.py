@@ -99,7 +99,7 @@ def _epochs(args: argparse.Namespace, out: Path, trunk: str, method: str) -> int
         epoch = max((longer - short) / (LONGER - SHORT), 0.02 * short)
         start = max(0.0, short - SHORT * epoch)
         found["four_epochs"] = longer
-    epochs = max(1, round((budget - start) / epoch))
+    epochs = max(1, int((budget - start) / epoch + 0.5))
     write_json({**found, "epochs": epochs, "seconds_of_an_epoch": epoch}, path)
     return epochs
 

@@ -50,6 +50,8 @@ def write(study: Baselines) -> None:
         "study": "baselines",
         "title": f"Baselines on {study.args.data}",
         "data": study.args.data,
+        "methods": study.args.methods,
+        "chosen_method": study.best_method(),
         "note": study.args.note,
         "metric": "balanced_accuracy" if balanced else "accuracy",
         "measured_on": study.part,

@@ -23,7 +23,8 @@ class CollectionRule:
 
 # Smallest first; the first row with more than the number of images is taken.
 # Under 20,000: out_dim and momentum are lightly-train's defaults, the teacher's temperature was
-# measured, with features spread by KoLeo (results/textures_cpu_2026-11-25.md).
+# measured, with features spread by KoLeo (results/textures_cpu_2026-11-25.md, on the first version
+# of the textures, whose val overlapped train).
 COLLECTION_RULES = (
     CollectionRule(2_000, 400, 64, 1024, 0.03, 0.99, 128, "under 2,000 images"),
     CollectionRule(20_000, 200, 128, 1024, 0.03, 0.99, 512, "under 20,000 images"),
@@ -98,7 +99,8 @@ class SmallRun:
     batch_size: int
 
 
-# On 3,920 textures of 64 pixels (results/textures_cpu_2026-11-25.md); the published
+# On 3,920 textures of 64 pixels, in their first version, whose val overlapped train
+# (results/textures_cpu_2026-11-25.md); the published
 # rates, for wide networks and large batches, left them where they began.
 SMALL_RUNS: dict[Method, SmallRun] = {
     "dino": SmallRun(2e-3, 64),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -107,3 +108,59 @@ def test_a_study_needs_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert main([*arguments, "--out", str(tmp_path / "study")]) == 2
     assert "have no labels" in capsys.readouterr().err
     assert not (tmp_path / "study").exists()
+
+
+@pytest.mark.slow
+def test_baselines_end_in_one_table_and_are_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = (
+        "run.threads=1 data.workers=0 run.tensorboard=false run.precision=fp32 "
+        "trunk.embed_dim=32 trunk.depth=2 trunk.num_gpsa_layers=1 watch.every=0"
+    )
+    out = tmp_path / "study"
+    words = (
+        "study baselines --data digits --subset per_class=6,seed=0 --methods simclr --seeds 1 "
+        f"--epochs 1 --out {out} --set {tiny}"
+    ).split()
+    assert main(words) == 0
+    found = json.loads((out / "results.json").read_text())
+    rows = {row["row"]: row for row in found["rows"]}
+    assert list(rows) == [
+        "simclr",
+        "raw pixels",
+        "untrained",
+        "labels alone, ConViT",
+        "labels alone, ResNet-18",
+        "pretrained (simclr), fine-tuned",
+    ]
+    assert "knn" in rows["simclr"]["probes"]
+    spent = rows["simclr"]["core_minutes"]
+    assert rows["labels alone, ResNet-18"]["core_minutes"] == pytest.approx(1.5 * spent, rel=0.2)
+    assert "frozen network" in found["not_measured"]
+    assert any("fine-tuned" in text for text in found["verdicts"])
+    capsys.readouterr()
+    cells = {path.name: path.read_bytes() for path in (out / "cells").iterdir()}
+    assert main(words) == 0  # nothing is measured again
+    assert {path.name: path.read_bytes() for path in (out / "cells").iterdir()} == cells
+    assert "## Verdict" in capsys.readouterr().out
+    changed = [word.replace("per_class=6", "per_class=7") for word in words]
+    assert main(changed) != 0
+    assert "other subset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--folds 3", "one part of the images"),
+        ("--methods nonsense", "unknown method 'nonsense'"),
+        ("--reference timm:nonsense=missing.bin", "there is no file missing.bin"),
+    ],
+)
+def test_baselines_refuse_before_they_train(
+    words: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = f"study baselines --data digits --out {tmp_path / 'study'} {words}".split()
+    assert main(given) != 0
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "study" / "runs").exists()

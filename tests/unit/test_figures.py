@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,3 +28,35 @@ def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
 
 def test_readme_has_at_most_a_hundred_lines() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 100
+
+
+def test_evidence_is_a_line_for_each_collection() -> None:
+    def row(name: str, judged: str, mean: float, minutes: float, sd: float | None) -> Any:
+        interval = None if sd is None else [mean - 0.01, mean + 0.01]
+        figures = {"accuracy": {"mean": mean, "sd": sd, "interval_95": interval}}
+        return {
+            "row": name,
+            "judged_by": judged,
+            "probes": {judged: figures},
+            "core_minutes": minutes,
+        }
+
+    result = {
+        "data": "textures",
+        "images": {"train": 3920, "test": 980},
+        "metric": "accuracy",
+        "chosen_method": "simclr",
+        "rows": [
+            row("raw pixels", "linear", 0.2, 0.0, None),
+            row("untrained", "linear", 0.5, 0.0, 0.01),
+            row("simclr", "linear", 0.7, 3.0, 0.01),
+            row("pretrained (simclr), fine-tuned", "classifier", 0.75, 4.5, 0.01),
+        ],
+    }
+    lines = TOOL["evidence"]([result]).splitlines()
+    assert len(lines) == 3
+    assert lines[2] == (
+        "| textures, 3,920 images, accuracy | 20.0 | 50.0 (49.0 to 51.0) | not measured "
+        "| not measured | simclr 70.0 (69.0 to 71.0), 3.0 core-min "
+        "| 75.0 (74.0 to 76.0), 4.5 core-min |"
+    )
