@@ -12,7 +12,7 @@ setup(
     package_dir={EXPERIMENTS: "configs"},
     package_data={
         EXPERIMENTS: ["**/*.yaml", "**/*.json"],
-        "convit_ssl": ["py.typed"],
+        "convit_ssl": ["py.typed", "*.pyi"],
         "convit_ssl.analysis": ["page/*"],
     },
     include_package_data=False,

@@ -1,7 +1,37 @@
 """Self-supervised pretraining of ConViT (arXiv:2103.10697) in VISSL style.
 
-Importing this package loads nothing heavy; take what you need from its parts,
-for example ``from convit_ssl.models import convit_small``.
+`convit_ssl.train`, `embed`, `knn`, `linear`, `load_trunk`, `report` and `export` are the interface
+for scripts and notebooks. Importing this package loads nothing heavy: each name is imported when it
+is used.
 """
 
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+# Name -> module. `export` is also the package of exports, which can be called like the function.
+_LAZY = {
+    "Features": "convit_ssl.api",
+    "ProbeResult": "convit_ssl.api",
+    "Run": "convit_ssl.api",
+    "UserError": "convit_ssl.errors",
+    "embed": "convit_ssl.api",
+    "knn": "convit_ssl.api",
+    "linear": "convit_ssl.api",
+    "load_trunk": "convit_ssl.api",
+    "report": "convit_ssl.api",
+    "train": "convit_ssl.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "export":
+        return importlib.import_module("convit_ssl.export")
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY, "export"])

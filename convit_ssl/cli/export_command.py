@@ -16,7 +16,7 @@ from convit_ssl.export.load import (
     set_activation,
     set_layer_norm_eps,
 )
-from convit_ssl.export.trunk import TARGETS, export_trunk
+from convit_ssl.export.trunk import TARGETS, Written, export_trunk
 from convit_ssl.models import ConViT
 from convit_ssl.models.fingerprint import weights_fingerprint
 
@@ -37,11 +37,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--results", nargs="+", default=[], metavar="JSON", help="figures for the model card")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Load, write, compare, print."""
-    model = weights_options.read_trunk(
-        args, args.checkpoint, num_classes=0 if args.no_classifier else None
-    )
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """What was written where, with which figures."""
+
+    output: Path
+    written: list[Written]
+    figures: int
+    left_out: list[str]
+
+
+def read_model(args: argparse.Namespace) -> ConViT:
+    """The network that CKPT names."""
+    classes = 0 if args.no_classifier else None
+    return weights_options.read_trunk(args, args.checkpoint, num_classes=classes)
+
+
+def write(args: argparse.Namespace, model: ConViT) -> Export:
+    """Write a network in the forms that the options ask for, and compare."""
     provenance: dict[str, object] = model.provenance  # type: ignore[assignment]
     output = args.output or _default_output(str(provenance["path"]))
     targets = [target for group in args.to for target in group.split(",") if target]
@@ -58,16 +71,25 @@ def run(args: argparse.Namespace) -> int:
         license_name=args.license,
         figures=figures,
     )
+    return Export(output, written, len(figures), list(left_out))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load, write, compare, print."""
+    model = read_model(args)
+    done = write(args, model)
+    provenance: dict[str, object] = model.provenance  # type: ignore[assignment]
+    written = done.written
     print(f"{provenance['weights']} weights of {provenance['path']}")
-    print(f"written in {output}, largest difference of outputs on random images:")
+    print(f"written in {done.output}, largest difference of outputs on random images:")
     width = max(len(item.target) for item in written)
     for item in written:
         differences = ", ".join(map(str, item.differences)) or "values compared, equal"
         print(f"  {item.target:<{width}}  {differences}  ({', '.join(item.files)})")
         if item.note:
             print(f"  {'':<{width}}  {item.note}")
-    print(f"  {'model card':<{width}}  README.md, {len(figures)} figures")
-    for text in left_out:
+    print(f"  {'model card':<{width}}  README.md, {done.figures} figures")
+    for text in done.left_out:
         print(f"  {'':<{width}}  left out: {text}")
     return 0
 

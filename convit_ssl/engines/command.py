@@ -10,6 +10,7 @@ from pathlib import Path
 from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.early_signals import signals_outside_training
 from convit_ssl.engines.output import lasting_output
+from convit_ssl.errors import coded
 
 
 def run_experiment(arguments: Sequence[str], started: float | None = None) -> int:
@@ -24,7 +25,8 @@ def run_experiment(arguments: Sequence[str], started: float | None = None) -> in
     """
     started = started or time.time()
     with signals_outside_training(), lasting_output():
-        composed = compose_experiment(arguments)
+        with coded("options"):
+            composed = compose_experiment(arguments)
         if not composed.is_ours:
             from convit_ssl.engines.vissl_run import run_vissl
 

@@ -37,7 +37,7 @@ from convit_ssl.engines.resume import RESULT, check_same_run, finished
 from convit_ssl.engines.run_folder import resume_words
 from convit_ssl.engines.signals import RunFailure
 from convit_ssl.engines.thread_trials import DECISIONS
-from convit_ssl.errors import TemporaryError, UserError
+from convit_ssl.errors import TemporaryError, UserError, coded
 
 # After one process failed, the others get so long to say why themselves, and to leave.
 LAST_WORDS = 5.0  # seconds
@@ -59,7 +59,8 @@ def launch(composed: Composed, arguments: Sequence[str], started: float) -> int:
     try:
         plan = make_plan(composed)
     except UserError as error:
-        raise UserError(f"{_where()}{error}") from None
+        with coded(error.code):
+            raise UserError(f"{_where()}{error}") from None
     try:
         return _run(plan, arguments, started)
     except TemporaryError as error:

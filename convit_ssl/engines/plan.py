@@ -29,7 +29,7 @@ from convit_ssl.engines.ranges import check_values
 from convit_ssl.engines.scaling import scale
 from convit_ssl.engines.starting_weights import check_teacher, follow_weights
 from convit_ssl.engines.testing import test_interval
-from convit_ssl.errors import UserError
+from convit_ssl.errors import UserError, coded
 from convit_ssl.methods import Choice
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
 from convit_ssl.models.cnn import RESNETS
@@ -74,10 +74,11 @@ def make_plan(composed: Composed) -> Plan:
             do not fit.
     """
     tree = composed.tree
-    check_values(tree)
-    check_ranges(tree)
-    check_channels(tree, composed.explicit)
-    _check_variant(tree)
+    with coded("options"):
+        check_values(tree)
+        check_ranges(tree)
+        check_channels(tree, composed.explicit)
+        _check_variant(tree)
     if tree.trunk.variant in RESNETS:
         _choose_resnet(tree, composed.explicit)
     placement = place(tree.run, tree.data.workers)
@@ -93,7 +94,8 @@ def make_plan(composed: Composed) -> Plan:
         tree.data_dir = os.path.abspath(os.path.expanduser(tree.data_dir))
     split = _check_division(tree)
     follow_weights(tree, composed.explicit)
-    train = _open(tree, "train")
+    with coded("data"):
+        train = _open(tree, "train")
     labelled = tree.method.name in LABELLED
     tested = _check_labels(tree, train) if labelled else 0.0
     tree.run.dir = tree.run.dir or os.path.join(tree.run.root, tree.run.name or default_name(tree))

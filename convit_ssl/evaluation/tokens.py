@@ -110,7 +110,8 @@ class PatchFeatures(nn.Module):
         model: Any = self.model
         last, _ = model.forward_intermediates(images)
         rows, columns, _ = self.patches
-        return last[:, -rows * columns :].flatten(1)
+        flat: Tensor = last[:, -rows * columns :].flatten(1)
+        return flat
 
 
 class PixelFeatures(nn.Module):

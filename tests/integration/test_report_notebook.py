@@ -24,5 +24,25 @@ def test_runs_and_is_committed_without_outputs(path, monkeypatch, tmp_path):
         if cell["cell_type"] == "code":
             assert cell["outputs"] == [], f"cell {number} was committed with its output"
             exec(compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec"), namespace)
+    CHECKS[path.stem](namespace, tmp_path)
+
+
+def check_locality(namespace, folder):
     assert namespace["found"].mixed.shape == (6, 4)
-    assert not list(tmp_path.iterdir())
+    assert not list(folder.iterdir())
+
+
+def check_from_folder_to_report(namespace, folder):
+    assert namespace["run"].finished
+    assert len(namespace["found"]) == 120
+    assert set(namespace["result"].references) == {"raw pixels", "untrained network"}
+    assert namespace["result"].verdict is not None
+    assert namespace["page"].is_file()
+    assert (folder / "exported" / "convit_nano_dino.safetensors").is_file()
+    assert namespace["model"].config.depth == 6
+
+
+CHECKS = {
+    "locality": check_locality,
+    "from_folder_to_report": check_from_folder_to_report,
+}

@@ -1,0 +1,105 @@
+"""Trunks, exports and reports from Python."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convit_ssl.api.common import Weights, arguments_of, coded
+from convit_ssl.api.common import weights_argument as name_of
+
+if TYPE_CHECKING:
+    from convit_ssl.export.trunk import Written
+    from convit_ssl.models import ConViT
+
+
+def load_trunk(weights: Weights, which: str = "teacher", **options: Any) -> ConViT:
+    """The network of a run, a checkpoint or weights of another project, in evaluation mode.
+
+    Args:
+        weights: a run, a run folder, a file, or a name on the hub such as ``timm:convit_small``.
+        which: "teacher" where there is one; "student", "ema", or a part of the path in the file.
+        options: further arguments of `convit_ssl.export.load_trunk`, such as ``img_size``.
+
+    Returns:
+        A `torch.nn.Module`: (batch, 3, height, width) in, (batch, channels) out.
+
+    Raises:
+        UserError: nothing was loaded, and why; `code` is weights.
+    """
+    import convit_ssl.adapters  # noqa: F401  lets timm be imported beside a CPU build of torch
+    from convit_ssl.export.load import load_trunk as load
+
+    with coded("weights"):
+        return load(name_of(weights), which, **options)
+
+
+def export(
+    weights: Weights,
+    to: str | Sequence[str],
+    out: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> list[Written]:
+    """Write a trunk for other libraries; each form is read back by that library and compared.
+
+    Args:
+        weights: as for `load_trunk`.
+        to: safetensors, official, timm, hf, onnx, torch-export or vissl; one, or several.
+        out: the folder; ``export`` in the run's by default.
+        options: further options of ``convit-ssl export``, such as ``name`` or ``license``.
+
+    Returns:
+        What was written, and how far the outputs lie apart.
+
+    Raises:
+        UserError: nothing was written, and why; `code` is weights or output.
+    """
+    from convit_ssl.cli import export_command
+
+    forms = [to] if isinstance(to, str) else list(to)
+    given = {"output": None if out is None else Path(out), **options}
+    args = arguments_of("export", [name_of(weights), "--to", *forms], given)
+    args.output = None if out is None else Path(out)
+    with coded("weights"):
+        model = export_command.read_model(args)
+    with coded("output"):
+        return export_command.write(args, model).written
+
+
+def report(
+    runs: Weights | Sequence[Weights],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    data: str | None = None,
+    data_dir: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Path:
+    """The report of one or more runs, as one HTML page.
+
+    Args:
+        runs: run folders.
+        out: folder to write to; ``report`` in the first run's by default.
+        data: the data set to look at; that of the first run by default.
+        data_dir: its folder.
+        options: further options of ``convit-ssl report``, such as ``images``.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: what can be mended; `code` is output.
+    """
+    from convit_ssl.api.training import Run
+    from convit_ssl.cli import report_command
+
+    one = isinstance(runs, (str, os.PathLike, Run))
+    many: list[Any] = [runs] if one else list(runs)  # type: ignore[arg-type]
+    folders = [Path(name_of(run)) for run in many]
+    where = {"data": data, "data_dir": None if data_dir is None else os.fspath(data_dir)}
+    args = arguments_of("report", list(map(str, folders)), {**where, **options})
+    args.out = None if out is None else Path(out)
+    with coded("output"):
+        report_command.run(args)
+    return (args.out or folders[0] / "report") / "report.html"

@@ -1,0 +1,185 @@
+"""kNN and linear probes from Python: how good features are, and whether they help."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from convit_ssl.api.common import Data, Weights, arguments_of, coded, data_arguments
+from convit_ssl.api.common import weights_argument as name_of
+
+if TYPE_CHECKING:
+    from convit_ssl.evaluation.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe measured.
+
+    Attributes:
+        rows: a result for each reference and, last, for the network, as ``--json`` writes them.
+        verdict: whether the network beats its references; None without references.
+        probe: kNN or linear probe.
+    """
+
+    rows: tuple[dict[str, Any], ...]
+    verdict: Verdict | None
+    probe: str
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the test images that the network's features get right."""
+        return float(self.rows[-1]["accuracy"])
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of `accuracy`."""
+        low, high = self.rows[-1]["interval_95"]
+        return float(low), float(high)
+
+    @property
+    def per_class(self) -> dict[str, float | None]:
+        """Recall of each class; None for a class without test images."""
+        return dict(self.rows[-1]["per_class"])
+
+    @property
+    def references(self) -> dict[str, float]:
+        """Accuracy of each reference by its name."""
+        measured = [row for row in self.rows[:-1] if row["accuracy"] is not None]
+        return {str(row["name"]): float(row["accuracy"]) for row in measured}
+
+    def to_pandas(self) -> Any:
+        """A `pandas.DataFrame` of names, accuracies and intervals."""
+        # With the extra "tables".
+        import pandas  # type: ignore[import-untyped]
+
+        columns = ("name", "kind", "accuracy", "interval_95", "balanced_accuracy", "seed")
+        return pandas.DataFrame([{key: row.get(key) for key in columns} for row in self.rows])
+
+    def __str__(self) -> str:
+        """Accuracy, references and verdict, one line each."""
+        low, high = self.interval
+        lines = [
+            f"{self.probe} of {self.rows[-1]['name']}: {100 * self.accuracy:.1f} % "
+            f"({100 * low:.1f} to {100 * high:.1f})"
+        ]
+        lines += [f"  {name}: {100 * value:.1f} %" for name, value in self.references.items()]
+        return "\n".join(lines + (self.verdict.lines() if self.verdict is not None else []))
+
+
+def knn(
+    weights: Weights,
+    data: Data,
+    *,
+    references: bool | Sequence[str] = False,
+    holdout: float | None = None,
+    folds: int | None = None,
+    group_by: str | None = None,
+    labels: str | None = None,
+    subset: str | None = None,
+    k: Sequence[int] | None = None,
+    metric: str | None = None,
+    temperature: float | None = None,
+    **options: Any,
+) -> ProbeResult:
+    """k-nearest-neighbour accuracy on val (or a held-out part) by similarity to train.
+
+    Args:
+        weights: a run, a checkpoint, weights of another project, ``random:convit_nano``, or
+            ``pixels``.
+        data: a folder of labelled images, or the name of a data set.
+        references: also measure raw pixels and the untrained network, and give a verdict; names of
+            networks such as ``timm:vit_small_patch16_224.dino`` are measured besides.
+        holdout: share of the images to test on, where there is no val folder.
+        folds: k-fold, where every image is tested once.
+        group_by: what is never torn apart: ``folder:1``, ``column:NAME`` (of `labels`), or
+            ``name:REGEX``.
+        labels: ``table.csv:file,label,...``, ``folder:2`` or ``name:REGEX``; by default class
+            folders.
+        subset: labelled images of train to use, such as ``per_class=10``.
+        k: numbers of neighbours.
+        metric: cosine or euclidean.
+        temperature: of votes by cosine similarity.
+        options: further options of ``convit-ssl knn``, such as ``device``, ``batch_size``,
+            ``img_size`` or ``seed``.
+
+    Raises:
+        UserError: what can be mended; `code` is data or weights.
+        TypeError: an option that there is not.
+    """
+    given = {"k": None if k is None else list(k), "metric": metric, "temperature": temperature}
+    divided = {"holdout": holdout, "folds": folds, "group_by": group_by, "labels": labels}
+    from convit_ssl.cli import knn_command
+
+    return _measured(
+        "knn", weights, data, references, {**given, **divided, "subset": subset, **options},
+        knn_command.measure, "kNN",
+    )  # fmt: skip
+
+
+def linear(
+    weights: Weights,
+    data: Data,
+    *,
+    references: bool | Sequence[str] = False,
+    holdout: float | None = None,
+    folds: int | None = None,
+    group_by: str | None = None,
+    labels: str | None = None,
+    subset: str | None = None,
+    epochs: int | None = None,
+    **options: Any,
+) -> ProbeResult:
+    """Linear-probe accuracy; the head is chosen on held-out images of train.
+
+    Args:
+        weights: as for `knn`.
+        data: as for `knn`.
+        references: as for `knn`.
+        holdout: as for `knn`.
+        folds: as for `knn`.
+        group_by: as for `knn`.
+        labels: as for `knn`.
+        subset: as for `knn`.
+        epochs: of the heads.
+        options: further options of ``convit-ssl linear``.
+
+    Raises:
+        UserError: what can be mended; `code` is data or weights.
+        TypeError: an option that there is not.
+    """
+    divided = {"holdout": holdout, "folds": folds, "group_by": group_by, "labels": labels}
+    from convit_ssl.cli import linear_command
+
+    return _measured(
+        "linear", weights, data, references,
+        {**divided, "subset": subset, "epochs": epochs, **options},
+        linear_command.measure, "linear probe",
+    )  # fmt: skip
+
+
+def _measured(
+    command: str,
+    weights: Weights,
+    data: Data,
+    references: bool | Sequence[str],
+    given: dict[str, Any],
+    measure: Callable[..., list[dict[str, Any]]],
+    probe: str,
+) -> ProbeResult:
+    from convit_ssl.cli import probe_division, probe_report
+    from convit_ssl.evaluation.processes import run_in_processes
+
+    networks = [] if isinstance(references, bool) else [os.fspath(name) for name in references]
+    compared = {"references": bool(references), "reference": networks}
+    args = arguments_of(command, [name_of(weights)], {**given, **data_arguments(data), **compared})
+    with coded("data"):
+        probe_division.prepare(args)
+    with coded("weights"):
+        rows = run_in_processes(measure, args.processes, args) or []
+    verdict = probe_report.judge_rows(rows, probe)
+    for row in rows:
+        row.pop("tested", None)
+    return ProbeResult(tuple(rows), verdict, probe)
