@@ -16,6 +16,7 @@ from convit_ssl.cli import division_options, probe_references, probe_sources
 from convit_ssl.data.division import FILE, Division, divide, part_of
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.opening import find_listing
+from convit_ssl.data.part_names import whole_file
 from convit_ssl.data.subsets import choose
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.feature_set import FeatureSet
@@ -180,7 +181,7 @@ def _places(features: FeatureSet, division: Division) -> Rows:
     """Where each row of features stands in the division: unreadable images have no row."""
     listing = division.listing
     place = {os.path.join(listing.root, file): i for i, file in enumerate(listing.files)}
-    return np.array([place[str(path)] for path in features.paths], np.int64)
+    return np.array([place[whole_file(str(path))] for path in features.paths], np.int64)
 
 
 def tested(found: Sequence[Fold], truth: Rows, predicted: Rows) -> Tested:

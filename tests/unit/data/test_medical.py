@@ -164,3 +164,17 @@ def test_a_broken_volume_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "b.nii.gz").write_bytes(content[:60])
     images = open_dataset("folder", tmp_path, reading=NATIVE, max_corrupt=1.0, replace=False)
     assert len(images) == 6 and images[5][2] == -1
+
+
+def test_slices_of_a_volume_stay_on_one_side(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from convit_ssl.cli.main import main
+
+    for label in range(2):
+        (tmp_path / f"class{label}").mkdir()
+        for number in range(3):
+            volume(tmp_path / f"class{label}" / f"{number}.nii")
+    command = ["knn", "pixels", "--data-dir", str(tmp_path), "--holdout", "0.34"]
+    assert main([*command, "--cache", str(tmp_path / "cache")]) == 0
+    assert "10 images held out by 20 others" in capsys.readouterr().out
