@@ -27,10 +27,13 @@ def data_arguments(data: Data) -> dict[str, str]:
     Raises:
         UserError: there is neither.
     """
+    from convit_ssl.data.registered import REGISTERED
     from convit_ssl.data.sources import SOURCES
     from convit_ssl.data.storage import is_url
 
     name = os.fspath(data)
+    if name in REGISTERED:
+        return {"data": name}
     if name in SOURCES and SOURCES[name].built_in:
         return {"data": name}
     folder = Path(name).expanduser()

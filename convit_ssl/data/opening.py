@@ -12,6 +12,7 @@ from convit_ssl.data.folders import Listing, find_images
 from convit_ssl.data.images import ImageFiles, Transform, take
 from convit_ssl.data.lists import find_listed_images
 from convit_ssl.data.pixels import Reading
+from convit_ssl.data.registered import REGISTERED, registered_listing
 from convit_ssl.data.samples import FaultLog
 from convit_ssl.data.shards import find_shards
 from convit_ssl.data.sources import get_source, materialise
@@ -37,6 +38,9 @@ def find_listing(
     Raises:
         UserError: unknown name, missing, empty or inconsistent collection.
     """
+    if data in REGISTERED:
+        check_split(split)
+        return registered_listing(data, data_dir, split)
     if data in ("list", "shards"):
         check_split(split)
         if data_dir is None or not str(data_dir):

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from convit_ssl import plugins
 from convit_ssl.compat import require_vissl
+from convit_ssl.data.registered import REGISTERED
 from convit_ssl.engines.config_files import OwnFiles, own_files, refuse_hidden
 from convit_ssl.engines.config_sources import check_own_files, keys_of_own_files, order_sources
 from convit_ssl.engines.keys import dotted_keys, hint
@@ -85,6 +86,7 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
     with own_files(arguments, GROUPS) as files:
         choices, values = _split(files.arguments)
         loaded = plugins.load(values.get("plugins", []))
+        choices, values = _with_registered_data(choices, values)
         tree, own = _compose_groups(choices, files)
         if "experiment" not in tree:
             return _compose_vissl(files)
@@ -99,6 +101,16 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
         _apply(tree, key, value, valid)
     explicit = _explicit(choices, values) | own
     return Composed(tree, explicit, is_ours=True, arguments=tuple(arguments))
+
+
+def _with_registered_data(
+    choices: list[str], values: dict[str, Any]
+) -> tuple[list[str], dict[str, Any]]:
+    """``data=NAME`` of a plugin's data set: images of the user's own, listed by that name."""
+    found = {f"data={name}": name for name in REGISTERED}
+    kept = ["data=folder" if choice in found else choice for choice in choices]
+    named = [found[choice] for choice in choices if choice in found]
+    return kept, {"data.name": named[-1], **values} if named else values
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -141,7 +153,9 @@ def _value(argument: str, text: str) -> Any:
 def group_names(group: str, folders: Sequence[Path] = ()) -> list[str]:
     """What can be chosen from a group of configs/ and of folders of the user's own, sorted."""
     places = (experiments_dir(), *folders)
-    return sorted({path.stem for place in places for path in (place / group).glob("*.yaml")})
+    added = REGISTERED if group == "data" else ()
+    files = {path.stem for place in places for path in (place / group).glob("*.yaml")}
+    return sorted({*files, *added})
 
 
 def _compose_groups(overrides: Sequence[str], files: OwnFiles) -> tuple[DictConfig, frozenset[str]]:
