@@ -20,6 +20,7 @@ import torch
 from convit_ssl.engines.hooks import QuietHook, TrainingHook
 from convit_ssl.engines.pace import Decision, Pace
 from convit_ssl.engines.placement import Placement
+from convit_ssl.writing import whole_file
 
 DECISIONS = "threads.jsonl"  # in the run folder
 MANY = 1024  # threads; a recorded number beyond is damage
@@ -68,7 +69,11 @@ class ThreadHook(QuietHook):
 
     def on_start(self, task: Any) -> None:
         """Begin with the number that was found before the checkpoint, if there is one."""
-        self._pace = Pace(self.most, recorded_threads(self.path, self._steps(task)))
+        decisions = read_decisions(self.path, self._steps(task))
+        if self.path.is_file():  # what was decided after this step belongs to steps that are gone
+            with contextlib.suppress(OSError), whole_file(self.path) as part:
+                part.write_text("".join(f"{json.dumps(entry)}\n" for entry in decisions))
+        self._pace = Pace(self.most, decisions[-1]["threads"] if decisions else None)
         self._use(self._pace.threads)
 
     def on_phase_start(self, task: Any) -> None:
@@ -101,18 +106,20 @@ class ThreadHook(QuietHook):
             self.training.screen.line(decision.describe())
 
 
-def recorded_threads(path: Path, step: int) -> int | None:
-    """The number that the last decision up to a step made; None if there was none.
+def read_decisions(path: Path, step: int) -> list[dict[str, Any]]:
+    """The decisions up to a step, oldest first; what is damaged is passed over.
 
     Args:
-        path: the file of decisions; what cannot be read in it is passed over.
+        path: the file of decisions, which need not be there.
         step: steps taken.
     """
-    found = None
+    found: list[dict[str, Any]] = []
+    if not path.is_file():
+        return found
     with contextlib.suppress(OSError):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):
                 entry = json.loads(line)
-                if int(entry["step"]) <= step and 0 < int(entry["threads"]) <= MANY:
-                    found = int(entry["threads"])
+                if int(entry["step"]) <= step and int(entry["threads"]) in range(1, MANY + 1):
+                    found.append({**entry, "threads": int(entry["threads"])})
     return found

@@ -16,7 +16,7 @@ from convit_ssl.engines.placement import Placement
 from convit_ssl.engines.thread_trials import (
     DECISIONS,
     ThreadHook,
-    recorded_threads,
+    read_decisions,
     thread_hooks,
 )
 
@@ -160,7 +160,7 @@ def test_what_stays_is_recorded_and_not_said(tmp_path: Path) -> None:
     run = Steps(tmp_path, quiet)
     run.train(30)
     assert run.screen.lines == []
-    assert recorded_threads(tmp_path / DECISIONS, 30) == 2
+    assert threads_at(tmp_path, 30) == [2]
 
 
 def test_tests_and_pauses_are_not_timed(tmp_path: Path) -> None:
@@ -175,15 +175,22 @@ def test_tests_and_pauses_are_not_timed(tmp_path: Path) -> None:
     assert max(entry["seconds"].values()) < 1
 
 
+def threads_at(folder: Path, step: int) -> list[int]:
+    return [entry["threads"] for entry in read_decisions(folder / DECISIONS, step)]
+
+
 def test_a_resumed_run_trains_as_its_checkpoint_was(tmp_path: Path) -> None:
-    lines = ['{"step": 12, "threads": 1}', "damage", "3", '{"step": 90, "threads": 2}']
+    lines = ['{"step": 12, "threads": 1}', "damage", "3", '{"step": Infinity, "threads": 2}']
+    lines += ['{"step": 90, "threads": 2}']
     (tmp_path / DECISIONS).write_text("\n".join([*lines, '{"step": 95, "threads": -1}']))
-    found = [recorded_threads(tmp_path / DECISIONS, step) for step in (11, 12, 89, 90, 100)]
-    assert found == [None, 1, 1, 2, 2]
-    assert recorded_threads(tmp_path / "none", 5) is None
+    found = [threads_at(tmp_path, step) for step in (11, 12, 89, 90, 100)]
+    assert found == [[], [1], [1], [1, 2], [1, 2]]
+    assert threads_at(tmp_path / "none", 5) == []
     resumed = Steps(tmp_path, quiet, start=10, before=10)  # the batch was changed since
     resumed.train(20)
     assert set(resumed.used[1:]) == {1}
+    # What was decided after that checkpoint belongs to steps that are gone.
+    assert threads_at(tmp_path, 100) == [1]
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
