@@ -21,7 +21,13 @@ from convit_ssl.machine import WAITING
 
 Process = subprocess.Popen[str]
 LONGEST = 900.0  # seconds; a neighbour ends by itself after so long, whatever happens to us
-_BUSY = "import time\nend = time.monotonic() + {}\nwhile time.monotonic() < end: pass"
+# It ends with its time, or with the process that started it.
+_BUSY = """
+import os, time
+end, parent = time.monotonic() + {}, os.getppid()
+while time.monotonic() < end and os.getppid() == parent:
+    for _ in range(10_000): pass
+"""
 _BRIEF = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 NOTES = [
     "Steps per second: forward, backward and AdamW of the trunk in fp32, each arm in a process of "
