@@ -69,7 +69,9 @@ class Baselines:
 
     def __init__(self, args: argparse.Namespace, out: Path) -> None:
         if args.folds:
-            raise UserError("baselines tests on one part of the images; give --holdout, no --folds")
+            raise UserError(
+                "baselines tests on one part of the images: use --holdout 0.2 instead of --folds"
+            )
         self.args, self.out = args, out
         self.trunk = f"convit_{args.size}"
         self.images = StudyImages(args, out / "features")
@@ -77,11 +79,7 @@ class Baselines:
         self.references = self._open_references()
         self.missing: dict[str, str] = {}
         self.cells: list[Cell] = []
-        self.part = (
-            "the held-out part"
-            if self.images.options.division is not None
-            else self.images.options.on
-        )
+        self.part = self.images.part
         self._remember(out / "study.json")
 
     def run(self) -> None:
@@ -203,8 +201,10 @@ class Baselines:
         source = self._as_source(model, transform)
         cell = self._features(source, seed, before + spent.core_seconds)
         cell |= {"steps": spent.steps, "epochs": round(spent.epochs, 2)}
-        logits = label_training.classify(model, self.images.tested(transform))
+        logits, targets = label_training.classify(model, self.images.tested(transform))
         truth = np.asarray(self.tested_images()["truth"])
+        if not np.array_equal(targets, truth):
+            raise UserError("the test images changed while the study ran; give it another --out")
         margins = logits[:, 1] - logits[:, 0] if logits.shape[1] == 2 else None
         cell["probes"][CLASSIFIER] = _probe(logits.argmax(axis=1), truth, margins)
         return cell

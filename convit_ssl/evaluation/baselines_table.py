@@ -80,6 +80,10 @@ def _figures(
     figures: dict[str, Any] = {"accuracy": _mean(accuracy)}
     if balanced:
         figures["balanced_accuracy"] = _mean([one.balanced_accuracy for one in each])
+        recalls = np.array([one.recall for one in each], dtype=float)
+        figures["recall"] = {
+            str(name): _mean(recalls[:, number].tolist()) for number, name in enumerate(classes)
+        }
     if all(one.auc is not None for one in each):
         figures["auc"] = _mean([one.auc for one in each if one.auc is not None])
     return figures

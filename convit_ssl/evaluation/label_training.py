@@ -132,15 +132,19 @@ def _step(
 
 
 @torch.inference_mode()
-def classify(model: nn.Module, images: ImageFiles, batch_size: int = 64) -> np.ndarray[Any, Any]:
-    """Logits (N, classes) of the labelled images that can be read, in order."""
+def classify(
+    model: nn.Module, images: ImageFiles, batch_size: int = 64
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Logits (N, classes) and targets (N,) of the labelled images that can be read, in order."""
     model.eval()
     logits: list[Tensor] = []
+    truth: list[Tensor] = []
     for views, targets, _ in DataLoader(images, batch_size):
         known = targets >= 0
         if known.any():
             logits.append(model(views[known]))
-    return torch.cat(logits).numpy()
+            truth.append(targets[known])
+    return torch.cat(logits).numpy(), torch.cat(truth).numpy()
 
 
 def resnet18(num_classes: int, seed: int) -> nn.Module:

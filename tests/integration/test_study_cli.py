@@ -152,7 +152,7 @@ def test_baselines_end_in_one_table_and_are_resumed(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--folds 3", "one part of the images"),
+        ("--folds 3", "--holdout 0.2 instead of --folds"),
         ("--methods nonsense", "unknown method 'nonsense'"),
         ("--reference timm:nonsense=missing.bin", "there is no file missing.bin"),
     ],

@@ -51,6 +51,13 @@ def test_a_row_is_the_mean_over_seeds_with_each_seed_kept() -> None:
     assert row["probes"][LINEAR]["auc"]["mean"] == pytest.approx(0.85)
 
 
+def test_recall_of_each_class_stands_beside_balanced_accuracy() -> None:
+    (row,) = summarise(three("simclr", (0, 0, 0)), TRUTH, CLASSES, True)
+    found = row["probes"][LINEAR]
+    assert found["recall"]["broken"]["values"] == [1.0, 1.0, 1.0]
+    assert found["balanced_accuracy"]["mean"] == 1.0
+
+
 def test_a_row_that_learned_labels_is_judged_by_its_own_classifier() -> None:
     assert headline(three("labels alone", (1, 2, 3), CLASSIFIER)) == CLASSIFIER
     assert headline(three("simclr", (1, 2, 3))) == LINEAR
