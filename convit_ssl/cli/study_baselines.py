@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -144,6 +145,7 @@ class Baselines:
         else:
             started = time.perf_counter()
             cell = {"row": row, "seed": seed, **measure()}
+            cell["load_average"] = round(os.getloadavg()[0], 1)
             cell["wall_seconds"] = round(time.perf_counter() - started, 1)
             write_json(cell, path)
             shown = {

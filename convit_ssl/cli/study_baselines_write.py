@@ -12,7 +12,6 @@ import numpy as np
 from convit_ssl.evaluation.baselines_table import (
     by_row,
     differences,
-    headline,
     markdown,
     summarise,
     verdict,
@@ -24,7 +23,7 @@ from convit_ssl.evaluation.study_page import surroundings
 if TYPE_CHECKING:
     from convit_ssl.cli.study_baselines import Baselines
 
-FEATURES_AGAINST = ("raw pixels", "untrained")
+FIRST = ("raw pixels", "untrained")
 
 
 def write(study: Baselines) -> None:
@@ -34,7 +33,8 @@ def write(study: Baselines) -> None:
     groups = tested["groups"]
     predictions = Predictions(truth, {}, None if groups is None else np.asarray(groups))
     balanced = predictions.uneven
-    rows = summarise(study.cells, truth, tested["classes"], balanced)
+    cells = sorted(study.cells, key=lambda cell: _place(study, cell["row"]))  # stable
+    rows = summarise(cells, truth, tested["classes"], balanced)
     compared = {
         name: differences(study.cells, name, _references(study, name), predictions, balanced)
         for name in _judged(study)
@@ -79,6 +79,17 @@ def write(study: Baselines) -> None:
         shutil.copyfile(study.out / "results.md", stem.with_suffix(".md"))
 
 
+def _place(study: Baselines, row: str) -> tuple[int, int]:
+    """References that learned nothing, pretraining, labels alone, fine-tuning."""
+    if row in FIRST:
+        return 0, FIRST.index(row)
+    if row in study.args.methods:
+        return 2, study.args.methods.index(row)
+    if row.startswith("labels alone"):
+        return 3, 0
+    return (4, 0) if row.startswith("pretrained (") else (1, 0)
+
+
 def _judged(study: Baselines) -> list[str]:
     """The rows that a verdict is about: each pretraining, and fine-tuning from it."""
     return [
@@ -96,7 +107,6 @@ def _references(study: Baselines, name: str) -> list[str]:
 
 def _how(study: Baselines, about: dict[str, Any], tested: int, labels: int) -> list[str]:
     machine = about["hardware"]
-    judged = ", ".join(f"{n}: {headline(c)}" for n, c in by_row(study.cells).items())
     return [
         "## How it was made",
         "",
@@ -111,6 +121,18 @@ def _how(study: Baselines, about: dict[str, Any], tested: int, labels: int) -> l
         "are not counted. Labels alone get the time of pretraining and fine-tuning together.",
         "- An interval of a difference is the hull of the t interval over seeds and the bootstrap "
         "over test images. Rows are compared by their own classifier where they learned labels, "
-        f"else by the linear probe ({judged}).",
+        "else by the linear probe.",
+        *_load(study),
         "",
+    ]
+
+
+def _load(study: Baselines) -> list[str]:
+    """How busy the machine was, where the cells say it."""
+    loads = [cell["load_average"] for cell in study.cells if "load_average" in cell]
+    if not loads:
+        return []
+    return [
+        f"- Load average of the machine while it ran: {min(loads):.1f} to {max(loads):.1f}. "
+        "Processor time grows on a busy machine, so core-minutes are then an upper bound."
     ]

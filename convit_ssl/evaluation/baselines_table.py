@@ -183,7 +183,7 @@ def markdown(
         cells = [_cell(row["probes"].get(probe, {}).get(metric)) for probe in PROBES]
         if auc:
             cells.append(_cell(row["probes"].get(row["judged_by"], {}).get("auc")))
-        lines.append(f"| {row['row']} | {' | '.join(cells)} | {row['core_minutes']:.1f} |")
+        lines.append(f"| {row['row']} | {' | '.join(cells)} | {row['core_minutes']:.2f} |")
     for name, reason in missing.items():
         lines.append(f"| {name} | not measured: {reason} |{' |' * (len(heads) - 1)}")
     what = "Balanced accuracy" if balanced else "Accuracy"
@@ -197,7 +197,20 @@ def markdown(
             for other, one in found.items()
         ]
         lines.append("")
-    return [*lines, "## Verdict", "", *(f"- {text}" for text in verdicts), ""]
+    lines += ["## Verdict", "", *(f"- {text}" for text in verdicts), ""]
+    return [*lines, *_every_seed(rows, metric)]
+
+
+def _every_seed(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
+    lines = ["## Every seed", "", "| row | judged by | seed: % |", "|---|---|---|"]
+    for row in rows:
+        values = row["probes"][row["judged_by"]][metric]["values"]
+        each = [
+            f"{100 * value:.1f}" if seed is None else f"{seed}: {100 * value:.1f}"
+            for seed, value in zip(row["seeds"], values, strict=True)
+        ]
+        lines.append(f"| {row['row']} | {PROBES[row['judged_by']]} | {', '.join(each)} |")
+    return [*lines, ""]
 
 
 def _cell(found: Mapping[str, Any] | None) -> str:

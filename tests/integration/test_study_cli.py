@@ -127,9 +127,9 @@ def test_baselines_end_in_one_table_and_are_resumed(
     found = json.loads((out / "results.json").read_text())
     rows = {row["row"]: row for row in found["rows"]}
     assert list(rows) == [
-        "simclr",
         "raw pixels",
         "untrained",
+        "simclr",
         "labels alone, ConViT",
         "labels alone, ResNet-18",
         "pretrained (simclr), fine-tuned",
