@@ -47,11 +47,12 @@ def check_same_run(path: Path, plan: Plan) -> None:
     Raises:
         UserError: names the differing keys, with both values.
     """
+    written = flat(_entry(path)["config"])
     now = flat(json.loads(json.dumps(plan.options)))
     # Options that older runs do not record: a new one's default is what was done before it.
     options = all_options(str(now.get("method.name")))
     younger = {option.key: option.default for option in options if option.key in now}
-    before = {**younger, **flat(_entry(path)["config"])}
+    before = {**younger, **written}
     accepted = [str(key) for key in plan.options["run"]["accept_changes"]]
     changed = [
         key
