@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from convit_ssl.cli import weights_options
-from convit_ssl.cli.values import positive
+from convit_ssl.cli.values import Renamed, positive
 from convit_ssl.errors import UserError
 
 SUMMARY = "the attention maps of one image, as PNG, SVG or PDF"
-EXAMPLE = "convit-ssl attention photo.jpg --weights runs/convit_dino_digits --out attention.pdf"
+EXAMPLE = "convit-ssl attention photo.jpg --checkpoint runs/convit_dino_digits --out attention.pdf"
 ENDINGS = (".png", ".svg", ".pdf")
 
 
@@ -18,9 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
     add("image", type=Path, metavar="IMAGE", help="picture of any shape")
-    add("--weights", required=True, metavar="CKPT", help="checkpoint, run folder or weights file")
+    add("--checkpoint", metavar="CKPT", help="checkpoint, run folder or weights file (required)")
     sizes = "pixels of the shorter side; the model's own by default"
-    weights_options.add_arguments(parser, role="--which", img_size=sizes)
+    weights_options.add_arguments(parser, img_size=sizes)
+    add("--which", dest="weights_of_which", action=Renamed, new="--weights", metavar="WHICH")
     add("--out", type=Path, default=Path("attention.png"), help=f"file ({', '.join(ENDINGS)})")
     add("--layers", type=_numbers, help="rows, such as 0,4,9; four over the depth by default")
     add("--head", type=int, help="one head; the mean of the heads by default")
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw one figure."""
+    _take_old_names(args)
     if args.out.suffix.lower() not in ENDINGS:
         raise UserError(f"--out {args.out}: the name must end in {', '.join(ENDINGS)}")
     if args.query is not None and len(args.query) != 2:
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from convit_ssl.drawing import save_figure
     from convit_ssl.export import reading_of
 
-    model = weights_options.read_trunk(args, args.weights, role="which")
+    model = weights_options.read_trunk(args, args.checkpoint)
     show = parse_show(args.show) if args.show else None
     image = open_image(args.image, reading_of(model), show=show)
     maps = image_attention(model, prepare_image(image, model, args.image.name))
@@ -52,6 +55,21 @@ def run(args: argparse.Namespace) -> int:
     rows, columns = maps.image.grid
     print(f"written: {args.out} ({rows} x {columns} patches, {len(maps.layers)} layers)")
     return 0
+
+
+def _take_old_names(args: argparse.Namespace) -> None:
+    """--weights used to be the checkpoint here, and --which what --weights is elsewhere.
+
+    Raises:
+        UserError: there is no checkpoint.
+    """
+    if args.checkpoint is None and args.weights != "teacher":
+        print("note: --weights CKPT is now called --checkpoint CKPT", file=sys.stderr)
+        args.checkpoint, args.weights = args.weights, "teacher"
+    if args.weights_of_which is not None:
+        args.weights = args.weights_of_which
+    if args.checkpoint is None:
+        raise UserError("attention needs the network: --checkpoint CKPT")
 
 
 def _numbers(text: str) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import convit_ssl.adapters  # noqa: F401  lets timm be imported beside a CPU build of torch
 from convit_ssl.cli import weights_options
+from convit_ssl.cli.values import Renamed
 from convit_ssl.export.figures import figures_from_results, figures_from_run, of_these_weights
 from convit_ssl.export.load import (
     activation,
@@ -29,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("checkpoint", metavar="CKPT", help="checkpoint, run folder, or any file that import reads")
     add("--to", nargs="+", action="extend", required=True, metavar="FORM", help=", ".join(TARGETS))
-    add("--output", type=Path, metavar="DIR", help="folder to write; CKPT's name by default")
+    add("--out", type=Path, metavar="DIR", help="folder to write; CKPT's name by default")
+    add("--output", dest="out", type=Path, action=Renamed, new="--out", metavar="DIR")
     weights_options.add_arguments(parser, img_size="pixels, to which positions are resampled")
     add("--no-classifier", action="store_true", help="leave a classifier out: features only")
     add("--name", help="of the files; variant and method by default")
@@ -56,7 +58,7 @@ def read_model(args: argparse.Namespace) -> ConViT:
 def write(args: argparse.Namespace, model: ConViT) -> Export:
     """Write a network in the forms that the options ask for, and compare."""
     provenance: dict[str, object] = model.provenance  # type: ignore[assignment]
-    output = args.output or _default_output(str(provenance["path"]))
+    output = args.out or _default_output(str(provenance["path"]))
     targets = [target for group in args.to for target in group.split(",") if target]
     found = [
         *figures_from_run(str(provenance["path"]), provenance),

@@ -8,6 +8,7 @@ from typing import Any
 
 import convit_ssl.adapters  # noqa: F401  lets timm and VISSL be imported
 from convit_ssl.cli import weights_options
+from convit_ssl.cli.values import Renamed
 from convit_ssl.cli.vissl_trunk import vissl_difference
 from convit_ssl.errors import UserError
 from convit_ssl.export.architectures import timm_facts
@@ -19,7 +20,7 @@ from convit_ssl.export.save import FORMATS, save_trunk
 from convit_ssl.models import ConViT
 
 SUMMARY = "read an official, timm, DINO or VISSL checkpoint of a ConViT into ours"
-EXAMPLE = "convit-ssl import convit_small.pth --output convit_small.safetensors"
+EXAMPLE = "convit-ssl import convit_small.pth --out convit_small.safetensors"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a file or folder of weights, a VISSL run, or a hub name such as timm:convit_small",
     )
-    add("--output", type=Path, help=f"file to write ({', '.join(FORMATS)}); only look by default")
+    add("--out", type=Path, help=f"file to write ({', '.join(FORMATS)}); only look by default")
+    add("--output", dest="out", type=Path, action=Renamed, new="--out")
     weights_options.add_arguments(
         parser, img_size="pixels that it was made for where it does not say, or to resample to"
     )
@@ -68,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(difference, Difference) and not difference.within_tolerance:
         print("  PROBLEM: that is more than rounding: something above does not hold; not written")
         return 1
-    if args.output:
-        save_trunk(model, args.output)
-        print(f"  written: {args.output}")
+    if args.out:
+        save_trunk(model, args.out)
+        print(f"  written: {args.out}")
     return 0
 
 

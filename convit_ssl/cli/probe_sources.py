@@ -59,11 +59,17 @@ class Source:
     reading: Reading = field(default_factory=Reading)
 
 
+DATA = (
+    "digits, mnist5k, fashion_mnist, textures, elpv or openclipart, which are built in, or your "
+    "own with --data-dir: folder, list, shards or imagenet"
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of every command that reads features."""
     add = parser.add_argument
     add("checkpoint", metavar="CKPT", help=CHECKPOINT)
-    add("--data", help="digits, textures, elpv, imagenet, folder, ... (convit-ssl data --help)")
+    add("--data", help=DATA)
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add("--subset", help="labelled images of train to use, such as fraction=0.1,seed=0")
     weights_options.add_arguments(parser, img_size="pixels; the model's own by default")

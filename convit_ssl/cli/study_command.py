@@ -12,7 +12,7 @@ from convit_ssl.cli import division_options
 from convit_ssl.cli.study_baselines import run as run_baselines
 from convit_ssl.cli.study_plan import plan
 from convit_ssl.cli.study_probes import probe_runs
-from convit_ssl.cli.values import above_zero, positive
+from convit_ssl.cli.values import Renamed, above_zero, positive
 from convit_ssl.evaluation import study
 from convit_ssl.evaluation.study_pretraining import write_pretraining
 from convit_ssl.evaluation.study_report import progress_table, write_study
@@ -60,7 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--no-scale-epochs", action="store_true", help="the same epochs at every fraction")
     add("--batch-size", type=positive, default=128, help="of runs that learn labels")
-    add("--weights", nargs="+", default=[], metavar="TRUNK=CKPT", help="also fine-tune from these")
+    start = {"nargs": "+", "default": [], "metavar": "TRUNK=CKPT", "dest": "weights"}
+    add("--checkpoints", **start, help="also fine-tune from these")
+    add("--weights", **start, action=Renamed, new="--checkpoints")
     add("--no-scratch", action="store_true", help="only fine-tune")
     add("--run", default="cpu", help="group of configs/run: cpu, gpu1, slurm, ...")
     add("--jobs", type=positive, default=1, help="runs at once on this machine")

@@ -106,7 +106,8 @@ def _check_weights(planned: study.Study) -> None:
         held, asked = load_trunk(arm.weights).config, create_config(arm.trunk)
         if shape(held) != shape(asked):
             raise UserError(
-                f"--weights {arm.trunk}={arm.weights}: it holds {describe(held)}, no {arm.trunk}"
+                f"--checkpoints {arm.trunk}={arm.weights}: it holds {describe(held)}, "
+                f"no {arm.trunk}"
             )
 
 
@@ -124,5 +125,7 @@ def whole(args: argparse.Namespace) -> str | None:
 def _pair(text: str) -> tuple[str, str]:
     trunk, equals, path = text.partition("=")
     if not equals or not Path(path).exists():
-        raise UserError(f"--weights takes TRUNK=CKPT with an existing file or run, found {text!r}")
+        raise UserError(
+            f"--checkpoints takes TRUNK=CKPT with an existing file or run, found {text!r}"
+        )
     return trunk, path

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from convit_ssl.errors import UserError
 
@@ -53,6 +56,26 @@ def device(text: str) -> str:
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise argparse.ArgumentTypeError(f"{text}: there are {torch.cuda.device_count()} GPUs")
     return text
+
+
+class Renamed(argparse.Action):
+    """An option's old name, which keeps working for one release and says the new one."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, new: str, **more: Any) -> None:
+        super().__init__(option_strings, dest, help=argparse.SUPPRESS, **more)
+        self.new = new
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Set the new option's value."""
+        note = f"note: {option_string} is now called {self.new}; the old name will be removed"
+        print(note, file=sys.stderr)
+        setattr(namespace, self.dest, values)
 
 
 def check_outputs(args: argparse.Namespace) -> None:

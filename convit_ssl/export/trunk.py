@@ -93,9 +93,7 @@ def export_trunk(
             f"--to {' '.join(unknown) or '(nothing)'}: choose from {', '.join(TARGETS)}"
         )
     if name in ("", "..") or Path(name).name != name:
-        raise UserError(
-            f"--name {name!r}: give a file name without folders; --output is the folder"
-        )
+        raise UserError(f"--name {name!r}: give a file name without folders; --out is the folder")
     _refuse_strangers(output)
     provenance = getattr(model, "provenance", {})
     data = (provenance.get("entry") or {}).get("data")
@@ -117,7 +115,7 @@ def _refuse_strangers(output: Path) -> None:
             continue
         if sign not in text:
             raise UserError(
-                f"{output / name} is there already and is not of an export; choose another --output"
+                f"{output / name} is there already and is not of an export; choose another --out"
             )
 
 

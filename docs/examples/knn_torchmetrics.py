@@ -2,7 +2,7 @@
 
 Export the trunk first; this script then needs neither convit_ssl's models nor its loader:
 
-convit-ssl export runs/demo --to timm --output exported
+convit-ssl export runs/demo --to timm --out exported
 python docs/examples/knn_torchmetrics.py exported/timm images
 """
 

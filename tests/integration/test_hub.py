@@ -111,7 +111,7 @@ def test_a_trunk_is_imported_by_its_name(
     hub: tuple[Path, Command], published: ConViT, tmp_path: Path
 ) -> None:
     _, command = hub
-    done = command(*CLI, "import", "hf-hub:lab/timm", "--output", "mine.safetensors")
+    done = command(*CLI, "import", "hf-hub:lab/timm", "--out", "mine.safetensors")
     assert done.returncode == 0, done.stderr
     assert "from hf-hub:lab/timm" in done.stdout
     assert "not loaded: nothing" in done.stdout
@@ -125,7 +125,7 @@ def test_timms_own_names(hub: tuple[Path, Command], tmp_path: Path) -> None:
     theirs = timm.create_model("convit_tiny")
     (root / "timm" / "convit_tiny.fb_in1k").mkdir(parents=True)
     save_file(theirs.state_dict(), root / "timm" / "convit_tiny.fb_in1k" / "model.safetensors")
-    done = command(*CLI, "import", "timm:convit_tiny", "--output", "mine.safetensors")
+    done = command(*CLI, "import", "timm:convit_tiny", "--out", "mine.safetensors")
     assert done.returncode == 0, done.stderr
     image = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_the_mixin_loads_by_name(hub: tuple[Path, Command], published: ConViT) -
 
 def test_a_name_that_the_hub_does_not_know(hub: tuple[Path, Command], tmp_path: Path) -> None:
     _, command = hub
-    done = command(*CLI, "import", "hf-hub:lab/nothing", "--output", "mine.safetensors")
+    done = command(*CLI, "import", "hf-hub:lab/nothing", "--out", "mine.safetensors")
     assert done.returncode == 2
     assert "hf-hub:lab/nothing could not be fetched (RepositoryNotFoundError" in done.stderr
     assert "Traceback" not in done.stderr

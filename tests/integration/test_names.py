@@ -57,7 +57,7 @@ def test_from_training_to_pictures(encoding: str, images: Path, tmp_path: Path) 
     run("knn", weights, "--data-dir", str(images), "--confusion", "confusion.png", *cache)
     run("report", weights)
     picture = next((images / "train").glob("*/*.JPG"))
-    run("attention", str(picture), "--weights", weights, "--out", "attention.png")
+    run("attention", str(picture), "--checkpoint", weights, "--out", "attention.png")
     for made in (tmp_path / "confusion.png", tmp_path / "attention.png"):
         assert Image.open(made).width > 200
     assert "größe 1" in (root / "run" / "report" / "report.html").read_text(encoding="utf-8")

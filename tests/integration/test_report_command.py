@@ -247,7 +247,7 @@ def test_watch_follows_a_run_and_stops_when_asked(tmp_path, images):
 def test_attention_command(tmp_path, capsys):
     run = make_run(tmp_path / "run", epochs=1, checkpoints=1)
     Image.effect_noise((80, 50), 90).save(tmp_path / "photo.png")
-    common = [str(tmp_path / "photo.png"), "--weights", str(run)]
+    common = [str(tmp_path / "photo.png"), "--checkpoint", str(run)]
     for ending in ("png", "svg", "pdf"):
         out = tmp_path / f"map.{ending}"
         arguments = [*common, "--out", str(out), "--layers", "0,5", "--query", "1,2", "--dpi", "60"]

@@ -186,13 +186,13 @@ def test_the_door_in_tools_and_an_import(
 ) -> None:
     door = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "export_trunk.py"), str(run), "--to", "official",
-         "--output", str(tmp_path), "--weights", "student", "--name", "student"],
+         "--out", str(tmp_path), "--weights", "student", "--name", "student"],
         capture_output=True, text=True, timeout=580, check=False,
     )  # fmt: skip
     assert door.returncode == 0, door.stderr
     back = str(tmp_path / "back.torch")
     source = str(tmp_path / "student.pth")
-    assert main(["import", source, "--output", back, "--variant", "convit_nano"]) == 0
+    assert main(["import", source, "--out", back, "--variant", "convit_nano"]) == 0
     out = capsys.readouterr().out
     assert "not loaded: nothing" in out
     assert "largest difference to timm's ConViT" in out

@@ -104,7 +104,7 @@ sys.exit(main(["doctor"]))
         "knn pixels --data digits --device foo",
         "linear pixels --data digits --hold-out 1.5",
         "linear pixels --data digits --epochs -5",
-        "attention i.png --weights w --dpi 0",
+        "attention i.png --checkpoint w --dpi 0",
         "study ablation --data digits --jobs 0",
     ],
 )
@@ -190,3 +190,48 @@ def test_the_demo_times_an_epoch_and_says_so(
     said = capsys.readouterr().out
     assert "an epoch takes 6.0 s" in said and "27 epochs instead of 56" in said
     assert "the screen" not in said
+
+
+def test_data_sets_are_all_named(capsys: pytest.CaptureFixture[str]) -> None:
+    known = {path.stem for path in Path("configs/data").glob("*.yaml")}
+    assert known
+    with pytest.raises(SystemExit):
+        run_command("knn", ["--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    assert [name for name in sorted(known) if name not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        ("export nothing.pth --to timm --output x", "--output is now called --out"),
+        ("import nothing.pth --output x.pth", "--output is now called --out"),
+        ("attention i.png --weights nothing.pth", "--weights CKPT is now called --checkpoint"),
+        ("attention i.png --checkpoint nothing.pth --which ema", "--which is now called --weights"),
+        (
+            "study sample-efficiency --data digits --weights a",
+            "--weights is now called --checkpoints",
+        ),
+    ],
+)
+def test_old_names_of_options_work_and_say_the_new_one(
+    words: str, note: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    name, *arguments = words.split()
+    assert run_command(name, arguments) == 2  # for the files that are not there
+    said = capsys.readouterr().err
+    assert note in said and said.count(f"convit-ssl {name}: ") == 1
+
+
+def test_out_is_where_every_command_writes() -> None:
+    """Apart from the old name, which --help does not show."""
+    for name in COMMANDS:
+        parser = argparse.ArgumentParser()
+        importlib.import_module(f"convit_ssl.cli.{name}_command").add_arguments(parser)
+        for action in parser._actions:
+            if "--output" in action.option_strings:
+                assert action.help == argparse.SUPPRESS and action.dest == "out"
+            if "--weights" in action.option_strings and action.help != argparse.SUPPRESS:
+                assert action.metavar == "WHICH", name
