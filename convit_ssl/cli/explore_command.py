@@ -16,7 +16,7 @@ from PIL import Image
 from convit_ssl import __version__
 from convit_ssl.analysis.explore import Exploration, Images, Near, explore, write_folder
 from convit_ssl.analysis.explore.folder import TABLE, check_folder, common_root
-from convit_ssl.analysis.explore.layout import LAYOUTS
+from convit_ssl.analysis.explore.layout import LAYOUTS, check_layout
 from convit_ssl.cli import probe_sources
 from convit_ssl.cli.values import natural
 from convit_ssl.data.collection import Opened, gather, open_parts
@@ -65,12 +65,15 @@ def run(args: Namespace) -> int:
     """Extract features or read them, arrange the images, write the folder."""
     out = Path(args.out)
     check_folder(out)
+    check_layout(args.layout)
     if (args.thumbnail or 0) > 255:
         raise UserError(f"--thumbnail {args.thumbnail}: at most 255 pixels")
     made = _features(args)
     if made is None:  # rank 0 does the rest
         return 0
     sets, name = made
+    if any(one.manifest.get("patches") for one in sets.values()):
+        raise UserError(f"{name} holds maps of patch features; extract them without --tokens patch")
     images = _images(sets, args)
     features = np.concatenate([np.asarray(one.column(args.token)) for one in sets.values()])
     if len(features) < 2:

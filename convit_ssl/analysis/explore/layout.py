@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,16 @@ def principal_axes(
     return np.asarray(centred @ kept, np.float32), shares
 
 
+def check_layout(layout: str) -> None:
+    """Say what is missing before features are extracted.
+
+    Raises:
+        UserError: UMAP is asked for and is not installed.
+    """
+    if layout == "umap" and find_spec("umap") is None:
+        raise UserError("umap is not installed: pip install 'convit_ssl[explore]'")
+
+
 def place(
     unit: Float[np.ndarray, "images dim"],
     components: Float[np.ndarray, "images axes"],
@@ -61,6 +72,7 @@ def place(
     Raises:
         UserError: UMAP is asked for and is not installed.
     """
+    check_layout(layout)
     flat = np.zeros((len(unit), 2), np.float32)
     flat[:, : components.shape[1]] = components[:, :2]
     if layout == "pca" or len(unit) < _FEWEST:
@@ -70,8 +82,6 @@ def place(
             warnings.simplefilter("ignore")
             import umap
     except ImportError:
-        if layout == "umap":
-            raise UserError("umap is not installed: pip install 'convit_ssl[explore]'") from None
         return flat, "PCA"
     k = min(UMAP_NEIGHBOURS, neighbours.shape[1] + 1)
     own = np.arange(len(unit))[:, None]

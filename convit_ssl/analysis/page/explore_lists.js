@@ -5,7 +5,7 @@ let cameFrom = null;
 function tile(i, caption, tone = "") {
   const words = [shortOf(i), labelOf(i), caption].filter(Boolean).join(", ");
   const button = el("button", { class: "tile", type: "button", "aria-label": words, title: pathOf(i), onclick: (event) => { cameFrom = event.currentTarget; choose(i, true); } }, thumb(i));
-  const line = labelOf(i) || groupOf(i) || shortOf(i);
+  const line = labelOf(i) || (MAIN.classes.length ? "no label" : shortOf(i));
   button.append(el("span", { class: tone }, line));
   if (caption) button.append(el("span", { class: "why" }, caption));
   return button;

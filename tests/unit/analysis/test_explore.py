@@ -7,6 +7,7 @@ import io
 import json
 import re
 import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +151,7 @@ def test_pca_is_the_same_picture_each_time_and_umap_is_named_where_it_is_missing
     components, _ = principal_axes(features, 8)
     first, name = place(features, components, near.rows, near.distances(), "pca")
     assert name == "PCA" and np.array_equal(first, components[:, :2])
-    monkeypatch.setitem(__import__("sys").modules, "umap", None)
+    monkeypatch.setitem(sys.modules, "umap", None)
     assert place(features, components, near.rows, near.distances())[1] == "PCA"
     with pytest.raises(UserError, match=r"convit_ssl\[explore\]"):
         place(features, components, near.rows, near.distances(), "umap")
@@ -278,7 +279,15 @@ def test_the_command_on_a_folder_of_features_whose_images_are_gone(collection, c
     assert "written" in told.out
 
 
-def test_bad_input_is_told_before_anything_is_read(collection, capsys):
+def test_maps_of_patches_are_not_taken_for_vectors(collection, capsys):
+    data = ["--data-dir", str(collection / "images"), "--img-size", "16"]
+    made = ["--splits", "train", "--tokens", "patch", "--out", str(collection / "maps")]
+    assert run_command("features", ["random:convit_nano", *data, *made]) == 0
+    assert run_command("explore", [str(collection / "maps"), "--out", str(collection / "o")]) == 2
+    assert "without --tokens patch" in capsys.readouterr().err
+
+
+def test_bad_input_is_told_before_anything_is_read(collection, capsys, monkeypatch):
     data = ["--data-dir", str(collection / "images")]
     assert run_command("explore", ["pixels", *data, "--out", str(collection)]) == 2
     assert "holds other files" in capsys.readouterr().err
@@ -287,3 +296,6 @@ def test_bad_input_is_told_before_anything_is_read(collection, capsys):
     assert "no.csv" in capsys.readouterr().err
     assert run_command("explore", ["pixels", *data, *out, "--thumbnail", "999"]) == 2
     assert "at most 255" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "umap", None)
+    assert run_command("explore", ["pixels", *data, *out, "--layout", "umap"]) == 2
+    assert "convit_ssl[explore]" in capsys.readouterr().err
