@@ -13,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 KEY = "convit_ssl"
 RANGE = "[smallest, largest]"  # form of a list of two numbers in that order
@@ -149,7 +149,9 @@ def described(kind: type, prefix: str = "", method: str | None = None) -> Iterat
         if dataclasses.is_dataclass(default):
             yield from described(type(default), f"{prefix}{field.name}.", method)
         elif (found := field.metadata.get(KEY)) is not None:
-            name = field.type if isinstance(field.type, str) else field.type.__name__
+            kind_of: Any = field.type
+            plain = isinstance(kind_of, type) and not get_args(kind_of)
+            name = kind_of.__name__ if plain else str(kind_of)
             shown = _shown(name, found)
             yield Described(f"{prefix}{field.name}", shown, default, found, method)
 

@@ -18,6 +18,7 @@ from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.loader_workers import PREFETCHED, shared_mib, shield_worker
 from convit_ssl.data.value_range import Reading
 from convit_ssl.evaluation.splits import hold_out
+from convit_ssl.methods import get_method
 
 LARGEST_TESTING_BATCH = 256
 TESTING_PIXELS = LARGEST_TESTING_BATCH * 64**2
@@ -167,7 +168,7 @@ def open_inputs(options: Any, device: torch.device) -> TaskInputs:
     if options.derived.test_model:
         transform = plain_view(options)
         val: Dataset[Any] = _open(options, "val", transform, log, replace=False)
-        if options.method.name == "linear":
+        if get_method(options.method.name).frozen_trunk:
             targets = np.asarray(train.targets)
             fit, held_out = hold_out(targets, options.method.holdout, options.seed)
             plain = _open(options, "train", transform, log, replace=False)
@@ -206,7 +207,7 @@ def _open(
 def build_mixup(options: Any) -> Any:
     """Mixup and cutmix of supervised training, by timm, or None."""
     method = options.method
-    if method.name != "supervised" or not (method.mixup or method.cutmix):
+    if not (method.get("mixup") or method.get("cutmix")):
         return None
     from timm.data import Mixup
 

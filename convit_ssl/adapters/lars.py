@@ -1,4 +1,4 @@
-"""LARS by the rule that SimCLR, MoCo v3 and Barlow Twins are published with."""
+"""LARS by the rule that contrastive methods are published with."""
 
 from __future__ import annotations
 

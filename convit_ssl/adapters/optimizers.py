@@ -9,8 +9,8 @@ import torch
 from classy_vision.optim import ClassyOptimizer, register_optimizer
 from torch import nn
 
-from convit_ssl.adapters.heads import Probes
 from convit_ssl.adapters.schedulers import WarmupCosine
+from convit_ssl.methods.linear import Probes
 
 # Beside every vector (biases, norms, gates): the recipe's exemptions from weight decay.
 NO_DECAY = ("pos_embed", "cls_token")
@@ -51,7 +51,7 @@ class ForeachSGD(TorchOptimizer):
 
 @register_optimizer("convit_ssl_lars")
 class TimmLars(TorchOptimizer):
-    """timm's LARS (arXiv:1708.03888), as SimCLR, MoCo v3 and Barlow Twins use it."""
+    """timm's LARS (arXiv:1708.03888) as contrastive methods use it."""
 
     def prepare(self, param_groups: list[dict[str, Any]]) -> None:
         """Make the optimiser."""

@@ -14,11 +14,10 @@ from vissl.trainer.train_task import SelfSupervisionTask
 from convit_ssl.adapters.accumulation import check_parts
 from convit_ssl.adapters.gradients import average_gradients, average_in_bf16
 from convit_ssl.adapters.inputs import TaskInputs, open_inputs
-from convit_ssl.adapters.method_loss import MethodLoss
 from convit_ssl.adapters.optimizers import parameter_groups
 from convit_ssl.adapters.weights import initialise
 from convit_ssl.errors import UserError
-from convit_ssl.methods import clip_each, clip_global
+from convit_ssl.methods import Method, clip_each, clip_global
 from convit_ssl.models.compiling import compile_options
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -153,8 +152,8 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         )
         self.optimizer.set_param_groups(groups)
 
-    def _build_loss(self) -> MethodLoss:
-        loss: MethodLoss = super()._build_loss()
+    def _build_loss(self) -> Method[Any]:
+        loss: Method[Any] = super()._build_loss()
         loss.parts = self.accumulate
         loss.attach(self.base_model)
         return loss

@@ -17,8 +17,8 @@ from vissl.hooks import SSLClassyHookFunctions as Hooks
 from vissl.trainer.train_steps import register_train_step
 
 from convit_ssl.adapters.accumulation import Passes
-from convit_ssl.adapters.method_loss import MethodLoss, Progress
 from convit_ssl.adapters.schedulers import Position
+from convit_ssl.methods import Method, Progress
 
 
 @register_train_step("convit_ssl_train_step")
@@ -60,7 +60,7 @@ def _rows(output: Any, chosen: Tensor) -> Any:
 
 
 def _learn(task: Any, views: Any, target: Tensor) -> None:
-    loss_module: MethodLoss = task.base_loss
+    loss_module: Method[Any] = task.base_loss
     progress = Progress(task.iteration, task.steps_per_epoch)
     task.optimizer.optimizer.zero_grad(set_to_none=True)
     passes = Passes(task, views) if task.accumulate > 1 else None

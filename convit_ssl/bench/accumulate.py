@@ -18,9 +18,8 @@ import torch
 from convit_ssl.bench import measure
 from convit_ssl.bench.report import TableOf
 from convit_ssl.machine import keep_freed_memory
+from convit_ssl.methods import get_method
 
-METHODS = ("simclr", "dino", "moco_v3", "swav", "barlow_twins")
-MULTI_CROP = ("dino", "swav")
 COLUMNS = ("step", "ms / image", "of the whole's time", "peak MiB", "of the whole's memory")
 NOTES = [
     "Steps of the real train step, with the heads as published, on images in memory. Time: whole "
@@ -68,7 +67,7 @@ class Plan:
     @property
     def sides(self) -> list[int]:
         """Of each view, in pixels."""
-        local = self.local_crops if self.method in MULTI_CROP else 0
+        local = self.local_crops if get_method(self.method).local_crops else 0
         return [self.global_side] * 2 + [self.local_side] * local
 
 
@@ -90,7 +89,7 @@ def _build_task(plan: Plan, parts: int) -> Any:
         f"crops.global_size={plan.global_side}", f"optim.accumulate={parts}",
         f"optim.batch_size={parts}",  # batches are our own; the digits are not read
     ]  # fmt: skip
-    if plan.method in MULTI_CROP:
+    if get_method(plan.method).local_crops:
         words += [f"crops.local_count={plan.local_crops}", f"crops.local_size={plan.local_side}"]
     if plan.method == "dino":
         words.append(f"method.out_dim={plan.out_dim}")
@@ -175,7 +174,7 @@ def title(comparison: dict[str, Any]) -> str:
     """What was compared."""
     s = comparison["setting"]
     crops = f"2 x {s['global_side']}"
-    if s["method"] in MULTI_CROP and s["local_crops"]:
+    if get_method(s["method"]).local_crops and s["local_crops"]:
         crops += f" + {s['local_crops']} x {s['local_side']}"
     return f"{s['method']}, {s['size']}, {crops}, batch {s['batch']}, {s['dtype']}"
 

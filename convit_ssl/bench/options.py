@@ -10,6 +10,7 @@ import torch
 
 from convit_ssl.bench import contenders, models
 from convit_ssl.errors import UserError
+from convit_ssl.methods import self_supervised
 
 # The least that each number may be.
 LEAST = {
@@ -89,9 +90,7 @@ def _check_names(args: argparse.Namespace) -> None:
 
         valid["methods"] = steps.METHODS
     if args.kind == "accumulate":
-        from convit_ssl.bench import accumulate
-
-        valid["methods"] = accumulate.METHODS
+        valid["methods"] = self_supervised()
     for option, names in valid.items():
         for name in getattr(args, option, []):
             if name not in names:

@@ -17,9 +17,9 @@ from convit_ssl.bench.report import TableOf
 from convit_ssl.methods.clip import clip_each
 from convit_ssl.methods.dino import DINOLoss
 from convit_ssl.methods.ema import update_teacher
-from convit_ssl.methods.heads import DINOHead, SimCLRHead
+from convit_ssl.methods.heads import DINOHead
 from convit_ssl.methods.multicrop import forward_packed
-from convit_ssl.methods.simclr import NTXentLoss
+from convit_ssl.methods.simclr import NTXentLoss, SimCLRHead
 from convit_ssl.models import ConViT
 
 METHODS = ("dino", "simclr")

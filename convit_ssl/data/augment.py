@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 PIPELINES = ("fast", "pil", "device")
 
-# Brightness, contrast, saturation and hue: BYOL's, which DINO, MoCo v3 and Barlow Twins took
-# over, and SimCLR's at its published strength of 1, which SwAV took over.
+# Brightness, contrast, saturation and hue: BYOL's, which DINO and others took over, and SimCLR's
+# at its published strength of 1, which SwAV took over.
 BYOL_JITTER = (0.4, 0.4, 0.2, 0.1)
 SIMCLR_JITTER = (0.8, 0.8, 0.8, 0.2)
 NO_JITTER = (0.0, 0.0, 0.0, 0.0)
@@ -276,22 +276,17 @@ class AugmentConfig:
         return cls((_contrastive_crop(size, scale, strength, "bicubic"),))
 
     @classmethod
-    def moco_v3(cls, size: int = 224, scale: tuple[float, float] = (0.08, 1.0)) -> AugmentConfig:
-        """BYOL's unequal pair.
-
-        Source: facebookresearch/moco-v3, main_moco.py, lines 117 and 262-285.
-        """
-        return cls(_unequal_pair(size, scale, "bilinear"))
-
-    @classmethod
-    def barlow_twins(
-        cls, size: int = 224, scale: tuple[float, float] = (0.08, 1.0)
+    def byol(
+        cls,
+        size: int = 224,
+        scale: tuple[float, float] = (0.08, 1.0),
+        interpolation: str = "bicubic",
     ) -> AugmentConfig:
-        """BYOL's unequal pair.
+        """BYOL's unequal pair: blurred always / seldom, solarised never / sometimes.
 
-        Source: arXiv:2103.03230, section 3; facebookresearch/barlowtwins, main.py, lines 290-321.
+        Source: arXiv:2006.07733, appendix B, table 6.
         """
-        return cls(_unequal_pair(size, scale, "bicubic"))
+        return cls(_unequal_pair(size, scale, interpolation))
 
     @classmethod
     def supervised(

@@ -27,9 +27,10 @@ from convit_ssl.data.registered import REGISTERED
 from convit_ssl.engines.config_files import OwnFiles, own_files, refuse_hidden
 from convit_ssl.engines.config_sources import check_own_files, keys_of_own_files, order_sources
 from convit_ssl.engines.keys import dotted_keys, hint
-from convit_ssl.engines.method_options import METHODS
+from convit_ssl.engines.method_configs import named_experiment, offer_methods
 from convit_ssl.engines.schema import Experiment
 from convit_ssl.errors import UserError
+from convit_ssl.methods import METHODS, get_method, self_supervised
 
 GROUPS = ("config", "data", "trunk", "method", "optim", "run")
 # Parts of VISSL's tree that hold free keys: options of whatever is named beside them.
@@ -87,6 +88,7 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
         choices, values = _split(files.arguments)
         loaded = plugins.load(values.get("plugins", []))
         choices, values = _with_registered_data(choices, values)
+        choices = named_experiment(choices)
         tree, own = _compose_groups(choices, files)
         if "experiment" not in tree:
             return _compose_vissl(files)
@@ -153,9 +155,14 @@ def _value(argument: str, text: str) -> Any:
 def group_names(group: str, folders: Sequence[Path] = ()) -> list[str]:
     """What can be chosen from a group of configs/ and of folders of the user's own, sorted."""
     places = (experiments_dir(), *folders)
-    added = REGISTERED if group == "data" else ()
-    files = {path.stem for place in places for path in (place / group).glob("*.yaml")}
-    return sorted({*files, *added})
+    names = {path.stem for place in places for path in (place / group).glob("*.yaml")}
+    if group == "data":
+        names |= {*REGISTERED}
+    if group == "method":
+        names |= {*METHODS}
+    if group == "config":
+        names |= {f"convit_{name}" for name in self_supervised()}
+    return sorted(names)
 
 
 def _compose_groups(overrides: Sequence[str], files: OwnFiles) -> tuple[DictConfig, frozenset[str]]:
@@ -170,6 +177,7 @@ def _compose_groups(overrides: Sequence[str], files: OwnFiles) -> tuple[DictConf
             refuse_hidden(overrides, files.named, experiments_dir())
             order_sources(experiments_dir(), files.folders)
             check_own_files(overrides, files.folders)
+            offer_methods(experiments_dir(), *files.folders)
             tree = compose("defaults", overrides=list(overrides))
             return tree, keys_of_own_files(overrides)
     except MissingConfigException as error:
@@ -221,7 +229,7 @@ def _with_schema(tree: DictConfig) -> DictConfig:
     """Lay the composed files over the typed schema."""
     method = str(OmegaConf.select(tree, "method.name"))
     schema = OmegaConf.structured(Experiment)
-    schema.method = OmegaConf.structured(METHODS[method])
+    schema.method = _method_schema(method)
     names = {field.name for field in fields(Experiment)}
     own = {str(key): tree._get_node(key) for key in tree if key in names}
     try:
@@ -239,12 +247,7 @@ def _check_experiment_keys(tree: DictConfig) -> None:
     """Refuse keys in YAML files that neither the schema nor VISSL knows."""
     schema = OmegaConf.structured(Experiment)
     method = OmegaConf.select(tree, "method.name")
-    if method not in METHODS:
-        raise UserError(
-            f"unknown method.name {method!r}{hint(str(method), METHODS)} "
-            f"(there are: {', '.join(METHODS)})"
-        )
-    schema.method = OmegaConf.structured(METHODS[method])
+    schema.method = _method_schema(method)
     vissl = OmegaConf.load(vissl_dir() / "config" / "defaults.yaml")
     assert isinstance(vissl, DictConfig)
     valid = {*dotted_keys(schema), *dotted_keys(vissl), "config"}
@@ -254,6 +257,14 @@ def _check_experiment_keys(tree: DictConfig) -> None:
                 f"unknown key {key!r} in the files of experiment "
                 f"{tree.experiment!r}{hint(key, valid)}"
             )
+
+
+def _method_schema(name: object) -> DictConfig:
+    """The options of a method at their defaults."""
+    kind = get_method(name)
+    schema = OmegaConf.structured(kind.Options(name=kind.name))
+    assert isinstance(schema, DictConfig)
+    return schema
 
 
 def _apply(tree: DictConfig, key: str, value: Any, valid: list[str]) -> None:

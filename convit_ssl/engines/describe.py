@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from convit_ssl.engines.keys import hint
-from convit_ssl.engines.method_options import METHODS
 from convit_ssl.engines.schema import Experiment
 from convit_ssl.errors import UserError
+from convit_ssl.methods import METHODS
 from convit_ssl.options import Described, as_dict, described
 
 HEADER = """# Options
@@ -34,7 +34,7 @@ def all_options(method: str | None = None) -> list[Described]:
     found = list(described(Experiment))
     for name, kind in METHODS.items():
         if method in (None, name):
-            found += described(kind, "method.", name)
+            found += described(kind.Options, "method.", name)
     return found
 
 

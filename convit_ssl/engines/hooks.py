@@ -19,7 +19,7 @@ from convit_ssl.engines.val_figures import accuracy_figures, described
 from convit_ssl.engines.watch import Watch
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
-from convit_ssl.methods import diagnose
+from convit_ssl.methods import diagnose, get_method, options_of
 
 READ_EVERY = 10  # steps between two looks at the loss, each a wait for the device
 
@@ -219,7 +219,7 @@ class TrainingHook(QuietHook):
         method = self.options.method
         message = diagnose(
             figures.get("cross_entropy", figures["loss"]),
-            out_dim=method.out_dim if method.name == "dino" else None,
+            out_dim=get_method(method.name).softmax_width(options_of(method)),
             rank=figures.get("rankme"),
             std=figures.get("feature_std"),
             teacher_entropy=figures.get("teacher_entropy"),

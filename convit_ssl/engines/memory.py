@@ -20,6 +20,7 @@ from convit_ssl.engines.memory_room import Room, find_room
 from convit_ssl.engines.memory_size import BASE_MIB, Memory, gib
 from convit_ssl.engines.plan import Plan
 from convit_ssl.errors import UserError
+from convit_ssl.methods import get_method
 from convit_ssl.models import ConViT, ConViTConfig
 
 MIB = 2.0**20
@@ -40,7 +41,7 @@ SMALL = 3_000_000
 
 def estimate(plan: Plan) -> Memory | None:
     """The memory of one process; None where a trunk is frozen, or a CNN's."""
-    if plan.trunk is None or plan.options["method"]["name"] == "linear":
+    if plan.trunk is None or get_method(plan.options["method"]["name"]).frozen_trunk:
         return None
     options, device = plan.options, plan.placement.device
     optim, method, crops = options["optim"], options["method"], options["crops"]

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
+
+import torch
+from torch import Tensor
+
+from convit_ssl.methods import Run, get_method, options_of
+
+ROWS = 4  # of the features that a head is tried with
 
 
 @dataclass(frozen=True)
@@ -30,46 +36,31 @@ class HeadSize:
 
 
 def head_of(method: Mapping[str, Any], width: int, classes: int) -> HeadSize:
-    """The head of a method behind a trunk of some width.
+    """The head of a method behind a trunk of some width, by a pass without memory.
 
     Args:
         method: its options.
         width: channels of the trunk.
         classes: of the images, for methods with labels.
     """
-    name = method["name"]
-    if name in ("supervised", "linear"):
-        average = method.get("ema") is not None
-        return HeadSize(width * classes + classes, 2 * width, classes, teacher=average)
-    hidden, out = int(method["hidden_dim"]), int(method["out_dim"])
-    if name == "dino":
-        neck = int(method["bottleneck_dim"])
-        widths = [width, hidden, hidden, neck]
-        kept = _kept(widths, bool(method["use_bn"])) + 2 * neck
-        return HeadSize(_weights(widths) + neck * out, kept, out, teacher=True)
-    if name == "swav":
-        widths, prototypes = [width, hidden, out], int(method["prototypes"])
-        return HeadSize(_weights(widths) + out * prototypes, _kept(widths, True), prototypes)
-    if name == "moco_v3":
-        first, second = [width, hidden, hidden, out], [out, hidden, out]
-        return HeadSize(
-            _weights(first) + _weights(second),
-            _kept(first, True) + _kept(second, True),
-            out,
-            pairs=True,
-            teacher=True,
-        )
-    if name == "barlow_twins":
-        widths = [width, hidden, hidden, out]
-        return HeadSize(_weights(widths), _kept(widths, True), out, constant=3 * out * out)
-    widths = [width, hidden, out]  # SimCLR
-    return HeadSize(_weights(widths), _kept(widths, True), out, pairs=True)
+    kind, options = get_method(method["name"]), options_of(method)
+    kept: dict[int, int] = {}
 
+    def keep(tensor: Tensor) -> Tensor:
+        rows = tensor.shape[0] if tensor.dim() > 1 else 0
+        if rows in (ROWS, ROWS // 2) and not isinstance(tensor, torch.nn.Parameter):
+            kept[id(tensor.untyped_storage()._cdata)] = tensor.numel()
+        return tensor
 
-def _weights(widths: list[int]) -> int:
-    return sum(first * second + second for first, second in pairwise(widths))
-
-
-def _kept(widths: list[int], use_bn: bool) -> int:
-    """Before and behind each activation, and before a batch normalisation."""
-    return widths[0] + (3 if use_bn else 2) * sum(widths[1:-1]) + widths[-1]
+    with torch.device("meta"):
+        head = kind.head(options, width, Run(kind.global_crops, num_classes=classes))
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            output = head(torch.empty(ROWS, width, requires_grad=True))
+    return HeadSize(
+        sum(p.numel() for p in head.parameters() if p.requires_grad),
+        sum(kept.values()) // ROWS,
+        output.shape[-1],
+        kind.pairs,
+        kind.loss_floats(options),
+        kind.has_teacher or method.get("ema") is not None,
+    )

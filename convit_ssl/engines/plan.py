@@ -30,11 +30,10 @@ from convit_ssl.engines.scaling import scale
 from convit_ssl.engines.starting_weights import check_teacher, follow_weights
 from convit_ssl.engines.testing import test_interval
 from convit_ssl.errors import UserError, coded
-from convit_ssl.methods import Choice
+from convit_ssl.methods import Choice, get_method, is_classifier
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
 from convit_ssl.models.cnn import RESNETS
 
-LABELLED = ("supervised", "linear")
 TEST_ONCE = 1_000_000  # epochs between tests: after the last one alone
 WITHOUT_FOLDER = ("digits", "mnist5k", "textures")  # data sets that read nothing of the user's
 
@@ -96,7 +95,8 @@ def make_plan(composed: Composed) -> Plan:
     follow_weights(tree, composed.explicit)
     with coded("data"):
         train = _open(tree, "train")
-    labelled = tree.method.name in LABELLED
+    method = get_method(tree.method.name)
+    labelled = method.labelled
     tested = _check_labels(tree, train) if labelled else 0.0
     tree.run.dir = tree.run.dir or os.path.join(tree.run.root, tree.run.name or default_name(tree))
     resumed = None if tree.run.overwrite else Path(tree.run.dir)
@@ -115,7 +115,7 @@ def make_plan(composed: Composed) -> Plan:
     _derive(tree, placement, facts, labelled)
     tree.derived.budget = None if budget is None else dataclasses.asdict(budget)
     trunk = None if tree.trunk.variant in RESNETS else _trunk(tree)
-    if tree.method.name == "linear" and trunk is not None:
+    if method.frozen_trunk and trunk is not None:
         _fit_probes(tree, trunk)
     try:
         OmegaConf.resolve(tree)
@@ -152,7 +152,7 @@ def _check_fsdp(tree: DictConfig) -> None:
         "run.compile=true": tree.run.compile,
         "run.precision=fp16": tree.run.precision == "fp16",
         "method.ema": tree.method.get("ema") is not None,
-        "config=convit_linear": tree.method.name == "linear",
+        "config=convit_linear": get_method(tree.method.name).frozen_trunk,
     }
     found = [name for name, clashes in clashing.items() if clashes]
     if found:
@@ -176,7 +176,7 @@ def _open(tree: DictConfig, split: str) -> ImageFiles:
 
 def division_spec(tree: Any) -> DivisionSpec:
     """How an experiment's images are divided; images without a label serve pretraining alone."""
-    return DivisionSpec.of(tree.data, tree.method.name not in LABELLED)
+    return DivisionSpec.of(tree.data, not get_method(tree.method.name).labelled)
 
 
 def _check_division(tree: DictConfig) -> str | None:
@@ -261,7 +261,7 @@ def _choose_resnet(tree: DictConfig, explicit: frozenset[str]) -> None:
         UserError: an experiment or an option that needs a ConViT.
     """
     name = tree.trunk.variant
-    if tree.method.name != "supervised" or tree.weights:
+    if not is_classifier(tree.method.name) or tree.weights:
         what = f"weights={tree.weights}" if tree.weights else tree.experiment
         raise UserError(
             f"trunk={name} is the CNN that ConViT is compared with; it is trained from scratch by "
@@ -335,6 +335,9 @@ def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], label
         )
     batch = optim.batch_size // world
     decay_end = optim.weight_decay if optim.weight_decay_end is None else optim.weight_decay_end
+    if labelled:
+        meters = {"names": ["convit_ssl_accuracy"], "convit_ssl_accuracy": {}}
+        OmegaConf.update(tree, "config.METERS", meters, force_add=True)
     optim.warmup_epochs = min(optim.warmup_epochs, optim.epochs)
     tree.derived = {
         "world_size": world,

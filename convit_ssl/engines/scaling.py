@@ -9,9 +9,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from convit_ssl.engines.begun import Begun
 from convit_ssl.engines.placement import Placement, place
-from convit_ssl.methods import Choice, scale_to_data
-from convit_ssl.methods.scale import Budget, Value
-from convit_ssl.methods.scale_tables import MEASURED_WIDTH, Labels, Method
+from convit_ssl.methods import Choice, Method, get_method, is_classifier, scale_to_data
+from convit_ssl.methods.choices import Value
+from convit_ssl.methods.scale import Budget
+from convit_ssl.methods.scale_tables import MEASURED_WIDTH, Labels
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
 
 # Name in methods/scale.py -> options that it sets.
@@ -80,7 +81,7 @@ def scale(
     """
     labels = _labels(tree)
     labelled = labels != "none"
-    method = cast(Method, "simclr" if labelled else tree.method.name)
+    method = get_method(tree.method.name)
     if tree.weights and tree.trunk.patch_size:
         explicit = explicit | {"trunk.patch_size"}
     is_convit = tree.trunk.variant in VARIANTS
@@ -90,6 +91,9 @@ def scale(
     given: dict[str, Value] = {
         name: _given(tree, keys) for name, keys in OPTIONS.items() if explicit & set(keys)
     }
+    known = {key for keys in OPTIONS.values() for key in keys}
+    own = (key for key in explicit - known if key.startswith("method."))
+    given |= {key.removeprefix("method."): _given(tree, (key,)) for key in own}
     width = _network(tree, 1).embed_dim if is_convit else MEASURED_WIDTH
     budget = None
     if begun is not None:
@@ -98,9 +102,9 @@ def scale(
         budget = _budget(tree, method, images, size, given, labels, tested)
     # How long a run is decides which settings there are.
     length = {name: value for name, value in given.items() if name == "epochs"}
-    rules = scale_to_data(images, size, method, length, width, budget, labels)
+    rules = scale_to_data(images, size, method.name, length, width, budget, labels)
     overrides = {name: value for name, value in given.items() if name in rules}
-    choices = scale_to_data(images, size, method, overrides, width, budget, labels)
+    choices = scale_to_data(images, size, method.name, overrides, width, budget, labels)
     chosen: dict[str, Choice] = {}
     for name, choice in choices.items():
         if images >= PUBLISHED_FROM and name not in SIZE_OF_IMAGE:
@@ -115,9 +119,9 @@ def scale(
             continue  # probes start at their rate, and their features do not move
         chosen[name] = choice
         if name not in overrides:
-            for key in OPTIONS[name]:
+            for key in OPTIONS.get(name, (f"method.{name}",)):
                 OmegaConf.update(tree, key, _plain(choice.value))
-    whole = tree.method.name == "linear" and tree.augmentation.min_crop_scale is not None
+    whole = method.frozen_trunk and tree.augmentation.min_crop_scale is not None
     if whole and "crops.global_scale" not in explicit:
         # Parts as small as pretraining takes cost a frozen trunk 4 points on digits.
         reason = "things that are told apart by their whole shape; probes see them as val does"
@@ -128,16 +132,16 @@ def scale(
 
 def _labels(tree: DictConfig) -> Labels:
     """How an experiment learns labels."""
-    if tree.method.name == "linear":
+    if get_method(tree.method.name).frozen_trunk:
         return "probe"
-    if tree.method.name == "supervised":
+    if is_classifier(tree.method.name):
         return "fine-tuning" if tree.weights else "scratch"
     return "none"
 
 
 def _budget(
     tree: DictConfig,
-    method: Method,
+    method: type[Method[Any]],
     images: int,
     size: tuple[int, int],
     given: dict[str, Value],
@@ -148,13 +152,13 @@ def _budget(
     placement = place(tree.run, tree.data.workers)
     if placement.device != "cpu":
         return None
-    rules = scale_to_data(images, size, method, labels=labels)
+    rules = scale_to_data(images, size, method.name, labels=labels)
     # A network does not change with the epochs that it is trained for.
     sizes = {name: value for name, value in given.items() if name in rules and name != "epochs"}
 
     def fitting(few_tokens: bool) -> Budget:
         least = Budget(FEWEST_EPOCHS, few_tokens, "")
-        choices = scale_to_data(images, size, method, sizes, budget=least, labels=labels)
+        choices = scale_to_data(images, size, method.name, sizes, budget=least, labels=labels)
         return _fitting(tree, placement, method, images, choices, labels, few_tokens, tested)
 
     if labels != "none":
@@ -167,7 +171,7 @@ def _budget(
 def _fitting(
     tree: DictConfig,
     placement: Placement,
-    method: Method,
+    method: type[Method[Any]],
     images: int,
     choices: dict[str, Choice],
     labels: Labels,
@@ -195,7 +199,7 @@ def _fitting(
 
 def cpu_seconds(
     network: ConViTConfig,
-    method: Method,
+    method: type[Method[Any]],
     images: int,
     sizes: dict[str, int],
     flops: float = CORE_FLOPS["fp32"],
@@ -223,7 +227,7 @@ def cpu_seconds(
     locals_ = sizes.get("num_local_crops", 0)
     small = operations(network, sizes["local_crop_size"]) if locals_ else 0
     student = 3 * (2 * whole + locals_ * small)
-    teacher = 2 * whole if method in ("dino", "moco_v3") else 0
+    teacher = 2 * whole if method.has_teacher else 0
     crop = (2 + locals_) * CROP_SECONDS
     epoch = images * ((student + teacher) / flops + crop) + steps
     return epoch, LOOKS * images * whole / flops

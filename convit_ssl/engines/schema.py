@@ -295,7 +295,7 @@ class AugmentationOptions:
     solarize: Any = option(
         None,
         "Invert bright pixels. One number changes the views that a method solarises (the second "
-        "of DINO, MoCo v3 and Barlow Twins), or all where it solarises none. 0 for strokes on an "
+        "of BYOL's pair), or all where it solarises none. 0 for strokes on an "
         "empty ground.",
         **CHANCE,
     )

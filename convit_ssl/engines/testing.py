@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from convit_ssl.methods import get_method
+
 SHARE = 0.1  # of the time of training that tests may take
 
 
 def passes(method: str) -> int:
     """Forward passes that an image of train costs: a backward pass counts for two."""
-    return 1 if method == "linear" else 3
+    return 1 if get_method(method).frozen_trunk else 3
 
 
 def test_interval(train: int, val: int, method: str) -> int:
@@ -19,7 +21,7 @@ def test_interval(train: int, val: int, method: str) -> int:
     Args:
         train: images of an epoch.
         val: images of a test, each a forward pass.
-        method: supervised or linear.
+        method: one that learns from labels.
     """
     return max(1, math.ceil(val / (train * passes(method)) / SHARE))
 

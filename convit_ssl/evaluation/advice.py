@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from convit_ssl.evaluation.verdict import Verdict
+from convit_ssl.methods import METHODS
 
 # Steps of pretraining under which more of them have helped wherever it was tried here.
 FEW_STEPS = 3000
@@ -90,9 +91,10 @@ def next_steps(verdict: Verdict, seen: Seen) -> list[str]:
             "classes; stop earlier (checkpoints/best.torch), or set augmentation.min_crop_scale=0.4"
         )
     if seen.rank is not None and seen.width and seen.rank < LOW_RANK * seen.width:
+        spreading = ", ".join(m.name for m in METHODS.values() if m.spreads_features)
         found.append(
             f"features use {seen.rank:.0f} of {seen.width} directions: raise the learning rate's "
-            "warm-up, use a larger batch, or try method barlow_twins, which spreads them"
+            f"warm-up, use a larger batch, or try a method that spreads them ({spreading})"
         )
     if seen.background is not None and seen.background > 0.05:
         found.append(

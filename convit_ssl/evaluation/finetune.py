@@ -5,10 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-import torch
-from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 NO_DECAY = ("pos_embed", "cls_token")
 
@@ -111,71 +108,3 @@ class FrozenStart:
             if not learns:
                 parameter.grad = None
         return learns
-
-
-class HardDistillation(nn.Module):
-    """Half of the loss from the labels, half from the teacher's own decisions.
-
-    L = (1 - weight) * CE(student, labels) + weight * CE(student, argmax teacher), the hard
-    distillation of DeiT (arXiv:2012.12877, equation 3) with one head, with which ConViT-S+
-    reaches 82.9 (arXiv:2103.10697, section 4).
-
-    Args:
-        teacher: a classifier of the same images; kept in eval mode, without gradients, and
-            out of the state dict.
-        weight: share of the teacher.
-        smoothing: of labels that are given as classes.
-
-    Attributes:
-        parts: in how many the teacher sees a batch, where memory is short.
-    """
-
-    def __init__(self, teacher: nn.Module, weight: float = 0.5, smoothing: float = 0.0) -> None:
-        super().__init__()
-        if not 0 <= weight <= 1:
-            raise ValueError(f"weight is a share from 0 to 1, found {weight}")
-        # In a list, so that the teacher is no submodule: it is not trained, saved or wrapped.
-        self._teacher = [teacher.requires_grad_(False).eval()]
-        self.weight = weight
-        self.smoothing = smoothing
-        self.parts = 1
-
-    @property
-    def teacher(self) -> nn.Module:
-        """The teacher."""
-        return self._teacher[0]
-
-    @torch.no_grad()
-    def decisions(self, images: Float[Tensor, "batch chans height width"]) -> Int[Tensor, " batch"]:
-        """The teacher's classes of the images that the student sees, mixed ones too."""
-        device = next(self.teacher.parameters()).device
-        if device != images.device:
-            self.teacher.to(images.device)
-        parts = images.chunk(self.parts)
-        return torch.cat([self.teacher(part).argmax(dim=1) for part in parts])
-
-    def forward(
-        self,
-        logits: Float[Tensor, "batch classes"],
-        labels: Tensor,
-        images: Float[Tensor, "batch chans height width"],
-    ) -> Float[Tensor, ""]:
-        """The loss.
-
-        Args:
-            logits: the student's.
-            labels: classes (B,), or shares of classes (B, classes) after mixup and cutmix.
-            images: what the student saw.
-
-        Raises:
-            ValueError: teacher and student have different numbers of classes.
-        """
-        decided = self.decisions(images)
-        if int(decided.max()) >= logits.shape[1]:
-            raise ValueError(
-                f"the teacher decided for class {int(decided.max())}, but the student has "
-                f"{logits.shape[1]}; both must be made for the same classes"
-            )
-        from_labels = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
-        from_teacher = F.cross_entropy(logits, decided)
-        return (1 - self.weight) * from_labels + self.weight * from_teacher

@@ -17,11 +17,11 @@ from convit_ssl.evaluation.study_arms import (
     locality_strengths,
     table3,
 )
+from convit_ssl.methods import self_supervised
 
 FRACTIONS = (0.05, 0.1, 0.3, 0.5, 1.0)
 # Share of the schedule that warms up. The paper's 5 of 300 epochs are too short for few steps.
 WARMUP = 0.05
-METHODS = ("dino", "simclr", "moco_v3", "swav", "barlow_twins")
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def pretraining(
 
     Args:
         trunks: groups of configs/trunk.
-        methods: dino, simclr, moco_v3, swav, barlow_twins.
+        methods: names of methods that need no labels.
         settings: what all runs share. Supervised training sees one view of an image where the
             others see two, so it gets twice the epochs.
         seeds: of the runs, and of the choice of images.
@@ -261,9 +261,10 @@ def pretraining(
     Raises:
         UserError: an unknown method, or nothing to run.
     """
-    unknown = sorted(set(methods) - set(METHODS))
+    known = self_supervised()
+    unknown = sorted(set(methods) - set(known))
     if unknown:
-        raise UserError(f"unknown method {unknown[0]!r}; there are {', '.join(METHODS)}")
+        raise UserError(f"unknown method {unknown[0]!r}; there are {', '.join(known)}")
     arms = [
         Arm(f"{trunk}, {method}", trunk, experiment=f"convit_{method}")
         for trunk in trunks

@@ -13,6 +13,7 @@ from convit_ssl.data.evaluation_transform import evaluation_transform
 from convit_ssl.export.check import Difference
 from convit_ssl.export.figures import Figure
 from convit_ssl.export.infer import variant_of
+from convit_ssl.methods import is_classifier
 from convit_ssl.models import ConViT
 from convit_ssl.models.fingerprint import weights_fingerprint
 from convit_ssl.reading import printable
@@ -88,7 +89,7 @@ def model_card(
 
 def _front_matter(provenance: Mapping[str, Any], license_name: str, library: str) -> str:
     method = provenance.get("method")
-    learning = [] if method in (None, "supervised") else ["self-supervised-learning"]
+    learning = [] if method is None or is_classifier(method) else ["self-supervised-learning"]
     tags = ["convit", "vision-transformer", *learning, method]
     lines = [f"license: {_scalar(license_name)}", f"library_name: {library}"]
     lines += ["pipeline_tag: image-feature-extraction", "tags:"]
@@ -119,7 +120,7 @@ def _description(model: ConViT, provenance: Mapping[str, Any]) -> str:
         else f"A plain vision transformer of {config.depth} layers, ConViT's baseline."
     )
     how = f" Pretrained with {method}." if method else ""
-    if method == "supervised":
+    if is_classifier(method):
         how = " Trained with labels."
     output = (
         f"It gives {config.num_classes} logits."

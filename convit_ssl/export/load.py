@@ -37,6 +37,7 @@ from convit_ssl.export.provenance import Provenance, provenance_of, reading_of
 from convit_ssl.export.seal import check_fingerprint
 from convit_ssl.export.sources import locate
 from convit_ssl.export.stated import ACTIVATIONS, Stated, check_given, stated_beside, stated_inside
+from convit_ssl.methods import is_classifier
 from convit_ssl.models import ConViT, ConViTConfig
 
 __all__ = [
@@ -270,7 +271,7 @@ def _check_variant(config: ConViTConfig, variant: str | None, path: str) -> None
 
 def _own_classifier(file: _File) -> dict[str, Tensor]:
     """The classifier of a supervised run of ours, which VISSL keeps as a head behind the trunk."""
-    if file.entry.get("method") != "supervised" or "classy_state_dict" not in file.content:
+    if not is_classifier(file.entry.get("method")) or "classy_state_dict" not in file.content:
         return {}
     heads = file.content["classy_state_dict"]["base_model"]["model"]["heads"]
     return {"head.weight": heads["0.weight"], "head.bias": heads["0.bias"]}

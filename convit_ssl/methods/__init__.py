@@ -1,46 +1,57 @@
-"""Self-supervised methods in plain PyTorch: losses, heads, teacher, schedules, rules.
+"""Self-supervised methods in plain PyTorch: one file each, and the parts they share.
 
-Losses take embeddings and know of several processes; nothing here knows of a
-training framework.
+Losses take embeddings and know of several processes; nothing here knows of a training framework.
+A method is known by being imported; the order below is the order in which methods are listed.
 """
 
-from convit_ssl.methods.barlow_twins import BarlowTwinsLoss
+from convit_ssl.methods.base import (
+    METHODS,
+    Crops,
+    Method,
+    MethodOptions,
+    Progress,
+    Run,
+    TeacherMethod,
+    TeacherOptions,
+    get_method,
+    is_classifier,
+    options_of,
+    register_method,
+    self_supervised,
+)
+from convit_ssl.methods.choices import Choice
 from convit_ssl.methods.clip import cancel_last_layer_gradients, clip_each, clip_global
 from convit_ssl.methods.collapse import diagnose, effective_rank, feature_std, mean_entropy
-from convit_ssl.methods.dino import DINOLoss, DINOOutput
 from convit_ssl.methods.ema import build_teacher, update_teacher
-from convit_ssl.methods.heads import (
-    BarlowTwinsHead,
-    DINOHead,
-    MoCoV3Head,
-    SimCLRHead,
-    SwAVHead,
-)
+from convit_ssl.methods.heads import DINOHead
 from convit_ssl.methods.koleo import KoLeoLoss
-from convit_ssl.methods.moco_v3 import MoCoV3Loss
 from convit_ssl.methods.multicrop import forward_crops, forward_packed, group_by_size
 from convit_ssl.methods.patch_projection import freeze_patch_projection
-from convit_ssl.methods.scale import Choice, scale_to_data
+from convit_ssl.methods.scale import scale_to_data
 from convit_ssl.methods.schedules import CosineSchedule, constant, scaled_learning_rate
-from convit_ssl.methods.simclr import NTXentLoss
-from convit_ssl.methods.swav import SwAVLoss, SwAVQueue, sinkhorn
+
+# isort: split
+from convit_ssl.methods.barlow_twins import *
+from convit_ssl.methods.dino import *
+from convit_ssl.methods.linear import *
+from convit_ssl.methods.moco_v3 import *
+from convit_ssl.methods.simclr import *
+from convit_ssl.methods.supervised import *
+from convit_ssl.methods.swav import *
 
 __all__ = [
-    "BarlowTwinsHead",
-    "BarlowTwinsLoss",
+    "METHODS",
     "Choice",
     "CosineSchedule",
+    "Crops",
     "DINOHead",
-    "DINOLoss",
-    "DINOOutput",
     "KoLeoLoss",
-    "MoCoV3Head",
-    "MoCoV3Loss",
-    "NTXentLoss",
-    "SimCLRHead",
-    "SwAVHead",
-    "SwAVLoss",
-    "SwAVQueue",
+    "Method",
+    "MethodOptions",
+    "Progress",
+    "Run",
+    "TeacherMethod",
+    "TeacherOptions",
     "build_teacher",
     "cancel_last_layer_gradients",
     "clip_each",
@@ -52,10 +63,14 @@ __all__ = [
     "forward_crops",
     "forward_packed",
     "freeze_patch_projection",
+    "get_method",
     "group_by_size",
+    "is_classifier",
     "mean_entropy",
+    "options_of",
+    "register_method",
     "scale_to_data",
     "scaled_learning_rate",
-    "sinkhorn",
+    "self_supervised",
     "update_teacher",
 ]

@@ -1,10 +1,37 @@
 """Barlow Twins: the views' cross-correlation becomes the identity (arXiv:2103.03230)."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from convit_ssl.data.augment import AugmentConfig
+from convit_ssl.methods.base import Crops, Method, MethodOptions, Run, register_method
+from convit_ssl.methods.batch_norm import apply_by_view
+from convit_ssl.methods.choices import Chooser
 from convit_ssl.methods.gather import full_precision, sum_over_processes
+from convit_ssl.methods.heads import mlp
+from convit_ssl.methods.scale_tables import CollectionRule, PublishedRun
+from convit_ssl.options import option
+
+__all__ = ["BarlowTwins", "BarlowTwinsHead", "BarlowTwinsLoss", "BarlowTwinsOptions"]
+
+
+@dataclass
+class BarlowTwinsOptions(MethodOptions):
+    """Barlow Twins (arXiv:2103.03230)."""
+
+    hidden_dim: int = option(8192, "Hidden width of the head.", unit="channels", least=1)
+    out_dim: int = option(8192, "Outputs of the head.", unit="channels", least=1)
+    redundancy_weight: float = option(
+        0.0051, "Weight of the correlations between channels.", unit="factor", least=0
+    )
+    scale_loss: float = option(
+        1.0,
+        "Factor on the loss: 0.024 as published for LARS, 1 for AdamW, which it hardly changes.",
+        unit="factor", above=0,
+    )  # fmt: skip
 
 
 class BarlowTwinsLoss(nn.Module):
@@ -50,3 +77,83 @@ def _cross_correlation(first: Tensor, second: Tensor) -> Tensor:
     packed = sum_over_processes(torch.cat((first.T @ second, moments))) / total
     deviations = (packed[dim:] + 1e-5).sqrt()  # epsilon of batch normalisation
     return packed[:dim] / deviations[0].unsqueeze(1) / deviations[1]
+
+
+class BarlowTwinsHead(nn.Module):
+    """Three linear layers of one width, batch-normalised; the loss standardises.
+
+    Args:
+        in_dim: width of the trunk.
+        hidden_dim: 8192 is published for ResNet-50, where accuracy grows with the
+            width (arXiv:2103.03230, figure 4); 2048 keeps the head smaller than a
+            small ViT.
+        out_dim: width of the embedding.
+        num_layers: linear layers.
+        views: in the features of a forward pass; each is normalised by itself, as published
+            (barlowtwins main.py, lines 208-212).
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        hidden_dim: int = 2048,
+        out_dim: int = 2048,
+        num_layers: int = 3,
+        views: int = 1,
+    ) -> None:
+        super().__init__()
+        self.views = views
+        widths = [in_dim, *[hidden_dim] * (num_layers - 1), out_dim]
+        self.projector = mlp(widths, use_bn=True, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "rows in_dim"], views: int | None = None
+    ) -> Float[Tensor, "rows out_dim"]:
+        """Embeddings, not normalised.
+
+        Args:
+            x: features of one view, or of several, view-major.
+            views: how many views ``x`` holds, instead of the constructor's.
+        """
+        return apply_by_view(self.projector, x, views or self.views)
+
+
+@register_method
+class BarlowTwins(Method[BarlowTwinsOptions]):
+    """Barlow Twins: views agree, and features do not repeat one another (arXiv:2103.03230)."""
+
+    name = "barlow_twins"
+    Options = BarlowTwinsOptions
+    published = PublishedRun(300, 1024, 10, "as published, the batch of 2048 cut to 1024")
+    spreads_features = True
+
+    def __init__(self, options: BarlowTwinsOptions, run: Run) -> None:
+        super().__init__(options, run)
+        self.barlow_twins = BarlowTwinsLoss(options.redundancy_weight, options.scale_loss)
+
+    @classmethod
+    def views(cls, options: BarlowTwinsOptions, crops: Crops) -> AugmentConfig:
+        """BYOL's pair. Source: section 3; facebookresearch/barlowtwins, main.py, lines 290-321."""
+        return AugmentConfig.byol(crops.global_size, crops.global_scale)
+
+    @classmethod
+    def head(cls, options: BarlowTwinsOptions, width: int, run: Run) -> nn.Module:
+        """Three layers, each view normalised by itself."""
+        return BarlowTwinsHead(width, options.hidden_dim, options.out_dim, views=run.global_crops)
+
+    @classmethod
+    def scale(cls, choose: Chooser, rule: CollectionRule, width: int, small: bool) -> None:
+        """A narrower embedding for a narrow network."""
+        if small:
+            out = min(8 * width, 8192)
+            choose.whole("out_dim", out, f"eight times the network's {width}, at most 8192")
+
+    @classmethod
+    def loss_floats(cls, options: BarlowTwinsOptions) -> int:
+        """The matrix, and what its gradient needs."""
+        return 3 * options.out_dim**2
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Redundancy reduction between two views; labels are not looked at."""
+        loss: Tensor = self.barlow_twins(*output.chunk(2))
+        return loss

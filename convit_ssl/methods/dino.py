@@ -1,15 +1,71 @@
 """DINO: self-distillation with no labels (arXiv:2104.14294)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from convit_ssl.data.augment import AugmentConfig
+from convit_ssl.methods.base import (
+    Crops,
+    Progress,
+    Run,
+    TeacherMethod,
+    TeacherOptions,
+    register_method,
+)
+from convit_ssl.methods.choices import Chooser
+from convit_ssl.methods.clip import cancel_last_layer_gradients
 from convit_ssl.methods.cross_view import cross_view_entropy, split_crops
 from convit_ssl.methods.gather import full_precision, world_size
+from convit_ssl.methods.heads import DINOHead
+from convit_ssl.methods.koleo import KoLeoLoss
+from convit_ssl.methods.scale_tables import CollectionRule, PublishedRun, SmallRun
+from convit_ssl.methods.schedules import CosineSchedule
+from convit_ssl.options import option
+
+__all__ = ["DINO", "DINOLoss", "DINOOptions", "DINOOutput"]
+
+
+@dataclass
+class DINOOptions(TeacherOptions):
+    """DINO (arXiv:2104.14294). Temperatures and momenta as published for ViT-S/16."""
+
+    out_dim: int = option(65536, "Outputs of the head.", unit="channels", least=2)
+    hidden_dim: int = option(2048, "Hidden width of the head.", unit="channels", least=1)
+    bottleneck_dim: int = option(
+        256, "Width before the last layer of the head.", unit="channels", least=1
+    )
+    norm_last_layer: bool = option(
+        True, "Keep the length of the last layer's weights at 1, which is more stable."
+    )
+    use_bn: bool = option(False, "Batch normalisation in the head.")
+    freeze_last_layer_epochs: float = option(
+        1.0, "The last layer does not learn for this long at the start.", unit="epochs", least=0
+    )
+    student_temperature: float = option(0.1, "Divides the student's outputs.", above=0)
+    warmup_teacher_temperature: float = option(
+        0.04, "Divides the teacher's outputs at the start.", above=0
+    )
+    teacher_temperature: float = option(
+        0.04, "Divides the teacher's outputs after the warm-up.", above=0
+    )
+    warmup_teacher_temperature_epochs: float = option(
+        0.0, "Linear change from the one temperature to the other.", unit="epochs", least=0
+    )
+    center_momentum: float = option(
+        0.9, "Of the running mean that is subtracted from the teacher's outputs.", least=0, most=1
+    )
+    koleo_weight: float = option(
+        0.0,
+        "Weight of DINOv2's spreading of features (arXiv:2304.07193) for each large crop; 0.1 in "
+        "DINOv2.",
+        unit="factor", least=0,
+    )  # fmt: skip
 
 
 class DINOOutput(NamedTuple):
@@ -138,3 +194,115 @@ class DINOLoss(nn.Module):
         mean = total[:-1] / count.clamp(min=1)
         moved = self.center * self.center_momentum + mean * (1 - self.center_momentum)
         self.center.copy_(torch.where(count > 0, moved, self.center))
+
+
+@register_method
+class DINO(TeacherMethod[DINOOptions]):
+    """DINO: a student predicts a momentum teacher's view of other crops (arXiv:2104.14294)."""
+
+    name = "dino"
+    Options = DINOOptions
+    local_crops = 8
+    smallest_share = 0.4
+    published = PublishedRun(100, 512, 10, "as published for ViT-S/16")
+    small = SmallRun(2e-3, 64)
+
+    def __init__(self, options: DINOOptions, run: Run) -> None:
+        super().__init__(options, run)
+        crops = run.global_crops + run.local_crops
+        self.dino = DINOLoss(
+            options.out_dim,
+            crops,
+            run.global_crops,
+            options.student_temperature,
+            options.center_momentum,
+        )
+        self.temperature = CosineSchedule(
+            options.teacher_temperature,
+            options.teacher_temperature,
+            run.epochs,
+            min(options.warmup_teacher_temperature_epochs, run.epochs),
+            options.warmup_teacher_temperature,
+        )
+        self.options = options
+        self.koleo = KoLeoLoss()
+        self._student_head: tuple[DINOHead, ...] = ()  # no submodule: it is the model's
+        self._targets: Tensor | None = None
+        self._teacher_temperature = options.teacher_temperature
+
+    @classmethod
+    def views(cls, options: DINOOptions, crops: Crops) -> AugmentConfig:
+        """Two unequal global crops, and local ones."""
+        local = (crops.local_size, crops.local_count)
+        return AugmentConfig.dino(crops.global_size, *local, crops.global_scale, crops.local_scale)
+
+    @classmethod
+    def head(cls, options: DINOOptions, width: int, run: Run) -> nn.Module:
+        """An MLP with a bottleneck and a normalised last layer."""
+        return DINOHead(
+            width,
+            options.out_dim,
+            options.hidden_dim,
+            options.bottleneck_dim,
+            use_bn=options.use_bn,
+            norm_last_layer=options.norm_last_layer,
+        )
+
+    @classmethod
+    def scale(cls, choose: Chooser, rule: CollectionRule, width: int, small: bool) -> None:
+        """Fewer outputs and a teacher that follows sooner; features are spread."""
+        choose.pick("momentum", rule.momentum, f"{rule.why}; rises to 1 by a cosine")
+        choose.whole("out_dim", rule.dino_out_dim, rule.why)
+        choose.pick("teacher_temperature", rule.teacher_temperature, rule.why)
+        if not small:
+            return
+        choose.pick("use_bn", 1, "few images and a narrow network end in one output without it")
+        choose.whole("bottleneck_dim", min(width, 256), f"as the network's {width}, at most 256")
+        choose.pick("koleo_weight", 0.1, "DINOv2's: without it few images end close together")
+        choose.pick("weight_decay_end", 0.1, "0.4 as published is for long runs")
+        choose.pick("drop_path_rate", 0.0, "a narrow network has no layer to spare")
+
+    @classmethod
+    def softmax_width(cls, options: DINOOptions) -> int:
+        """The head's outputs."""
+        return options.out_dim
+
+    def attach(self, student: nn.Module) -> None:
+        """Copy the student, and have its head keep the features that are to be spread."""
+        super().attach(student)
+        if self.options.koleo_weight:
+            head = student.heads[0]  # type: ignore[index]
+            assert isinstance(head, DINOHead)
+            head.keep_features = True
+            self._student_head = (head,)
+
+    def observe(self, inputs: Any, progress: Progress) -> None:
+        """The teacher's outputs for the global crops."""
+        teacher: Any = self.teacher
+        features = self.teacher_features(list(inputs[: self.dino.num_global_crops]))
+        with torch.no_grad():
+            self._targets = teacher.heads[0](features)
+        self._teacher_temperature = self.temperature.value(progress.step, progress.steps_per_epoch)
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross-entropy between teacher and student; labels are not looked at."""
+        assert self._targets is not None
+        result = self.dino(output, self._targets, self._teacher_temperature)
+        loss: Tensor = result.loss
+        self.stats["teacher_entropy"] = result.teacher_entropy.detach()
+        self.stats["teacher_temperature"] = self._teacher_temperature
+        if not self._student_head:
+            return loss
+        self.stats["cross_entropy"] = loss.detach()
+        return loss + self.options.koleo_weight * self._spread(self._student_head[0])
+
+    def _spread(self, head: DINOHead) -> Tensor:
+        """KoLeo of the student's features, summed over the global crops, as DINOv2 does."""
+        crops = split_crops(head.take_features(), self.dino.num_crops, "features")
+        spread = torch.stack([self.koleo(crop) for crop in crops[: self.dino.num_global_crops]])
+        self.stats["koleo"] = spread.detach().mean()
+        return spread.sum()
+
+    def on_gradients(self, student: nn.Module, progress: Progress) -> None:
+        """Hold the last layer for the first epochs."""
+        cancel_last_layer_gradients(student, progress.epoch, self.options.freeze_last_layer_epochs)

@@ -7,10 +7,12 @@ reason, and what the user gives wins.
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from dataclasses import dataclass, fields
+from typing import Any
 
 from convit_ssl.errors import UserError
+from convit_ssl.methods.base import Method, get_method
+from convit_ssl.methods.choices import Choice, Chooser, Value, text
 from convit_ssl.methods.scale_tables import (
     COLLECTION_RULES,
     FEW_TOKENS_PATCHES,
@@ -21,15 +23,9 @@ from convit_ssl.methods.scale_tables import (
     LOCAL_CROP_RULES,
     LOCAL_SHARE,
     MEASURED_WIDTH,
-    MOMENTUM_TEACHER,
-    MULTI_CROP,
     PATCH_RULES,
     PLAIN_BELOW,
     PLAIN_RECIPE,
-    PUBLISHED_LOCAL_CROPS,
-    PUBLISHED_RUNS,
-    SMALL_RUNS,
-    SMALLEST_GLOBAL_SHARE,
     SMALLEST_LABELLED,
     SMALLEST_LOCAL_SIDE,
     SMALLEST_UNLABELLED,
@@ -37,23 +33,9 @@ from convit_ssl.methods.scale_tables import (
     WARMUP_SHARE,
     CollectionRule,
     Labels,
-    Method,
 )
 
-Value: TypeAlias = int | float | str | tuple[int | float, int | float] | None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A value, and the reason for it in words for the user."""
-
-    value: Value
-    reason: str
-
-    @property
-    def written(self) -> str:
-        """The value as options are written."""
-        return "null" if self.value is None else f"{self.value}"
+Kind = type[Method[Any]]
 
 
 @dataclass(frozen=True)
@@ -72,33 +54,10 @@ class Budget:
     why: str
 
 
-@dataclass
-class _Chooser:
-    """Collects choices; a value given by the user wins, with its own reason."""
-
-    overrides: Mapping[str, Value]
-    choices: dict[str, Choice] = field(default_factory=dict)
-
-    def whole(self, name: str, value: int, reason: str) -> int:
-        """A choice of a whole number; what later choices build on."""
-        chosen = self.pick(name, value, reason)
-        if not isinstance(chosen, int | float) or chosen != int(chosen) or chosen < 0:
-            raise UserError(f"{name}={chosen}: give a whole number, for example {name}={value}")
-        return int(chosen)
-
-    def pick(self, name: str, value: Value, reason: str) -> Value:
-        """A choice of any kind."""
-        given = name in self.overrides
-        chosen = self.overrides[name] if given else value
-        because = f"given (the rule says {_text(value)}: {reason})" if given else reason
-        self.choices[name] = Choice(chosen, because)
-        return chosen
-
-
 def scale_to_data(
     num_images: int,
     image_size: int | tuple[int, int],
-    method: Method = "dino",
+    method: str = "dino",
     overrides: Mapping[str, Value] | None = None,
     width: int = 432,
     budget: Budget | None = None,
@@ -119,13 +78,10 @@ def scale_to_data(
 
     Returns:
         ``epochs, warmup_epochs, batch_size, patch_size, global_crop_size`` and
-        ``global_crop_scale`` for all; ``num_local_crops, local_crop_size,
-        local_crop_scale`` for DINO and SwAV; ``momentum`` for DINO and MoCo v3;
-        ``out_dim, teacher_temperature`` for DINO; ``num_prototypes`` for SwAV. Under 200,000
-        images also ``lr`` (per 256 images) and ``hidden_dim``, ``out_dim`` for SwAV and Barlow
-        Twins, ``epsilon`` for SwAV, ``jitter_strength`` for SimCLR, and for DINO ``use_bn,
-        bottleneck_dim, koleo_weight, weight_decay_end, drop_path_rate``. For few labels, not
-        those of a probe, ``mixup, cutmix, erasing, rand_augment`` and ``repeats``.
+        ``global_crop_scale`` for all; ``num_local_crops, local_crop_size, local_crop_scale`` for
+        methods with local crops; ``lr`` (per 256 images) and ``hidden_dim`` under 200,000 images;
+        what the method chooses itself. For few labels, not those of a probe, ``mixup, cutmix,
+        erasing, rand_augment`` and ``repeats``.
 
     Raises:
         UserError: fewer than two images, no image size, an unknown override.
@@ -136,14 +92,15 @@ def scale_to_data(
             f"found {num_images} images of {side} pixels; self-supervised training compares "
             "images, so it needs at least 2 of at least 1 pixel: check the data folder"
         )
-    chooser = _Chooser(overrides or {})
+    chooser = Chooser(overrides or {})
     rule = _rule(num_images)
     smallest = SMALLEST_UNLABELLED if labels == "none" else SMALLEST_LABELLED
-    _choose_length(chooser, num_images, method, budget, smallest)
-    _choose_crops(chooser, side, method, budget)
-    _choose_method(chooser, rule, method)
-    if rule is not COLLECTION_RULES[-1]:
-        _choose_for_width(chooser, method, width, labels)
+    kind, small = get_method(method), rule is not COLLECTION_RULES[-1]
+    _choose_length(chooser, num_images, kind, budget, smallest)
+    _choose_crops(chooser, side, kind, budget)
+    if small:
+        _choose_rate(chooser, kind, width, labels)
+    kind.scale(chooser, rule, width, small)
     if labels in ("scratch", "fine-tuning"):
         _choose_recipe(chooser, num_images, rule, budget)
     _refuse_unknown(chooser)
@@ -153,7 +110,7 @@ def scale_to_data(
 def describe(choices: Mapping[str, Choice]) -> str:
     """One line per setting: name, value, reason."""
     width = max((len(name) for name in choices), default=0)
-    values = {name: _text(choice.value) for name, choice in choices.items()}
+    values = {name: text(choice.value) for name, choice in choices.items()}
     column = max((len(text) for text in values.values()), default=0)
     return "\n".join(
         f"{name:<{width}}  {values[name]:<{column}}  {choice.reason}"
@@ -162,9 +119,9 @@ def describe(choices: Mapping[str, Choice]) -> str:
 
 
 def _choose_length(
-    chooser: _Chooser, num_images: int, method: Method, budget: Budget | None, smallest: int
+    chooser: Chooser, num_images: int, method: Kind, budget: Budget | None, smallest: int
 ) -> None:
-    rule, published = _rule(num_images), PUBLISHED_RUNS[method]
+    rule, published = _rule(num_images), method.published
     large = rule is COLLECTION_RULES[-1]
     row = published if large else rule
     why = f"{num_images:,} images: {row.why}"
@@ -178,8 +135,8 @@ def _choose_length(
         warmup = min(round(epochs * WARMUP_SHARE), 10)
         chooser.pick("warmup_epochs", warmup, f"a tenth of {epochs} epochs, at most 10")
     batch = row.batch_size
-    if not large and method in SMALL_RUNS:
-        batch = min(batch, SMALL_RUNS[method].batch_size)
+    if not large:
+        batch = min(batch, method.small.batch_size)
     full = batch
     while batch > num_images or (batch > smallest and num_images // batch < STEPS_PER_EPOCH):
         batch //= 2
@@ -189,7 +146,7 @@ def _choose_length(
     chooser.whole("batch_size", batch, reason)
 
 
-def _choose_crops(chooser: _Chooser, side: int, method: Method, budget: Budget | None) -> None:
+def _choose_crops(chooser: Chooser, side: int, method: Kind, budget: Budget | None) -> None:
     shown = min(side, LARGEST_GLOBAL_CROP)
     patch, because = _row(PATCH_RULES, shown), f"7 to 14 patches along {side} pixels"
     if budget and budget.few_tokens:
@@ -203,14 +160,16 @@ def _choose_crops(chooser: _Chooser, side: int, method: Method, budget: Budget |
     crop = chooser.whole(
         "global_crop_size", crop, f"the image's {side} pixels in whole patches, at most 224"
     )
-    smallest = SMALLEST_GLOBAL_SHARE[method]
-    alone = bool(budget and budget.few_tokens and method in MULTI_CROP)
+    smallest = method.smallest_share
+    alone = bool(budget and budget.few_tokens and method.local_crops)
     if alone and not chooser.overrides.get("num_local_crops"):
         smallest = 0.25  # the global crops have to differ by themselves
-    chooser.pick("global_crop_scale", (smallest, 1.0), f"share of the image's area for {method}")
-    if method not in MULTI_CROP:
+    chooser.pick(
+        "global_crop_scale", (smallest, 1.0), f"share of the image's area for {method.name}"
+    )
+    most = method.local_crops
+    if not most:
         return
-    most = PUBLISHED_LOCAL_CROPS[method]
     count = min(_row(LOCAL_CROP_RULES, side), most)
     reason = f"images of {side} pixels; {most} as published from 96 up"
     if alone:
@@ -230,56 +189,24 @@ def _choose_crops(chooser: _Chooser, side: int, method: Method, budget: Budget |
     )
 
 
-def _choose_method(chooser: _Chooser, rule: CollectionRule, method: Method) -> None:
-    if method in MOMENTUM_TEACHER:
-        momentum = rule.momentum if method == "dino" else 0.99
-        reason = rule.why if method == "dino" else "as published for ViTs"
-        chooser.pick("momentum", momentum, f"{reason}; rises to 1 by a cosine")
-    if method == "dino":
-        chooser.whole("out_dim", rule.dino_out_dim, rule.why)
-        chooser.pick("teacher_temperature", rule.teacher_temperature, rule.why)
-    if method == "swav":
-        chooser.whole("num_prototypes", rule.num_prototypes, rule.why)
-
-
-def _choose_for_width(chooser: _Chooser, method: Method, width: int, labels: Labels) -> None:
+def _choose_rate(chooser: Chooser, method: Kind, width: int, labels: Labels) -> None:
     """Learning rate and head, whose published ones are for wide networks."""
-    if method not in SMALL_RUNS:
-        return
-    batch = chooser.choices["batch_size"].value
-    assert isinstance(batch, int | float)
-    step = LABELLED_RATES.get(labels, SMALL_RUNS[method].rate)
+    batch = chooser.number("batch_size")
+    step = LABELLED_RATES.get(labels, method.small.rate)
     rate = float(f"{step * min(MEASURED_WIDTH / width, 1.0) * 256 / batch:.2g}")
     chooser.pick(
         "lr", rate, f"per 256 images: {rate * batch / 256:.2g} a step; less for wider networks"
     )
-    hidden = min(4 * width, 2048)
-    chooser.whole("hidden_dim", hidden, f"four times the network's {width}, at most 2048")
-    if method == "simclr" and labels == "none":
-        chooser.pick("jitter_strength", 0.5, "1 as published hides colours that tell images apart")
-    if method == "barlow_twins":
-        out = min(8 * width, 8192)
-        chooser.whole("out_dim", out, f"eight times the network's {width}, at most 8192")
-    if method == "swav":
-        prototypes = chooser.choices["num_prototypes"].value
-        assert isinstance(prototypes, int | float)
-        out = max(min(width // 4, 128, int(prototypes) // 4), 1)
-        chooser.whole("out_dim", out, "a quarter of the network's width or of the prototypes")
-        chooser.pick("epsilon", 0.01, "0.05 as published leaves the assignments of few images even")
-    if method == "dino":
-        chooser.pick("use_bn", 1, "few images and a narrow network end in one output without it")
-        chooser.whole("bottleneck_dim", min(width, 256), f"as the network's {width}, at most 256")
-        chooser.pick("koleo_weight", 0.1, "DINOv2's: without it few images end close together")
-        chooser.pick("weight_decay_end", 0.1, "0.4 as published is for long runs")
-        chooser.pick("drop_path_rate", 0.0, "a narrow network has no layer to spare")
+    if "hidden_dim" in {option.name for option in fields(method.Options)}:
+        hidden = min(4 * width, 2048)
+        chooser.whole("hidden_dim", hidden, f"four times the network's {width}, at most 2048")
 
 
 def _choose_recipe(
-    chooser: _Chooser, num_images: int, rule: CollectionRule, budget: Budget | None
+    chooser: Chooser, num_images: int, rule: CollectionRule, budget: Budget | None
 ) -> None:
     """Leave out what the published recipe of labels does to images, where a run is too short."""
-    epochs = chooser.choices["epochs"].value
-    assert isinstance(epochs, int | float)
+    epochs = chooser.number("epochs")
     short = budget is not None and epochs < rule.epochs
     if num_images < PLAIN_BELOW or short:
         why = f"under {PLAIN_BELOW:,} images" if num_images < PLAIN_BELOW else "a short run"
@@ -287,7 +214,7 @@ def _choose_recipe(
             chooser.pick(name, value, f"{why}: the published recipe needs more epochs of more")
 
 
-def _refuse_unknown(chooser: _Chooser) -> None:
+def _refuse_unknown(chooser: Chooser) -> None:
     for name in chooser.overrides:
         if name not in chooser.choices:
             near = difflib.get_close_matches(name, chooser.choices, n=1)
@@ -301,9 +228,3 @@ def _rule(num_images: int) -> CollectionRule:
 
 def _row(rules: tuple[tuple[int, int], ...], side: int) -> int:
     return next(value for least, value in rules if side >= least)
-
-
-def _text(value: Value) -> str:
-    if value is None:
-        return "null"
-    return f"{value[0]} to {value[1]}" if isinstance(value, tuple) else f"{value}"

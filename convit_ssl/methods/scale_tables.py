@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-Method: TypeAlias = Literal["dino", "simclr", "moco_v3", "swav", "barlow_twins"]
 Labels: TypeAlias = Literal["none", "scratch", "fine-tuning", "probe"]
 
 
@@ -35,22 +34,16 @@ COLLECTION_RULES = (
 
 @dataclass(frozen=True)
 class PublishedRun:
-    """Length and batch of a method from 200,000 images up, in place of its row above."""
+    """Length and batch of a method from 200,000 images up, in place of its row above.
+
+    The batch is that of all processes together.
+    """
 
     epochs: int
     batch_size: int
     warmup_epochs: int
     why: str
 
-
-# Batches are those of all processes together.
-PUBLISHED_RUNS: dict[Method, PublishedRun] = {
-    "dino": PublishedRun(100, 512, 10, "as published for ViT-S/16"),
-    "simclr": PublishedRun(300, 1024, 40, "MoCo v3's protocol, its batch of 4096 cut to 1024"),
-    "moco_v3": PublishedRun(300, 1024, 40, "as published, the batch of 4096 cut to 1024"),
-    "swav": PublishedRun(100, 1024, 10, "as published, the batch of 4096 cut to 1024"),
-    "barlow_twins": PublishedRun(300, 1024, 10, "as published, the batch of 2048 cut to 1024"),
-}
 
 # (shorter side at least, patch): 7 to 14 patches a side from 7 up to 224 pixels.
 PATCH_RULES = ((112, 16), (56, 8), (28, 4), (14, 2), (1, 1))
@@ -61,18 +54,6 @@ FEW_TOKENS_SIDE = 4
 
 # (shorter side at least, local crops)
 LOCAL_CROP_RULES = ((96, 8), (48, 6), (24, 4), (1, 2))
-
-PUBLISHED_LOCAL_CROPS: dict[Method, int] = {"dino": 8, "swav": 6}
-
-# Smallest share of the area in a global crop, as published; where there are local crops, theirs
-# end here.
-SMALLEST_GLOBAL_SHARE: dict[Method, float] = {
-    "dino": 0.4,
-    "simclr": 0.08,
-    "moco_v3": 0.08,
-    "swav": 0.14,
-    "barlow_twins": 0.08,
-}
 
 LARGEST_GLOBAL_CROP = 224
 LOCAL_SHARE = 96 / 224  # of the global crop's side, as published
@@ -90,6 +71,10 @@ SMALLEST_UNLABELLED = 32
 class SmallRun:
     """What a method wants under 200,000 images and for a network of `MEASURED_WIDTH` channels.
 
+    Measured on the first version of the textures, whose val overlapped train
+    (results/textures_cpu_2026-11-25.md), and on digits (results/digits_methods_cpu_2026-11-26.md); the published rates, for wide networks and large
+    batches, left them where they began.
+
     Attributes:
         rate: AdamW's learning rate of a step, whatever the batch.
         batch_size: at most.
@@ -99,17 +84,6 @@ class SmallRun:
     batch_size: int
 
 
-# On 3,920 textures of 64 pixels, in their first version, whose val overlapped train
-# (results/textures_cpu_2026-11-25.md); the published
-# rates, for wide networks and large batches, left them where they began.
-SMALL_RUNS: dict[Method, SmallRun] = {
-    "dino": SmallRun(2e-3, 64),
-    "simclr": SmallRun(2e-3, 128),
-    # On digits (results/digits_methods_cpu_2026-11-26.md).
-    "moco_v3": SmallRun(2e-3, 128),
-    "barlow_twins": SmallRun(2e-3, 128),
-    "swav": SmallRun(2e-3, 128),
-}
 # AdamW's rate of a step, of labels: the published ones, per 256 images, hardly move a network in
 # batches of 16 (results/smallest_collections_cpu_2026-11-26.md). The second is for layer decay.
 LABELLED_RATES: dict[Labels, float] = {"scratch": 1e-3, "fine-tuning": 2e-3}
@@ -125,6 +99,3 @@ PLAIN_RECIPE: dict[str, float | None] = {
 }
 PLAIN_BELOW = 20_000  # images, or a run that a budget cuts short
 MEASURED_WIDTH = 128
-
-MULTI_CROP = frozenset({"dino", "swav"})
-MOMENTUM_TEACHER = frozenset({"dino", "moco_v3"})

@@ -90,14 +90,16 @@ def published_plan(experiment: str, images: int = 1_281_167, *more: str) -> Any:
 def options() -> Entries:
     """Resolved options of each experiment by collection; what is at its default is left out."""
     from convit_ssl.engines.config import compose_experiment
-    from convit_ssl.engines.method_options import METHODS
     from convit_ssl.engines.plan import make_plan
     from convit_ssl.engines.schema import Experiment
+    from convit_ssl.methods import METHODS
 
     schema = asdict(Experiment())
     defaults = _flat({**schema, "experiment": None})
     entries: Entries = {"defaults": defaults}
-    entries |= {f"defaults {name}": _flat(asdict(kind())) for name, kind in METHODS.items()}
+    entries |= {
+        f"defaults {name}": _flat(asdict(kind.Options(name))) for name, kind in METHODS.items()
+    }
     for experiment in EXPERIMENTS:
         written = compose_experiment([f"config={experiment}", *PLACE.split()])
         for collection in COLLECTIONS:

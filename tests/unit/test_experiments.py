@@ -9,7 +9,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from convit_ssl.engines.config import compose_experiment, experiments_dir
-from convit_ssl.engines.method_options import METHODS
+from convit_ssl.methods import METHODS
 
 EXPERIMENTS = {
     "convit_dino",

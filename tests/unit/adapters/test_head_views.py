@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from convit_ssl.adapters.method_loss import Progress
+from convit_ssl.methods import Progress
 
 BuildTask = Callable[..., Any]
 SMALL = ("optim.batch_size=16", "method.hidden_dim=24", "method.out_dim=12")

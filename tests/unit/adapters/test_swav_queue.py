@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from convit_ssl.adapters.method_loss import Progress
 from convit_ssl.errors import UserError
+from convit_ssl.methods import Progress
 
 SMALL = (
     "trunk.embed_dim=32", "trunk.depth=3", "trunk.num_gpsa_layers=2", "trunk.patch_size=4",

@@ -10,10 +10,10 @@ import pytest
 from convit_ssl.cli.main import run_command
 from convit_ssl.engines import describe
 from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.method_options import METHODS
 from convit_ssl.engines.ranges import check_values
 from convit_ssl.engines.schema import Experiment
 from convit_ssl.errors import UserError
+from convit_ssl.methods import METHODS
 from convit_ssl.options import Described, described, undescribed
 
 PAGE = Path(__file__).parents[3] / "docs" / "OPTIONS.md"
@@ -32,7 +32,7 @@ def ids(found: Described) -> str:
 
 
 def test_no_field_lacks_a_description() -> None:
-    kinds = [Experiment, *METHODS.values()]
+    kinds = [Experiment, *(method.Options for method in METHODS.values())]
     kinds += [type(getattr(Experiment(), name)) for name in ("data", "trunk", "crops", "optim")]
     kinds += [type(getattr(Experiment(), name)) for name in ("augmentation", "run", "watch")]
     assert {kind.__name__: undescribed(kind) for kind in kinds if undescribed(kind)} == {}

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 from convit_ssl.evaluation.finetune import (
     FrozenStart,
-    HardDistillation,
     decays,
     layer_of,
     parameter_groups,
 )
+from convit_ssl.methods.supervised import HardDistillation
 from convit_ssl.models import ConViT, ConViTConfig, convit_tiny
 
 
