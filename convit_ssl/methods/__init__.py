@@ -38,6 +38,7 @@ from convit_ssl.methods.moco_v3 import *
 from convit_ssl.methods.simclr import *
 from convit_ssl.methods.supervised import *
 from convit_ssl.methods.swav import *
+from convit_ssl.methods.vicreg import *
 
 __all__ = [
     "METHODS",

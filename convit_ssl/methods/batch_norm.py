@@ -85,3 +85,23 @@ def apply_by_view(
         else:
             x = layer(x)
     return x
+
+
+class ViewWise(nn.Sequential):
+    """An MLP that normalises the rows of each view by themselves.
+
+    Args:
+        layers: the MLP, with batch normalisation.
+        views: in the features of a forward pass, view-major.
+    """
+
+    def __init__(self, layers: nn.Sequential, views: int) -> None:
+        super().__init__(*layers)
+        self.views = views
+
+    def forward(self, x: Float[Tensor, "rows in_dim"]) -> Float[Tensor, "rows out_dim"]:
+        """Embeddings of all views."""
+        if self.views > 1:
+            return apply_by_view(self, x, self.views)
+        whole: Tensor = super().forward(x)
+        return whole

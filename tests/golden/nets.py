@@ -37,6 +37,7 @@ EXPERIMENTS = (
     "convit_simclr",
     "convit_supervised",
     "convit_swav",
+    "convit_vicreg",
 )
 # Images, their typical size, and classes: a few specimens, a small data set, ImageNet.
 COLLECTIONS = ((240, (64, 64), 4), (5_000, (28, 28), 10), (1_281_167, (375, 500), 1_000))

@@ -28,6 +28,7 @@ TINY = {
     "convit_supervised": "method.mixup=0.8 method.cutmix=1.0",
     "convit_swav": f"{HEAD} {LOCAL} method.prototypes=20 method.queue_length=24 "
     "method.queue_start_epoch=0.5",
+    "convit_vicreg": HEAD,
 }
 IMAGES = 6  # of a step
 

@@ -28,6 +28,7 @@ from convit_ssl.methods import (
     SwAVHead,
     SwAVLoss,
     SwAVQueue,
+    VICRegLoss,
 )
 
 PROCESSES = 2
@@ -63,6 +64,10 @@ def barlow_twins(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) ->
     return BarlowTwinsLoss(0.1)(head(crops[0]), head(crops[1])), None
 
 
+def vicreg(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, Any]:
+    return VICRegLoss()(head(crops[0]), head(crops[1])), None
+
+
 def dino(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, Any]:
     criterion = DINOLoss(OUTPUTS, CROPS)
     for _ in range(2):  # the second step sees the centre of the first
@@ -74,11 +79,12 @@ def koleo(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[
     return KoLeoLoss()(head(crops[0])), None
 
 
-METHODS = {f.__name__: f for f in (simclr, moco_v3, swav, swav_queue, barlow_twins, dino, koleo)}
+LOSSES = (simclr, moco_v3, swav, swav_queue, barlow_twins, vicreg, dino, koleo)
+METHODS = {f.__name__: f for f in LOSSES}
 # Collectives on each process for one step, backward included.
 COLLECTIVES = {
     "simclr": 2, "moco_v3": 2, "swav": 8, "swav_queue": 10, "barlow_twins": 4, "dino": 2,
-    "koleo": 2,
+    "koleo": 2, "vicreg": 4,
 }  # fmt: skip
 
 
