@@ -103,5 +103,5 @@ class ViewWise(nn.Sequential):
         """Embeddings of all views."""
         if self.views > 1:
             return apply_by_view(self, x, self.views)
-        whole: Tensor = super().forward(x)
+        whole: Tensor = super().forward(x)  # type: ignore[no-untyped-call]
         return whole

@@ -72,7 +72,8 @@ class SmallRun:
     """What a method wants under 200,000 images and for a network of `MEASURED_WIDTH` channels.
 
     Measured on the first version of the textures, whose val overlapped train
-    (results/textures_cpu_2026-11-25.md), and on digits (results/digits_methods_cpu_2026-11-26.md); the published rates, for wide networks and large
+    (results/textures_cpu_2026-11-25.md), and on digits
+    (results/digits_methods_cpu_2026-11-26.md); the published rates, for wide networks and large
     batches, left them where they began.
 
     Attributes:
