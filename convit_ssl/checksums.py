@@ -61,7 +61,7 @@ def whole_checkpoint(place: Path) -> tuple[Path, list[str]] | None:
         candidates.append(last)
     if not candidates or (place.is_file() and not place.is_symlink() and place != last):
         return None
-    skipped = _missing_newest(last)
+    skipped = missing_newest(last)
     for path in reversed(candidates):
         reason = damage(path)
         if reason is None:
@@ -137,7 +137,7 @@ def say_once(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def _missing_newest(last: Path) -> list[str]:
+def missing_newest(last: Path) -> list[str]:
     """A sentence where ``last.torch`` points to a checkpoint that is gone."""
     if not last.is_symlink() or last.exists():
         return []

@@ -25,6 +25,7 @@ from convit_ssl.analysis.locality import (
 from convit_ssl.analysis.metrics import HeadSeries
 from convit_ssl.analysis.provenance import provenance
 from convit_ssl.analysis.runs import Checkpoint, Run
+from convit_ssl.checksums import missing_newest
 from convit_ssl.data.evaluation_transform import evaluation_transform
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
@@ -145,6 +146,9 @@ def prepared_batch(model: ConViT, images: Sequence[Shown]) -> torch.Tensor:
 
 def _load_newest(summary: RunSummary, load: LoadModel) -> None:
     """The newest checkpoint that can be read; older ones stand in for a damaged one."""
+    folders = {checkpoint.path.parent for checkpoint in summary.run.checkpoints}
+    for words in (w for folder in sorted(folders) for w in missing_newest(folder / "last.torch")):
+        summary.problems.append(f"{words[0].upper()}{words[1:]}; an older one is shown instead.")
     for checkpoint in reversed(summary.run.checkpoints):
         try:
             summary.model = load(checkpoint.path)
