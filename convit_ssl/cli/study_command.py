@@ -7,6 +7,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from convit_ssl.cli import division_options
 from convit_ssl.cli.study_baselines import run as run_baselines
@@ -60,7 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--no-scale-epochs", action="store_true", help="the same epochs at every fraction")
     add("--batch-size", type=positive, default=128, help="of runs that learn labels")
-    start = {"nargs": "+", "default": [], "metavar": "TRUNK=CKPT", "dest": "weights"}
+    start: dict[str, Any] = {
+        "nargs": "+",
+        "default": [],
+        "metavar": "TRUNK=CKPT",
+        "dest": "weights",
+    }
     add("--checkpoints", **start, help="also fine-tune from these")
     add("--weights", **start, action=Renamed, new="--checkpoints")
     add("--no-scratch", action="store_true", help="only fine-tune")

@@ -145,7 +145,7 @@ def collective_in_time() -> None:
     if processes.world_size() == 1:
         return
     limit = datetime.timedelta(seconds=COLLECTIVE_SECONDS)
-    group = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    group: Any = None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
     try:
         dist.monitored_barrier(group, timeout=limit, wait_all_ranks=True)
     except RuntimeError as error:

@@ -66,9 +66,7 @@ def cross_view_entropy(
     wanted = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
     # Autocast would take the dot products to half precision.
     with torch.autocast(tensors[0].device.type, enabled=False):
-        loss = _CrossViewEntropy.apply(  # type: ignore[no-untyped-call]
-            wanted, temperature, num_crops, constants, *tensors
-        )
+        loss = _CrossViewEntropy.apply(wanted, temperature, num_crops, constants, *tensors)
     return cast(Tensor, loss)
 
 

@@ -72,7 +72,7 @@ def gather_rows(rows: Float[Tensor, "batch dim"]) -> Float[Tensor, "all_rows dim
     """
     if world_size() == 1:
         return rows
-    return cast(Tensor, _GatherRows.apply(rows))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _GatherRows.apply(rows))
 
 
 @torch.no_grad()
@@ -85,4 +85,4 @@ def sum_over_processes(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """Elementwise sum over processes, differentiable."""
     if world_size() == 1:
         return x
-    return cast(Tensor, _SumOverProcesses.apply(x))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _SumOverProcesses.apply(x))

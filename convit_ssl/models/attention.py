@@ -77,9 +77,7 @@ def explicit_attention(
         if torch.is_grad_enabled() and not in_forward_mode():
             keep = not torch.compiler.is_compiling() and key.shape[-2] <= KEPT_TOKENS
             others = mixture or (None,) * len(Mixture._fields)
-            out: Tensor = AttentionByMap.apply(  # type: ignore[no-untyped-call]
-                query, key, value, keep, *others
-            )[0]
+            out: Tensor = AttentionByMap.apply(query, key, value, keep, *others)[0]
             return out
         return _mixed(content_map(query, key), mixture) @ value
 

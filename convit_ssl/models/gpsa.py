@@ -203,7 +203,7 @@ class GPSA(nn.Module):
         inputs = (content, content_gate, rounded_gate, value, row, column)
         differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
         if differentiated and not in_forward_mode():
-            out: Tensor = AddSeparableAttention.apply(*inputs)  # type: ignore[no-untyped-call]
+            out: Tensor = AddSeparableAttention.apply(*inputs)
             return out
         return add_separable_attention(*inputs)
 

@@ -69,7 +69,7 @@ def fused_attention(
             with without_autocast(query.device):
                 return content_map(query, key, scale) @ value
         if torch.is_grad_enabled() and _is_flash_on_cpu(query, key, value):
-            out: Tensor = FlashOnCpu.apply(*inputs, scale)[0]  # type: ignore[no-untyped-call]
+            out: Tensor = FlashOnCpu.apply(*inputs, scale)[0]
             return out
     return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
 
