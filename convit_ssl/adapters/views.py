@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from convit_ssl.data.augment import AugmentConfig
@@ -24,6 +25,7 @@ def augment_config(options: Any) -> AugmentConfig:
     _check_counts(method, crops)
     given = {key: value for key, value in dict(options.augmentation).items() if value is not None}
     least = given.pop("min_crop_scale", 0.0)
+    own = tuple(given.pop("own", ()))
     smallest, largest = (max(share, least) for share in crops.global_scale)
     local = (crops.local_size, crops.local_count, tuple(crops.local_scale))
     made = Crops(crops.global_size, (smallest, largest), *local)
@@ -37,8 +39,10 @@ def augment_config(options: Any) -> AugmentConfig:
     gain, drop = given.pop("channel_gain", None), given.pop("channel_drop", None)
     data = options.data
     if Reading.of(data).native:
+        if own:
+            raise UserError("augmentation.own is for 8-bit images; leave it out for channels")
         return config.adapt(**given).for_channels(data.mean, data.std, gain, drop)
-    return config.adapt(grey_images=options.facts.grey, **given)
+    return replace(config.adapt(grey_images=options.facts.grey, **given), own=own)
 
 
 def _check_counts(method: type[Method[Any]], crops: Any) -> None:

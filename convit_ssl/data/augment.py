@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from convit_ssl.data.augment_changes import PerView, change_crops, refuse_for_timm
 from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
+from convit_ssl.data.own_augmentations import check_own
 from convit_ssl.errors import UserError
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class AugmentConfig:
         channel_gain: strength of the gain that each channel has of its own; None for that of the
             crop's brightness.
         channel_drop: probability that a crop lacks one channel.
+        own: names of augmentations that a plugin registered, applied last; of 8-bit images.
     """
 
     crops: tuple[CropConfig, ...]
@@ -126,6 +128,7 @@ class AugmentConfig:
     channels: int = 0
     channel_gain: float | None = None
     channel_drop: float = 0.0
+    own: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.crops:
@@ -367,6 +370,7 @@ def build_augmentation(
     """
     if pipeline not in PIPELINES:
         raise UserError(f"augment={pipeline} is unknown; one of {', '.join(PIPELINES)}")
+    check_own(config.own, "RandAugment of timm's" if config.timm else pipeline)
     if config.channels:
         from convit_ssl.data.channel_transform import ChannelAugmentation
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from convit_ssl.data.augment import AugmentConfig, CropConfig
 from convit_ssl.data.box_blur import blur_array
+from convit_ssl.data.own_augmentations import apply_own
 from convit_ssl.data.parameters import CONTRAST, HUE, SATURATION, CropParameters, draw_crops
 from convit_ssl.data.pixels import Pixels
 
@@ -59,10 +60,14 @@ class FastAugmentation:
             pixels = np.ascontiguousarray(pixels[:, :, 0])
         height, width = pixels.shape[:2]
         drawn = draw_crops(self.config, height, width, seed)
-        crops = [
-            as_tensor(apply_crop(pixels, crop, parameters))
+        made = [
+            apply_crop(pixels, crop, parameters)
             for crop, parameters in zip(self._groups, drawn, strict=True)
         ]
+        if self.config.own:
+            own = self.config.own
+            made = [apply_own(crop, own, seed + number) for number, crop in enumerate(made)]
+        crops = [as_tensor(crop) for crop in made]
         return crops if len(crops) > 1 else crops[0]
 
 

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from convit_ssl.data import ImageFiles, open_dataset
 from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.opening import open_division
+from convit_ssl.data.own_augmentations import check_own
 from convit_ssl.data.storage import is_url
 from convit_ssl.data.value_range import Reading
 from convit_ssl.engines.begun import find_begun
@@ -288,6 +289,8 @@ def _choose_resnet(tree: DictConfig, explicit: frozenset[str]) -> None:
 
 
 def _check_views(tree: DictConfig) -> None:
+    with coded("options"):
+        check_own(tree.augmentation.own, str(tree.augment))
     patch = patch_size(tree)
     for name in ("global_size", "local_size"):
         side = tree.crops[name]

@@ -323,6 +323,11 @@ class AugmentationOptions:
         "of grey.",
         unit="probability", least=0, most=1,
     )  # fmt: skip
+    own: list[str] = option(
+        [],
+        "Augmentations that a plugin registered, applied to each view after all others.",
+        form="a list of names, such as [dust]",
+    )
 
 
 @dataclass
