@@ -59,9 +59,8 @@ def export(
     from convit_ssl.cli import export_command
 
     forms = [to] if isinstance(to, str) else list(to)
-    given = {"output": None if out is None else Path(out), **options}
-    args = arguments_of("export", [name_of(weights), "--to", *forms], given)
-    args.output = None if out is None else Path(out)
+    args = arguments_of("export", [name_of(weights), "--to", *forms], options)
+    args.out = None if out is None else Path(out)
     with coded("weights"):
         model = export_command.read_model(args)
     with coded("output"):
