@@ -53,7 +53,7 @@ def check_channels(tree: DictConfig, explicit: frozenset[str]) -> None:
     given = [name for name in ("channel_ranges", "mean", "std") if data[name] is not None]
     if given and not native:
         raise UserError(f"data.{given[0]} is for data.channels and data.depth=native")
-    useless = [name for name in RGB_ONLY if tree.augmentation[name] is not None]
+    useless = [name for name in RGB_ONLY if _is_on(tree.augmentation[name])]
     if useless and native:
         raise UserError(
             f"augmentation.{useless[0]} is for RGB and does nothing with data.channels or "
@@ -64,6 +64,12 @@ def check_channels(tree: DictConfig, explicit: frozenset[str]) -> None:
             "augment=device makes views of 8-bit RGB; use augment=fast for data.channels and "
             "data.depth=native"
         )
+
+
+def _is_on(value: Any) -> bool:
+    """Whether an augmentation was asked for: 0, for one view or for each, leaves it out."""
+    plain = _plain(value)
+    return any(plain) if isinstance(plain, list) else bool(plain)
 
 
 def choose_channels(

@@ -1,4 +1,4 @@
-"""From a command line to a run. Options are checked before anything heavy is imported."""
+"""From a command line to a run. Misspelled options are refused before PyTorch is imported."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.early_signals import signals_outside_training
+from convit_ssl.engines.early_words import refuse_unknown
 from convit_ssl.engines.output import lasting_output
 from convit_ssl.errors import coded
 
@@ -21,11 +21,14 @@ def run_experiment(arguments: Sequence[str], started: float | None = None) -> in
         started: `time.time()` at the command's start.
 
     Raises:
-        UserError: what the user can mend; for options, before PyTorch is imported.
+        UserError: what the user can mend; for misspelled options, before PyTorch is imported.
     """
     started = started or time.time()
     with signals_outside_training(), lasting_output():
         with coded("options"):
+            refuse_unknown(arguments)
+            from convit_ssl.engines.config import compose_experiment
+
             composed = compose_experiment(arguments)
         if not composed.is_ours:
             from convit_ssl.engines.vissl_run import run_vissl

@@ -1,8 +1,8 @@
 """Compose an experiment from files and command line, and refuse what does not exist.
 
-Hydra finds the files and resolves the groups, over VISSL's own defaults; nothing heavier than
-Hydra is imported. Values on the command line are then laid over the schema one by one, so that
-an unknown key is met with the nearest valid one.
+Hydra finds the files and resolves the groups, over VISSL's own defaults. Values on the command
+line are then laid over the schema one by one, so that an unknown key is met with the nearest
+valid one.
 """
 
 from __future__ import annotations

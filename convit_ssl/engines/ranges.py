@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from convit_ssl.engines.describe import all_options
 from convit_ssl.errors import UserError
@@ -21,18 +22,26 @@ def check_values(tree: DictConfig) -> None:
     Raises:
         UserError: with the option, its value and what it can be.
     """
-    method = OmegaConf.select(tree, "method.name")
+    method = _select(tree, "method.name")
     for found in all_options(None if method is None else str(method)):
-        value = OmegaConf.select(tree, found.key, throw_on_missing=False)
+        value = _select(tree, found.key)
         if value is not None:
             _check(found, OmegaConf.to_container(value) if OmegaConf.is_list(value) else value)
     _check_finite(OmegaConf.to_container(tree, throw_on_missing=False))
-    name = OmegaConf.select(tree, "run.name")
+    name = _select(tree, "run.name")
     if name is not None and (".." in Path(str(name)).parts or Path(str(name)).is_absolute()):
         raise UserError(
             f"run.name={name} leaves the folder of runs; give a plain name, or the whole folder "
             "with run.dir=..."
         )
+
+
+def _select(tree: DictConfig, key: str) -> Any:
+    """The value of an option; None where it is not there."""
+    try:
+        return OmegaConf.select(tree, key, throw_on_missing=False)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{key}: the configuration does not resolve: {error}") from None
 
 
 def _check(found: Described, value: Any) -> None:

@@ -85,7 +85,8 @@ def test_each_probe_learns_at_its_own_rate(build_task: BuildTask) -> None:
 def test_features_without_class_tokens_are_left_out_of_the_probes(build_task: BuildTask) -> None:
     depth = ("trunk.depth=3", "trunk.num_gpsa_layers=2")
     task = build_task("convit_linear", *SMALL, *depth)
-    assert [head.features for head in task.base_model.heads] == ["lastCLS", "lastCLS+meanPATCH"]
+    # The class token of the last block, and that beside the mean of the patches.
+    assert [head.norm.num_features for head in task.base_model.heads] == [128, 256]
     with torch.no_grad():
         outputs = task.base_model.eval()(torch.zeros(2, 3, 8, 8))
     assert [tuple(output.shape) for output in outputs] == [(2, 13, 10)] * 2

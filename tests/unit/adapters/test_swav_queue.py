@@ -58,8 +58,8 @@ def test_only_steps_that_are_taken_fill_the_queue(build_task) -> None:  # type: 
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        ("method.queue_length=-3", "method: queue_length=-3: give the images to hold, or 0"),
-        ("method.temperature=0", "method: temperature=0"),
+        ("method.queue_length=-3", "method.queue_length=-3: give 0 or more"),
+        ("method.temperature=0", "method.temperature=0.0: give more than 0"),
     ],
 )
 def test_values_out_of_range_are_named(build_task, option: str, message: str) -> None:  # type: ignore[no-untyped-def]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from convit_ssl.engines.hooks import TrainingHook
 
 
@@ -25,7 +27,7 @@ def judged(hook: TrainingHook, epoch: int, **figures: Any) -> dict[str, Any]:
 
 def test_a_collapse_is_named_once_while_it_lasts() -> None:
     options = SimpleNamespace(
-        method=SimpleNamespace(name="simclr", out_dim=None),
+        method=OmegaConf.create({"name": "simclr"}),
         optim=SimpleNamespace(warmup_epochs=1),
     )
     screen: Any = Lines()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
@@ -15,6 +16,7 @@ import torch
 from convit_ssl.data.samples import DataGoneError
 from convit_ssl.engines import launch
 from convit_ssl.engines.checkpoint import checkpoint_name, write_checkpoint
+from convit_ssl.engines.schema import DataOptions
 from convit_ssl.engines.signals import RunFailure
 from convit_ssl.errors import UserError
 
@@ -73,7 +75,8 @@ def test_a_signal_while_processes_are_being_started_is_not_lost(
 
 def test_a_run_that_another_command_began_meanwhile_is_not_mixed_with(tmp_path: Path) -> None:
     """The command looked before it waited for the folder; it looks again when it has it."""
-    options = {"seed": 0, "run": {"accept_changes": [], "dir": str(tmp_path)}}
+    options: dict[str, Any] = {"seed": 0, "run": {"accept_changes": [], "dir": str(tmp_path)}}
+    options |= {"data": dataclasses.asdict(DataOptions()), "derived": {"test_model": False}}
     entry = {"config": options, "ranks": []}
     state = {"convit_ssl": entry, "classy_state_dict": {}}
     write_checkpoint(tmp_path / "checkpoints", checkpoint_name(1, 10), state, 2)

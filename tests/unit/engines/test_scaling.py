@@ -18,6 +18,7 @@ from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.scaling import CPU_MINUTES, cpu_seconds, operations
 from convit_ssl.engines.train import write_config
 from convit_ssl.export.save import save_trunk
+from convit_ssl.methods import get_method
 from convit_ssl.methods import scale as scale_rules
 from convit_ssl.models import ConViT, create_config, create_model
 
@@ -144,10 +145,10 @@ def test_operations_against_a_count(patch: int, side: int) -> None:
 def test_seconds_grow_with_the_work() -> None:
     config = create_config("convit_nano", img_size=64, patch_size=16, num_classes=0)
     sizes = {"global_crop_size": 64, "batch_size": 128}
-    plain, _ = cpu_seconds(config, "simclr", 4_000, sizes)
+    plain, _ = cpu_seconds(config, get_method("simclr"), 4_000, sizes)
     crops = {"local_crop_size": 32, "num_local_crops": 4}
-    teacher, looks = cpu_seconds(config, "dino", 4_000, sizes)
-    multi, _ = cpu_seconds(config, "dino", 4_000, sizes | crops)
+    teacher, looks = cpu_seconds(config, get_method("dino"), 4_000, sizes)
+    multi, _ = cpu_seconds(config, get_method("dino"), 4_000, sizes | crops)
     assert plain < teacher < multi
     assert 15 < plain < 25  # 18 s measured
     assert looks < plain * 10
@@ -156,9 +157,9 @@ def test_seconds_grow_with_the_work() -> None:
 def test_labels_take_one_view_and_a_frozen_trunk_one_pass() -> None:
     config = create_config("convit_nano", img_size=64, patch_size=16, num_classes=0)
     sizes = {"global_crop_size": 64, "batch_size": 128}
-    plain, _ = cpu_seconds(config, "simclr", 4_000, sizes)
-    scratch, looks = cpu_seconds(config, "simclr", 4_000, sizes, labels="scratch")
-    probe, _ = cpu_seconds(config, "simclr", 4_000, sizes, labels="probe")
+    plain, _ = cpu_seconds(config, get_method("simclr"), 4_000, sizes)
+    scratch, looks = cpu_seconds(config, get_method("simclr"), 4_000, sizes, labels="scratch")
+    probe, _ = cpu_seconds(config, get_method("simclr"), 4_000, sizes, labels="probe")
     assert looks == 0
     assert probe < scratch < plain
 

@@ -128,4 +128,4 @@ def test_other_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="decided for class 8, but the student has 3"):
         HardDistillation(teacher)(torch.randn(2, 3), torch.tensor([0, 1]), images)
     with pytest.raises(ValueError, match="share from 0 to 1"):
-        HardDistillation(teacher, weight=2)
+        HardDistillation(teacher, weight=2.0)
