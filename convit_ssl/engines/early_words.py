@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from convit_ssl.engines.keys import hint
 from convit_ssl.engines.schema import Experiment
@@ -27,10 +28,13 @@ def refuse_unknown(arguments: Sequence[str]) -> None:
     """
     if not any(argument.startswith(OURS) for argument in arguments):
         return
+    kinds: dict[str, Any] = {
+        field.name: field.default_factory for field in dataclasses.fields(Experiment)
+    }
     sections = {
-        field.name: {inner.name for inner in dataclasses.fields(kind)}
-        for field in dataclasses.fields(Experiment)
-        if isinstance(kind := field.default_factory, type) and dataclasses.is_dataclass(kind)
+        name: {inner.name for inner in dataclasses.fields(kind)}
+        for name, kind in kinds.items()
+        if dataclasses.is_dataclass(kind)
     }
     valid = [f"{section}.{name}" for section, names in sections.items() for name in sorted(names)]
     for argument in arguments:
