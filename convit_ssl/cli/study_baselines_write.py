@@ -118,7 +118,8 @@ def _how(study: Baselines, about: dict[str, Any], tested: int, labels: int) -> l
         "method that is fine-tuned are chosen on images held out of train. Raw pixels: the better "
         "of cosine and Euclidean distance.",
         "- Core-minutes are processor time of training, all threads and loading included; probes "
-        "are not counted. Labels alone get the time of pretraining and fine-tuning together.",
+        "are not counted. That of pretraining includes starting its process, a few seconds. "
+        "Labels alone get the time of pretraining and fine-tuning together.",
         "- An interval of a difference is the hull of the t interval over seeds and the bootstrap "
         "over test images. Rows are compared by their own classifier where they learned labels, "
         "else by the linear probe.",

@@ -52,6 +52,7 @@ def summarise(cells: Sequence[Cell], truth: np.ndarray[Any, Any], classes: Seque
             "probes": probes,
             "core_minutes": float(np.mean(minutes)),
             "core_minutes_by_seed": minutes,
+            "steps_by_seed": [cell.get("steps") for cell in own],
         })  # fmt: skip
     return rows
 
@@ -96,7 +97,7 @@ def _mean(values: Sequence[float]) -> dict[str, Any]:
     if count > 1:
         sd = float(np.std(values, ddof=1))
         half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * sd / count**0.5
-        found |= {"sd": sd, "interval_95": [mean - half, mean + half]}
+        found |= {"sd": sd, "interval_95": [max(0.0, mean - half), min(1.0, mean + half)]}
     return found
 
 
