@@ -57,6 +57,7 @@ AFTER: dict[str, tuple[str, ...]] = {
 # Shim (with around(module), a context manager) -> the modules it mends while they are imported.
 AROUND: dict[str, tuple[str, ...]] = {
     "torchvision_ops": ("torchvision._meta_registrations",),
+    "jit_script_warning": ("fvcore.nn.focal_loss",),
     "video_warnings": (
         "torchvision.transforms._transforms_video",
         "torchvision.transforms._functional_video",

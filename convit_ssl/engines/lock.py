@@ -24,6 +24,9 @@ SILENCE = 1.0  # seconds
 def lock_run(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
     """Hold a run folder. The lock goes with the process, however that ends.
 
+    It also goes when the process closes any other descriptor of the file, so nothing but this
+    opens it.
+
     Raises:
         UserError: another process holds it for longer than `patience` seconds.
     """

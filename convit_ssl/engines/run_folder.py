@@ -26,7 +26,7 @@ class FolderGuard:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._identity = _identity(folder)
-        self._lock = _lock_text(folder)
+        self._lock = _lock_state(folder)
         self._descriptor = os.open(folder, os.O_RDONLY)
         self._checked_at = float("-inf")
         self._missing_since: float | None = None
@@ -74,7 +74,7 @@ class FolderGuard:
         if found is None or found in (self._identity, _UNKNOWN):
             return found is not None
         # Some network file systems number their folders anew; what the lock says stays.
-        return self._lock != "" and _lock_text(self.folder) == self._lock
+        return self._lock is not None and _lock_state(self.folder) == self._lock
 
 
 def newest_on_disk(checkpoints: Path) -> Path | None:
@@ -107,8 +107,14 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return state.st_dev, state.st_ino
 
 
-def _lock_text(folder: Path) -> str:
+def _lock_state(folder: Path) -> tuple[int, int] | None:
+    """When the lock's holder was written, and its length; None without a lock.
+
+    The file is not opened: a process that closes any descriptor of it gives its lock away
+    (fcntl(2), record locks).
+    """
     try:
-        return (folder / LOCK).read_text(encoding="utf-8", errors="replace")
+        state = os.stat(folder / LOCK)
     except OSError:
-        return ""
+        return None
+    return state.st_mtime_ns, state.st_size

@@ -150,7 +150,8 @@ def test_a_process_that_stands_still_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_that_goes_on_is_not_overwritten(tmp_path: Path) -> None:
-    run = Run(tmp_path, *LONG, "run.keep_checkpoints=2").start()
+    # Long enough to be at work when the second command has started on a busy machine.
+    run = Run(tmp_path, *LONG, "run.keep_checkpoints=2", "optim.epochs=20000").start()
     run.until(run.reached(12))
     config, before = run.folder / "config.yaml", run.losses()
     written = config.read_text()

@@ -6,6 +6,8 @@ import errno
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -120,6 +122,24 @@ def test_a_file_system_that_numbers_its_folders_anew(folder: Path) -> None:
         guard._identity = (1, 2)
         assert not guard.gone_now()
         guard.close()
+
+
+def test_the_guard_leaves_the_lock_to_the_run(folder: Path) -> None:
+    """Record locks go when any descriptor of the file is closed."""
+    code = (
+        "import sys; from pathlib import Path; from convit_ssl.engines.lock import lock_run\n"
+        "with lock_run(Path(sys.argv[1]), 0.0): print('taken')"
+    )
+    with lock_run(folder):
+        guard = FolderGuard(folder)
+        guard._identity = (1, 2)
+        assert not guard.gone_now()
+        other = subprocess.run(
+            [sys.executable, "-c", code, str(folder)], capture_output=True, text=True
+        )
+        guard.close()
+    assert "another process trains in" in other.stderr
+    assert other.stdout == ""
 
 
 def test_what_the_same_command_does_next(folder: Path) -> None:
