@@ -194,7 +194,7 @@ def _layout(features: Tensor, layout: str) -> tuple[np.ndarray, tuple[float, flo
 
                 raise UserError("umap is not installed: pip install umap-learn") from None
         else:
-            placed = UMAP(random_state=0, metric="cosine").fit_transform(features.numpy())
+            placed = UMAP(random_state=0, n_jobs=1, metric="cosine").fit_transform(features.numpy())
             return np.asarray(placed, dtype=np.float64), None, "UMAP"
     points, explained = principal_components(features)
     return points, explained, "PCA"
