@@ -82,7 +82,10 @@ class RunOptions:
         unit="processes", least=1,
     )  # fmt: skip
     gpus_per_node: int | None = option(
-        None, "GPUs that a SLURM job asks for on each machine.", unit="GPUs", least=1
+        None,
+        "GPUs that a SLURM job asks for on each machine; 0 on a cluster of CPUs.",
+        unit="GPUs",
+        least=0,
     )
     precision: str = option(
         "fp32",

@@ -283,3 +283,7 @@ def test_the_screen_tells_how_images_with_labels_are_shown() -> None:
     policy = ("method.rand_augment=rand-m9-mstd0.5-inc1", "method.erasing=0.25")
     views = run_facts(plan(*words, *policy, config="convit_supervised"), 1, None)["views"]
     assert views.endswith(", rand-m9-mstd0.5-inc1 and erasing 0.25 by timm")
+
+
+def test_a_slurm_cluster_without_gpus_is_allowed() -> None:
+    assert plan("run.gpus_per_node=0").options["run"]["gpus_per_node"] == 0
