@@ -132,7 +132,7 @@ def _summary(collection: Collection, found: Sequence[Finding]) -> list[str]:
     told = ", ".join(f"{name} {count:,}" for name, count in parts.items())
     lines = [", ".join(_told(kind, counts[kind]) for kind in KINDS if counts[kind])]
     lines[0] = f"found: {lines[0]}" if lines[0] else "nothing found"
-    lines.append(f"{len(collection.paths):,} images ({told})")
+    lines.append(f"{len(collection.paths):,} images" + (f" ({told})" if len(parts) > 1 else ""))
     return [*lines, *collection.notes]
 
 

@@ -94,7 +94,7 @@ def run(args: Namespace) -> int:
     with progress_bar("thumbnails", "images") as progress:
         page = write_folder(
             out, found, images, None if args.thumbnail == 0 else _loader(images, args, unread),
-            f"{what}: {len(features):,} images", f"As the features of {name} see them.", facts,
+            f"{what}: {len(features):,} images", f"Features of {name}.", facts,
             side=args.thumbnail, workers=available_cores(), progress=progress,
         )  # fmt: skip
     if unread:

@@ -73,10 +73,10 @@ def estimate(plan: Plan) -> Memory | None:
     checkpoint = trained * FLOAT / MIB * (copies + moments)
     workers = plan.placement.workers
     loading = workers * (WORKER_MIB + PREFETCHED * pixels / MIB)
-    host = BASE_MIB[device] + checkpoint
+    host = BASE_MIB + checkpoint
     if device == "cpu":
         parts["copy for checkpoints"] = checkpoint
-        host = BASE_MIB["cpu"] + sum(parts.values())
+        host = BASE_MIB + sum(parts.values())
     return Memory(parts, host, loading, device)
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Of a process with everything imported and no model, as measured on Linux.
-BASE_MIB = {"cpu": 440.0, "cuda": 600.0}
+import torch
+
+# Of a process with everything imported and no model, as measured on Linux. A CUDA build of PyTorch
+# loads its libraries also where no GPU is used.
+BASE_MIB = 440.0 if torch.version.cuda is None else 880.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Memory:
 
     def describe(self) -> str:
         """For the screen: the sum, and the largest parts."""
-        total = self.device_mib + (BASE_MIB["cpu"] if self.device == "cpu" else 0.0)
+        total = self.device_mib + (BASE_MIB if self.device == "cpu" else 0.0)
         largest = sorted(self.parts.items(), key=lambda part: -part[1])[:3]
         shown = ", ".join(f"{name} {gib(mib)}" for name, mib in largest if mib >= 0.02 * total)
         return f"about {gib(total)} a process" + (f" ({shown})" if shown else "")

@@ -1,4 +1,4 @@
-"""Fine-tuning in plain PyTorch: layer-wise learning rates, frozen starts, hard distillation."""
+"""Fine-tuning in plain PyTorch: layer-wise learning rates and frozen starts."""
 
 from __future__ import annotations
 
