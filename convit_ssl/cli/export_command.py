@@ -90,9 +90,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"  {item.target:<{width}}  {differences}  ({', '.join(item.files)})")
         if item.note:
             print(f"  {'':<{width}}  {item.note}")
-    print(
-        f"  {'model card':<{width}}  README.md, {done.figures} figure{'' if done.figures == 1 else 's'}"
-    )
+    figures = "1 figure" if done.figures == 1 else f"{done.figures} figures"
+    print(f"  {'model card':<{width}}  README.md, {figures}")
     for text in done.left_out:
         print(f"  {'':<{width}}  left out: {text}")
     return 0

@@ -16,6 +16,7 @@ from convit_ssl.engines import memory
 from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.memory_heads import head_of
 from convit_ssl.engines.memory_room import Room, find_room
+from convit_ssl.engines.memory_size import BASE_MIB, gib
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.errors import UserError
 from convit_ssl.methods import BarlowTwinsHead, DINOHead, MoCoV3Head, SimCLRHead, SwAVHead
@@ -93,11 +94,14 @@ def test_a_run_of_terabytes_is_refused_at_once() -> None:
         memory.refuse_what_cannot_fit(huge, found)
 
 
+SMALL_ROOM, LARGER_ROOM = gib(BASE_MIB + 560), gib(BASE_MIB + 1060)
+
+
 @pytest.mark.parametrize(
     ("room", "words"),
     [
-        (Room(1000.0, "free on this machine"), "1000 MiB (free on this machine)"),
-        (Room(9e9, "", 1500.0, "ulimit -v"), "1.5 GiB (ulimit -v)"),
+        (Room(BASE_MIB + 560, "free on this machine"), f"{SMALL_ROOM} (free on this machine)"),
+        (Room(9e9, "", BASE_MIB + 1060, "ulimit -v"), f"{LARGER_ROOM} (ulimit -v)"),
     ],
 )
 def test_limits_are_named(room: Room, words: str, monkeypatch: pytest.MonkeyPatch) -> None:
