@@ -34,9 +34,27 @@ def import_everything() -> str:
         if not module.name.startswith("convit_ssl.experiments")
         and not module.name.endswith(".__main__")
     ]
-    for name in names:
+    extras = [name for name in names if not imported(name)]
+    without = f", without {', '.join(extras)}" if extras else ""
+    return f"{len(names) - len(extras)} modules of {Path(convit_ssl.__file__).parent}{without}"
+
+
+def imported(name: str) -> bool:
+    """Whether it could be imported; only readers of the optional formats may not."""
+    from convit_ssl.data.readers import READERS
+
+    optional = {
+        f"convit_ssl.data.readers.{reader.name}"
+        for reader in READERS.values()
+        if not reader.installed
+    }
+    try:
         importlib.import_module(name)
-    return f"{len(names)} modules of {Path(convit_ssl.__file__).parent}"
+    except ModuleNotFoundError:
+        if name in optional:
+            return False
+        raise
+    return True
 
 
 def compose_everything() -> str:

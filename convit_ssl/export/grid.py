@@ -35,7 +35,7 @@ def settle_size(
         UserError: their number fits no square, and nobody says what it is.
     """
     if "pos_embed" not in tensors:
-        return _without_positions(stated, asked, patch, guesses, notes)
+        return _without_positions(stated, asked, patch, path, notes)
     count = int(tensors["pos_embed"].shape[1])
     extra = (0,) if has_gpsa(tensors) else (0, 1)
     for size in stated.sizes:
@@ -76,23 +76,26 @@ def _without_positions(
     stated: Stated,
     asked: tuple[int, int] | None,
     patch: int,
-    guesses: list[str],
+    path: str,
     notes: list[str],
 ) -> tuple[tuple[int, int], bool, bool]:
-    """The size of a network whose tensors do not depend on it, as `settle_size` returns it."""
+    """The size of a network whose tensors do not depend on it, as `settle_size` returns it.
+
+    Raises:
+        UserError: nobody says what it is.
+    """
     if asked is not None:
         return asked, False, True
     for height, width in stated.sizes:
         if height % patch == 0 and width % patch == 0:
             notes.append(f"{height} x {width} px, from {stated.origin.get('sizes')}")
             return (height, width), False, False
-    side = max(224 // patch, 1) * patch
-    guesses.append(
-        "it has no position embeddings, so its weights do not say for which images it was "
-        f"trained; {side} x {side} px is assumed. Another size gives other features. "
-        "--img-size HEIGHT WIDTH sets it"
+    raise UserError(
+        f"{path} has no pos_embed. Either it was lost, and the weights are incomplete, or the network "
+        "was trained without position embeddings (use_pos_embed=False); then nothing here says for "
+        "which images, and another size gives other features. If it was, say so with --img-size "
+        "HEIGHT WIDTH (img_size=(height, width) in Python)"
     )
-    return (side, side), False, False
 
 
 def _fits(size: tuple[int, int], count: int, patch: int, extra: tuple[int, ...]) -> bool | None:

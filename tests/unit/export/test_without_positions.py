@@ -47,17 +47,12 @@ def test_the_official_form_loads_and_computes_the_same(weights: Path) -> None:
     torch.testing.assert_close(resized(model, (8, 24))(oblong), model(oblong), rtol=0, atol=0)
 
 
-def test_the_size_is_assumed_aloud(weights: Path) -> None:
-    model = load_trunk(weights)
-    assert model.config.image_shape == (224, 224)
-    guesses = vars(model)["provenance"]["guesses"]
-    assert any("no position embeddings" in text and "--img-size" in text for text in guesses)
-    assert not any("position embeddings" in text for text in _guesses(weights, 16))
-
-
-def _guesses(weights: Path, size: int) -> list[str]:
-    found: list[str] = vars(load_trunk(weights, img_size=size))["provenance"]["guesses"]
-    return found
+def test_no_size_is_assumed(weights: Path) -> None:
+    """A lost pos_embed looks the same, and another size gives other features."""
+    with pytest.raises(UserError, match=r"has no pos_embed.*use_pos_embed=False.*--img-size"):
+        load_trunk(weights)
+    guesses: list[str] = vars(load_trunk(weights, img_size=16))["provenance"]["guesses"]
+    assert not any("position embeddings" in text for text in guesses)
 
 
 def test_a_plain_vit_without_positions_is_still_refused(tmp_path: Path) -> None:
