@@ -82,13 +82,14 @@ def test_a_host_is_lost_and_waited_for(pair: TwoHosts, undisturbed: list[float])
 
 def test_a_host_goes_on_alone_until_the_other_is_back(pair: TwoHosts, tmp_path: Path) -> None:
     # Batch normalisation in the heads sees a process's own part of the batch; without it one host
-    # computes what two do, but for rounding.
-    plain = "method.use_bn=false"
-    undisturbed = Run(tmp_path / "undisturbed", f"optim.epochs={EPOCHS}", plain)
+    # computes what two do, but for rounding. KoLeo would make more of that: another nearest
+    # neighbour is another gradient.
+    plain = ["method.use_bn=false", "method.koleo_weight=0"]
+    undisturbed = Run(tmp_path / "undisturbed", f"optim.epochs={EPOCHS}", *plain)
     assert undisturbed.complete() == 0, undisturbed.text()
 
     run = pair.run
-    run.arguments.append(plain)
+    run.arguments.extend(plain)
     pair.nnodes = "1:2"
     pair.start("hostA")
     pair.start("hostB")
@@ -100,5 +101,5 @@ def test_a_host_goes_on_alone_until_the_other_is_back(pair: TwoHosts, tmp_path: 
     until(lambda: run.alive(1), pair)
     assert pair.wait() == [0, 0], pair.text()
     assert [line["epoch"] for line in run.epochs()] == list(range(1, EPOCHS + 1))
-    assert run.losses() == pytest.approx(undisturbed.losses(), rel=2e-3)
+    assert run.losses() == pytest.approx(undisturbed.losses(), rel=1e-4)
     assert run.stray_files() == []
