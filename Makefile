@@ -18,12 +18,13 @@ ARGS ?=
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster check lint format-check types imports format lock \
+.PHONY: help install demo test test-slow test-cluster check lint format-check types imports format lock \
   findings docs readme clean
 
 help:
 	@echo "make demo    pretrain, evaluate and export a ConViT on real images, in minutes"
-	@echo "make test    the tests (ARGS=... goes to pytest)"
+	@echo "make test    the tests but the slow ones (ARGS=... goes to pytest)"
+	@echo "make test-slow  the slow ones: training runs in processes of their own, killed and resumed"
 	@echo "make check   everything that must pass: lint, format, types, imports, tests"
 	@echo "make test-cluster  the tests that need root and SLURM"
 	@echo "make format  mend what ruff can mend"
@@ -70,15 +71,19 @@ $(VENV)/.kernels: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/convit-ssl demo $(ARGS)
 
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
+
 test: $(VENV)/.kernels
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile \
-	  -m "not cluster" $(ARGS)
+	$(PYTEST) -m "not slow and not cluster" $(ARGS)
+
+test-slow: $(VENV)/.kernels
+	$(PYTEST) -m "slow and not cluster" $(ARGS)
 
 # One at a time: they share one cluster. pytest's 5 means that no test has the marker.
 test-cluster: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m cluster $(ARGS) || test $$? -eq 5
 
-CHECKS := lint format-check types imports test
+CHECKS := lint format-check types imports test test-slow
 
 check: $(STAMP)
 	@failed=""; \
