@@ -91,10 +91,10 @@ def _without_positions(
             notes.append(f"{height} x {width} px, from {stated.origin.get('sizes')}")
             return (height, width), False, False
     raise UserError(
-        f"{path} has no pos_embed. Either it was lost, and the weights are incomplete, or the network "
-        "was trained without position embeddings (use_pos_embed=False); then nothing here says for "
-        "which images, and another size gives other features. If it was, say so with --img-size "
-        "HEIGHT WIDTH (img_size=(height, width) in Python)"
+        f"{path} has no pos_embed. Either it was lost, and the weights are incomplete, or the "
+        "network was trained without position embeddings (use_pos_embed=False). In that case the "
+        "image size is unknown, and the features depend on it: give it with --img-size HEIGHT "
+        "WIDTH (img_size=(height, width) in Python)"
     )
 
 
