@@ -155,11 +155,40 @@ def table(head: list[str], rows: Iterable[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def cluster(results: list[dict[str, Any]]) -> str:
+    """What so many GPUs ask for, a line for each number of them."""
+    head = [
+        "method", "GPUs", "batch", "steps an epoch", "epoch", "gradients out of a node, GB/s",
+        "of linear scaling, 8 x 400 Gbit/s", "100 Gbit/s", "10 Gbit/s", "loader cores a node",
+        "images in, GB/s", "too far",
+    ]  # fmt: skip
+    rows = []
+    for comparison in (c for result in results for c in result["comparisons"]):
+        for line in comparison["rows"]:
+            minutes, seconds = divmod(round(line["epoch_seconds"]), 60)
+            rows.append(
+                [
+                    comparison["setting"]["method"],
+                    str(line["gpus"]),
+                    f"{line['batch']:,}",
+                    f"{line['steps_per_epoch']:,}",
+                    f"{minutes}:{seconds:02d}",
+                    f"{line['network_bytes_per_second'] / 1e9:.1f}",
+                    *(f"{share:.2f}" for share in line["linear_shares"].values()),
+                    f"{line['cores_per_node']:.0f}",
+                    f"{line['storage_bytes_per_second'] / 1e9:.1f}",
+                    ", ".join(line["breaks"]),
+                ]
+            )
+    return table(head, rows)
+
+
 KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "speed": speed,
     "speed_summary": speed_summary,
     "demo": demo,
     "evidence": evidence,
+    "cluster": cluster,
 }
 
 

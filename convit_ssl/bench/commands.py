@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
         "data": run_data,
         "startup": run_startup,
         "threads": run_threads,
+        "cluster": run_cluster,
     }
     try:
         runs[args.kind](args)
@@ -192,6 +193,24 @@ def run_threads(args: argparse.Namespace) -> None:
         made,
         [threads.table(comparison) for comparison in made["comparisons"]],
         threads.NOTES,
+    )
+
+
+def run_cluster(args: argparse.Namespace) -> None:
+    """``bench cluster``."""
+    from convit_ssl.bench import cluster
+
+    jobs = cluster.jobs(args.step, args.data, args.methods, args.size)
+    comparisons = cluster.work_out(jobs, args.gpus, args.gpus_per_node)
+    for comparison in comparisons:
+        report.print_table(*cluster.table(comparison))
+    made = record.make_record("cluster", comparisons, args.json, args.add)
+    report.write_markdown(
+        args.markdown,
+        "What a cluster is asked for",
+        made,
+        [cluster.table(comparison) for comparison in made["comparisons"]],
+        cluster.NOTES,
     )
 
 

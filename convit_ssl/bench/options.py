@@ -16,7 +16,7 @@ from convit_ssl.methods import self_supervised
 LEAST = {
     "repeats": 1, "threads": 1, "images": 1, "sides": 1, "side": 1, "global_side": 1,
     "local_side": 1, "local_crops": 0, "out_dim": 1, "processes": 1, "parts": 2,
-    "patch": 1, "neighbours": 0, "seconds": 0.1,
+    "patch": 1, "neighbours": 0, "seconds": 0.1, "gpus": 1, "gpus_per_node": 1,
 }  # fmt: skip
 MOST_NEIGHBOURS = 64  # busy loops; a slip of the finger should not stop a machine
 MOST_SECONDS = 60.0  # of a measurement, so that neighbours outlast those of all arms
@@ -31,6 +31,7 @@ SETS = (
     "processes",
     "parts",
     "neighbours",
+    "gpus",
 )
 OUTPUTS = ("json", "markdown", "figure")
 

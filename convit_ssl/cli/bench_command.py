@@ -13,7 +13,9 @@ EXAMPLE = "convit-ssl bench model --sizes nano --sides 32 --images 4 --repeats 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """One set of options for each benchmark."""
     kinds = parser.add_subparsers(
-        dest="kind", required=True, metavar="model|step|accumulate|data|scaling|startup|threads"
+        dest="kind",
+        required=True,
+        metavar="model|step|accumulate|data|scaling|startup|threads|cluster",
     )
     model = kinds.add_parser("model", help="networks: forward, and forward + backward + step")
     step = kinds.add_parser("step", help="a DINO or SimCLR step against the published manner")
@@ -26,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     threads = kinds.add_parser(
         "threads", help="1 thread, all, and a run's own choice, beside busy neighbours"
     )
-    for kind in (model, step, accumulate, data, scaling, startup, threads):
+    cluster = kinds.add_parser(
+        "cluster", help="what 8, 64 and 512 GPUs would ask for, worked out from measured steps"
+    )
+    for kind in (model, step, accumulate, data, scaling, startup, threads, cluster):
         kind.add_argument("--device", default="cpu", help="cpu or cuda")
         kind.add_argument(
             "--repeats", type=int, default=9, help="rounds of which medians are taken"
@@ -77,6 +82,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     threads.add_argument("--neighbours", nargs="+", type=int, default=[0, 1, 4, 10])
     threads.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     threads.set_defaults(repeats=3)
+    cluster.add_argument("--step", required=True, metavar="FILE", help="JSON of bench step")
+    cluster.add_argument("--data", required=True, metavar="FILE", help="JSON of bench data")
+    cluster.add_argument("--gpus", nargs="+", type=int, default=[8, 64, 512])
+    cluster.add_argument("--gpus-per-node", type=int, default=8)
+    cluster.add_argument("--methods", nargs="+", default=["dino", "simclr"])
+    cluster.add_argument("--size", default="small", help="nano .. base_plus")
 
 
 def run(args: argparse.Namespace) -> int:
