@@ -25,6 +25,8 @@ from convit_ssl.methods import Method, Progress
 def train_step(task: Any) -> Any:
     """Read a batch, and learn from it in a train phase or measure it in a test phase."""
     views, target, index = next(task.data_iterator)
+    if task.base_loss.by_number and task.train:
+        target = index
     views, target = task.on_device(views, target)
     sample = {"input": views, "target": target, "data_idx": index}
     if task.base_loss.training != task.train:

@@ -55,7 +55,8 @@ def estimate(plan: Plan) -> Memory | None:
     for side, count in views.items():
         kept += _activations(plan.trunk, side, count * part, amp, options["run"])
         rows += count * batch
-    head = head_of(method, plan.trunk.embed_dim, int(options["facts"]["classes"]))
+    facts = options["facts"]
+    head = head_of(method, plan.trunk.embed_dim, int(facts["classes"]), int(facts["images"]))
     trained = _parameters(plan.trunk) + head.parameters
     shares = plan.placement.world_size if options["run"]["fsdp"] else 1
     weights = trained * FLOAT / MIB / shares

@@ -35,13 +35,14 @@ class HeadSize:
     teacher: bool = False
 
 
-def head_of(method: Mapping[str, Any], width: int, classes: int) -> HeadSize:
+def head_of(method: Mapping[str, Any], width: int, classes: int, images: int = 0) -> HeadSize:
     """The head of a method behind a trunk of some width, by a pass without memory.
 
     Args:
         method: its options.
         width: channels of the trunk.
         classes: of the images, for methods with labels.
+        images: that are learned from, for methods that tell them apart.
     """
     kind, options = get_method(method["name"]), options_of(method)
     kept: dict[int, int] = {}
@@ -53,7 +54,8 @@ def head_of(method: Mapping[str, Any], width: int, classes: int) -> HeadSize:
         return tensor
 
     with torch.device("meta"):
-        head = kind.head(options, width, Run(kind.global_crops, num_classes=classes))
+        run = Run(kind.global_crops, num_classes=classes, num_images=images)
+        head = kind.head(options, width, run)
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             output = head(torch.empty(ROWS, width, requires_grad=True))
     return HeadSize(

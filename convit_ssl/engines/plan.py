@@ -355,6 +355,7 @@ def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], label
         "weight_decay_end": decay_end,
         "optimizer": f"convit_ssl_{optim.name}",
         "num_classes": facts["classes"],
+        "num_images": images,
         "test_model": labelled,
     }
 

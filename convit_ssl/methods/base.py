@@ -72,6 +72,7 @@ class Run:
         local_crops: small ones.
         epochs: of the whole run.
         num_classes: of the images.
+        num_images: that are learned from; 0 where it is not known.
         load_classifier: reads a network from a checkpoint.
     """
 
@@ -79,6 +80,7 @@ class Run:
     local_crops: int = 0
     epochs: int | float = 100
     num_classes: int = 0
+    num_images: int = 0
     load_classifier: Callable[[str], nn.Module] | None = field(default=None, compare=False)
 
 
@@ -115,6 +117,7 @@ class Method(nn.Module, Generic[Own]):
         experiment: sections ``optim``, ``crops`` and ``trunk`` of ``config=convit_NAME``, where
             there is no YAML file of that name: what differs from the defaults.
         pairs: the loss compares each row with every other one, which takes memory.
+        by_number: targets are the numbers of the images, from 0, in place of their classes.
         spreads_features: the loss keeps features from using few directions.
         teacher: the momentum copy of the student, None where the method has none.
         stats: detached figures of the last step, for the log.
@@ -133,6 +136,7 @@ class Method(nn.Module, Generic[Own]):
     small: ClassVar[SmallRun] = SmallRun(2e-3, 128)
     experiment: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     pairs: ClassVar[bool] = False
+    by_number: ClassVar[bool] = False
     spreads_features: ClassVar[bool] = False
 
     def __init__(self, options: Own, run: Run) -> None:

@@ -29,6 +29,7 @@ from tests.golden.tiny import TINY, tiny_task, twenty_steps
 Entries = dict[str, Any]
 EXPERIMENTS = (
     "convit_barlow_twins",
+    "convit_diet",
     "convit_dino",
     "convit_finetune",
     "convit_linear",

@@ -21,6 +21,7 @@ HEAD = "method.hidden_dim=16 method.out_dim=12"
 LOCAL = "crops.local_count=2 crops.local_size=4"
 TINY = {
     "convit_barlow_twins": HEAD,
+    "convit_diet": "",
     "convit_dino": f"{HEAD} {LOCAL} method.bottleneck_dim=8 method.koleo_weight=0.1",
     "convit_linear": "method.learning_rates=[0.1,1.0]",
     "convit_moco_v3": HEAD,
@@ -98,12 +99,11 @@ def counted_batches(task: Any, start: int = 0) -> Iterator[tuple[Any, Tensor, Te
     """Batches as a loader gives them, of images that depend on the batch's number alone."""
     crops = task.options.crops
     sizes = [crops.global_size] * crops.global_count + [crops.local_size] * crops.local_count
-    labelled = task.options.method.name in ("supervised", "linear")
     for step in range(start, 10**6):
         shapes = [torch.Size((IMAGES, 3, side, side)) for side in sizes]
         views = [_bytes(shape, 1000 * step + 7 * view) for view, shape in enumerate(shapes)]
         target = (torch.arange(IMAGES) + step) % 10
-        yield views[0] if labelled else views, target, torch.arange(IMAGES)
+        yield views[0] if len(views) == 1 else views, target, torch.arange(IMAGES)
 
 
 def counted(shape: torch.Size, start: int) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from convit_ssl.methods import (
     BarlowTwinsHead,
     BarlowTwinsLoss,
+    DIETLoss,
     DINOHead,
     DINOLoss,
     KoLeoLoss,
@@ -68,6 +69,10 @@ def vicreg(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple
     return VICRegLoss()(head(crops[0]), head(crops[1])), None
 
 
+def diet(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, Any]:
+    return DIETLoss()(head(crops[0]), teacher[0].argmax(1)), None
+
+
 def dino(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, Any]:
     criterion = DINOLoss(OUTPUTS, CROPS)
     for _ in range(2):  # the second step sees the centre of the first
@@ -79,12 +84,12 @@ def koleo(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[
     return KoLeoLoss()(head(crops[0])), None
 
 
-LOSSES = (simclr, moco_v3, swav, swav_queue, barlow_twins, vicreg, dino, koleo)
+LOSSES = (simclr, moco_v3, swav, swav_queue, barlow_twins, vicreg, diet, dino, koleo)
 METHODS = {f.__name__: f for f in LOSSES}
 # Collectives on each process for one step, backward included.
 COLLECTIVES = {
     "simclr": 2, "moco_v3": 2, "swav": 8, "swav_queue": 10, "barlow_twins": 4, "dino": 2,
-    "koleo": 2, "vicreg": 4,
+    "koleo": 2, "vicreg": 4, "diet": 0,
 }  # fmt: skip
 
 
