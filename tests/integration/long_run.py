@@ -135,8 +135,9 @@ def write_result(found: dict[str, Any], out: str, root: Path) -> None:
         "shared_memory_files": "files in /dev/shm, of the whole machine",
         "run_files": "files in the run folder",
     }  # fmt: skip
+    shown = ("early", "late", "most")
     rows = [
-        f"| {words} | {found['early'][name]:g} | {found['late'][name]:g} | {found['most'][name]:g} |"
+        f"| {words} | " + " | ".join(f"{found[when][name]:g}" for when in shown) + " |"
         for name, words in names.items()
     ]
     text = (
