@@ -1,4 +1,4 @@
-"""Exchanging gradients in half the bytes."""
+"""Exchanging gradients: in half the bytes, and in the same order in every step."""
 
 # No postponed annotations here: DDP looks at those of its hooks.
 from collections.abc import Iterable
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 BUCKET_BYTES = 25 * 2**20  # as DistributedDataParallel's
 
@@ -35,6 +36,40 @@ def average_in_bf16(
 
     future: torch.futures.Future[torch.Tensor] = work.get_future().then(back)
     return future
+
+
+class _SumOfParameters(nn.Module):
+    """Stands in for a network in one step of DistributedDataParallel."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        super().__init__()
+        self._held = parameters  # a list, so that they are not registered a second time
+
+    def forward(self) -> torch.Tensor:
+        """A scalar that every parameter has a gradient of, which is 0 where they are finite."""
+        return torch.stack([0.0 * p.flatten()[0].float() for p in self._held]).sum()
+
+
+def settle_buckets(model: DistributedDataParallel) -> None:
+    """Let DDP lay out its buckets for good, before the first step. A collective call.
+
+    DDP reduces the first step in the order of registration and lays its buckets out anew after it,
+    in the order in which gradients came. From three processes on, the order in which an all-reduce
+    adds depends on the place in the bucket. So the first step of a run that resumed was rounded
+    otherwise than the same step of a run that was never stopped.
+
+    Args:
+        model: wrapped a moment ago, with its communication hook; it has no gradients yet.
+    """
+    parameters = [p for p in model.module.parameters() if p.requires_grad]
+    network = model.module
+    model.module = _SumOfParameters(parameters)
+    try:
+        model().backward()
+    finally:
+        model.module = network
+    for parameter in parameters:
+        parameter.grad = None
 
 
 @torch.no_grad()

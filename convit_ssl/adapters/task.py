@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from vissl.trainer.train_task import SelfSupervisionTask
 
 from convit_ssl.adapters.accumulation import check_parts
-from convit_ssl.adapters.gradients import average_gradients, average_in_bf16
+from convit_ssl.adapters.gradients import average_gradients, average_in_bf16, settle_buckets
 from convit_ssl.adapters.inputs import TaskInputs, open_inputs
 from convit_ssl.adapters.optimizers import parameter_groups
 from convit_ssl.adapters.weights import initialise
@@ -123,8 +123,10 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
             self._shard()
             return
         super().init_distributed_data_parallel_model()
-        if run.gradients == "bf16" and self.distributed_model is not None:
-            self.distributed_model.register_comm_hook(None, average_in_bf16)
+        if self.distributed_model is not None:
+            if run.gradients == "bf16":
+                self.distributed_model.register_comm_hook(None, average_in_bf16)
+            settle_buckets(self.distributed_model)
 
     def _shard(self) -> None:
         # Everything is built and loaded by now, so each process cuts its share of the whole.

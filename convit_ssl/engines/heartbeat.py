@@ -124,6 +124,7 @@ class Heartbeat:
         self.path = folder / FOLDER / f"rank_{rank:05d}.json"
         now = time.time()
         self.beat = Beat(rank, socket.gethostname(), os.getpid(), 0, IMAGES, now, now)
+        self._moved = time.monotonic()  # the time of day may jump
         self._told = False
         self._leave = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
@@ -151,6 +152,7 @@ class Heartbeat:
 
     def at(self, step: int, stage: str) -> None:
         """Note where this process is. Costs next to nothing."""
+        self._moved = time.monotonic()
         self.beat = replace(self.beat, step=step, stage=stage, since=time.time())
         self._told = False
 
@@ -161,12 +163,17 @@ class Heartbeat:
     def _run(self) -> None:
         while not self._leave.wait(BEAT):
             self._write()
-            if not self._told and time.time() - self.beat.since > self.stall_seconds:
+            if not self._told and self._still() > self.stall_seconds:
                 self._told = True
                 self._speak()
 
+    def _still(self) -> float:
+        """Seconds since the step moved."""
+        return time.monotonic() - self._moved
+
     def _write(self) -> None:
-        line = json.dumps(asdict(replace(self.beat, written=time.time())))
+        now = time.time()
+        line = json.dumps(asdict(replace(self.beat, since=now - self._still(), written=now)))
         with contextlib.suppress(OSError):  # a full disk is talked about by the checkpoints
             # One call over what was there, so that whoever reads finds a whole line, also of a
             # process that was stopped in the middle.
@@ -177,7 +184,8 @@ class Heartbeat:
                 os.close(descriptor)
 
     def _speak(self) -> None:
-        message = f"no step for {time.time() - self.beat.since:.0f} s: {self.describe()}"
+        self._write()
+        message = f"no step for {self._still():.0f} s: {self.describe()}"
         logging.warning(message)
         first_is_silent = any(
             beat.rank == 0 and time.time() - beat.written > SILENT

@@ -1,16 +1,20 @@
-"""Kill a run of two processes again and again, and see what is left of it.
+"""Kill a run of one, two or four processes again and again, and see what is left of it.
 
-    python tests/integration/chaos.py --kills 50 --root /tmp/chaos --out results/chaos_cpu
+    python tests/integration/chaos.py --kills 100 --processes 2 --root /tmp/k --out results/chaos_2
 
-The two processes are forked from one that has imported everything, so that a life costs a second
-or two. They meet, train, save and are killed as any others: half of the time while a checkpoint
-is being written, else at a random moment, from before the first step on; sometimes one of the two
-alone. With --out the report is written too, under that name and today's date.
+Each life is the launcher of a training command, forked from a process that has imported everything,
+so that it costs a second or two; so are the processes that it starts. They meet, train, save and
+are killed as any others: half of the time while a checkpoint is being written, else at a random
+moment, from before the first step on. What is killed is everything at once, the launcher alone, one
+process alone, or one after the other. In a third of the lives the clock jumps. With --out the
+report is written too, under that name and today's date.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import itertools
 import json
 import mmap
@@ -31,6 +35,13 @@ from tests.quick_run import Run  # noqa: E402
 INTERVAL = 2.0  # seconds between checkpoints
 RECORD = struct.Struct("dq")  # when a step was over, and which
 LATEST, FIRST, STEPS = 0, 1, 2  # records: the last step of all, the first of a life, each step
+NUMBER = struct.Struct("q")
+RANKS = 8  # numbers of processes: the first ones of the second board
+ALL, LAUNCHER, RANK, BY_TURNS = "all at once", "the launcher", "one process", "one by one"
+PR_SET_CHILD_SUBREAPER = 36
+LEAVING = 180.0  # seconds that processes have to leave once another was killed
+JUMP = 86400.0  # seconds that the clock jumps by, at most
+real_time = time.time  # the clock of this program, which does not jump
 
 
 class Life:
@@ -38,65 +49,145 @@ class Life:
 
     Args:
         plan: the run.
-        folder: where the processes meet.
-        board: memory that both and this process share: a time per step.
+        processes: how many the launcher starts; one trains by itself.
+        board: memory that all share: a time per step.
+        numbers: and the process of each rank.
     """
 
-    def __init__(self, plan: Any, folder: Path, board: mmap.mmap) -> None:
-        folder.mkdir(parents=True)
-        self.began = time.time()
-        self.children = [self._fork(plan, rank, folder / "rendezvous", board) for rank in (0, 1)]
+    def __init__(self, plan: Any, processes: int, board: mmap.mmap, numbers: mmap.mmap) -> None:
+        self.plan, self.processes, self.board, self.numbers = plan, processes, board, numbers
+        for rank in range(RANKS):
+            NUMBER.pack_into(numbers, NUMBER.size * rank, 0)
+        self.jump = random.uniform(-JUMP, JUMP) if random.random() < 1 / 3 else 0.0
+        self.jump_after = random.uniform(0, 4)
+        self.code: int | None = None
+        self.began = real_time()
+        self.pid = os.fork()
+        if not self.pid:
+            self._live()
 
-    def _fork(self, plan: Any, rank: int, meeting: Path, board: mmap.mmap) -> int:
-        child = os.fork()
-        if child:
-            return child
+    def _live(self) -> None:
         code = 1
         try:
-            import convit_ssl.engines.heartbeat as heartbeat
-            from convit_ssl.engines.train import train
-
+            os.setsid()
             silent = os.open(os.devnull, os.O_WRONLY)
             os.dup2(silent, 1)
-            plain = heartbeat.HeartbeatHook.on_step
+            os.dup2(silent, 2)
+            import torch
+
+            import convit_ssl.engines.heartbeat as heartbeat
+            from convit_ssl.engines import launch
+
+            plain, board = heartbeat.HeartbeatHook.on_step, self.board
 
             def noted(hook: Any, task: Any) -> None:
                 plain(hook, task)
-                if rank == 0:
+                if hook.heartbeat.rank == 0:
                     note(board, STEPS + task.iteration, task.iteration)
                     if read(board, FIRST)[0] < self.began:
                         note(board, FIRST, task.iteration)
                     note(board, LATEST, task.iteration)
 
             heartbeat.HeartbeatHook.on_step = noted  # type: ignore[method-assign]
-            code = train(plan, rank, rank, str(meeting), self.began)
-        except BaseException as error:
-            print(f"rank {rank}: {error!r}"[:300], file=sys.stderr, flush=True)
+            torch.multiprocessing.spawn = self._forked  # type: ignore[attr-defined]
+            self._number(0)
+            if self.processes == 1:
+                self._clock()
+            try:
+                code = launch._run(self.plan, [], self.began)
+            except BaseException as error:
+                code = int(getattr(error, "exit_code", 1))
         finally:
             os._exit(code)
 
-    def running(self) -> bool:
-        for child in list(self.children):
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                self.children.remove(child)
-                self.code = os.waitstatus_to_exitcode(status)
-        return bool(self.children)
+    def _forked(self, function: Any, args: Any, processes: int, join: bool) -> Any:
+        """PyTorch's `spawn`, without a second for the imports of each."""
+        import torch
 
-    def kill(self, one: bool) -> None:
-        """Both at once as a power cut does, or one and the other as the launcher would."""
-        victims = self.children[::-1] if random.random() < 0.5 else self.children
-        for number, child in enumerate(victims):
-            if one and number:
+        def entry(rank: int, *more: Any) -> None:
+            self._number(rank)
+            self._clock()
+            function(rank, *more)
+
+        start = torch.multiprocessing.start_processes  # type: ignore[attr-defined]
+        return start(entry, args, processes, join, start_method="fork")
+
+    def _number(self, rank: int) -> None:
+        NUMBER.pack_into(self.numbers, NUMBER.size * rank, os.getpid())
+
+    def _clock(self) -> None:
+        """Let the time of day jump in this process."""
+        if self.jump:
+            at = self.began + self.jump_after
+            time.time = lambda: real_time() + (self.jump if real_time() > at else 0.0)
+
+    def ranks(self) -> list[int]:
+        """The processes that train, those that have begun."""
+        size = NUMBER.size
+        found = [NUMBER.unpack_from(self.numbers, size * rank)[0] for rank in range(self.processes)]
+        return [pid for pid in found if pid and (pid != self.pid or self.processes == 1)]
+
+    def running(self) -> bool:
+        """Whether the launcher is there."""
+        reap(self)
+        return self.code is None
+
+    def gone(self) -> bool:
+        """Whether nothing is left of this life, loader workers and trackers included."""
+        reap(self)
+        return self.code is not None and not session(self.pid)
+
+    def kill(self, victim: str) -> float:
+        """Kill what is named; the rest has to leave by itself.
+
+        Returns:
+            Seconds until nothing was left.
+        """
+        began = real_time()
+        if victim == ALL:
+            kill(self.pid, group=True)
+        elif victim == LAUNCHER:
+            kill(self.pid)
+        elif victim == RANK:
+            kill(random.choice(self.ranks() or [self.pid]))
+        else:
+            for pid in random.sample([self.pid, *self.ranks()], len(self.ranks()) + 1):
+                kill(pid)
                 time.sleep(random.uniform(0, 0.5))
-            os.kill(child, signal.SIGKILL)
-        for child in self.children:
-            os.waitpid(child, 0)
-        self.children = []
+        while not self.gone():
+            if real_time() - began > LEAVING:
+                raise SystemExit(f"{session(self.pid)} are left {LEAVING:.0f} s after {victim}")
+            time.sleep(0.01)
+        return real_time() - began
+
+
+def kill(pid: int, group: bool = False) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        (os.killpg if group else os.kill)(pid, signal.SIGKILL)
+
+
+def reap(life: Life) -> None:
+    """Collect what has ended, orphans too, which are this program's by its own wish."""
+    with contextlib.suppress(ChildProcessError):
+        while (done := os.waitpid(-1, os.WNOHANG))[0]:
+            if done[0] == life.pid:
+                life.code = os.waitstatus_to_exitcode(done[1])
+
+
+def session(leader: int) -> list[int]:
+    """Processes of a session that have not ended."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            with contextlib.suppress(OSError):
+                state, _, _, its = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
+                if int(its) == leader and state != "Z":
+                    found.append(int(entry.name))
+    return found
 
 
 def note(board: mmap.mmap, slot: int, step: int) -> None:
-    RECORD.pack_into(board, RECORD.size * slot, time.time(), step)
+    RECORD.pack_into(board, RECORD.size * slot, real_time(), step)
 
 
 def read(board: mmap.mmap, slot: int) -> tuple[float, int]:
@@ -121,17 +212,17 @@ def writing(run: Run) -> bool:
 def kill_at(life: Life, run: Run, board: mmap.mmap, kind: str, interval: float) -> bool:
     """Wait for the moment; False where the run ended by itself before it came."""
     if kind == "starting":
-        deadline, condition = time.time() + random.uniform(0, 2.0), None
+        deadline, condition = real_time() + random.uniform(0, 2.0), None
     else:
         while not first_step_after(board, life.began):
             if not life.running():
                 return False
             time.sleep(0.005)
         saving = kind == "writing"
-        chosen = time.time() + random.uniform(0, 1.5 * interval)
+        chosen = real_time() + random.uniform(0, 1.5 * interval)
         deadline = chosen + (20.0 if saving else 0.0)
-        condition = (lambda: time.time() > chosen and writing(run)) if saving else None
-    while time.time() < deadline and not (condition is not None and condition()):
+        condition = (lambda: real_time() > chosen and writing(run)) if saving else None
+    while real_time() < deadline and not (condition is not None and condition()):
         if not life.running():
             return False
         time.sleep(0.0005)
@@ -147,12 +238,18 @@ def saved_step(run: Run) -> int:
 
 
 def chaos(
-    root: Path, kills: int, seed: int, epochs: int, interval: float = INTERVAL
+    root: Path,
+    kills: int,
+    seed: int,
+    epochs: int,
+    interval: float = INTERVAL,
+    processes: int = 2,
 ) -> dict[str, Any]:
     """Kill as often, let it finish, and report.
 
     Returns:
-        Kills by kind, the work lost at each in seconds and steps, files left over.
+        Kills by moment and by what was killed, the work lost at each in seconds and steps, files
+        left over.
     """
     import convit_ssl.adapters  # noqa: F401
     from convit_ssl.engines.config import compose_experiment
@@ -160,10 +257,11 @@ def chaos(
     from convit_ssl.engines.train import write_config
 
     random.seed(seed)
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     run = Run(
         root,
         f"optim.epochs={epochs}",
-        "run.processes=2",
+        f"run.processes={processes}",
         f"run.checkpoint_minutes={interval / 60}",
         "data.workers=1",
     )
@@ -172,15 +270,17 @@ def chaos(
     import vissl.trainer  # noqa: F401 once, for all lives
 
     board = mmap.mmap(-1, RECORD.size * (STEPS + 10 * epochs + 10))
-    report: dict[str, Any] = {"kills": 0, "kinds": {}, "lost_seconds": [], "lost_steps": []}
-    report |= {"longest_step": []}
+    numbers = mmap.mmap(-1, NUMBER.size * RANKS)
+    report: dict[str, Any] = {"kills": 0, "kinds": {}, "victims": {}, "clock_jumps": 0}
+    report |= {"longest_step": [], "lost_seconds": [], "lost_steps": [], "seconds_to_leave": []}
     report |= {"most_files": 0, "lives_that_stepped": 0, "began_elsewhere": 0, "ended_early": 0}
     saved = 0
     while report["kills"] < kills:
         kind = random.choice(["starting", "training", "writing", "writing"])
-        life = Life(plan, root / "meet" / str(report["kills"] + report["ended_early"]), board)
+        victim = random.choice([ALL, LAUNCHER, RANK, BY_TURNS] if processes > 1 else [ALL, RANK])
+        life = Life(plan, processes, board, numbers)
         if not kill_at(life, run, board, kind, interval):
-            while life.running():
+            while not life.gone():
                 time.sleep(0.01)
             report["ended_early"] += 1
             if (run.folder / "result.json").exists():
@@ -188,9 +288,11 @@ def chaos(
             if report["ended_early"] > 3:
                 raise SystemExit(f"a life ended with {life.code}")
             continue
-        life.kill(one=random.random() < 0.3)
+        report["seconds_to_leave"].append(round(life.kill(victim), 3))
         report["kills"] += 1
-        report["kinds"][kind] = report["kinds"].get(kind, 0) + 1
+        report["clock_jumps"] += bool(life.jump)
+        for name, key in (("kinds", kind), ("victims", victim)):
+            report[name][key] = report[name].get(key, 0) + 1
         began, first = read(board, FIRST)
         if began > life.began:
             report["lives_that_stepped"] += 1
@@ -205,9 +307,9 @@ def chaos(
             report["longest_step"].append(round(longest_step(board, max(saved, first), step), 3))
             report["lost_steps"].append(step - saved)
         report["most_files"] = max(report["most_files"], len(list(run.checkpoints.glob("*"))))
-        print(f"kill {report['kills']}: {kind}, step {step}, saved {saved}", flush=True)
-    life = Life(plan, root / "meet" / "last", board)
-    while life.running():
+        print(f"kill {report['kills']}: {victim}, {kind}, step {step}, saved {saved}", flush=True)
+    life = Life(plan, processes, board, numbers)
+    while not life.gone():
         time.sleep(0.05)
     report["exit_code"] = life.code
     report["losses"] = run.losses()
@@ -218,15 +320,18 @@ def chaos(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--processes", type=int, default=2, choices=range(1, RANKS + 1))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--interval", type=float, default=INTERVAL, help="between checkpoints, s")
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--out", metavar="results/NAME", help="write NAME_<date>.json and .md")
     args = parser.parse_args()
-    report = chaos(args.root / "killed", args.kills, args.seed, args.epochs, args.interval)
-    quiet = chaos(args.root / "undisturbed", 0, args.seed, args.epochs, args.interval)
+    more = (args.seed, args.epochs, args.interval, args.processes)
+    report = chaos(args.root / "killed", args.kills, *more)
+    quiet = chaos(args.root / "undisturbed", 0, *more)
     report["asked"] = args.kills
+    report["processes"] = args.processes
     report["interval_seconds"] = args.interval
     report["most_lost_seconds"] = max(report["lost_seconds"], default=0.0)
     report["equal"] = report["losses"] == quiet["losses"]
@@ -255,10 +360,16 @@ def write_result(report: dict[str, Any], out: str) -> None:
     config = (Path(sys.argv[sys.argv.index("--root") + 1]) / "killed/run/config.yaml").read_text()
     entry = {"command": command, **about, "load_average": load, "config": config, **report}
     write_json(entry, f"{out}_{date}.json")
-    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(report["kinds"].items()))
+    kinds, victims = (
+        ", ".join(f"{count} {kind}" for kind, count in sorted(report[name].items()))
+        for name in ("kinds", "victims")
+    )
     lost = sorted(report["lost_seconds"])
     rows = {
         "kills": f"{report['kills']} of {report['asked']} ({kinds})",
+        "killed": victims,
+        "lives in which the clock jumped, by up to a day": report["clock_jumps"],
+        "seconds until nothing was left of a life, at most": f"{max(report['seconds_to_leave']):g}",
         "lives that came to a step": report["lives_that_stepped"],
         "of these, not from the last whole checkpoint": report["began_elsewhere"],
         "seconds between checkpoints": f"{report['interval_seconds']:g}",
@@ -275,12 +386,13 @@ def write_result(report: dict[str, Any], out: str) -> None:
     words = (
         f"`{command}`, {date}, commit {about['commit']}.\n\n{about['hardware']['cpu']}, "
         f"{about['hardware']['cores']} cores, load {load} at the end; torch "
-        f"{about['versions']['torch']}.\n\nTwo processes train one run and are killed with "
-        "SIGKILL: while starting, at a random step, or while a checkpoint is being written; in "
-        "three of ten cases one first and the other up to half a second later. The same command "
-        "then starts the run again. Expected: every life begins after the last whole checkpoint, "
-        "nobody loses more than the time between two checkpoints, nothing is left over, and all "
-        "losses are those of a run that nothing happened to."
+        f"{about['versions']['torch']}.\n\n{report['processes']} process(es) train one run, and "
+        "are killed with SIGKILL: while starting, at a random step, or while a checkpoint is being "
+        "written. Killed is everything at once, the launcher alone, one process alone, or one "
+        "after the other; what was not killed has to leave by itself. The same command then starts "
+        "the run again. Expected: every life begins after the last whole checkpoint, nobody loses "
+        "more than the time between two checkpoints, nothing is left over, and all losses are "
+        "those of a run that nothing happened to."
     )
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     text = f"# Killed again and again\n\n{words}\n\n| | |\n|---|---|\n{table}\n"

@@ -160,6 +160,22 @@ def test_a_straggler_is_named_and_equals_are_not() -> None:
     assert text.startswith("rank 1 on b needs 0.90 s a step")
 
 
+def test_a_clock_that_jumps_is_no_standstill(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("convit_ssl.engines.heartbeat.BEAT", 0.01)
+    said: list[str] = []
+    heart = Heartbeat(tmp_path, 0, 1, stall_seconds=100.0, say=said.append)
+    now = time.time
+    heart.start()
+    monkeypatch.setattr(time, "time", lambda: now() + 3600)
+    time.sleep(0.1)
+    heart.stop(finished=False)
+    assert said == []
+    (beat,) = read_beats(tmp_path)
+    assert beat.written - beat.since < 60
+
+
 def test_beats_are_files_that_go_with_the_run(tmp_path: Path) -> None:
     said: list[str] = []
     first = Heartbeat(tmp_path, 0, 2, stall_seconds=0.0, say=said.append)
