@@ -60,7 +60,7 @@ def head_of(method: Mapping[str, Any], width: int, classes: int, images: int = 0
             output = head(torch.empty(ROWS, width, requires_grad=True))
     return HeadSize(
         sum(p.numel() for p in head.parameters() if p.requires_grad),
-        sum(kept.values()) // ROWS,
+        sum(kept.values()) // ROWS + kind.loss_floats_per_row(options),
         output.shape[-1],
         kind.pairs,
         kind.loss_floats(options),

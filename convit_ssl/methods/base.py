@@ -172,6 +172,11 @@ class Method(nn.Module, Generic[Own]):
         return 0
 
     @classmethod
+    def loss_floats_per_row(cls, options: Own) -> int:
+        """Floats that the loss holds for each view of an image, beyond the head's outputs."""
+        return 0
+
+    @classmethod
     def softmax_width(cls, options: Own) -> int | None:
         """Outputs of a softmax whose uniformity is a collapse; None for other losses."""
         return None

@@ -23,6 +23,7 @@ TINY = {
     "convit_barlow_twins": HEAD,
     "convit_diet": "",
     "convit_dino": f"{HEAD} {LOCAL} method.bottleneck_dim=8 method.koleo_weight=0.1",
+    "convit_lejepa": f"{HEAD} {LOCAL} method.directions=8",
     "convit_linear": "method.learning_rates=[0.1,1.0]",
     "convit_moco_v3": HEAD,
     "convit_simclr": HEAD,

@@ -22,6 +22,7 @@ from convit_ssl.methods import (
     DINOHead,
     DINOLoss,
     KoLeoLoss,
+    LeJEPALoss,
     MoCoV3Head,
     MoCoV3Loss,
     NTXentLoss,
@@ -73,6 +74,10 @@ def diet(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[T
     return DIETLoss()(head(crops[0]), teacher[0].argmax(1)), None
 
 
+def lejepa(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, Any]:
+    return LeJEPALoss(CROPS, directions=6)(head(torch.cat(crops)), step=3)[0], None
+
+
 def dino(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, Any]:
     criterion = DINOLoss(OUTPUTS, CROPS)
     for _ in range(2):  # the second step sees the centre of the first
@@ -84,12 +89,12 @@ def koleo(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[
     return KoLeoLoss()(head(crops[0])), None
 
 
-LOSSES = (simclr, moco_v3, swav, swav_queue, barlow_twins, vicreg, diet, dino, koleo)
+LOSSES = (simclr, moco_v3, swav, swav_queue, barlow_twins, vicreg, diet, lejepa, dino, koleo)
 METHODS = {f.__name__: f for f in LOSSES}
 # Collectives on each process for one step, backward included.
 COLLECTIVES = {
     "simclr": 2, "moco_v3": 2, "swav": 8, "swav_queue": 10, "barlow_twins": 4, "dino": 2,
-    "koleo": 2, "vicreg": 4, "diet": 0,
+    "koleo": 2, "vicreg": 4, "diet": 0, "lejepa": 2,
 }  # fmt: skip
 
 
