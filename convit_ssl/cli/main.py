@@ -31,6 +31,7 @@ COMMANDS: dict[str, str] = {
     "explore": "a collection as its features see it: map, clusters, odd images, what to label",
     "knn": "k-nearest-neighbour accuracy of a checkpoint",
     "linear": "linear-probe accuracy of a checkpoint",
+    "scores": "label-free scores of a checkpoint, beside untrained and raw pixels",
     "finetune": "fine-tune a checkpoint on labelled images",
     "results": "result files as one table",
     "study": "sample-efficiency and ablation studies",

@@ -13,6 +13,7 @@ from convit_ssl.cli import division_options
 from convit_ssl.cli.study_baselines import run as run_baselines
 from convit_ssl.cli.study_plan import plan
 from convit_ssl.cli.study_probes import probe_runs
+from convit_ssl.cli.study_scores import run as run_scores
 from convit_ssl.cli.values import Renamed, above_zero, positive
 from convit_ssl.evaluation import study
 from convit_ssl.evaluation.study_pretraining import write_pretraining
@@ -31,7 +32,7 @@ EXAMPLE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
-    add("kind", choices=("sample-efficiency", "ablation", "pretraining", "baselines"))
+    add("kind", choices=("sample-efficiency", "ablation", "pretraining", "baselines", "scores"))
     add("--data", required=True, help="a built-in data set, imagenet or folder")
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add(
@@ -44,8 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--presets", nargs="+", default=["table3"], help="table3, gpsa-layers, locality")
     add("--methods", nargs="+", default=["dino", "simclr"], help="of pretraining")
     add("--probe-epochs", type=positive, default=100, help="of pretraining's linear probes")
+    add("--runs", type=positive, default=30, help="of scores: networks with settings drawn anew")
     add("--minutes", type=above_zero, help="of baselines: core-minutes of one pretraining run")
-    add("--subset", help="of baselines: images to use, such as classes=first:60,per_class=4")
+    add("--subset", help="of baselines and scores: images, such as classes=first:60,per_class=4")
     add(
         "--reference",
         action="append",
@@ -92,6 +94,8 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out or f"studies/{args.kind.replace('-', '_')}_{args.data}")
     if args.kind == "baselines":
         return run_baselines(args, out)
+    if args.kind == "scores":
+        return run_scores(args, Path(args.out or "studies/scores"))
     planned = plan(args)
     if args.dry_run:
         for one in planned.runs:

@@ -1,0 +1,119 @@
+"""Rows of label-free scores: what is read of the images, and by which networks."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from convit_ssl.cli import probe_sources
+from convit_ssl.cli.probe_sources import Source
+from convit_ssl.data.folders import Listing
+from convit_ssl.data.images import ImageFiles, take
+from convit_ssl.data.opening import find_listing
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.label_free import SCORES, gate_motion, label_free_scores
+from convit_ssl.evaluation.label_free_views import RandomViews, ViewPixels, view_features
+from convit_ssl.evaluation.processes import default_device
+from convit_ssl.evaluation.progress import progress_bar
+from convit_ssl.evaluation.tokens import TokenFeatures
+from convit_ssl.models import ConViT
+
+IMAGES, VIEWED = 2000, 500
+FEWEST = 10
+Row = dict[str, Any]
+
+
+def measure(args: argparse.Namespace) -> list[Row]:
+    """A row for raw pixels, for the untrained network and for the network, in this order.
+
+    Raises:
+        UserError: CKPT is not a network, or there are fewer than ten images.
+    """
+    own = probe_sources.open_source(args)
+    if not isinstance(own.extractor, TokenFeatures) or not isinstance(own.extractor.model, ConViT):
+        raise UserError("scores compares a network with pixels; give a checkpoint as CKPT")
+    networks = [own]
+    if not args.checkpoint.startswith("random:"):
+        networks.insert(0, probe_sources.untrained_like(own.extractor.model, args))
+    pixels = probe_sources.open_source(args, "pixels", own.reading if own.reading.native else None)
+    listing = find_listing(probe_sources.data_name(args), args.data_dir, args.split)
+    if len(listing.files) < FEWEST:
+        raise UserError(f"{len(listing.files)} images are too few for scores; give 10 or more")
+    chosen = np.random.default_rng(0).permutation(len(listing.files))[: args.images]
+    listing = take(listing, np.sort(chosen).tolist())
+    features = [
+        column_of(probe_sources.read_features(source, args, args.split, listing), args.token)
+        for source in (pixels, *networks)
+    ]
+    images = viewed_images(args, own, args.split, listing)
+    rows = np.random.default_rng(0).permutation(len(images))[:VIEWED].tolist()
+    device = args.device or default_device()
+    asked = [ViewPixels(), *(Tokens(source.extractor, args.token, device) for source in networks)]
+    with progress_bar("random views", "images") as progress:
+        views = view_features(asked, images, rows, device, progress)
+    return [
+        score_row(source, vectors, viewed)
+        for source, vectors, viewed in zip((pixels, *networks), features, views, strict=True)
+    ]
+
+
+def score_row(source: Source, features: Tensor, views: Tensor) -> Row:
+    """What is said of one source.
+
+    Args:
+        source: a network, or pixels.
+        features: (N, D) of images as they are.
+        views: (images, views, D) of random views.
+    """
+    scores: dict[str, float | None] = {**label_free_scores(features, views)}
+    model = getattr(source.extractor, "model", None)
+    scores["gate_motion"] = gate_motion(model) if model is not None else None
+    return {
+        "name": source.name,
+        "scores": {name: scores[name] for name in SCORES},
+        "images": len(features),
+        "viewed": len(views),
+    }
+
+
+def viewed_images(
+    args: argparse.Namespace, own: Source, split: str, listing: Listing
+) -> ImageFiles:
+    """Some images in random views, of the size and channels that a network reads."""
+    plain = probe_sources.open_images(args, split, own, listing)
+    transform = own.transform
+    native = plain.reading.native
+    grey = not native and plain.is_grey()
+    views = RandomViews(transform.size, transform.mean, transform.std, grey, native)
+    source = dataclasses.replace(own, transform=views, reading=plain.reading)
+    return probe_sources.open_images(args, split, source, listing)
+
+
+class Tokens:
+    """One column of a network's features.
+
+    Args:
+        extractor: `TokenFeatures`.
+        token: which; the first by default.
+        device: where it is computed.
+    """
+
+    def __init__(self, extractor: Any, token: str | None, device: Any) -> None:
+        self.extractor = extractor.to(device).eval()
+        self.span = slice(*extractor.layout[token or next(iter(extractor.layout))])
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images to (B, D)."""
+        found: Tensor = self.extractor(images)[:, self.span]
+        return found
+
+
+def column_of(features: Any, token: str | None) -> Tensor:
+    """(N, D) of one kind of feature; pixels have one kind only."""
+    name = token if token in features.columns else None
+    return torch.from_numpy(np.array(features.column(name), np.float32))
