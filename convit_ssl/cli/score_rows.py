@@ -23,7 +23,7 @@ from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.evaluation.tokens import TokenFeatures
 from convit_ssl.models import ConViT
 
-IMAGES, VIEWED = 2000, 500
+IMAGES, VIEWED = 2000, 300
 FEWEST = 10
 Row = dict[str, Any]
 

@@ -24,7 +24,9 @@ from convit_ssl.cli import probe_division, probe_sources
 from convit_ssl.cli.score_rows import IMAGES, VIEWED, Tokens, column_of, score_row, viewed_images
 from convit_ssl.cli.study_baselines_images import StudyImages
 from convit_ssl.cli.study_scores_write import write
+from convit_ssl.data import ImageFiles
 from convit_ssl.data.folders import Listing
+from convit_ssl.data.images import take
 from convit_ssl.engines.command import run_experiment
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.knn import METRICS, evaluate_knn
@@ -38,6 +40,8 @@ RATES = (1e-4, 3e-2)  # per 256 images, drawn evenly on a log scale
 SCALES = (None, 0.3, 0.6)  # least share of an image in a crop; None leaves the method's own
 JITTERS = (None, 0.0)
 SEED = 2026
+UNTRAINED = 5  # networks that are also measured untrained
+TESTED = 600  # images at most, where there is a val or test folder
 Cell = dict[str, Any]
 
 
@@ -120,13 +124,11 @@ class ScoreStudy:
             write_json(
                 self._measured(pixels, options, source), self.folder / "cells" / "pixels.json"
             )
-        model: Any = source.extractor.model
-        untrained = probe_sources.untrained_like(model, options)
-        found = {
-            **self._measured(source, options, source),
-            "untrained": self._measured(untrained, options, source),
-            "settings": settings,
-        }
+        found = {**self._measured(source, options, source), "settings": settings}
+        if number < UNTRAINED:
+            model: Any = source.extractor.model
+            untrained = probe_sources.untrained_like(model, options)
+            found["untrained"] = self._measured(untrained, options, source)
         shutil.rmtree(folder, ignore_errors=True)
         return found
 
@@ -159,7 +161,7 @@ class ScoreStudy:
         self, source: probe_sources.Source, options: argparse.Namespace, own: probe_sources.Source
     ) -> Cell:
         """Scores without labels, and accuracy with them, of one source."""
-        fold = next(iter(probe_division.folds(source, options)))
+        fold = self._fold(source, options)
         of_pixels = "pixels" in fold.train.columns
         results = [
             evaluate_knn(fold.train, fold.val, ks=(5, 20), metric=metric)
@@ -167,7 +169,7 @@ class ScoreStudy:
         ]
         knn = max(results, key=lambda one: one.majority.value)
         linear = logistic_probe(fold.train, fold.val, 0, fold.groups)
-        images = viewed_images(options, own, "train", self._learned())
+        images = viewed_images(options, own, "train", _listing(self.images.learned(None)))
         rows = np.random.default_rng(0).permutation(len(images))[:VIEWED].tolist()
         network = ViewPixels() if of_pixels else Tokens(source.extractor, None, "cpu")
         views = view_features([network], images, rows)[0]
@@ -181,9 +183,19 @@ class ScoreStudy:
             **row,
         }
 
-    def _learned(self) -> Listing:
-        images = self.images.learned(None)
-        return Listing(images.root, list(images.files), images.targets, images.classes)
+    def _fold(
+        self, source: probe_sources.Source, options: argparse.Namespace
+    ) -> probe_division.Fold:
+        """Features of train and of the test, or of some of its images."""
+        if options.division is not None:
+            return next(iter(probe_division.folds(source, options)))
+        tested = _listing(self.images.tested(None))
+        chosen = np.random.default_rng(0).permutation(len(tested.files))[:TESTED]
+        tested = take(tested, np.sort(chosen).tolist())
+        return probe_division.Fold(
+            probe_sources.read_features(source, options, "train"),
+            probe_sources.read_features(source, options, "test", tested),
+        )
 
     def _remember(self, path: Path) -> None:
         """Refuse a folder with a study of other settings."""
@@ -203,3 +215,7 @@ class ScoreStudy:
                 )
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json({**asked, **surroundings()}, path)
+
+
+def _listing(images: ImageFiles) -> Listing:
+    return Listing(images.root, list(images.files), images.targets, images.classes)
