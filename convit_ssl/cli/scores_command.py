@@ -29,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images", type=positive, default=IMAGES,
         help=f"that are read at most; {VIEWED} of them in several random views",
     )  # fmt: skip
-    add("--json", metavar="FILE", help="write the scores")
+    add("--all", action="store_true", help="show all scores, also those that proved nothing")
+    add("--json", metavar="FILE", help="write all scores")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.checkpoint} holds features; scores needs the network itself")
     rows = measure(args)
     console = Terminal()
-    console.print(scores_table(rows))
+    if args.all:
+        console.print(scores_table(rows))
     for line in scores_lines(rows):
         console.print(line, soft_wrap=True)
     if args.json:

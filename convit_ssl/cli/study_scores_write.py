@@ -198,8 +198,8 @@ def _above_untrained(found: Mapping[str, Any]) -> list[str]:
         *lines,
         "",
         "Runs in which the score and 5-NN agree on whether the trained network is better than the "
-        "mean of untrained networks of the same architecture. An answer that is always the same agrees as often as the last "
-        "row says, or as the rest.",
+        "mean of untrained networks of the same architecture. An answer that is always the same "
+        "agrees as often as the last row says, or as the rest.",
         "",
     ]
 

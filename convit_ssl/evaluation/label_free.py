@@ -60,7 +60,6 @@ SCORES: Mapping[str, Score] = {
 
 # Scores that `convit-ssl study scores` found to rank networks right on each of its collections.
 PASSED: tuple[str, ...] = ()
-STUDY = "results/label_free_scores_cpu_2026-11-29"
 
 
 def label_free_scores(

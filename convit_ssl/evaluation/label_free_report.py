@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from convit_ssl.evaluation.label_free import PASSED, SCORES, STUDY
+from convit_ssl.evaluation.label_free import PASSED, SCORES
 
 Row = Mapping[str, Any]
 
@@ -33,9 +33,9 @@ def scores_lines(rows: Sequence[Row], passed: Sequence[str] = PASSED) -> list[st
     """
     if not passed:
         return [
-            "No label-free score ranked networks reliably on every collection of our study "
-            f"({STUDY}.md), so none is interpreted here. Label some images (5 per class are "
-            "enough to start) and run: convit-ssl knn CKPT --references"
+            "None of these scores has been shown to rank networks reliably (convit-ssl study scores "
+            "measures it), so none is interpreted; --json writes them. Labels for a few images of "
+            "each class say more: convit-ssl knn CKPT --references"
         ]
     *references, own = rows
     lines = []
@@ -53,8 +53,8 @@ def scores_lines(rows: Sequence[Row], passed: Sequence[str] = PASSED) -> list[st
         against = f", {word} its references ({', '.join(others)})" if others else ""
         lines.append(f"{SCORES[name].title}: {_number(value)}{against}")
     lines.append(
-        f"These scores ranked networks by accuracy in our study ({STUDY}.md). They are not an "
-        "accuracy; with labels, use convit-ssl knn CKPT --references"
+        "These scores ranked networks by accuracy on every collection of our study. They are not "
+        "an accuracy; with labels, use convit-ssl knn CKPT --references"
     )
     return lines
 

@@ -119,7 +119,7 @@ def test_what_passed_is_said_in_words_and_nothing_else() -> None:
         {"name": "untrained network", "scores": {**scores, "rankme": 3.0}},
         {"name": "mine", "scores": {**scores, "rankme": 7.0}},
     ]
-    assert "No label-free score ranked networks reliably" in scores_lines(rows, ())[0]
+    assert "None of these scores has been shown" in scores_lines(rows, ())[0]
     lines = scores_lines(rows, ("rankme", "gate_motion"))
     assert lines[0] == "RankMe: 7, above its references (raw pixels 0.5, untrained network 3)"
     assert lines[1] == "gate motion: 0.5, not above its references (untrained network 0.5)"
@@ -129,10 +129,10 @@ def test_the_command_scores_a_network_beside_its_references(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["random:convit_nano", "--img-size", "8", "--data", "digits", "--images", "60"]
-    words += ["--cache", str(tmp_path / "cache"), "--json", str(tmp_path / "scores.json")]
+    words += ["--cache", str(tmp_path / "cache"), "--json", str(tmp_path / "scores.json"), "--all"]
     assert run_command("scores", words) == 0
     said = capsys.readouterr().out
-    assert "study" in said
+    assert "study" in said and "two-view" in said
     rows = json.loads((tmp_path / "scores.json").read_text())["scores"]
     assert [row["name"] for row in rows] == ["raw pixels", "random:convit_nano"]
     assert rows[0]["scores"]["gate_motion"] is None and rows[1]["scores"]["gate_motion"] == 0.0
