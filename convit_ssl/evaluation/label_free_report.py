@@ -33,9 +33,9 @@ def scores_lines(rows: Sequence[Row], passed: Sequence[str] = PASSED) -> list[st
     """
     if not passed:
         return [
-            "None of these scores has been shown to rank networks reliably (convit-ssl study scores "
-            "measures it), so none is interpreted; --json writes them. Labels for a few images of "
-            "each class say more: convit-ssl knn CKPT --references"
+            "None of these scores has been shown to rank networks reliably (convit-ssl study "
+            "scores measures it), so none is interpreted; --json writes them. Labels for a few "
+            "images of each class say more: convit-ssl knn CKPT --references"
         ]
     *references, own = rows
     lines = []
