@@ -38,7 +38,7 @@ def attention_figure(
     Args:
         maps: from `image_attention`.
         layers: rows; four over the depth by default.
-        head: one head; the mean of the heads by default.
+        head: one head; default: the mean over heads.
         query: row and column of the query patch; the middle of the image by default.
 
     Raises:

@@ -45,7 +45,7 @@ def open_sample(
     Args:
         data: name of a data set; None leaves features out.
         data_dir: its folder, for data sets that need one.
-        split: val where there is one by default.
+        split: split to use (default: val if there is one).
         images: how many to describe features on.
         pictures: files to draw attention maps of; `shown` of the sample by default.
         shown: see `pictures`.

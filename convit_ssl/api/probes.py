@@ -101,7 +101,7 @@ def knn(
         subset: labelled images of train to use, such as ``per_class=10``.
         k: numbers of neighbours.
         metric: cosine or euclidean.
-        temperature: of votes by cosine similarity.
+        temperature: temperature of the votes by cosine similarity.
         options: further options of ``convit-ssl knn``, such as ``device``, ``batch_size``,
             ``img_size`` or ``seed``.
 

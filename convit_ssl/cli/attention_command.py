@@ -10,7 +10,7 @@ from convit_ssl.cli import weights_options
 from convit_ssl.cli.values import Renamed, positive
 from convit_ssl.errors import UserError
 
-SUMMARY = "the attention maps of one image, as PNG, SVG or PDF"
+SUMMARY = "draw the attention maps of one image as PNG, SVG or PDF"
 EXAMPLE = "convit-ssl attention photo.jpg --checkpoint runs/convit_dino_digits --out attention.pdf"
 ENDINGS = (".png", ".svg", ".pdf")
 
@@ -18,17 +18,21 @@ ENDINGS = (".png", ".svg", ".pdf")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
-    add("image", type=Path, metavar="IMAGE", help="picture of any shape")
+    add("image", type=Path, metavar="IMAGE", help="image file of any size")
     add("--checkpoint", metavar="CKPT", help="checkpoint, run folder or weights file (required)")
-    sizes = "pixels of the shorter side; the model's own by default"
+    sizes = "image size in pixels (default: the model's own)"
     weights_options.add_arguments(parser, img_size=sizes)
     add("--which", dest="weights_of_which", action=Renamed, new="--weights", metavar="WHICH")
     add("--out", type=Path, default=Path("attention.png"), help=f"file ({', '.join(ENDINGS)})")
-    add("--layers", type=_numbers, help="rows, such as 0,4,9; four over the depth by default")
-    add("--head", type=int, help="one head; the mean of the heads by default")
-    add("--query", type=_numbers, help="row,column of the query patch; the middle by default")
-    add("--show", metavar="R,G,B", help="channels to show, beyond RGB, such as 3,2,1 (from 1 on)")
-    add("--dpi", type=positive, default=300, help="of a PNG")
+    add(
+        "--layers",
+        type=_numbers,
+        help="layers to draw, such as 0,4,9 (default: four, evenly spaced)",
+    )
+    add("--head", type=int, help="draw one head (default: mean over heads)")
+    add("--query", type=_numbers, help="row,column of the query patch (default: the centre)")
+    add("--show", metavar="R,G,B", help="channels to show as RGB, such as 3,2,1 (counted from 1)")
+    add("--dpi", type=positive, default=300, help="resolution of a PNG")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -64,7 +68,7 @@ def _take_old_names(args: argparse.Namespace) -> None:
         UserError: there is no checkpoint.
     """
     if args.checkpoint is None and args.weights != "teacher":
-        print("note: --weights CKPT is now called --checkpoint CKPT", file=sys.stderr)
+        print("note: --weights CKPT has been renamed to --checkpoint CKPT", file=sys.stderr)
         args.checkpoint, args.weights = args.weights, "teacher"
     if args.weights_of_which is not None:
         args.weights = args.weights_of_which

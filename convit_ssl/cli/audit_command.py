@@ -16,7 +16,7 @@ from convit_ssl.export.build import trunk_by_name
 from convit_ssl.export.save import save_trunk
 from convit_ssl.models import ConViT
 
-SUMMARY = "say what a checkpoint is, and whether its convolutional init is really there"
+SUMMARY = "describe a checkpoint and check whether its convolutional init is really there"
 EXAMPLE = "convit-ssl audit --trunk vissl:convit --repair sound.safetensors"
 
 
@@ -27,12 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--trunk",
         metavar="NAME",
-        help="build a new one instead: convit_small, timm:convit_small, vissl:convit",
+        help="audit a newly built network instead: convit_small, timm:convit_small, vissl:convit",
     )
-    weights_options.add_arguments(parser, img_size="pixels that the weights were made for")
-    add("--heads", action="store_true", help="a line for each head")
+    weights_options.add_arguments(parser, img_size="image size the weights were trained at")
+    add("--heads", action="store_true", help="print one line per head")
     add("--json", action="store_true", help="print JSON")
-    add("--repair", type=Path, metavar="OUT", help="write with the init that was never trained")
+    add(
+        "--repair",
+        type=Path,
+        metavar="OUT",
+        help="write a copy with the convolutional init restored (untrained weights only)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _model(args: argparse.Namespace) -> ConViT:
     if (args.checkpoint is None) == (args.trunk is None):
-        raise UserError("give a checkpoint, or --trunk NAME")
+        raise UserError("give a checkpoint or --trunk NAME")
     if args.trunk is None:
         return weights_options.read_trunk(args, args.checkpoint)
     if args.trunk.startswith("vissl:"):
@@ -64,7 +69,7 @@ def _model(args: argparse.Namespace) -> ConViT:
 
 def _repair(model: ConViT, path: Path, repairable: list[int]) -> list[int]:
     if not repairable:
-        raise UserError("there is nothing to repair: no GPSA block is without init and untrained")
+        raise UserError("nothing to repair: every untrained GPSA block has its convolutional init")
     try:
         repaired = repair_trunk(model)
     except ValueError as error:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 SUMMARY = (
-    "ours, timm's and VISSL's ConViT and a plain ViT side by side; steps, input, scaling, start-up"
+    "measure speed and memory side by side: models, training steps, input pipelines, scaling, "
+    "start-up"
 )
 EXAMPLE = "convit-ssl bench model --sizes nano --sides 32 --images 4 --repeats 3"
 
@@ -17,16 +18,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         metavar="model|step|accumulate|data|scaling|startup|threads|cluster",
     )
-    model = kinds.add_parser("model", help="networks: forward, and forward + backward + step")
-    step = kinds.add_parser("step", help="a DINO or SimCLR step against the published manner")
-    accumulate = kinds.add_parser(
-        "accumulate", help="a step of the whole batch against the same batch in parts"
+    model = kinds.add_parser(
+        "model",
+        help="ConViT of this project, timm and VISSL, and a plain ViT: forward and training",
     )
-    data = kinds.add_parser("data", help="input pipelines, per image and core")
-    scaling = kinds.add_parser("scaling", help="1, 2, 4 processes; growth with the image side")
-    startup = kinds.add_parser("startup", help="from the command to the first step, and its parts")
+    step = kinds.add_parser(
+        "step", help="a DINO or SimCLR step compared with the published implementation"
+    )
+    accumulate = kinds.add_parser(
+        "accumulate", help="a step on the whole batch compared with the same batch in parts"
+    )
+    data = kinds.add_parser("data", help="input pipelines: time per image and core")
+    scaling = kinds.add_parser("scaling", help="1, 2 and 4 processes; growth with image size")
+    startup = kinds.add_parser(
+        "startup", help="time from the command to the first step, part by part"
+    )
     threads = kinds.add_parser(
-        "threads", help="1 thread, all, and a run's own choice, beside busy neighbours"
+        "threads", help="one thread, all threads and the automatic choice, on a busy machine"
     )
     cluster = kinds.add_parser(
         "cluster", help="what 8, 64 and 512 GPUs would ask for, worked out from measured steps"
@@ -34,14 +42,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for kind in (model, step, accumulate, data, scaling, startup, threads, cluster):
         kind.add_argument("--device", default="cpu", help="cpu or cuda")
         kind.add_argument(
-            "--repeats", type=int, default=9, help="rounds of which medians are taken"
+            "--repeats", type=int, default=9, help="number of rounds; the median counts"
         )
         kind.add_argument("--json", metavar="FILE", help="everything measured")
-        kind.add_argument("--markdown", metavar="FILE", help="the tables, with the command")
+        kind.add_argument(
+            "--markdown", metavar="FILE", help="write the tables and the command to this file"
+        )
         kind.add_argument(
             "--add",
             action="store_true",
-            help="keep what the JSON file holds, and write tables and figure of all",
+            help="add to the JSON file, and write tables and figure of everything in it",
         )
     for kind in (model, step, accumulate, scaling):
         kind.add_argument("--threads", type=int, default=1, help="CPU threads")
@@ -50,16 +60,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--clock",
             choices=["wall", "cpu"],
             default="wall",
-            help="cpu: time of the thread alone, for busy machines and one thread",
+            help="cpu counts only the thread's own time, for busy machines and one thread",
         )
         kind.add_argument("--sizes", nargs="+", default=["tiny", "small"], help="nano .. base_plus")
     model.add_argument("--sides", nargs="+", type=int, default=[96, 224, 384, 512], help="pixels")
-    model.add_argument("--images", type=int, default=8, help="batch at 14 x 14 patches")
+    model.add_argument("--images", type=int, default=8, help="batch size at 14 x 14 patches")
     model.add_argument("--modes", nargs="+", default=["forward", "training"])
     model.add_argument("--contenders", nargs="+", default=["ours", "timm", "vissl", "vit"])
-    model.add_argument("--compile", action="store_true", help="torch.compile on every side")
-    model.add_argument("--figure", metavar="PNG", help="images/s against the image side")
-    scaling.add_argument("--figure", metavar="PNG", help="milliseconds against the image side")
+    model.add_argument("--compile", action="store_true", help="use torch.compile")
+    model.add_argument("--figure", metavar="PNG", help="plot of images/s against image size")
+    scaling.add_argument("--figure", metavar="PNG", help="plot of milliseconds against image size")
     step.add_argument("--images", type=int, default=2, help="batch")
     accumulate.add_argument("--images", type=int, default=16, help="batch")
     accumulate.add_argument("--parts", nargs="+", type=int, default=[4], help="of the batch")
@@ -73,8 +83,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scaling.add_argument(
         "--processes", nargs="*", type=int, default=[1, 2, 4], help="none: growth alone"
     )
-    scaling.add_argument("--images", type=int, default=2, help="batch of each process")
-    scaling.add_argument("--side", type=int, default=96, help="pixels, of the runs in processes")
+    scaling.add_argument("--images", type=int, default=2, help="batch size of each process")
+    scaling.add_argument(
+        "--side", type=int, default=96, help="image size of the runs in several processes"
+    )
     threads.add_argument("--sizes", nargs="+", default=["nano"], help="nano .. base_plus")
     threads.add_argument("--side", type=int, default=8, help="pixels")
     threads.add_argument("--patch", type=int, default=2, help="pixels")

@@ -32,23 +32,23 @@ from convit_ssl.data.storage import read_bytes
 from convit_ssl.evaluation.progress import progress_bar
 
 SUMMARY = (
-    "look for duplicates, leaks between train and test, and bad images; exit code 0 where there "
-    "is nothing, 1 where something was found, 2 where the collection cannot be read"
+    "find duplicates, leaks between train and test, and bad images. Exit code: 0 if nothing was "
+    "found, 1 if something was, 2 if the collection cannot be read"
 )
 EXAMPLE = "convit-ssl check digits --out checks/digits"
 WORDS = {
-    "leak": ("Leaks", "The same picture is in two parts, so a test on one knows the other."),
+    "leak": ("Leaks", "The same picture is in two parts, so test results cannot be trusted."),
     "labels differ": ("Two labels", "The same picture has two labels; one of them is wrong."),
     "across groups": ("Across groups", "The same picture is in two groups."),
     "truncated": ("Truncated", "The file ends before the image does."),
-    "unreadable": ("Unreadable", "The file is no image that can be read."),
-    "black": ("Black", "There is nothing to see."),
-    "blank": ("Blank", "All pixels are alike."),
+    "unreadable": ("Unreadable", "The file cannot be read as an image."),
+    "black": ("Black", "Nothing is visible."),
+    "blank": ("Blank", "All pixels have the same value."),
     "odd": ("Depth or size", "These images are stored in another depth or size than the rest."),
     "duplicate": (
         "Copies in one part",
-        "The same picture with the same label, in one part. They do no harm to a test, and count "
-        "twice in training. They do not change the exit code.",
+        "The same picture with the same label, in one part. Copies do not affect test results, "
+        "but count twice in training. They do not change the exit code.",
     ),
 }  # fmt: skip
 
@@ -57,11 +57,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
     add("data", metavar="DATA", help="a folder of images, or the name of a built-in data set")
-    add("--format", choices=("list", "shards"), help="DATA is a list or shards, and no folder")
+    add(
+        "--format", choices=("list", "shards"), help="DATA is a list or shards rather than a folder"
+    )
     division_options.add_arguments(parser)
-    add("--trunk", metavar="CKPT", help="also compare by the features of this network")
-    add("--out", default="check", help="folder for check.html and check.csv (check/)")
-    add("--ignore", nargs="+", default=[], choices=SERIOUS, help="kinds that are all right here")
+    add("--trunk", metavar="CKPT", help="also compare images by the features of this network")
+    add("--out", default="check", help="folder for check.html and check.csv (default: check/)")
+    kinds = ", ".join(f"'{kind}'" if " " in kind else kind for kind in SERIOUS)
+    add(
+        "--ignore",
+        nargs="+",
+        default=[],
+        choices=SERIOUS,
+        metavar="KIND",
+        help=f"findings to accept: {kinds}",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

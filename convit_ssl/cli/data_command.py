@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ).lstrip()
     add = parser.add_argument
     add("name", help="digits, mnist5k, fashion_mnist, textures, elpv or openclipart")
-    parser.add_argument("--out", help="folder to write (default: the cache that training uses)")
+    parser.add_argument("--out", help="folder to write to (default: the cache that training uses)")
     parser.add_argument("--data-dir", help="folder of the original files (see below)")
 
 

@@ -15,8 +15,8 @@ from typing import Any
 from convit_ssl.errors import UserError
 
 SUMMARY = (
-    "Pretrain convit_nano on scikit-learn's 1,000 training digits by DINO, without labels; measure "
-    "it beside raw pixels and the untrained network; export it, load it by timm, and draw it."
+    "Pretrain convit_nano with DINO on 1,000 of scikit-learn's digits, without labels; compare it "
+    "with raw pixels and the untrained network; export it, load it in timm, and draw it."
 )
 EXAMPLE = "convit-ssl demo"
 # Everything else is set from the data.
@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epochs",
         type=int,
-        help="of pretraining; by default what fits into four minutes, by timing an epoch first",
+        help="epochs of pretraining (default: what fits into four minutes, after timing one epoch)",
     )
-    parser.add_argument("--record", metavar="STEM", help="also write STEM.json and STEM.md")
+    parser.add_argument("--record", metavar="STEM", help="also write the result to the folder STEM")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the experiment")
 
 
@@ -49,11 +49,11 @@ def run(args: argparse.Namespace) -> int:
     _call("train", *OVERRIDES, length, f"run.dir={folder}", "run.overwrite=true", *args.overrides)
     results = {}
     for number, kind in ((2, "knn"), (3, "linear")):
-        _step(f"{number}/5  {kind}, beside raw pixels and the untrained network")
+        _step(f"{number}/5  {kind}, compared with raw pixels and the untrained network")
         path = args.out / f"{kind}.json"
         _call(kind, folder, "--data", "digits", "--references", "--json", str(path))
         results[kind] = json.loads(path.read_text())["results"]
-    _step("4/5  export, and load it back by timm")
+    _step("4/5  export, and load it back in timm")
     _call("export", folder, "--to", "safetensors", "timm", "--out", str(args.out / "export"))
     _step("5/5  pictures")
     picture = draw(args.out)
@@ -71,10 +71,11 @@ def _epochs_that_fit(overrides: Sequence[str], started: float) -> int:
     """Time an epoch in a run of two, and say what follows."""
     seconds = measure_epoch(overrides)
     epochs = fitting_epochs(seconds, time.time() - started)
-    words = f"an epoch takes {seconds:.1f} s on this machine, so this demo trains {epochs} epochs"
+    words = f"an epoch takes {seconds:.1f} s on this machine, so this demo trains for {epochs} "
+    "epochs"
     if epochs < MOST_EPOCHS:
-        words += f" instead of {MOST_EPOCHS}, to end within about four minutes"
-    print(f"{words} (--epochs N sets another number)", flush=True)
+        words += f" instead of {MOST_EPOCHS}to finish in about four minutes"
+    print(f"{words} (--epochs N sets another length)", flush=True)
     return epochs
 
 

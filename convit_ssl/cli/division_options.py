@@ -10,23 +10,30 @@ from convit_ssl.data.division import DivisionSpec
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of every command that divides images."""
-    group = parser.add_argument_group("dividing images, where there is no val folder")
+    group = parser.add_argument_group("splitting a collection that has no val folder")
     add = group.add_argument
-    add("--holdout", type=share, metavar="SHARE", help="hold out a test part, such as 0.2")
-    add("--folds", type=int, metavar="K", help="k-fold: every image is tested once")
+    add(
+        "--holdout",
+        type=share,
+        metavar="SHARE",
+        help="fraction of the images to hold out for testing, such as 0.2",
+    )
+    add(
+        "--folds", type=int, metavar="K", help="k-fold cross-validation: every image is tested once"
+    )
     add(
         "--group-by",
         metavar="WHAT",
-        help="never tear apart: folder:1, column:patient (of --labels), name:REGEX",
+        help="keep groups together: folder:1, column:patient (of --labels), name:REGEX",
     )
     add(
         "--labels",
         metavar="TABLE:COLUMNS",
-        help="labels (and groups) from a CSV or Parquet table, as in table.csv:file,label,patient; "
-        "or folder:2, name:REGEX",
+        help="labels (and groups) from a CSV or Parquet table, such as "
+        "table.csv:file,label,patient; or folder:2, name:REGEX",
     )
-    add("--split", metavar="FILE", help="a division that was written down (split.csv)")
-    add("--split-seed", type=int, default=0, metavar="SEED", help="of the division")
+    add("--split", metavar="FILE", help="use the split saved in this file (split.csv)")
+    add("--split-seed", type=int, default=0, metavar="SEED", help="seed of the split (default: 0)")
 
 
 def spec_of(args: argparse.Namespace) -> DivisionSpec:

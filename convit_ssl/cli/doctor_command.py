@@ -16,7 +16,7 @@ from convit_ssl import __version__
 from convit_ssl.compat import environment
 from convit_ssl.machine import available_cores, user_cache
 
-SUMMARY = "versions, devices and known problems of this installation"
+SUMMARY = "show versions, devices and known problems of this installation"
 EXAMPLE = "convit-ssl doctor"
 PACKAGES = ("torch", "torchvision", "vissl", "timm", "hydra-core", "numpy", "pillow", "submitit")
 OPTIONAL = {
@@ -118,7 +118,7 @@ def _devices() -> Iterator[tuple[str, str, str | None]]:
     cores = available_cores()
     yield "cpu", f"{cores} cores, {torch.get_num_threads()} threads of PyTorch", None
     if not torch.cuda.is_available():
-        yield "gpu", "none that PyTorch can use; run=cpu", None
+        yield "gpu", "none that PyTorch can use; train with run=cpu", None
         return
     for index in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(index)
@@ -132,6 +132,6 @@ def _devices() -> Iterator[tuple[str, str, str | None]]:
 
 def _room() -> Iterator[tuple[str, str, str | None]]:
     free = shutil.disk_usage(".").free / 2**30
-    wrong = "less than 1 GiB of disk is left for checkpoints" if free < 1 else None
+    wrong = "less than 1 GiB of disk space is left for checkpoints" if free < 1 else None
     yield "disk", f"{free:.0f} GiB free here", wrong
     yield "data cache", os.environ.get("CONVIT_SSL_DATA") or str(user_cache()), None

@@ -33,8 +33,8 @@ from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.machine import available_cores
 
 SUMMARY = (
-    "see a collection as its features see it: a map of all images, clusters, odd images, nearest "
-    "neighbours, what to label next; one folder with a page that opens offline, and a CSV"
+    "map a collection by its features: clusters, outliers, nearest neighbours, what to label "
+    "next. Writes a folder with a page that works offline and a CSV file"
 )
 EXAMPLE = "convit-ssl explore random:convit_nano --data digits --out explore/digits"
 _PARTS = ("train", "val", "test", "all")
@@ -48,17 +48,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     probe_sources.add_arguments(parser)
     add = parser.add_argument
     add("--labels", metavar="TABLE:COLUMNS", help=(
-        "labels (and groups) from a CSV or Parquet table, as in table.csv:file,label,patient; or "
-        "folder:2, name:REGEX. Images without a row have no label"
+        "labels (and groups) from a CSV or Parquet table, such as table.csv:file,label,patient; "
+        "or folder:2, name:REGEX. Images without a row are unlabelled"
     ))  # fmt: skip
     add("--group-by", metavar="WHAT", help=(
-        "folder:1, column:patient (of --labels), name:REGEX: shown on the map; images of one "
-        "group say nothing about each other's labels"
+        "folder:1, column:patient (of --labels), name:REGEX: shown on the map; images of the same "
+        "group are not used to predict each other's labels"
     ))  # fmt: skip
-    add("--token", help="feature to use, such as patch_mean_last1; the last class token")
-    add("--layout", choices=LAYOUTS, default="auto", help="of the map; UMAP where it is installed")
-    add("--thumbnail", type=natural, metavar="PIXELS", help="side, up to 255; 0 leaves them out")
-    add("--out", default="explore", help="folder for index.html and explore.csv (explore/)")
+    add("--token", help="feature to use, such as patch_mean_last1 (default: the last class token)")
+    add(
+        "--layout",
+        choices=LAYOUTS,
+        default="auto",
+        help="layout of the map (default: UMAP if installed, else PCA)",
+    )
+    add(
+        "--thumbnail",
+        type=natural,
+        metavar="PIXELS",
+        help="thumbnail side in pixels, up to 255; 0 for none",
+    )
+    add(
+        "--out", default="explore", help="folder for index.html and explore.csv (default: explore/)"
+    )
 
 
 def run(args: Namespace) -> int:
@@ -77,7 +89,9 @@ def run(args: Namespace) -> int:
     images = _images(sets, args)
     features = np.concatenate([np.asarray(one.column(args.token)) for one in sets.values()])
     if len(features) < 2:
-        raise UserError("there is one image alone; a map needs two, and says more with hundreds")
+        raise UserError(
+            "only one image was found; a map needs at least two, and is useful from about a hundred"
+        )
     near, voters = _neighbours(features, images, args)
     with progress_bar("arranging", "steps") as report:
         steps: list[str] = []

@@ -21,22 +21,41 @@ from convit_ssl.export.trunk import TARGETS, Written, export_trunk
 from convit_ssl.models import ConViT
 from convit_ssl.models.fingerprint import weights_fingerprint
 
-SUMMARY = "write a trunk for safetensors, timm, ONNX and others, and compare the outputs"
+SUMMARY = (
+    "export weights to safetensors, timm, ONNX and other formats, and check that the outputs agree"
+)
 EXAMPLE = "convit-ssl export runs/demo --to timm safetensors onnx"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
-    add("checkpoint", metavar="CKPT", help="checkpoint, run folder, or any file that import reads")
+    add(
+        "checkpoint",
+        metavar="CKPT",
+        help="checkpoint, run folder, or any file that `convit-ssl import` reads",
+    )
     add("--to", nargs="+", action="extend", required=True, metavar="FORM", help=", ".join(TARGETS))
-    add("--out", type=Path, metavar="DIR", help="folder to write; CKPT's name by default")
+    add("--out", type=Path, metavar="DIR", help="output folder (default: named after CKPT)")
     add("--output", dest="out", type=Path, action=Renamed, new="--out", metavar="DIR")
-    weights_options.add_arguments(parser, img_size="pixels, to which positions are resampled")
-    add("--no-classifier", action="store_true", help="leave a classifier out: features only")
-    add("--name", help="of the files; variant and method by default")
-    add("--license", default="unknown", help="of the weights, for the model card (apache-2.0)")
-    add("--results", nargs="+", default=[], metavar="JSON", help="figures for the model card")
+    weights_options.add_arguments(
+        parser,
+        img_size="image size in image size in pixels; position embeddings are resampled to it",
+    )
+    add("--no-classifier", action="store_true", help="drop the classifier: features only")
+    add("--name", help="name of the files (default: variant and method)")
+    add(
+        "--license",
+        default="unknown",
+        help="licence of the weights, for the model card (default: apache-2.0)",
+    )
+    add(
+        "--results",
+        nargs="+",
+        default=[],
+        metavar="JSON",
+        help="result files with figures for the model card",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     provenance: dict[str, object] = model.provenance  # type: ignore[assignment]
     written = done.written
     print(f"{provenance['weights']} weights of {provenance['path']}")
-    print(f"written in {done.output}, largest difference of outputs on random images:")
+    print(f"written to {done.output}; largest difference in outputs on random images:")
     width = max(len(item.target) for item in written)
     for item in written:
         differences = ", ".join(map(str, item.differences)) or "values compared, equal"

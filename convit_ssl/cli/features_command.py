@@ -1,4 +1,4 @@
-"""``convit-ssl features``: extract features once, for every probe to reuse."""
+"""``convit-ssl features``: extract features once and reuse them in every probe."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from convit_ssl.evaluation.feature_set import load_features
 from convit_ssl.evaluation.feature_tables import FORMATS, FeatureTable
 from convit_ssl.evaluation.processes import run_in_processes
 
-SUMMARY = "write features of images as memory-mapped .npy files, CSV or Parquet"
+SUMMARY = "extract features of images to memory-mapped .npy files, CSV or Parquet"
 EXAMPLE = "convit-ssl features random:convit_nano --data digits --out features/digits"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     probe_sources.add_arguments(parser)
-    parser.add_argument("--out", required=True, help="folder for train/ and val/")
+    parser.add_argument("--out", required=True, help="output folder, which gets train/ and val/")
     parser.add_argument(
         "--columns",
         nargs="+",
         help="class_last1, class_last2, patch_mean_last1, ... (n counts blocks from the end)",
     )
     parser.add_argument(
-        "--splits", nargs="+", choices=("train", "val"), help="of the images; both by default"
+        "--splits", nargs="+", choices=("train", "val"), help="splits to extract (default: both)"
     )
     parser.add_argument(
         "--to",
         nargs="+",
         choices=FORMATS,
         default=["npy"],
-        help="also write tables: path, label, group, size and features of each image",
+        help="also write a table with path, label, group, size and features of each image",
     )
     parser.add_argument(
         "--tokens",
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="one vector per image, or the map of its patches (rows x columns x channels)",
     )
     parser.add_argument(
-        "--group-by", metavar="WHAT", help="a column for tables: folder:1 or name:REGEX"
+        "--group-by", metavar="WHAT", help="group column of the table: folder:1 or name:REGEX"
     )
 
 
@@ -120,7 +120,7 @@ def groups_of(args: argparse.Namespace, split: str) -> dict[str, str]:
 def _check_patches(args: argparse.Namespace) -> None:
     """Refuse what patch maps cannot be, before minutes of computing."""
     if args.columns:
-        raise UserError("--columns chooses vectors; leave it out with --tokens patch")
+        raise UserError("--columns has no effect with --tokens patch; leave it out")
     tables = [form for form in args.to if form != "npy"]
     if tables:
         raise UserError(f"--to {tables[0]}: patch maps are written as .npy only; leave it out")

@@ -9,7 +9,7 @@ from convit_ssl.cli import division_options
 from convit_ssl.cli.values import positive
 from convit_ssl.cli.weights_options import WHICH
 
-SUMMARY = "fine-tune a checkpoint on labelled images, the whole network or the classifier first"
+SUMMARY = "fine-tune a checkpoint on labelled images"
 EXAMPLE = "convit-ssl finetune runs/demo --data digits --device cpu --epochs 20"
 STARTED = time.time()
 
@@ -17,8 +17,12 @@ STARTED = time.time()
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Flags for what is chosen most often; everything else as key=value."""
     add = parser.add_argument
-    add("checkpoint", metavar="CKPT", help="run folder or checkpoint; ours, official or timm's")
-    add("--data", default="folder", help="a built-in data set, imagenet or folder")
+    add(
+        "checkpoint",
+        metavar="CKPT",
+        help="run folder or checkpoint: ours, the official ConViT's or timm's",
+    )
+    add("--data", default="folder", help="a built-in data set, imagenet, or folder for your own")
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add("--subset", help="labelled images to use, such as fraction=0.1,seed=0 or per_class=10")
     add(
@@ -28,12 +32,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="settings for few labels, on 1 or 10 %% of each class unless --subset is given",
     )
     add("--weights", default="teacher", metavar="WHICH", help=WHICH)
-    add("--num-heads", type=positive, help="attention heads of another project's plain ViT")
-    add("--epochs", type=positive, help="100 as published, or by the number of images")
-    add("--img-size", type=positive, help="pixels; position embeddings are resampled to it")
-    add("--freeze-epochs", type=float, default=0.0, help="in which only the classifier learns")
+    add(
+        "--num-heads",
+        type=positive,
+        help="number of attention heads, for a plain ViT of another project",
+    )
+    add(
+        "--epochs",
+        type=positive,
+        help="epochs (default: 100 as published, or chosen from the number of images)",
+    )
+    add(
+        "--img-size",
+        type=positive,
+        help="image size in pixels; position embeddings are resampled to it",
+    )
+    add(
+        "--freeze-epochs",
+        type=float,
+        default=0.0,
+        help="epochs at the start in which only the classifier learns",
+    )
     add("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    add("--name", help="of the run folder under runs/")
+    add("--name", help="name of the run folder under runs/")
     add("--seed", type=int, default=0)
     division_options.add_arguments(parser)
     add("overrides", nargs="*", metavar="key=value", help="any other option of the experiment")

@@ -1,4 +1,4 @@
-"""``convit-ssl import``: read a foreign ConViT checkpoint into ours, and prove it is the same."""
+"""``convit-ssl import``: convert a checkpoint of another project, and prove that it is the same."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from convit_ssl.export.proof import by_reference, by_timm_convit, by_timm_vit
 from convit_ssl.export.save import FORMATS, save_trunk
 from convit_ssl.models import ConViT
 
-SUMMARY = "read an official, timm, DINO or VISSL checkpoint of a ConViT into ours"
+SUMMARY = (
+    "convert a checkpoint of the official ConViT, timm, DINO, VISSL or another project, and check "
+    "that the outputs agree"
+)
 EXAMPLE = "convit-ssl import convit_small.pth --out convit_small.safetensors"
 
 
@@ -31,15 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a file or folder of weights, a VISSL run, or a hub name such as timm:convit_small",
     )
-    add("--out", type=Path, help=f"file to write ({', '.join(FORMATS)}); only look by default")
+    add(
+        "--out",
+        type=Path,
+        help=f"file to write ({', '.join(FORMATS)}); by default nothing is written",
+    )
     add("--output", dest="out", type=Path, action=Renamed, new="--out")
     weights_options.add_arguments(
-        parser, img_size="pixels that it was made for where it does not say, or to resample to"
+        parser,
+        img_size="image size it was trained at, if the file does not say, or size to resample to",
     )
-    add("--variant", help="refuse anything but this variant")
-    add("--no-classifier", action="store_true", help="leave a classifier out")
-    add("--against", metavar="NAME", help="timm's model to compare a plain ViT with")
-    add("--reference", type=Path, metavar="NPZ", help="images and features to compare with")
+    add("--variant", help="fail unless it is this variant")
+    add("--no-classifier", action="store_true", help="drop the classifier")
+    add("--against", metavar="NAME", help="timm model to compare a plain ViT with")
+    add(
+        "--reference",
+        type=Path,
+        metavar="NPZ",
+        help="file with images and expected features to compare with",
+    )
     add("--all", action="store_true", help="list every tensor that was not loaded")
 
 
@@ -66,9 +79,12 @@ def run(args: argparse.Namespace) -> int:
     for problem in audit_trunk(model).problems:
         print(f"  PROBLEM: {problem}")
     name, difference = _difference(model, args)
-    print(f"  largest difference to {name}: {difference}")
+    print(f"  largest difference from {name}: {difference}")
     if isinstance(difference, Difference) and not difference.within_tolerance:
-        print("  PROBLEM: that is more than rounding: something above does not hold; not written")
+        print(
+            "  PROBLEM: this is more than rounding error, so one of the assumptions above is "
+            "wrong. Nothing was written"
+        )
         return 1
     if args.out:
         save_trunk(model, args.out)
@@ -100,6 +116,6 @@ def _difference(model: ConViT, args: argparse.Namespace) -> tuple[str, Differenc
     except UserError as error:
         return "its source", f"not measured ({error})"
     return "its source", (
-        "not measured: nothing here knows this network but by the same assumptions. Compare it "
-        "with --against NAME (a model of timm) or --reference NPZ (stored images and features)"
+        "not checked against an independent implementation. Compare it with --against NAME (a "
+        "timm model) or --reference NPZ (stored images and features)"
     )

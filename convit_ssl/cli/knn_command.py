@@ -22,7 +22,7 @@ from convit_ssl.evaluation.pooling import pool_knn
 from convit_ssl.evaluation.processes import rank, run_in_processes
 from convit_ssl.evaluation.progress import progress_bar
 
-SUMMARY = "k-nearest-neighbour accuracy on val, by similarity to the images of train"
+SUMMARY = "measure k-nearest-neighbour accuracy on val with the images of train"
 EXAMPLE = "convit-ssl knn random:convit_nano --data digits --references"
 
 
@@ -33,13 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     probe_division.add_arguments(parser)
     add = parser.add_argument
     add("-k", type=positive, nargs="+", default=list(NEIGHBOURS), help="numbers of neighbours")
-    add("--temperature", type=above_zero, default=TEMPERATURE, help="of votes by cosine similarity")
+    add(
+        "--temperature",
+        type=above_zero,
+        default=TEMPERATURE,
+        help="temperature of the votes by cosine similarity",
+    )
     add(
         "--metric", choices=METRICS, default="cosine",
-        help="what is near; raw pixels are measured by both, and the better one counts",
+        help="distance; raw pixels are measured with both, and the better one counts",
     )  # fmt: skip
-    add("--token", help="feature to compare, such as patch_mean_last1; the last class token")
-    add("--confusion", metavar="PNG", help="picture of the confusion matrix")
+    add(
+        "--token",
+        help="feature to compare, such as patch_mean_last1 (default: the last class token)",
+    )
+    add("--confusion", metavar="PNG", help="write a figure of the confusion matrix to this file")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,8 +14,9 @@ from convit_ssl.evaluation.processes import rank, run_in_processes
 from convit_ssl.evaluation.progress import progress_bar
 
 SUMMARY = (
-    "linear-probe accuracy: 13 learning rates x 4 choices of tokens trained in one pass, chosen "
-    "on held-out images of train, one figure on val; and logistic regression"
+    "measure linear-probe accuracy. 13 learning rates x 4 choices of tokens are trained in one "
+    "pass, the best is chosen on held-out training images, and only that one is tested on val. "
+    "Also fits a logistic regression"
 )
 EXAMPLE = "convit-ssl linear random:convit_nano --data digits --references"
 
@@ -26,11 +27,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     probe_report.add_arguments(parser)
     probe_division.add_arguments(parser)
     add = parser.add_argument
-    add("--epochs", type=positive, default=LinearConfig.epochs, help="within 2,000 to 12,500 steps")
-    add("--hold-out", type=share, default=LinearConfig.hold_out, help="share of train to choose by")
-    add("--no-refit", action="store_true", help="measure the head that was fitted without it")
-    add("--no-standardise", action="store_true", help="leave features as the trunk gives them")
-    add("--no-logistic", action="store_true", help="no logistic regression")
+    add(
+        "--epochs",
+        type=positive,
+        default=LinearConfig.epochs,
+        help="epochs (default: between 2,000 and 12,500 steps)",
+    )
+    add(
+        "--hold-out",
+        type=share,
+        default=LinearConfig.hold_out,
+        help="fraction of train held out to choose the probe",
+    )
+    add(
+        "--no-refit",
+        action="store_true",
+        help="test the head that was fitted without the held-out images",
+    )
+    add("--no-standardise", action="store_true", help="do not standardise the features")
+    add("--no-logistic", action="store_true", help="skip the logistic regression")
 
 
 def run(args: argparse.Namespace) -> int:

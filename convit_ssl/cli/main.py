@@ -6,8 +6,10 @@ import argparse
 import importlib
 import os
 import select
+import shutil
 import signal
 import sys
+import textwrap
 from collections.abc import Sequence
 
 import convit_ssl.adapters  # noqa: F401 installs what VISSL and torchvision need
@@ -21,27 +23,27 @@ from convit_ssl.machine import wait_briefly
 # Each command is a module of this package with SUMMARY, EXAMPLE, add_arguments(parser)
 # and run(args) -> exit code. It is imported only when it is called.
 COMMANDS: dict[str, str] = {
-    "train": "pretrain, fine-tune or probe: an experiment of configs/config",
-    "options": "every option of an experiment: default, range and meaning",
+    "train": "pretrain, fine-tune or probe: run an experiment",
+    "options": "list the options of an experiment: default, range, meaning",
     "demo": "pretrain, evaluate and export on scikit-learn's digits in a few minutes",
     "data": "write a built-in data set as an image folder",
-    "check": "duplicates, leaks between train and test, and bad images of a collection",
-    "subset": "choose labelled images: by fraction, by number, by class",
-    "features": "extract features once, for every probe to reuse",
-    "explore": "a collection as its features see it: map, clusters, odd images, what to label",
-    "knn": "k-nearest-neighbour accuracy of a checkpoint",
-    "linear": "linear-probe accuracy of a checkpoint",
-    "scores": "label-free scores of a checkpoint, beside untrained and raw pixels",
+    "check": "find duplicates, train/test leaks and bad images",
+    "subset": "choose a labelled subset: by fraction, number or class",
+    "features": "extract features once and reuse them in every probe",
+    "explore": "map a collection: clusters, outliers, what to label next",
+    "knn": "measure k-nearest-neighbour accuracy of a checkpoint",
+    "linear": "measure linear-probe accuracy of a checkpoint",
+    "scores": "score features without labels, beside untrained and raw pixels",
     "finetune": "fine-tune a checkpoint on labelled images",
-    "results": "result files as one table",
-    "study": "sample-efficiency and ablation studies",
-    "export": "write a trunk for safetensors, timm, ONNX and others",
-    "import": "read a foreign ConViT checkpoint into ours",
-    "audit": "say what a checkpoint is, and whether its convolutional init is there",
-    "report": "the locality report of one or more runs, as one HTML page",
-    "attention": "the attention maps of one image",
-    "bench": "side-by-side speed and memory",
-    "doctor": "versions, devices and known problems of this installation",
+    "results": "show result files as one table",
+    "study": "run sample-efficiency, ablation and baseline studies",
+    "export": "export weights to safetensors, timm, ONNX and other formats",
+    "import": "convert a ConViT or ViT checkpoint of another project",
+    "audit": "describe a checkpoint and check its convolutional init",
+    "report": "write an HTML report of one or more runs",
+    "attention": "draw the attention maps of one image",
+    "bench": "measure speed and memory side by side",
+    "doctor": "show versions, devices and known problems of this installation",
 }
 
 
@@ -50,12 +52,17 @@ def build_parser() -> argparse.ArgumentParser:
     commands = "\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="convit-ssl",
-        description=f"Self-supervised pretraining of ConViT.\n\ncommands:\n{commands}",
-        epilog="example: convit-ssl train config=convit_dino data=digits run=cpu trunk=convit_nano",
+        usage="convit-ssl [-h] [--version] COMMAND ...",
+        description="Self-supervised pretraining of ConViT: train, evaluate, explore, export.\n\n"
+        f"commands:\n{commands}",
+        epilog="Options of a command: convit-ssl COMMAND --help\n"
+        "example: convit-ssl train config=convit_dino data=digits run=cpu trunk=convit_nano",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"convit-ssl {__version__}")
-    parser.add_argument("command", choices=sorted(COMMANDS), metavar="command")
+    parser.add_argument(
+        "command", choices=sorted(COMMANDS), metavar="command", help=argparse.SUPPRESS
+    )
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     return parser
 
@@ -68,13 +75,19 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
         return _run_command(name, arguments)
 
 
+def _sentence(summary: str) -> str:
+    """A summary as a sentence, wrapped to the terminal as argparse wraps its own text."""
+    whole = summary[0].upper() + summary[1:].rstrip(".") + "."
+    return textwrap.fill(whole, shutil.get_terminal_size().columns - 2)
+
+
 def _run_command(name: str, arguments: Sequence[str]) -> int:
     arguments = list(arguments)
     debug = "--debug" in arguments
     command = importlib.import_module(f"convit_ssl.cli.{name}_command")
     parser = argparse.ArgumentParser(
         prog=f"convit-ssl {name}",
-        description=command.SUMMARY,
+        description=_sentence(command.SUMMARY),
         epilog=f"example: {command.EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

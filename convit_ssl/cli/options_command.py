@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import shutil
 
-SUMMARY = "list the options of an experiment: default, range, unit and meaning"
+SUMMARY = "list the options of an experiment with default, range, unit and meaning"
 EXAMPLE = "convit-ssl options optim"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
-    add("prefix", nargs="?", help="only these: a section, the start of a key, or a method's name")
+    add(
+        "prefix",
+        nargs="?",
+        help="only these: a section, the start of a key, or the name of a method",
+    )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="as JSON, for programs")
-    form.add_argument("--markdown", action="store_true", help="as the page docs/OPTIONS.md")
+    form.add_argument("--json", action="store_true", help="print as JSON")
+    form.add_argument("--markdown", action="store_true", help="print as the page docs/OPTIONS.md")
 
 
 def run(args: argparse.Namespace) -> int:

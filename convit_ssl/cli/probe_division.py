@@ -57,10 +57,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on",
         choices=("val", "test"),
-        help="what is measured: test by default where there is one and references are asked for",
+        help="split to test on (default: test if it exists and references are given, else val)",
     )
     parser.add_argument(
-        "--write-split", metavar="FILE", help="write the division down, for --split"
+        "--write-split", metavar="FILE", help="save the split to this file, for --split"
     )
 
 
@@ -87,11 +87,12 @@ def prepare(args: argparse.Namespace) -> Division | None:
         _choose_part(args)
         return None
     if args.on:
-        raise UserError(f"--on {args.on} has no effect on images that are divided; leave it out")
-    if not spec.divides:
         raise UserError(
-            "--labels and --group-by are for a division; add --holdout 0.2 or --folds 5"
+            f"--on {args.on} has no effect together with --holdout, --folds or "
+            f"--split; leave it out"
         )
+    if not spec.divides:
+        raise UserError("--labels and --group-by describe a split; add --holdout 0.2 or --folds 5")
     division = divide(listing, spec)
     if not division.listing.classes:
         raise UserError(_no_labels(listing))
@@ -140,17 +141,17 @@ def _check_val(args: argparse.Namespace, train: Listing) -> None:
 
 def _missing(train: Listing) -> str:
     return (
-        f"{train.root} has no val/ folder, so there is nothing to test on. Hold out a part of the "
-        "images with --holdout 0.2, or test each image once with --folds 5; where images belong "
-        "together (patients, plates, series) add --group-by folder:1, column:NAME or name:REGEX"
+        f"{train.root} has no val/ folder, so there is nothing to test on. Hold out part of the "
+        f"images with --holdout 0.2, or test each image once with --folds 5. If images belong "
+        f"together (patients, plates, series), add --group-by folder:1, column:NAME or name:REGEX"
     )
 
 
 def _no_labels(train: Listing) -> str:
     return (
-        f"none of the images of {train.root} has a label, and a probe needs some: put those of "
-        "each class into a folder of its own, or give --labels table.csv:file,label (or folder:2, "
-        "name:REGEX)"
+        f"the images of {train.root} have no labels, which a probe needs. Put the images of each "
+        f"class into their own folder, or give --labels table.csv:file,label (or folder:2, "
+        f"name:REGEX)"
     )
 
 

@@ -28,15 +28,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--references",
         action="store_true",
-        help="also measure raw pixels and the same network untrained, and give a verdict",
+        help="also measure raw pixels and the untrained network, and print a verdict",
     )
     parser.add_argument(
         "--reference",
         action="append",
         default=[],
         metavar="NETWORK",
-        help="a frozen network to compare with, too: timm:NAME, timm:NAME=FILE, hf-hub:NAME, or a "
-        "checkpoint; may be given several times",
+        help="also compare with this frozen network: timm:NAME, timm:NAME=FILE, hf-hub:NAME, or a "
+        "checkpoint. Can be repeated",
     )
 
 

@@ -24,7 +24,9 @@ Row = dict[str, Any]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of every command that reports results."""
     probe_references.add_arguments(parser)
-    parser.add_argument("--json", metavar="FILE", help="write the results, with all settings")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write results and all settings to this file"
+    )
 
 
 def measure_all(
@@ -203,6 +205,6 @@ def _seen_before(entry: Any, args: argparse.Namespace) -> list[str]:
     if data.get("split") == division.digest():
         return []
     return [
-        "the network was pretrained, without labels, on images of this folder that are tested "
-        "here; to measure it on images it has not seen, train with data.holdout=0.2"
+        "the network was pretrained, without labels, on images that are tested here. To measure "
+        "it on images it has not seen, train with data.holdout=0.2"
     ]

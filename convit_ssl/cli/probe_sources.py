@@ -38,8 +38,8 @@ from convit_ssl.machine import available_cores, keep_freed_memory, user_cache
 from convit_ssl.models import ConViT, create_model
 
 CHECKPOINT = (
-    "checkpoint, run folder, random:convit_nano (untrained), pixels, or a folder that "
-    "`convit-ssl features` wrote"
+    "checkpoint, run folder, random:convit_nano (untrained), pixels, or a folder written by "
+    "`convit-ssl features`"
 )
 # Of one batch on a CPU: 32 images of 224 pixels.
 CPU_PIXELS = 32 * 224**2
@@ -60,8 +60,8 @@ class Source:
 
 
 DATA = (
-    "digits, mnist5k, fashion_mnist, textures, elpv or openclipart, which are built in, or your "
-    "own with --data-dir: folder, list, shards or imagenet"
+    "built-in data set (digits, mnist5k, fashion_mnist, textures, elpv, openclipart), or your own "
+    "with --data-dir: folder, list, shards or imagenet"
 )
 
 
@@ -71,17 +71,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("checkpoint", metavar="CKPT", help=CHECKPOINT)
     add("--data", help=DATA)
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
-    add("--subset", help="labelled images of train to use, such as fraction=0.1,seed=0")
-    weights_options.add_arguments(parser, img_size="pixels; the model's own by default")
-    add("--mask", choices=MASKS, help="take away what attention sees, at test time")
-    add("--seed", type=int, default=0, help="of untrained weights and of the probe")
-    add("--processes", type=positive, default=1, help="that share the images; one per GPU is usual")
-    add("--batch-size", type=positive, help="256 on a GPU, 32 of 224 pixels on a CPU")
-    add("--workers", type=natural, help="loader processes each; by the number of images and cores")
-    add("--device", type=device, help="cpu, cuda, ...; a GPU where there is one by default")
+    add("--subset", help="labelled training images to use, such as fraction=0.1,seed=0")
+    weights_options.add_arguments(
+        parser, img_size="image size in pixels (default: the model's own)"
+    )
+    add("--mask", choices=MASKS, help="hide one input of attention at test time")
+    add("--seed", type=int, default=0, help="seed of untrained weights and of the probe")
+    add("--processes", type=positive, default=1, help="number of processes, usually one per GPU")
+    add(
+        "--batch-size",
+        type=positive,
+        help="images per forward pass (default: 256 on a GPU; 32 at 224 pixels on a CPU)",
+    )
+    add(
+        "--workers",
+        type=natural,
+        help="loader processes per process (default: chosen from images and cores)",
+    )
+    add("--device", type=device, help="cpu, cuda, ... (default: a GPU if there is one)")
     add("--precision", default="fp32", choices=("fp32", "bf16"))
-    add("--cache", help="where features are kept for the next probe (~/.cache/convit_ssl)")
-    add("--recompute", action="store_true", help="extract features even where they are cached")
+    add("--cache", help="folder of cached features (default: ~/.cache/convit_ssl)")
+    add("--recompute", action="store_true", help="extract features even if they are cached")
 
 
 def is_features_folder(args: argparse.Namespace) -> bool:
@@ -222,7 +232,7 @@ def open_images(
     images = opened(reading)
     if source is None or reading.native:
         return images
-    with progress_bar("looking at all images", "images") as progress:
+    with progress_bar("reading all images", "images") as progress:
         own = images.survey(progress).reading
     if reading.completed(own) == reading:
         return images
@@ -236,7 +246,7 @@ def _surveyed(data: str, data_dir: str | None) -> Reading | None:
         train = open_dataset(data, data_dir, "train")
     except UserError:
         return None
-    with progress_bar("looking at all images", "images") as progress:
+    with progress_bar("reading all images", "images") as progress:
         found = train.survey(progress)
     for text in found.warnings if rank() == 0 else ():
         print(f"warning: {text}", file=sys.stderr)
@@ -271,7 +281,7 @@ def data_name(args: argparse.Namespace) -> str:
         return str(args.data)
     if args.data_dir:
         return "folder"
-    raise UserError("say which images: --data digits, or --data folder --data-dir /images")
+    raise UserError("no images given; add --data digits, or --data folder --data-dir /images")
 
 
 def _cache(args: argparse.Namespace) -> Path:

@@ -19,7 +19,7 @@ from convit_ssl.cli import weights_options
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
 
-SUMMARY = "the locality report of one or more runs (or a study's results.json), as one HTML page"
+SUMMARY = "write an HTML report of one or more runs, or of a study's results.json"
 EXAMPLE = "convit-ssl report runs/convit_dino_digits runs/deit_dino_digits --out reports/digits"
 
 
@@ -27,19 +27,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
     add("runs", nargs="+", type=Path, metavar="RUN", help="run folder, or results.json of a study")
-    add("--out", type=Path, help="folder to write to; report/ in the first run by default")
-    add("--data", help="data set to look at; the one of the first run by default")
+    add("--out", type=Path, help="output folder (default: report/ in the first run)")
+    add("--data", help="data set to evaluate on (default: that of the first run)")
     add("--data-dir", help="folder of the data set")
-    add("--split", choices=("train", "val"), help="val where there is one by default")
-    add("--images", type=int, default=300, help="how many images to describe features on")
-    add("--show", metavar="R,G,B", help="channels to show, beyond RGB, such as 3,2,1 (from 1 on)")
-    add("--image", type=Path, action="append", default=[], help="draw attention of this file")
+    add("--split", choices=("train", "val"), help="split to use (default: val if there is one)")
+    add("--images", type=int, default=300, help="number of images used to describe the features")
+    add("--show", metavar="R,G,B", help="channels to show as RGB, such as 3,2,1 (counted from 1)")
+    add("--image", type=Path, action="append", default=[], help="draw attention maps of this image")
     weights_options.add_arguments(parser)
-    add("--attribution", default=METHODS[0], choices=METHODS, help="for models with a classifier")
-    add("--layout", default="auto", choices=("auto", "pca", "umap"), help="of the feature map")
-    add("--no-figures", action="store_true", help="leave out the PNG files")
-    add("--watch", action="store_true", help="write the page again whenever the run goes on")
-    add("--every", type=float, default=20.0, help="seconds between two looks of --watch")
+    add(
+        "--attribution",
+        default=METHODS[0],
+        choices=METHODS,
+        help="attribution method, for models with a classifier",
+    )
+    add(
+        "--layout",
+        default="auto",
+        choices=("auto", "pca", "umap"),
+        help="layout of the feature map",
+    )
+    add("--no-figures", action="store_true", help="do not write PNG files")
+    add("--watch", action="store_true", help="rewrite the page whenever the run makes progress")
+    add("--every", type=float, default=20.0, help="seconds between two checks with --watch")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _follow(args: argparse.Namespace, folder: Path, seen: list[float]) -> None:
-    """Write the page again whenever the run goes on, until asked to stop."""
+    """Rewrite the page whenever the run makes progress, until asked to stop."""
     stopped = threading.Event()
 
     def stop(number: int, frame: object) -> None:

@@ -1,4 +1,4 @@
-"""``convit-ssl results``: result files as one table."""
+"""``convit-ssl results``: show result files as one table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from convit_ssl.evaluation.results import average, read_rows, results_table
 from convit_ssl.terminal import Terminal
 
-SUMMARY = "print result files (--json of the probes, results.json of studies) as one table"
+SUMMARY = "show result files (--json of the probes, results.json of studies) as one table"
 EXAMPLE = "convit-ssl results seed0.json seed1.json seed2.json --average"
 
 
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--average",
         action="store_true",
-        help="mean and spread over rows of one name; refused where data or settings differ",
+        help="average rows of the same name; an error if their data or settings differ",
     )
 
 

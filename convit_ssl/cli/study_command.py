@@ -22,7 +22,7 @@ from convit_ssl.evaluation.study_runner import State, run_study
 from convit_ssl.evaluation.study_screen import watching
 from convit_ssl.terminal import Terminal
 
-SUMMARY = "train a whole study: several networks, shares of the labels and seeds; resumable"
+SUMMARY = "run a study: several networks, fractions of the labels and seeds. Resumable"
 EXAMPLE = (
     "convit-ssl study sample-efficiency --data digits --fractions 0.3 1 --seeds 1 --epochs 2 "
     "--dry-run"
@@ -33,60 +33,100 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
     add("kind", choices=("sample-efficiency", "ablation", "pretraining", "baselines", "scores"))
-    add("--data", required=True, help="a built-in data set, imagenet or folder")
+    add("--data", required=True, help="a built-in data set, imagenet, or folder for your own")
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add(
         "--trunks",
         nargs="+",
         default=["convit_nano", "deit_nano"],
-        help="not of the ablation; resnet50 is VISSL's, for labels alone",
+        help="trunks to compare (not for ablation); resnet50 is VISSL's and trained with labels "
+        "only",
     )
-    add("--size", default="nano", help="of the ablation's networks: nano, tiny, small, base")
+    add("--size", default="nano", help="size of the ablation's networks: nano, tiny, small or base")
     add("--presets", nargs="+", default=["table3"], help="table3, gpsa-layers, locality")
-    add("--methods", nargs="+", default=["dino", "simclr"], help="of pretraining")
-    add("--probe-epochs", type=positive, default=100, help="of pretraining's linear probes")
-    add("--runs", type=positive, default=30, help="of scores: networks with settings drawn anew")
-    add("--minutes", type=above_zero, help="of baselines: core-minutes of one pretraining run")
-    add("--subset", help="of baselines and scores: images, such as classes=first:60,per_class=4")
+    add(
+        "--methods",
+        nargs="+",
+        default=["dino", "simclr"],
+        help="self-supervised methods to compare (pretraining)",
+    )
+    add(
+        "--probe-epochs",
+        type=positive,
+        default=100,
+        help="epochs of the linear probes (pretraining)",
+    )
+    add(
+        "--runs",
+        type=positive,
+        default=30,
+        help="number of networks, each with settings drawn at random (scores)",
+    )
+    add("--minutes", type=above_zero, help="core-minutes of one pretraining run (baselines)")
+    add("--subset", help="images to use, such as classes=first:60,per_class=4 (baselines, scores)")
     add(
         "--reference",
         action="append",
         default=[],
         metavar="NETWORK",
-        help="of baselines: a frozen network, timm:NAME, timm:NAME=FILE, hf-hub:NAME or a file",
+        help="frozen reference network: timm:NAME, timm:NAME=FILE, hf-hub:NAME or a file "
+        "(baselines)",
     )
-    add("--fractions", nargs="+", type=float, help="of the images of each class, 0..1")
-    add("--images-per-class", type=positive, metavar="N", help="N of each class are the 100 %%")
-    add("--seeds", type=positive, default=3, help="how many")
     add(
-        "--epochs", type=positive, default=20, help="at 100 %% of the images; 1/fraction times more"
+        "--fractions",
+        nargs="+",
+        type=float,
+        help="fractions of the labelled images of each class, from 0 to 1",
     )
-    add("--no-scale-epochs", action="store_true", help="the same epochs at every fraction")
-    add("--batch-size", type=positive, default=128, help="of runs that learn labels")
+    add(
+        "--images-per-class",
+        type=positive,
+        metavar="N",
+        help="number of images per class that count as 100 %%",
+    )
+    add("--seeds", type=positive, default=3, help="number of seeds")
+    add(
+        "--epochs",
+        type=positive,
+        default=20,
+        help="epochs at 100 %% of the images; smaller fractions train 1/fraction times as many",
+    )
+    add(
+        "--no-scale-epochs",
+        action="store_true",
+        help="train for the same number of epochs at every fraction",
+    )
+    add(
+        "--batch-size", type=positive, default=128, help="batch size of runs that learn from labels"
+    )
     start: dict[str, Any] = {
         "nargs": "+",
         "default": [],
         "metavar": "TRUNK=CKPT",
         "dest": "weights",
     }
-    add("--checkpoints", **start, help="also fine-tune from these")
+    add("--checkpoints", **start, help="also fine-tune these checkpoints")
     add("--weights", **start, action=Renamed, new="--checkpoints")
-    add("--no-scratch", action="store_true", help="only fine-tune")
-    add("--run", default="cpu", help="group of configs/run: cpu, gpu1, slurm, ...")
-    add("--jobs", type=positive, default=1, help="runs at once on this machine")
+    add("--no-scratch", action="store_true", help="only fine-tune, do not train from scratch")
+    add("--run", default="cpu", help="machine preset of configs/run: cpu, gpu1, slurm, ...")
+    add("--jobs", type=positive, default=1, help="number of runs at a time on this machine")
     add(
         "--set",
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="further settings of every run, or of one experiment's: convit_dino:KEY=VALUE",
+        help="extra options of every run, or of one experiment: convit_dino:KEY=VALUE",
     )
     division_options.add_arguments(parser)
-    add("--out", help="folder of the study; studies/<kind>_<data>")
-    add("--reuse", metavar="STUDY", help="take finished runs of the same settings from its folder")
-    add("--note", default="", help="a paragraph for the page, such as what is expected")
-    add("--record", metavar="STEM", help="also write STEM.json, STEM.md and the figure STEM.png")
-    add("--dry-run", action="store_true", help="print the command of each run, and stop")
+    add("--out", help="folder of the study (default: studies/<kind>_<data>)")
+    add(
+        "--reuse",
+        metavar="STUDY",
+        help="reuse finished runs with the same settings from this study folder",
+    )
+    add("--note", default="", help="paragraph for the result page, such as what you expect")
+    add("--record", metavar="STEM", help="also write the result to the folder STEM")
+    add("--dry-run", action="store_true", help="print the command of each run and exit")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -39,8 +39,8 @@ def plan(args: argparse.Namespace) -> study.Study:
     )
     if not train.labelled:
         raise UserError(
-            f"a study measures accuracy, but the images of {train.root} have no labels; put those "
-            "of each class into a folder of its own, train/<class>/ and val/<class>/"
+            f"a study measures accuracy, but the images of {train.root} have no labels. Put the "
+            f"images of each class into their own folder: train/<class>/ and val/<class>/"
         )
     settings = study.Settings(
         args.data,

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import argparse
 
-SUMMARY = "Choose labelled training images: by fraction, by number, by class, by list."
+SUMMARY = "Choose labelled training images by fraction, number, class or list."
 EXAMPLE = "convit-ssl subset --data digits --per-class 10 --out ten_each.txt"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("--data", default="folder", help="digits, ..., or folder (default)")
-    parser.add_argument("--data-dir", help="the image folder, for data=folder and imagenet")
+    parser.add_argument("--data", default="folder", help="built-in data set, or folder (default)")
+    parser.add_argument("--data-dir", help="image folder, for --data folder and imagenet")
     choice = parser.add_mutually_exclusive_group()
-    choice.add_argument("--fraction", type=float, help="share of each class, such as 0.05")
-    choice.add_argument("--per-class", type=int, help="images of each class")
-    parser.add_argument("--seed", type=int, default=0, help="which images (default 0)")
-    parser.add_argument("--list", help="only files of this list (SimCLR's format or class/file)")
+    choice.add_argument("--fraction", type=float, help="fraction of each class, such as 0.05")
+    choice.add_argument("--per-class", type=int, help="number of images of each class")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice (default: 0)")
+    parser.add_argument("--list", help="only files in this list (SimCLR's format or class/file)")
     parser.add_argument("--classes", help="first:100, file:classes.txt, or names as cat+dog")
-    parser.add_argument("--out", help="write the chosen names here, one a line")
+    parser.add_argument("--out", help="write the chosen file names to this file, one per line")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-SUMMARY = "Run an experiment of configs/config: pretrain, fine-tune or probe."
+SUMMARY = "Run an experiment: pretrain, fine-tune or probe."
 EXAMPLE = "convit-ssl train config=convit_dino data=digits run=cpu trunk=convit_nano"
 
 
@@ -14,15 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs="*",
         metavar="key=value",
-        help="config=NAME or config=./mine.yaml, and what differs from it, such as data=digits or "
-        "optim.epochs=20 (convit-ssl options lists all)",
+        help="config=NAME or config=./mine.yaml, followed by the options to change, such as "
+        "data=digits or optim.epochs=20 (`convit-ssl options` lists all)",
     )
     parser.add_argument(
         "--config-dir",
         action="append",
         default=[],
         metavar="DIR",
-        help="folder of your own experiments, and of groups such as data/ and trunk/",
+        help="folder of your own experiments and groups, such as data/ and trunk/",
     )
 
 

@@ -52,7 +52,7 @@ def device(text: str) -> str:
     # Asked, not tried: a process that has used a GPU cannot hand it to processes it forks.
     backend = getattr(torch, wanted.type, None)
     if wanted.type != "cpu" and not (backend and backend.is_available()):
-        raise argparse.ArgumentTypeError(f"there is no {wanted.type} device on this machine")
+        raise argparse.ArgumentTypeError(f"this machine has no {wanted.type} device")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise argparse.ArgumentTypeError(f"{text}: there are {torch.cuda.device_count()} GPUs")
     return text
@@ -73,7 +73,7 @@ class Renamed(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         """Set the new option's value."""
-        note = f"note: {option_string} is now called {self.new}; the old name will be removed"
+        note = f"note: {option_string} has been renamed to {self.new}; the old name will be removed"
         print(note, file=sys.stderr)
         setattr(namespace, self.dest, values)
 
@@ -94,7 +94,7 @@ def check_outputs(args: argparse.Namespace) -> None:
             nearest = nearest.parent
         into = nearest != path.absolute()
         if into and not nearest.is_dir():
-            raise UserError(f"--{name} {path}: {nearest} is a file, and no folder")
+            raise UserError(f"--{name} {path}: {nearest} is a file, not a folder")
         if not os.access(nearest, os.W_OK):
             raise UserError(f"--{name} {path}: {nearest} cannot be written to")
 
@@ -103,14 +103,14 @@ def _number(text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
 
 
 def _whole(text: str, least: int) -> int:
     try:
         value = int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
     if value < least:
         raise argparse.ArgumentTypeError(f"{value} is less than {least}")
     return value

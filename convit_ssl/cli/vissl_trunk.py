@@ -55,7 +55,7 @@ def build_vissl_trunk(name: str, config: ConViTConfig) -> nn.Module:
     from vissl.utils.hydra_config import AttrDict
 
     if name not in ("convit", "convit_ssl"):
-        raise UserError(f"vissl:{name} is no ConViT; take vissl:convit or vissl:convit_ssl")
+        raise UserError(f"vissl:{name} is not a ConViT; use vissl:convit or vissl:convit_ssl")
     folder = Path(vissl.__path__[0])
     defaults: Any = OmegaConf.load(folder / "config" / "defaults.yaml")
     options: Any = OmegaConf.to_container(defaults.config.MODEL, resolve=False)

@@ -11,7 +11,10 @@ from convit_ssl.export.load import load_trunk
 from convit_ssl.export.stated import ACTIVATIONS, INTERPOLATIONS
 from convit_ssl.models import ConViT
 
-WHICH = "teacher, student, ema, or a part of the path in the file, such as momentum_backbone"
+WHICH = (
+    "which weights: teacher, student, ema, or part of a key prefix in the file, such as "
+    "momentum_backbone"
+)
 
 
 def add_arguments(
@@ -29,15 +32,34 @@ def add_arguments(
     if img_size is not None:
         add("--img-size", type=image_size, metavar="H W", help=img_size)
     add = parser.add_argument_group(
-        "weights of other projects", "what neither their tensors nor the files beside them say"
+        "weights of other projects", "settings that the weights file does not record"
     ).add_argument
-    add("--num-heads", type=positive, metavar="N", help="attention heads of a plain ViT")
-    add("--eps", type=above_zero, metavar="X", help="of the LayerNorms, such as 1e-6 or 1e-5")
-    add("--activation", choices=tuple(dict.fromkeys(ACTIVATIONS.values())), help="of the MLPs")
-    add("--mean", type=numbers, metavar="V", help="of the channels, for values from 0 to 1")
-    add("--std", type=numbers, metavar="V", help="of the channels")
-    add("--crop-ratio", type=above_zero, metavar="R", help="centre crop over resized image")
-    add("--interpolation", choices=INTERPOLATIONS, help="of the images")
+    add("--num-heads", type=positive, metavar="N", help="number of attention heads of a plain ViT")
+    add(
+        "--eps",
+        type=above_zero,
+        metavar="X",
+        help="epsilon of the LayerNorms, such as 1e-6 or 1e-5",
+    )
+    add(
+        "--activation",
+        choices=tuple(dict.fromkeys(ACTIVATIONS.values())),
+        help="activation of the MLPs",
+    )
+    add(
+        "--mean",
+        type=numbers,
+        metavar="V",
+        help="per-channel mean, for values from 0 to 1",
+    )
+    add("--std", type=numbers, metavar="V", help="per-channel standard deviation, likewise")
+    add(
+        "--crop-ratio",
+        type=above_zero,
+        metavar="R",
+        help="side of the centre crop divided by the side of the resized image",
+    )
+    add("--interpolation", choices=INTERPOLATIONS, help="resampling used to resize images")
 
 
 def read_trunk(

@@ -319,13 +319,13 @@ def cache_bytes() -> int:
     """Room for copies of shards, from ``CONVIT_SSL_SHARD_CACHE``; 0 keeps none.
 
     Raises:
-        UserError: it is no number.
+        UserError: it is not a number.
     """
     text = os.environ.get(CACHE_VARIABLE, "0") or "0"
     try:
         return max(int(float(text) * 2**30), 0)
     except (ValueError, OverflowError):
-        raise UserError(f"{CACHE_VARIABLE}={text!r} is no number of GiB") from None
+        raise UserError(f"{CACHE_VARIABLE}={text!r} is not a number of GiB") from None
 
 
 def local_copy(url: str) -> str | None:

@@ -95,7 +95,7 @@ def choose_channels(
     for name, value in before.items():
         if f"data.{name}" not in explicit and value is not None:
             data[name] = value
-    with progress_bar("looking at the channels", "images") as progress:
+    with progress_bar("reading the channels", "images") as progress:
         found = channel_statistics(list(train.paths), Reading.of(data), progress)
     count = len(found.mean)
     if "trunk.in_chans" in explicit and tree.trunk.in_chans != count:

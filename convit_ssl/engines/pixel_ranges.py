@@ -52,7 +52,7 @@ def choose_ranges(tree: DictConfig, train: ImageFiles, folder: Path | None) -> t
     for name, value in before.items():
         if tree.data[name] is None:
             tree.data[name] = value
-    with progress_bar("looking at all images", "images") as progress:
+    with progress_bar("reading all images", "images") as progress:
         found = train.survey(progress)
     if Reading.of(tree.data).native or tree.data.window is not None:
         return ()

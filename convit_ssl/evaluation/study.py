@@ -34,7 +34,7 @@ class Settings:
         epochs: at 100 % of the data.
         images_per_class: so many images of each class are the study's 100 %; None takes all.
         batch_size: images in a step.
-        run: group of configs/run: cpu, gpu1, slurm, ...
+        run: machine preset of configs/run: cpu, gpu1, slurm, ...
         scale_epochs: train for epochs / fraction, so that every run takes the same number of
             steps, as the paper (its released code does not).
         overrides: further settings of every run, or of those of one experiment alone, as in
@@ -185,7 +185,7 @@ def sample_efficiency(
     Args:
         trunks: groups of configs/trunk, such as convit_nano, deit_nano, resnet50.
         settings: what all runs share.
-        fractions: of the images of each class, 0..1.
+        fractions: fractions of the labelled images of each class, from 0 to 1.
         seeds: of the runs, and of the choice of images.
         weights: trunk -> checkpoint that it is also fine-tuned from.
         scratch: whether to train from scratch at all.

@@ -78,7 +78,7 @@ def run_study(
     Args:
         study: the runs.
         out: folder; each run has its own under `runs/`.
-        jobs: runs at once on this machine. SLURM jobs are all submitted.
+        jobs: number of runs at a time on this machine. SLURM jobs are all submitted.
         watch: called with all states about once in `interval`.
         command: of a run in a folder; `Run.command` by default.
         interval: seconds between two looks.

@@ -96,7 +96,7 @@ def load_trunk(
             embeddings were made for and this fits their number, this is what they were made
             for; otherwise they are resampled to it.
         num_classes: 0 leaves a classifier out; by default it comes along where there is one.
-        variant: refuse anything but this variant.
+        variant: fail unless it is this variant.
         num_heads: of a plain ViT of another project, whose tensors do not tell.
         eps: of the LayerNorms.
         activation: of the MLPs: gelu, gelu_tanh, quick_gelu, relu or silu.

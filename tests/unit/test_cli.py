@@ -124,7 +124,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
 ) -> None:
     (tmp_path / "file").touch()
     assert run_command("knn", ["nothing", option, str(tmp_path / "file" / "x")]) == 2
-    assert f"{tmp_path / 'file'} is a file, and no folder" in capsys.readouterr().err
+    assert f"{tmp_path / 'file'} is a file, not a folder" in capsys.readouterr().err
 
 
 def test_a_place_that_fails_later_is_one_message(

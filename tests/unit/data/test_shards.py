@@ -256,7 +256,7 @@ def test_copies_are_kept_within_their_room(
 
 def test_a_room_that_is_no_number(in_memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, "much")
-    with pytest.raises(UserError, match="CONVIT_SSL_SHARD_CACHE='much' is no number of GiB"):
+    with pytest.raises(UserError, match="CONVIT_SSL_SHARD_CACHE='much' is not a number of GiB"):
         find_shards(in_memory)
 
 
