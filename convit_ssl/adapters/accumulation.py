@@ -224,8 +224,8 @@ def check_parts(model: Any, parts: int) -> None:
     if parts > 1 and norms:
         raise UserError(
             f"optim.accumulate={parts}: this trunk has batch normalisation "
-            f"({len(norms)} layers), whose statistics are those of the batch, so a batch in parts "
-            "would train another network; set optim.accumulate=1 and lower optim.batch_size"
+            f"({len(norms)} layers), so splitting the batch would change the result; set "
+            f"optim.accumulate=1 and lower optim.batch_size"
         )
 
 

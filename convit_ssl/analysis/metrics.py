@@ -67,9 +67,11 @@ def read_metrics(path: Path) -> Metrics:
     if damaged:
         shown = ", ".join(str(number) for number in damaged[:5])
         more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
-        metrics.problems.append(f"{path.name}: skipped what is no JSON object, line {shown}{more}.")
+        metrics.problems.append(
+            f"{path.name}: skipped lines that are not JSON objects: {shown}{more}."
+        )
     if not rows:
-        metrics.problems.append(f"{path.name} holds no measurement yet.")
+        metrics.problems.append(f"{path.name} contains no measurements yet.")
         return metrics
     rows, repeated = _without_repeats(rows)
     if repeated:
@@ -202,8 +204,8 @@ def _add_heads(key: str, points: Sequence[tuple[float, Any]], metrics: Metrics) 
     kept = max(shapes.values(), key=len)
     if len(kept) < len(points):
         metrics.problems.append(
-            f"{key}: {len(points) - len(kept)} of {len(points)} measurements have another shape "
-            "and are left out."
+            f"{key}: {len(points) - len(kept)} of {len(points)} measurements have a different "
+            f"shape and are left out."
         )
     epochs = np.array([epoch for epoch, _ in kept], dtype=float)
     metrics.heads[key] = HeadSeries(epochs, np.stack([array for _, array in kept]))

@@ -53,21 +53,22 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         UserError: the folder does not exist, or holds nothing of a run.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is no run folder; give the folder that holds metrics.jsonl")
+        raise UserError(
+            f"{folder} is not a run folder; give the folder that contains metrics.jsonl"
+        )
     config, problems = _read_config(folder / "config.yaml")
     checkpoints = _find_checkpoints(folder / "checkpoints")
     metrics_path = folder / "metrics.jsonl"
     if not metrics_path.exists() and not checkpoints and not config:
         raise UserError(
-            f"{folder} holds no metrics.jsonl, config.yaml or checkpoints/; "
-            "give the folder that training wrote, such as runs/NAME"
+            f"{folder} contains no metrics.jsonl, config.yaml or checkpoints/; give the folder "
+            f"that training wrote, such as runs/NAME"
         )
     metrics = read_metrics(metrics_path)
     problems += metrics.problems
     if not checkpoints:
         problems.append(
-            "No checkpoint in checkpoints/: attention, heads and features need one and are left "
-            "out."
+            "No checkpoint in checkpoints/, so attention, heads and features are not shown."
         )
     planned = _planned_epochs(config)
     last = metrics.last_epoch

@@ -74,7 +74,8 @@ def _labelled(
     show: Sequence[int] | None,
 ) -> tuple[list[LabelledImage], list[str], str, str | None]:
     if data is None:
-        return [], [], "pictures given", "No data set is known, so features are left out (--data)."
+        return [], [], "pictures given", "The data set is unknown, so features are not shown "
+        "(give --data)."
     problem = None
     for name in [split] if split else ["val", "train"]:
         try:

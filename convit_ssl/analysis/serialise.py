@@ -39,9 +39,9 @@ CURVES = {
 FURTHER_CURVES = {
     "grad_norm": "Norm of the gradient",
     "holdout": "Accuracy on the held-out part of train",
-    "look_seconds": "Seconds of a look at the features",
+    "look_seconds": "Seconds of an evaluation of the features",
     "peak_memory_mib": "Peak memory (MiB)",
-    "seconds": "Seconds of an epoch",
+    "seconds": "Seconds per epoch",
     "unreadable": "Images of val that could not be read",
     "teacher_temperature": "Teacher temperature",
 }

@@ -80,7 +80,7 @@ def read_study(paths: Sequence[Path]) -> tuple[list[StudyPoint], list[str]]:
     if not groups:
         raise UserError(f"{', '.join(map(str, paths))}: no row with an accuracy")
     if damaged:
-        problems.append(f"Left out for want of an accuracy: {damaged} rows.")
+        problems.append(f"Left out because they have no accuracy: {damaged} rows.")
     points = [_point(rows) for rows in groups.values()]
     single = sum(point.seeds == 1 for point in points)
     if single:

@@ -112,7 +112,7 @@ def summarise_run(
         elif not model.config.use_gating:
             summary.problems.append("This model was built without gating, so there are no gates.")
         if sample is None:
-            summary.problems.append("No images: attention maps and features are left out.")
+            summary.problems.append("No images, so attention maps and features are not shown.")
         else:
             _measure(summary, model, sample, attribution, layout)
         _history(summary, load, sample, history)

@@ -258,8 +258,8 @@ class Baselines:
             changed = [name for name in asked if before.get(name) != asked[name]]
             if changed:
                 raise UserError(
-                    f"{self.out} holds a study with other {', '.join(changed)}; "
-                    "give this one another --out"
+                    f"{self.out} holds a study with different {', '.join(changed)}; give this one "
+                    f"another --out"
                 )
         write_json(asked, path)
 

@@ -26,8 +26,8 @@ TRUNCATED = re.compile(r"PytorchStreamReader|zip archive|invalid load key|^$")
 # What reading bytes that are no pickle ends in.
 GARBAGE = (EOFError, KeyError, IndexError, UnicodeDecodeError, struct.error)
 BROKEN = (
-    "{path} is no whole checkpoint: writing it was cut short, or it is another kind of file. "
-    "Delete or move it; the run then goes on from the checkpoint before it, if there is one."
+    "{path} is not a complete checkpoint: writing was interrupted, or it is another kind of file. "
+    "Delete or move it, and the run resumes from the previous checkpoint, if there is one."
 )
 REFUSED = """{path} holds a Python object of type {kind}. \
 Loading it could run code hidden in the file, so it is refused. If you trust where the file \

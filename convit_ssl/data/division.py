@@ -324,7 +324,7 @@ def _read(listing: Listing, spec: DivisionSpec) -> Division:
     if folds == 1 and not (parts == TRAIN).any():
         raise UserError(f"the split {path} has a test part alone, and nothing to learn from")
     left = int((parts == UNUSED).sum())
-    notes = (f"{left:,} images are not in the split and are left out",) if left else ()
+    notes = (f"{left:,} images are not in the split and are ignored",) if left else ()
     return Division(listing, parts, groups, names, folds, notes)
 
 

@@ -314,9 +314,9 @@ class SampleReader:
         if self._unanswered < _OUTAGE and _holds_anything(self.root):
             return
         raise DataGoneError(
-            f"{self.root or path} went away while its images were read ({error}): the file system "
-            "is not mounted, or does not answer. Once it is back, the same command goes on from "
-            "the last checkpoint"
+            f"{self.root or path} became unavailable while images were being read ({error}): the "
+            f"file system is not mounted, or does not respond. Once it is back, the same command "
+            f"resumes from the last checkpoint"
         )
 
     def _standing(self, faults: dict[str, str]) -> dict[str, str]:
@@ -344,8 +344,8 @@ class SampleReader:
             shown.append(f"  ... and {len(faults) - _LISTED} more")
         return TooManyUnreadableError(
             f"{len(faults)} of {self.num_images:,} images cannot be read, more than "
-            f"max_corrupt={self.max_corrupt:g} allows ({self.allowance}). Mend or remove them, "
-            "or raise data.max_corrupt:\n" + "\n".join(shown)
+            f"max_corrupt={self.max_corrupt:g} allows ({self.allowance}). Repair or remove them, "
+            f"or raise data.max_corrupt:\n" + "\n".join(shown)
         )
 
 

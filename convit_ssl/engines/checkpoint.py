@@ -89,8 +89,8 @@ def find_checkpoint(folder: Path) -> Found | None:
         skipped.append(f"{path.name}: {reason}")
     if skipped:
         raise UserError(
-            f"no checkpoint in {folder} is whole ({'; '.join(skipped)}). Copy a good one there "
-            "with its .sha256, or start afresh with run.overwrite=true"
+            f"every checkpoint in {folder} is damaged ({'; '.join(skipped)}). Copy an undamaged "
+            f"one there with its .sha256 file, or start over with run.overwrite=true"
         )
     return None
 
@@ -128,8 +128,8 @@ def read_state(path: Path, mmap: bool = False) -> dict[str, Any]:
 
 def _no_state(path: Path, what: str) -> UserError:
     return UserError(
-        f"{path} is no checkpoint of a run: it {what}. Delete it to go on from the one before, or "
-        "start afresh with run.overwrite=true"
+        f"{path} is not a checkpoint of a run: it {what}. Delete it to resume from the previous "
+        f"one, or start over with run.overwrite=true"
     )
 
 

@@ -214,7 +214,9 @@ def _refuse_choice(overrides: Sequence[str], error: Exception, folders: Sequence
         if not known and "/" not in name and not name.startswith("file_"):
             _refuse_missing(f"{group}/{name}", folders)
         if not known and name.endswith(".yaml"):
-            raise UserError(f"{override}: there is no such file, nor one of VISSL's") from None
+            raise UserError(
+                f"{override}: not found, neither here nor in VISSL's configurations"
+            ) from None
     raise UserError(_first_lines(error)) from None
 
 

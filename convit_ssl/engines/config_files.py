@@ -119,19 +119,19 @@ def _read(word: str, path: Path) -> dict[str, Any]:
         raise UserError(f"{word}: there is no file {path}{near}")
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise UserError(f"{word}: {path} holds no options; write lines such as `optim:` in it")
+        raise UserError(f"{word}: {path} contains no options; expected lines such as `optim:`")
     return content
 
 
 def _check_experiment(word: str, content: dict[str, Any]) -> None:
     if all(name in content for name in RECORDED):
         raise UserError(
-            f"{word} is the record of a run, with every number worked out; give the file or the "
-            "options that the run was started with"
+            f"{word} is the resolved configuration of a run; give the file or the options that "
+            f"the run was started with"
         )
     if "defaults" not in content and "config" not in content:
         raise UserError(
-            f"{word} does not say which experiment it changes; begin it with\n"
+            f"{word} does not name the experiment it is based on; start it with\n"
             "defaults:\n  - convit_dino\n  - _self_"
         )
 

@@ -127,7 +127,7 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     if options["weights"]:
         rows["weights"] = f"{options['weights']} ({options['weights_from']})"
     elif options["experiment"] in STARTING_FROM_WEIGHTS:
-        rows["weights"] = "none: the trunk starts from random init; weights=PATH gives it some"
+        rows["weights"] = "none (random init); pass weights=PATH to start from a checkpoint"
     if resumed_from:
         rows["resumed"] = resumed_from
     return rows

@@ -51,7 +51,7 @@ def matching(prefix: str | None) -> list[Described]:
     if not chosen:
         sections = {o.key.partition(".")[0] for o in found}
         near = hint(prefix, sorted({o.key for o in found} | sections | set(METHODS)))
-        raise UserError(f"there is no option {prefix!r}{near}; `convit-ssl options` lists all")
+        raise UserError(f"unknown option {prefix!r}{near}; `convit-ssl options` lists all")
     return chosen
 
 

@@ -38,8 +38,8 @@ def stopped_outside(signum: int) -> int:
     """Say that a signal came while nothing was trained; gives the exit code for it."""
     name = signal.Signals(signum).name
     print(
-        f"convit-ssl train: stopped by {name} while no training was under way; what is on the "
-        "disk stays, and the same command goes on from there",
+        f"convit-ssl train: stopped by {name} while no training was under way; everything on disk "
+        f"is kept, and the same command resumes from there",
         file=sys.stderr,
         flush=True,
     )

@@ -66,11 +66,11 @@ def describe_stall(beats: list[Beat], now: float) -> str:
     everyone is at the same place, and that is said.
     """
     if not beats:
-        return "no process left a word"
+        return "no process reported anything"
     silent = [beat for beat in beats if now - beat.written > SILENT]
     if silent:
         return "; ".join(
-            f"{_name(beat)} has given no sign of life for {now - beat.written:.0f} s "
+            f"{_name(beat)} has not responded for {now - beat.written:.0f} s "
             f"(last: step {beat.step}, {beat.stage})"
             for beat in silent[:4]
         )

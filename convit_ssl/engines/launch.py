@@ -91,8 +91,8 @@ def _run(plan: Plan, arguments: Sequence[str], started: float) -> int:
             check_same_run(found.path, plan)
     if over:
         if rank == 0:
-            print(f"{folder} is finished. Start afresh with run.overwrite=true, or give the new "
-                  "run a name with run.name=...")  # fmt: skip
+            print(f"{folder} is finished. Start over with run.overwrite=true, or name a new run "
+            f"with run.name=...")  # fmt: skip
         return 0
     if launcher == "slurm":
         from convit_ssl.engines.slurm import submit
@@ -283,7 +283,7 @@ def _first_failure(
         if code is not None and code < 0 and -code not in (signal.SIGTERM, signal.SIGINT):
             name = signal.Signals(-code).name
             memory = "; the kernel does that when memory runs out" if name == "SIGKILL" else ""
-            return _Ended(f"rank {rank} (process {process.pid}) was ended by {name}{memory}")
+            return _Ended(f"rank {rank} (process {process.pid}) was killed by {name}{memory}")
     failures = [path.read_text(**TEXT) for path in sorted(meeting.glob("failure_*"))]
     # Who lost another process only saw it go; that one may have said why.
     if failures:

@@ -36,11 +36,11 @@ def lock_run(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
         while not _taken(file.fileno()):
             waited = time.monotonic() - began
             file.seek(0)
-            holder = f"another process trains in {folder} ({file.read().strip() or 'unknown'})"
+            holder = f"another process is training in {folder} ({file.read().strip() or 'unknown'})"
             if waited > patience:
                 raise UserError(
-                    f"{holder}; wait for it, stop it, or give this run a folder of its own with "
-                    "run.name=..."
+                    f"{holder}; wait for it, stop it, or give this run its own folder with "
+                    f"run.name=..."
                 )
             if waited > SILENCE and not told:
                 told = True
@@ -59,5 +59,5 @@ def _taken(descriptor: int) -> bool:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
-        logging.warning("the run folder cannot be locked: %s", error)  # not every system can
+        logging.warning("cannot lock the run folder: %s", error)  # not every system can
     return True

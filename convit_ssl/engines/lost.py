@@ -63,8 +63,8 @@ def describe_shortage(
         f"({words.strip().splitlines()[0][:200]}). A process takes {images} images in "
         f"optim.accumulate={optim['accumulate']} parts: give {advice}less than "
         f"optim.batch_size={optim['batch_size']}. run.precision=bf16, run.grad_checkpointing=true, "
-        "fewer crops.local_count and a smaller trunk take less, too. What the last checkpoint "
-        "holds is not lost"
+        "fewer crops.local_count and a smaller trunk also save memory. Training up to the last "
+        "checkpoint is not lost"
     )
 
 

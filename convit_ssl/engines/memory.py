@@ -140,7 +140,7 @@ def _what_takes_less(plan: Plan, memory: Memory, excess: float) -> str:
     if plan.placement.workers > 1 and memory.workers > 0.1 * memory.host:
         ways.append("data.workers=1")
     ways += ["run.grad_checkpointing=true", "a smaller trunk or larger trunk.patch_size"]
-    return f"These take less: {', '.join(ways)}. {IGNORE}=1 in the environment tries it anyway"
+    return f"To save memory: {', '.join(ways)}. Set {IGNORE}=1 in the environment to try anyway"
 
 
 def _parameters(trunk: ConViTConfig) -> int:

@@ -96,7 +96,7 @@ class Lasting:
             if not self._told:
                 self._told = True  # first, since the log may lead here too
                 name = getattr(self._stream, "name", "output")
-                logging.warning("%s cannot be written: %s. The run goes on", name, error)
+                logging.warning("%s cannot be written: %s. Training continues", name, error)
             return False
         return True
 

@@ -126,7 +126,8 @@ def place_of_process(launcher: str) -> tuple[int, int]:
 def _equal_shares(tasks: int, nodes: int) -> int:
     if tasks % nodes:
         raise UserError(
-            f"{tasks} SLURM tasks do not divide over {nodes} nodes; use --ntasks-per-node"
+            f"{tasks} SLURM tasks cannot be divided evenly over {nodes} nodes; use "
+            f"--ntasks-per-node"
         )
     return tasks // nodes
 

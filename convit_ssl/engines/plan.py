@@ -87,8 +87,8 @@ def make_plan(composed: Composed) -> Plan:
         _check_fsdp(tree)
     if tree.data_dir and tree.data.name in WITHOUT_FOLDER:
         raise UserError(
-            f"data={tree.data.name} is built in and reads nothing from data_dir={tree.data_dir}; "
-            "leave data_dir out, or use data=folder for images of your own"
+            f"data={tree.data.name} is built in and does not use data_dir={tree.data_dir}; leave "
+            f"data_dir out, or use data=folder for your own images"
         )
     if tree.data_dir and not is_url(tree.data_dir):  # it is read from other folders later
         tree.data_dir = os.path.abspath(os.path.expanduser(tree.data_dir))
@@ -158,8 +158,9 @@ def _check_fsdp(tree: DictConfig) -> None:
     found = [name for name, clashes in clashing.items() if clashes]
     if found:
         raise UserError(
-            f"run.fsdp=true does not go with {' and '.join(found)}; leave it out, or use "
-            "run.precision=bf16, run.grad_checkpointing=true or optim.accumulate to save memory"
+            f"run.fsdp=true cannot be combined with {' and '.join(found)}; leave it out, or save "
+            f"memory with "
+            "run.precision=bf16, run.grad_checkpointing=true or optim.accumulate"
         )
 
 
@@ -208,10 +209,10 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> float:
     """
     if not train.labelled or len(train.classes) < 2:
         raise UserError(
-            f"{tree.experiment} needs labels: {train.root} holds {len(train.classes)} class "
-            "folders; put the images of each class into a folder of its own, "
-            "train/<class>/ and val/<class>/, give data.labels=table.csv:file,label, or use "
-            "config=convit_dino, which needs none"
+            f"{tree.experiment} needs labels, but {train.root} holds {len(train.classes)} class "
+            f"folders. Put the images of each class into their own folder (train/<class>/ and "
+            f"val/<class>/), give data.labels=table.csv:file,label, or use config=convit_dino, "
+            f"which needs no labels"
         )
     try:
         val = _open(tree, "val")
@@ -219,9 +220,9 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> float:
         if "no val/ folder" not in str(error):
             raise
         raise UserError(
-            f"{train.root} has no val/ folder, so there is nothing to test on: hold out a part of "
-            "the images with data.holdout=0.2 (and data.group_by=folder:1, column:NAME or "
-            "name:REGEX where images belong together), or add val/<class>/"
+            f"{train.root} has no val/ folder, so there is nothing to test on: hold out part of "
+            f"the images with data.holdout=0.2 (with data.group_by=folder:1, column:NAME or "
+            f"name:REGEX if images belong together), or add val/<class>/"
         ) from None
     for images in (train, val):
         _check_every_label(tree, images)
@@ -233,7 +234,7 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> float:
     if tree.method.num_classes not in (None, len(train.classes)):
         raise UserError(
             f"method.num_classes={tree.method.num_classes}, but {train.root} has "
-            f"{len(train.classes)} classes; leave it out to take the data's"
+            f"{len(train.classes)} classes; leave it out to use the number found"
         )
     return float(len(val) / tree.method.test_every)
 
@@ -265,13 +266,13 @@ def _choose_resnet(tree: DictConfig, explicit: frozenset[str]) -> None:
     if not is_classifier(tree.method.name) or tree.weights:
         what = f"weights={tree.weights}" if tree.weights else tree.experiment
         raise UserError(
-            f"trunk={name} is the CNN that ConViT is compared with; it is trained from scratch by "
-            f"config=convit_supervised, and {what} needs a trunk of this project's"
+            f"trunk={name} is the baseline CNN, which is only trained from scratch with "
+            f"config=convit_supervised; {what} needs one of this project's trunks"
         )
     if tree.optim.accumulate > 1:
         raise UserError(
-            f"trunk={name} normalises over the batch, so optim.accumulate={tree.optim.accumulate} "
-            "would train another network; set optim.accumulate=1 and lower optim.batch_size"
+            f"trunk={name} uses batch normalisation, so optim.accumulate={tree.optim.accumulate} "
+            f"would change the result; set optim.accumulate=1 and lower optim.batch_size"
         )
     needing = {
         "run.fsdp": tree.run.fsdp,
@@ -299,8 +300,8 @@ def _check_views(tree: DictConfig) -> None:
         if side < patch or side % patch:
             below = max(side // patch, 1) * patch
             raise UserError(
-                f"crops.{name}={side} is no multiple of the patch of {patch} pixels "
-                f"(trunk.patch_size); use {below} or {below + patch}"
+                f"crops.{name}={side} is not a multiple of trunk.patch_size={patch}; use {below} "
+                f"or {below + patch}"
             )
 
 
@@ -323,7 +324,7 @@ def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], label
     if frozen and frozen >= optim.epochs:
         raise UserError(
             f"method.freeze_trunk_epochs={frozen:g} of optim.epochs={optim.epochs}: the trunk "
-            "would never learn; give fewer, or measure a linear probe (config=convit_linear)"
+            f"would never be trained; give fewer, or train a linear probe (config=convit_linear)"
         )
     if optim.batch_size > images:
         raise UserError(
@@ -333,7 +334,7 @@ def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], label
     if optim.batch_size % (world * optim.accumulate):
         fitting = max(optim.batch_size // (world * optim.accumulate), 1) * world * optim.accumulate
         raise UserError(
-            f"optim.batch_size={optim.batch_size} does not divide over {world} processes x "
+            f"optim.batch_size={optim.batch_size} is not divisible by {world} processes x "
             f"{optim.accumulate} parts (optim.accumulate); use {fitting}"
         )
     batch = optim.batch_size // world

@@ -66,12 +66,13 @@ def check_same_run(path: Path, plan: Plan) -> None:
     ]
     if differing:
         more = f" and {len(differing) - LISTED} more" if len(differing) > LISTED else ""
-        ways = ["Give this one its own folder with run.name=..."]
-        ways += ["start afresh there with run.overwrite=true"]
+        ways = ["Give this run its own folder with run.name=..."]
+        ways += ["start over there with run.overwrite=true"]
         if "experiment" not in changed and len(changed) <= LISTED:
-            ways += [f"go on with the new values: run.accept_changes=[{','.join(changed)}]"]
+            ways += [f"continue with the new values: run.accept_changes=[{','.join(changed)}]"]
         raise UserError(
-            f"{path.parent.parent} holds a run with other options ({'; '.join(differing[:LISTED])}"
+            f"{path.parent.parent} holds a run with different options "
+            f"({'; '.join(differing[:LISTED])}"
             f"{more}). {', '.join(ways[:-1])}, or {ways[-1]}"
         )
 

@@ -93,7 +93,7 @@ def resume_words(checkpoints: Path) -> str:
     """A sentence on what the same command does next."""
     newest = newest_on_disk(checkpoints)
     if newest is None:
-        return "There is no checkpoint yet: the same command starts from the beginning"
+        return "No checkpoint has been written yet, so the same command starts from the beginning"
     return f"The same command resumes from {newest.name}"
 
 

@@ -58,7 +58,7 @@ class Stopped(Exception):
         done = f"stopped by {signal.Signals(self.signum).name} after step {self.step}"
         resumes = f"the same command resumes from {self.newest}"
         if not self.newest:
-            resumes = "there is no checkpoint, so the same command starts from the beginning"
+            resumes = "no checkpoint was written, so the same command starts from the beginning"
         if self.problem:
             return f"{done}, but its checkpoint could not be written ({self.problem}); {resumes}"
         return f"{done}; {resumes}"

@@ -86,7 +86,7 @@ def submit(plan: Plan, arguments: Sequence[str]) -> int:
 
     if shutil.which("sbatch") is None:
         raise UserError(
-            "run=slurm: there is no sbatch on this machine; run it on a login node of the "
+            "run=slurm: sbatch was not found on this machine; run this on a login node of the "
             "cluster, or use run=gpu8 or torchrun"
         )
     run = plan.options["run"]
@@ -199,8 +199,8 @@ def _refuse_second(folder: Path) -> None:
     state = queue.stdout.strip()
     if state:
         raise UserError(
-            f"job {number} is at work on this run already ({state}); scancel {number} ends it, "
-            "run.name=... makes another run"
+            f"job {number} is already working on this run ({state}); cancel it with scancel "
+            f"{number}, or start another run with run.name=..."
         )
 
 

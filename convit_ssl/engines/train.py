@@ -107,7 +107,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
             raise
         # srun ends the others when one fails: a SIGTERM that must not become our exit code.
         box.stopping = True
-        logging.exception("the run cannot go on")
+        logging.exception("the run cannot continue")
         raise RunFailure(f"{lost}. {resume_words(checkpoints)}") from None
     finally:
         heartbeat.stop(finished)
@@ -244,8 +244,8 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
     except OSError as error:
         (folder / RESULT).unlink(missing_ok=True)
         raise UserError(
-            f"training is over, but {folder / RESULT} cannot be written ({error.strerror}); make "
-            "room there and run the same command again: it writes the result and nothing else"
+            f"training is finished, but {folder / RESULT} cannot be written ({error.strerror}). "
+            f"Free some space and run the same command again: it only writes the result"
         ) from None
     last = folder / CHECKPOINTS / "last.torch"
     screen.line(f"done: {last}", style="bold")

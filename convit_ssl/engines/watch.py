@@ -366,8 +366,8 @@ class Watch:
                 raise
             self.workers_hung = True
             logging.warning(
-                "the loader workers of a look did not answer within %g s; from now on this "
-                "process reads the images of its looks itself",
+                "the loader workers of a feature evaluation did not answer within %g s; from now "
+                "on this process reads the images itself",
                 patience,
             )
             return self._own_features(trunk, images)
@@ -400,7 +400,7 @@ def _together(read: Callable[[], Read]) -> Read:
 
 
 def _leave_out(error: LookError) -> None:
-    logging.warning("a look at the features is left out, training goes on: %s", error)
+    logging.warning("skipping this evaluation of the features, training continues: %s", error)
 
 
 def _some(rows: np.ndarray[Any, Any], wanted: int) -> np.ndarray[Any, Any]:

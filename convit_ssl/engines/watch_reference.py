@@ -95,8 +95,8 @@ class References:
             best, value = max(self.knn, key=lambda pair: pair[1])
             found.append(
                 f"kNN falls while the loss falls: {100 * figures['knn']:.1f} %, and "
-                f"{100 * value:.1f} % after epoch {best:g} (checkpoints/best.torch). The loss is "
-                "lowered by something other than your classes"
+                f"{100 * value:.1f} % after epoch {best:g} (checkpoints/best.torch). The network "
+                f"lowers the loss by something unrelated to your classes"
             )
         return found
 
@@ -116,15 +116,15 @@ class References:
 
 def _no_better(epoch: int, figures: dict[str, Any], low: float, high: float) -> str:
     text = (
-        f"epoch {epoch}: features are no better than raw pixels yet: kNN "
+        f"epoch {epoch}: features are not better than raw pixels yet: kNN "
         f"{100 * figures['knn']:.1f} % and {100 * figures['knn_pixels']:.1f} %, difference "
         f"{100 * figures['over_pixels']:+.1f} points (95 % interval {100 * low:+.1f} to "
         f"{100 * high:+.1f})"
     )
     if figures.get("background", 0.0) > 0.05:
         text += (
-            "; neighbours resemble one another in the rim of the image more than in its middle, "
-            "so the background may dominate"
+            "; nearest neighbours look alike at the border of the image rather than in the "
+            "centre, so the background may dominate"
         )
     return text
 

@@ -80,26 +80,27 @@ def next_steps(verdict: Verdict, seen: Seen) -> list[str]:
     if frozen:
         best = min(frozen, key=lambda name: verdict.differences[name].value)
         found.append(
-            f"{best} does as well or better without any training here: use its features, or "
-            "start from it"
+            f"{best} does as well or better without any training on your images: use its "
+            f"features, or start from it"
         )
     if verdict.outcome == "better":
         return found
     if falls_while_loss_falls(seen.knn, seen.loss):
         found.append(
-            "kNN fell while the loss fell: the task is solved by something other than your "
-            "classes; stop earlier (checkpoints/best.torch), or set augmentation.min_crop_scale=0.4"
+            "kNN accuracy fell while the loss fell: the network solves its task by something "
+            "unrelated to your classes. Stop earlier (checkpoints/best.torch), or set "
+            "augmentation.min_crop_scale=0.4"
         )
     if seen.rank is not None and seen.width and seen.rank < LOW_RANK * seen.width:
         spreading = ", ".join(m.name for m in METHODS.values() if m.spreads_features)
         found.append(
-            f"features use {seen.rank:.0f} of {seen.width} directions: raise the learning rate's "
-            f"warm-up, use a larger batch, or try a method that spreads them ({spreading})"
+            f"features use {seen.rank:.0f} of {seen.width} directions: lengthen the learning-rate "
+            f"warm-up, use a larger batch, or try a method that spreads features ({spreading})"
         )
     if seen.background is not None and seen.background > 0.05:
         found.append(
-            "neighbours resemble one another in the rim of the image more than in its middle: the "
-            "background dominates; crop the images to their objects, or set "
+            "nearest neighbours look alike at the border of the image rather than in the centre: "
+            "the background dominates. Crop the images to their objects, or set "
             "augmentation.min_crop_scale=0.5 so that views share the object"
         )
     if seen.view and seen.native and seen.view < SMALL_VIEW * seen.native:
@@ -108,11 +109,13 @@ def next_steps(verdict: Verdict, seen: Seen) -> list[str]:
             f"(crops.global_size={_larger(seen.view, seen.native)}) show finer detail"
         )
     if seen.steps and seen.steps < FEW_STEPS:
-        found.append(f"{seen.steps:,} steps are few; train for more epochs (optim.epochs)")
+        found.append(
+            f"{seen.steps:,} steps is a short training; train for more epochs (optim.epochs)"
+        )
     if seen.images and seen.images < 5000 and not frozen:
         found.append(
-            f"{seen.images:,} images are few to learn from scratch; a frozen network of others is "
-            "often better there (--reference timm:vit_small_patch14_dinov2.lvd142m)"
+            f"{seen.images:,} images are few for training from scratch; a released frozen network "
+            f"is often better (--reference timm:vit_small_patch14_dinov2.lvd142m)"
         )
     return found[:4]
 

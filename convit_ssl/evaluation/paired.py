@@ -228,7 +228,7 @@ def over_seeds(differences: Sequence[float]) -> Difference:
 
     values = np.asarray(differences, dtype=float)
     if len(values) < 2:
-        raise UserError("an interval over seeds needs two of them; run more seeds")
+        raise UserError("an interval over seeds needs at least two seeds")
     mean, spread = float(values.mean()), float(values.std(ddof=1))
     half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * spread / math.sqrt(len(values))
     p_value = 1.0 if spread == 0 and mean == 0 else 0.0

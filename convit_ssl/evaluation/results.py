@@ -185,7 +185,7 @@ def average(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         UserError: the rows measure different things: the differing key is named.
     """
     if not rows:
-        raise UserError("there are no results to average")
+        raise UserError("no results to average")
     first = rows[0]
     for row in rows[1:]:
         for key in ("kind", "fingerprint", "settings"):

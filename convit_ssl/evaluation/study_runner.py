@@ -155,12 +155,15 @@ def _look_back(state: State) -> None:
             changed = [word for word in before if word not in now]
             changed += [word for word in now if word not in before]
             raise UserError(
-                f"{state.folder} holds a run of other settings ({', '.join(changed[:4])}); "
-                "give the study another --out"
+                f"{state.folder} holds a run with different settings ({', '.join(changed[:4])}); "
+                f"give the study another --out"
             )
         _refuse_other(state, record.get("marks", {}))
     elif (state.folder / RESULT).exists():
-        raise UserError(f"{state.folder} holds a run of no study; give the study another --out")
+        raise UserError(
+            f"{state.folder} holds a run that does not belong to a study; give the "
+            f"study another --out"
+        )
     if not _collect(state) and record.get("submitted"):
         state.status = "submitted"
 
@@ -170,8 +173,8 @@ def _refuse_other(state: State, marks: dict[str, str]) -> None:
     for name, words in (("images", "the images"), ("weights", state.run.arm.weights)):
         if name in marks and name in state.marks and marks[name] != state.marks[name]:
             raise UserError(
-                f"{words} changed since {state.folder} was started, and its figure is no "
-                "repetition of the others; give the study another --out"
+                f"{words} changed since {state.folder} was started, so its result cannot be "
+                f"averaged with the others; give the study another --out"
             )
 
 

@@ -57,7 +57,7 @@ def join(named: Sequence[tuple[str, Tested]]) -> Predictions:
     for _, one in named[1:]:
         common &= set(one.paths)
     if not common:
-        raise UserError("these results have no test image in common, so they are not compared")
+        raise UserError("these results share no test image, so they cannot be compared")
     correct: dict[str, Values] = {}
     truths: list[Values] = []
     kept = np.array([path in common for path in first.paths])
@@ -68,7 +68,9 @@ def join(named: Sequence[tuple[str, Tested]]) -> Predictions:
         correct[name] = one.correct[rows]
         truths.append(one.truth[rows])
     if any((truth != truths[0]).any() for truth in truths):
-        raise UserError("these results number their classes differently, so they are not compared")
+        raise UserError(
+            "these results number their classes differently, so they cannot be compared"
+        )
     groups = None if first.groups is None else first.groups[kept]
     folds = None if first.folds is None else first.folds[kept]
     return Predictions(truths[0], correct, groups, folds)

@@ -123,7 +123,7 @@ def sentence(
     where = f"from {labels:,} labels, tested on {tested}"
     closest = closest_reference(found)
     if closest is None:
-        return "no references", f"nothing to compare with ({where}); give --references"
+        return "no references", f"nothing to compare with ({where}); add --references"
     nearest = found[closest]
     points = f"{metric}, {where}"
     others = "each of its references" if len(found) > 1 else closest
@@ -143,10 +143,10 @@ def sentence(
     name = min(equal, key=lambda one: found[one].value)
     few = ""
     if found[name].value > 0 and found[name].units < FEW_UNITS:
-        few = f"; {found[name].units} units are few to tell them apart, so test on more"
+        few = f"; {found[name].units} units are too few to tell them apart; test on more"
     return (
         "not better",
-        f"no better than {name}: {found[name].in_points()} points of {points}{few}",
+        f"not better than {name}: {found[name].in_points()} points of {points}{few}",
     )
 
 

@@ -103,8 +103,8 @@ class ConViTConfig:
             if side < self.patch_size or side % self.patch_size:
                 below = max(side // self.patch_size, 1) * self.patch_size
                 raise ValueError(
-                    f"image {name} {side} is no multiple of patch_size={self.patch_size}; "
-                    f"use {below} or {below + self.patch_size}, or another patch_size"
+                    f"image {name} {side} is not a multiple of patch_size={self.patch_size}; use "
+                    f"{below} or {below + self.patch_size}, or another patch_size"
                 )
         return height // self.patch_size, width // self.patch_size
 

@@ -82,7 +82,7 @@ def test_one_job_survives_preemption_time_out_and_kills(
     second = Run(tmp_path, *run.arguments)
     second.arguments = run.arguments
     assert second.complete(**slurm.environment) == 2
-    assert f"job {job} is at work on this run already" in second.text()
+    assert f"job {job} is already working on this run" in second.text()
 
     until_step(slurm, run, job, 10)
     with held(slurm, run):

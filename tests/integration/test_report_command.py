@@ -178,7 +178,7 @@ def test_pictures_of_any_shape_without_a_data_set(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["nowhere"], "no run folder"),
+        (["nowhere"], "not a run folder"),
         (["."], "holds no metrics.jsonl"),
         (["RUN", "--image", "nowhere.png"], "cannot open nowhere.png"),
         (["RUN", "--images", "1"], "at least 3"),

@@ -222,7 +222,7 @@ def test_audit_says_by_its_exit_code_what_it_found(
     [
         (["export", "absent.pth", "--to", "timm"], "no such checkpoint: absent.pth"),
         (["export", "RUN", "--to", "tflite"], "choose from safetensors"),
-        (["export", "RUN", "--to", "timm", "--img-size", "33"], "no multiple of patch_size"),
+        (["export", "RUN", "--to", "timm", "--img-size", "33"], "not a multiple of patch_size"),
         (["export", "RUN", "--to", "timm", "--weights", "ema"], "holds no ema weights"),
         (["import", "RUN", "--variant", "convit_base"], "not convit_base"),
         (["audit"], "give a checkpoint or --trunk NAME"),

@@ -79,12 +79,12 @@ def test_a_truncated_file_is_named(tmp_path: Path, keep: float) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole)) if keep < 1 else int(keep)])
 
-    with pytest.raises(UserError, match=r"model_phase3.torch is no whole checkpoint"):
+    with pytest.raises(UserError, match=r"model_phase3.torch is not a complete checkpoint"):
         load_checkpoint(str(path))
 
 
 def test_a_file_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.torch").write_text("hello, these are notes")
 
-    with pytest.raises(UserError, match=r"notes.torch is no whole checkpoint"):
+    with pytest.raises(UserError, match=r"notes.torch is not a complete checkpoint"):
         load_checkpoint(str(tmp_path / "notes.torch"))

@@ -349,7 +349,9 @@ def test_a_folder_that_goes_away_is_no_damaged_image(
     else:  # as a mount point is when nothing is mounted
         for name in ("cat", "dog"):
             shutil.rmtree(tmp_path / "train" / name)
-    with pytest.raises(DataGoneError, match=r"train went away .* goes on from the last") as caught:
+    with pytest.raises(
+        DataGoneError, match=r"train became unavailable .* resumes from the last"
+    ) as caught:
         dataset[0]
     assert caught.value.exit_code == 75
     assert not dataset.reader.fault_log.read()

@@ -61,7 +61,7 @@ def test_a_flipped_bit_and_a_lost_checksum_are_noticed(tmp_path: Path) -> None:
 
 def test_damaged_checkpoints_alone_are_no_reason_to_begin_again_silently(tmp_path: Path) -> None:
     os.truncate(write(tmp_path, 10), 5)
-    with pytest.raises(UserError, match=r"no checkpoint in .* is whole .*run\.overwrite=true"):
+    with pytest.raises(UserError, match=r"every checkpoint in .* is damaged .*run\.overwrite=true"):
         find_checkpoint(tmp_path)
     assert find_checkpoint(tmp_path / "absent") is None
 
@@ -141,7 +141,7 @@ def test_a_pickle_in_place_of_a_checkpoint_runs_nothing(tmp_path: Path) -> None:
 
     path = tmp_path / checkpoint_name(1, 10)
     torch.save({"convit_ssl": Trap()}, path)
-    with pytest.raises(UserError, match="no checkpoint of a run"):
+    with pytest.raises(UserError, match="not a checkpoint of a run"):
         check_same_run(path, None)  # type: ignore[arg-type]
     assert not (tmp_path / "sprung").exists()
 
@@ -154,5 +154,5 @@ def test_something_else_with_a_right_checksum(content: object, mmap: bool, tmp_p
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(UserError, match="Delete it to go on from the one before"):
+    with pytest.raises(UserError, match="Delete it to resume from the previous one"):
         read_state(path, mmap)

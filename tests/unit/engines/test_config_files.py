@@ -89,11 +89,11 @@ def test_a_folder_of_ones_own(flag: list[str], inside: str, place: Path) -> None
     ("words", "message"),
     [
         (["config=./nothing.yaml"], "there is no file nothing.yaml"),
-        (["config=some/nothing.yaml"], "no such file, nor one of VISSL's"),
+        (["config=some/nothing.yaml"], "not found, neither here nor in VISSL's"),
         (["config=nothing.yaml"], "there is no file nothing.yaml"),
         (["config=./mine"], "did you mean mine.yaml"),
         (["config=./bare.yaml"], "does not say which experiment it changes"),
-        (["config=./list.yaml"], "holds no options"),
+        (["config=./list.yaml"], "contains no options"),
         (["config=./broken.yaml"], "broken.yaml"),
         (["config=./typo.yaml"], "optim.epochz.*optim.epochs"),
         (["config=./lost.yaml"], "unknown experiment 'convit_dyno'.*convit_dino"),

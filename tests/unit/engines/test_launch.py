@@ -20,7 +20,7 @@ from convit_ssl.engines.schema import DataOptions
 from convit_ssl.engines.signals import RunFailure
 from convit_ssl.errors import UserError
 
-NAMED = "rank 0 lost another process: rank 1 has given no sign of life"
+NAMED = "rank 0 lost another process: rank 1 has not responded"
 
 
 def _stands_still(rank: int, meeting: str) -> None:
@@ -56,7 +56,7 @@ def test_a_process_that_the_launcher_had_to_kill_is_not_the_reason(
 
 
 def test_a_process_that_something_else_killed_is(tmp_path: Path) -> None:
-    with pytest.raises(RunFailure, match=r"rank 1 \(process \d+\) was ended by SIGKILL"):
+    with pytest.raises(RunFailure, match=r"rank 1 \(process \d+\) was killed by SIGKILL"):
         _join(_killed, tmp_path)
 
 

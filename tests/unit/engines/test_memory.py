@@ -90,7 +90,7 @@ def test_a_run_of_terabytes_is_refused_at_once() -> None:
     huge = plan(*HUGE)
     found = memory.estimate(huge)
     assert found is not None and found.host > 20 * 1024
-    with pytest.raises(UserError, match=r"needs about [\d.]+ GiB of memory.* These take less: "):
+    with pytest.raises(UserError, match=r"needs about [\d.]+ GiB of memory.* To save memory: "):
         memory.refuse_what_cannot_fit(huge, found)
 
 

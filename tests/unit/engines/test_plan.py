@@ -51,7 +51,7 @@ def test_rates_are_per_256_images_and_durations_in_epochs() -> None:
 
 
 def test_a_folder_for_built_in_data_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"data=digits is built in and reads nothing from data_dir"):
+    with pytest.raises(UserError, match=r"data=digits is built in and does not use data_dir"):
         plan(f"data_dir={tmp_path}")
 
 
@@ -168,7 +168,7 @@ def test_probes_take_features_that_the_network_has(depth: int, features: list[st
     ("options", "words"),
     [
         (("optim.batch_size=99999",), ["optim.batch_size=99999", "use at most"]),
-        (("optim.batch_size=99", "run.processes=2"), ["does not divide over 2", "use 98"]),
+        (("optim.batch_size=99", "run.processes=2"), ["is not divisible by 2", "use 98"]),
         (("optim.batch_size=10", "optim.accumulate=4"), ["optim.accumulate", "use 8"]),
         (("crops.global_size=10",), ["crops.global_size=10", "use 8 or 12"]),
         (("crops.local_count=2", "crops.local_size=6"), ["crops.local_size=6"]),

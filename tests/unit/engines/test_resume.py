@@ -95,7 +95,7 @@ def test_changed_options_are_refused_by_name_and_accepted_by_name(tmp_path: Any)
     now = options(0.1)
     check_same_run(path, plan({**now, "data": {**now.get("data", {}), "exif_rotation": False}}))
     another = {**options(0.1), "experiment": "convit_simclr"}
-    with pytest.raises(UserError, match=r"run\.name=\.\.\., or start afresh .*=true$"):
+    with pytest.raises(UserError, match=r"run\.name=\.\.\., or start over .*=true$"):
         check_same_run(path, plan(another))
     with pytest.raises(UserError):  # a beginning of a word is not a section
         check_same_run(path, plan(options(0.2, ("optim.l",))))

@@ -138,7 +138,7 @@ def test_the_guard_leaves_the_lock_to_the_run(folder: Path) -> None:
             [sys.executable, "-c", code, str(folder)], capture_output=True, text=True
         )
         guard.close()
-    assert "another process trains in" in other.stderr
+    assert "another process is training in" in other.stderr
     assert other.stdout == ""
 
 

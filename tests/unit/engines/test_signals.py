@@ -135,7 +135,7 @@ def beat(rank: int, step: int, stage: str, since: float = 0.0, written: float = 
 def test_the_one_that_is_waited_for_is_named() -> None:
     silent = [beat(0, 7, LEARNING), beat(1, 7, LEARNING), beat(2, 7, LEARNING, written=40.0)]
     assert describe_stall(silent, 100.0).startswith(
-        "rank 2 on n2 (process 1002) has given no sign of life for 60 s (last: step 7"
+        "rank 2 on n2 (process 1002) has not responded for 60 s (last: step 7"
     )
     slow = [beat(0, 7, LEARNING), beat(1, 7, IMAGES, since=20.0), beat(2, 7, LEARNING)]
     assert describe_stall(slow, 100.0) == (
@@ -150,7 +150,7 @@ def test_the_one_that_is_waited_for_is_named() -> None:
     )
     alone = [beat(0, 0, LEARNING, since=70.0)]
     assert describe_stall(alone, 100.0) == "it is computing after step 0, since 30 s"
-    assert describe_stall([], 1.0) == "no process left a word"
+    assert describe_stall([], 1.0) == "no process reported anything"
 
 
 def test_a_straggler_is_named_and_equals_are_not() -> None:
@@ -205,7 +205,7 @@ def test_one_run_at_a_time_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFix
     assert other.stdin is not None and other.stdout is not None
     try:
         assert other.stdout.readline() == b"held\n"
-        busy = f"another process trains in .* [(]process {other.pid} on "
+        busy = f"another process is training in .* [(]process {other.pid} on "
         with pytest.raises(UserError, match=busy), lock_run(tmp_path, patience=1.5):
             pass
         assert re.search(f"{busy}.*; waiting up to 2 s", capsys.readouterr().out)

@@ -98,7 +98,7 @@ def test_a_look_that_cannot_read_is_left_out(
     trunk = nn.Sequential(nn.Flatten())
     with caplog.at_level(logging.WARNING):
         assert look.figures(trunk) == {}
-    assert "a look at the features is left out" in caplog.text
+    assert "skipping this evaluation of the features" in caplog.text
     assert "of 60 images cannot be read" in caplog.text
     assert trunk.training
 

@@ -88,7 +88,7 @@ def test_features_that_are_no_better_than_pixels_are_told_so_by_epoch_5(tmp_path
     assert look.every > 5 and look.due(5)
     figures = {**look.look(trunk), "loss": 2.0}
     texts = look.references.messages(5, figures)
-    assert texts and texts[0].startswith("epoch 5: features are no better than raw pixels yet")
+    assert texts and texts[0].startswith("epoch 5: features are not better than raw pixels yet")
     assert not look.references.messages(6, figures), "once is enough"
 
 

@@ -75,7 +75,7 @@ def test_better_needs_both_seeds_and_images_to_say_so() -> None:
     wide = [*three("simclr", (0, 0, 66)), cell("raw pixels", None, 40)]
     found = differences(wide, "simclr", ["raw pixels"], predictions, False)
     assert found["raw pixels"].low < 0 < found["raw pixels"].value
-    assert "no better than raw pixels" in verdict(found, "simclr", 3, predictions, 100, False)
+    assert "not better than raw pixels" in verdict(found, "simclr", 3, predictions, 100, False)
 
 
 def test_a_row_of_one_seed_is_compared_with_every_seed_of_the_other() -> None:

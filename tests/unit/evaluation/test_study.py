@@ -182,7 +182,7 @@ def test_what_is_done_is_not_run_again(tmp_path: Path) -> None:
 def test_other_settings_in_a_folder_are_refused(tmp_path: Path) -> None:
     run_study(small_study(), tmp_path, jobs=4, command=fake(), interval=0.02)
     longer = sample_efficiency(["convit_nano"], Settings("digits", epochs=3), [1.0], [0])
-    with pytest.raises(UserError, match=r"other settings \(.*optim.epochs=2.*another --out"):
+    with pytest.raises(UserError, match=r"different settings \(.*optim.epochs=2.*another --out"):
         run_study(longer, tmp_path, command=fake())
 
 

@@ -177,7 +177,7 @@ def test_another_size_computes_the_same(size: Any, teacher: ConViT) -> None:
     height, width = other.config.image_shape
     images = torch.randn(2, 3, height, width)
     torch.testing.assert_close(other(images), teacher(images), rtol=0, atol=1e-6)
-    with pytest.raises(UserError, match="no multiple of patch_size"):
+    with pytest.raises(UserError, match="not a multiple of patch_size"):
         resized(teacher, 21)
 
 

@@ -12,9 +12,9 @@ REFUSED = [
     ({"patch_size": 0}, "patch_size=0 must be at least 1"),
     ({"num_classes": -1}, "num_classes=-1 must be at least 0"),
     ({"depth": 0, "num_gpsa_layers": 0}, "depth=0 must be at least 1"),
-    ({"img_size": 225}, "image height 225 is no multiple of patch_size=16; use 224 or 240"),
-    ({"img_size": (224, 100)}, "image width 100 is no multiple of patch_size=16; use 96 or 112"),
-    ({"img_size": 7}, "image height 7 is no multiple of patch_size=16; use 16 or 32"),
+    ({"img_size": 225}, "image height 225 is not a multiple of patch_size=16; use 224 or 240"),
+    ({"img_size": (224, 100)}, "image width 100 is not a multiple of patch_size=16; use 96 or 112"),
+    ({"img_size": 7}, "image height 7 is not a multiple of patch_size=16; use 16 or 32"),
     ({"embed_dim": 100}, "embed_dim=100 is not divisible by num_heads=9; use 99"),
     (
         {"num_heads": 6},

@@ -114,7 +114,7 @@ def test_a_batch_without_images(path: str, side: int, half: bool) -> None:
 
 
 def test_an_image_that_the_patch_does_not_divide() -> None:
-    with pytest.raises(ValueError, match="image width 18 is no multiple of patch_size=4"):
+    with pytest.raises(ValueError, match="image width 18 is not a multiple of patch_size=4"):
         ConViT(TINY)(images(width=18))
 
 
