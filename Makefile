@@ -19,7 +19,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-cluster check lint format-check types imports format lock \
-  findings docs readme clean
+  findings docs readme results clean
 
 help:
 	@echo "make demo    pretrain, evaluate and export a ConViT on real images, in minutes"
@@ -30,6 +30,7 @@ help:
 	@echo "make format  mend what ruff can mend"
 	@echo "make findings  see whether the surprises in findings/ are still as stated (network, minutes)"
 	@echo "make docs    the documentation as a site, in build/site"
+	@echo "make results  file new results: a folder each, and the index"
 	@echo "make readme  the figures of README and docs, from results/"
 	@echo "make lock    remake requirements.lock (UPGRADE=1: with the newest versions)"
 	@echo "make clean   remove .venv and everything built"
@@ -141,6 +142,10 @@ findings:
 docs: $(STAMP)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "build/site/index.html"
+
+# A folder for each result, and results/INDEX.csv.
+results: $(STAMP)
+	@$(BIN)/python tools/file_results.py
 
 # The figures of README.md and docs/, from the files of results/.
 readme: $(STAMP)

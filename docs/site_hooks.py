@@ -6,6 +6,7 @@ and links that lead out of ``docs/`` are made to lead to them.
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,13 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
-SUPERSEDED = re.compile(r"superseded", re.IGNORECASE)
 OUTWARD = re.compile(r"\]\((?:\.\./)+results/")
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the results, their figures, and the list of them."""
-    for path in sorted([*RESULTS.glob("*.md"), *RESULTS.glob("*.png")]):
-        files.append(_file(f"results/{path.name}", path, config))
+    for path in sorted([*RESULTS.glob("*/README.md"), *RESULTS.glob("*/*.png")]):
+        files.append(_file(f"results/{path.parent.name}/{path.name}", path, config))
     files.append(File.generated(config, "results.md", content=results_page()))
     return files
 
@@ -30,21 +30,28 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Let links to ``../results/`` lead to the pages of this site."""
     own = page.file.src_uri
     if own.startswith("results/"):
-        return re.sub(r"\]\(([\w-]+\.json)\)", r"](#)", markdown)
+        markdown = re.sub(r"\]\([\w./-]+\.(json|npz|gz)\)", "](#)", markdown)
+        return markdown.replace("](../../docs/", "](../../")
     depth = own.count("/")
     return OUTWARD.sub("](" + "../" * depth + "results/", markdown)
 
 
 def results_page() -> str:
     """All results with their titles; superseded ones are marked."""
-    rows = ["# Results", "", INTRODUCTION, "", "| file | what | |", "|---|---|---|"]
-    for path in sorted(RESULTS.glob("*.md")):
-        if path.name == "README.md":
-            continue
-        text = path.read_text(encoding="utf-8")
-        title = next((line[2:] for line in text.splitlines() if line.startswith("# ")), path.stem)
-        note = "superseded" if SUPERSEDED.search(text[:1500]) else ""
-        rows.append(f"| [{path.stem}](results/{path.name}) | {title} | {note} |")
+    rows = [
+        "# Results",
+        "",
+        INTRODUCTION,
+        "",
+        "| result | what | date | machine | |",
+        "|---|---|---|---|---|",
+    ]
+    with (RESULTS / "INDEX.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            page = f"results/{row['folder']}/README.md"
+            note = "superseded" if row["superseded"] else ""
+            cells = [f"[{row['folder']}]({page})", row["title"], row["date"], row["hardware"], note]
+            rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
 

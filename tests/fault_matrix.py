@@ -31,7 +31,7 @@ from PIL import Image
 
 from convit_ssl.checksums import numbered_checkpoints, say_once
 from convit_ssl.cli.main import main as convit_ssl
-from convit_ssl.evaluation.results import commit, hardware, now, versions
+from convit_ssl.evaluation.results import commit, hardware, now, record_folder, versions
 from convit_ssl.export import load_trunk
 from convit_ssl.export.files import ENTRY
 from convit_ssl.models.fingerprint import weights_fingerprint
@@ -332,7 +332,7 @@ def markdown(table: dict[str, dict[str, str]], silent: int) -> str:
 def main() -> int:
     """Run, print and record; 1 where an outcome is silent."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--record", type=Path, help="write STEM.md and STEM.json")
+    parser.add_argument("--record", type=Path, help="write to this folder")
     parser.add_argument("--commands", nargs="+", default=list(COMMANDS), choices=list(COMMANDS))
     parser.add_argument("--merge", type=Path, nargs="+", metavar="JSON", help="of parts, not run")
     args = parser.parse_args()
@@ -356,8 +356,9 @@ def _record(table: dict[str, dict[str, str]], stem: Path | None) -> int:
             "table": table, "silent": silent, "commit": commit(), "time": now(),
             "versions": versions(), "hardware": hardware(),
         }  # fmt: skip
-        stem.with_suffix(".md").write_text(text)
-        stem.with_suffix(".json").write_text(json.dumps(record, indent=2) + "\n")
+        place = record_folder(stem)
+        (place / "README.md").write_text(text)
+        (place / "result.json").write_text(json.dumps(record, indent=2) + "\n")
     return int(silent > 0)
 
 

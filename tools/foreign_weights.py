@@ -23,7 +23,7 @@ import torch
 
 import convit_ssl.adapters  # noqa: F401  lets timm be imported
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.results import commit, now, versions
+from convit_ssl.evaluation.results import commit, now, record_folder, versions
 from convit_ssl.export import load_trunk
 
 _BESIDE = {"about.json", "reference.npz", "args.json", "config.json", "preprocessor_config.json"}
@@ -33,7 +33,7 @@ def main() -> int:
     """Measure each folder and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, help="without its ending: .json and .md are written")
+    parser.add_argument("--out", type=Path, help="folder of the result")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     rows = [_row(folder) for folder in sorted(args.folder.iterdir()) if folder.is_dir()]
@@ -41,10 +41,10 @@ def main() -> int:
     print(text)
     if args.out:
         about = {"commit": commit(), "time": now(), "versions": versions()}
-        args.out.with_suffix(".json").write_text(
-            json.dumps({**about, "rows": rows}, indent=1) + "\n"
-        )
-        args.out.with_suffix(".md").write_text(text + "\n")
+        place = record_folder(args.out)
+        text_of = json.dumps({**about, "rows": rows}, indent=1) + "\n"
+        (place / "result.json").write_text(text_of)
+        (place / "README.md").write_text(text + "\n")
     wrong = [row for row in rows if row["difference"] is not None and row["difference"] > 1e-5]
     return 1 if wrong else 0
 

@@ -2,7 +2,7 @@
 
 A block in a page looks like this; what is between the two comments is replaced::
 
-    <!-- figures: speed results/bench_model_cpu_2026-11-26.json -->
+    <!-- figures: speed results/bench_model_cpu_2026-11-26 -->
     <!-- end of figures -->
 
 ``python tools/make_figures.py --check`` changes nothing and fails if a block is not up to date.
@@ -33,11 +33,12 @@ def filled(page: Path) -> str:
 
     def fill(match: re.Match[str]) -> str:
         opening, kind, words, _, closing = match.groups()
-        files = [Path(word) for word in words.split()]
-        body = KINDS[kind]([json.loads((ROOT / file).read_text("utf-8")) for file in files])
+        folders = [ROOT / word for word in words.split()]
+        files = [folder / "result.json" for folder in folders]
+        body = KINDS[kind]([json.loads(file.read_text("utf-8")) for file in files])
         links = ", ".join(
-            f"[{file.stem}]({os.path.relpath(ROOT / file.with_suffix('.md'), page.parent)})"
-            for file in files
+            f"[{folder.name}]({os.path.relpath(folder / 'README.md', page.parent)})"
+            for folder in folders
         )
         return f"{opening}{body}\n\nFrom {links}.\n{closing}"
 

@@ -11,14 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from convit_ssl.evaluation.knn import knn_name
-from convit_ssl.evaluation.results import commit, hardware, versions, without_home, write_json
+from convit_ssl.evaluation.results import (
+    commit,
+    hardware,
+    record_folder,
+    versions,
+    without_home,
+    write_json,
+)
 
 
 def write(stem: str, results: Mapping[str, list[Any]], folder: Path, seconds: float) -> None:
-    """Write ``stem.json`` and ``stem.md``.
+    """Write ``result.json`` and ``README.md`` to the folder ``stem``.
 
     Args:
-        stem: path without an ending.
+        stem: folder of the result.
         results: of ``knn`` and ``linear``, a row for each kind of features.
         folder: of the run.
         seconds: of the whole demo.
@@ -32,9 +39,10 @@ def write(stem: str, results: Mapping[str, list[Any]], folder: Path, seconds: fl
         "hardware": hardware(),
     }
     run = without_home(json.loads((folder / "result.json").read_text()))
-    write_json({**about, "results": results, "run": run}, f"{stem}.json")
-    Path(f"{stem}.md").write_text(page(about, results))
-    print(f"written: {stem}.json, {stem}.md")
+    place = record_folder(stem)
+    write_json({**about, "results": results, "run": run}, place / "result.json")
+    (place / "README.md").write_text(page(about, results))
+    print(f"written: {place}/result.json, {place}/README.md")
 
 
 def page(about: Mapping[str, Any], results: Mapping[str, list[Any]]) -> str:

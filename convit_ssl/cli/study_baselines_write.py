@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from convit_ssl.evaluation.baselines_table import (
     verdict,
 )
 from convit_ssl.evaluation.paired import Predictions
-from convit_ssl.evaluation.results import write_json
+from convit_ssl.evaluation.results import record_folder, write_json
 from convit_ssl.evaluation.study_page import surroundings
 
 if TYPE_CHECKING:
@@ -73,10 +72,9 @@ def write(study: Baselines) -> None:
     page += _how(study, about, len(truth), tested["labels"])
     (study.out / "results.md").write_text("\n".join(page))
     if study.args.record:
-        stem = Path(study.args.record)
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(study.out / "results.json", stem.with_suffix(".json"))
-        shutil.copyfile(study.out / "results.md", stem.with_suffix(".md"))
+        place = record_folder(study.args.record)
+        shutil.copyfile(study.out / "results.json", place / "result.json")
+        shutil.copyfile(study.out / "results.md", place / "README.md")
 
 
 def _place(study: Baselines, row: str) -> tuple[int, int]:

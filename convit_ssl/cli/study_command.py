@@ -16,6 +16,7 @@ from convit_ssl.cli.study_probes import probe_runs
 from convit_ssl.cli.study_scores import run as run_scores
 from convit_ssl.cli.values import Renamed, above_zero, positive
 from convit_ssl.evaluation import study
+from convit_ssl.evaluation.results import record_folder
 from convit_ssl.evaluation.study_pretraining import write_pretraining
 from convit_ssl.evaluation.study_report import progress_table, write_study
 from convit_ssl.evaluation.study_runner import State, run_study
@@ -148,18 +149,17 @@ def run(args: argparse.Namespace) -> int:
     else:
         write_study(planned, states, out, args.note)
     if args.record:
-        _record(planned, out, Path(args.record))
+        _record(planned, out, record_folder(args.record))
     return _close(planned, states, out)
 
 
-def _record(planned: study.Study, out: Path, stem: Path) -> None:
+def _record(planned: study.Study, out: Path, place: Path) -> None:
     """Copies for a collection of results."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(out / "results.json", stem.with_suffix(".json"))
-    shutil.copyfile(out / "results.md", stem.with_suffix(".md"))
+    shutil.copyfile(out / "results.json", place / "result.json")
+    shutil.copyfile(out / "results.md", place / "README.md")
     figure = out / f"{planned.kind.replace('-', '_')}.png"
     if figure.exists():
-        shutil.copyfile(figure, stem.with_suffix(".png"))
+        shutil.copyfile(figure, place / "figure.png")
 
 
 def _close(planned: study.Study, states: list[State], out: Path) -> int:

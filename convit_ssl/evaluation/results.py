@@ -150,6 +150,23 @@ def write_json(value: Any, path: str | Path) -> None:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 
 
+def record_folder(stem: str | Path) -> Path:
+    """The folder of a recorded result, made if need be.
+
+    It holds ``result.json``, the page ``README.md`` and, where the command draws one,
+    ``figure.png``.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    folder = Path(stem)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}") from error
+    return folder
+
+
 def read_rows(paths: Sequence[str | Path]) -> list[dict[str, Any]]:
     """The result rows of some JSON files or of the folders of runs and studies.
 

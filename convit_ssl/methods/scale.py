@@ -45,7 +45,7 @@ class Budget:
     Attributes:
         epochs: at most so many.
         few_tokens: take larger patches. On a processor time goes with the tokens, and more
-            epochs gained more than smaller patches (results/small_collections_cpu_2026-11-21.md).
+            epochs gained more than smaller patches (results/small_collections_cpu_2026-11-21).
         why: the reason, in words for the user.
     """
 

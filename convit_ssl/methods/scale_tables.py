@@ -22,7 +22,7 @@ class CollectionRule:
 
 # Smallest first; the first row with more than the number of images is taken.
 # Under 20,000: out_dim and momentum are lightly-train's defaults, the teacher's temperature was
-# measured, with features spread by KoLeo (results/textures_cpu_2026-11-25.md, on the first version
+# measured, with features spread by KoLeo (results/textures_cpu_2026-11-25, on the first version
 # of the textures, whose val overlapped train).
 COLLECTION_RULES = (
     CollectionRule(2_000, 400, 64, 1024, 0.03, 0.99, 128, "under 2,000 images"),
@@ -63,7 +63,7 @@ WARMUP_SHARE = 0.1  # of the epochs, up to what is published
 STEPS_PER_EPOCH = 16  # or the batch is halved, down to the smallest
 SMALLEST_LABELLED = 16  # batch that labels are learned with
 # Losses over a batch, and normalisation in the heads, need others in it
-# (results/smallest_collections_cpu_2026-11-26.md).
+# (results/smallest_collections_cpu_2026-11-26).
 SMALLEST_UNLABELLED = 32
 
 
@@ -72,8 +72,8 @@ class SmallRun:
     """What a method wants under 200,000 images and for a network of `MEASURED_WIDTH` channels.
 
     Measured on the first version of the textures, whose val overlapped train
-    (results/textures_cpu_2026-11-25.md), and on digits
-    (results/digits_methods_cpu_2026-11-26.md); the published rates, for wide networks and large
+    (results/textures_cpu_2026-11-25), and on digits
+    (results/digits_methods_cpu_2026-11-26); the published rates, for wide networks and large
     batches, left them where they began.
 
     Attributes:
@@ -86,11 +86,11 @@ class SmallRun:
 
 
 # AdamW's rate of a step, of labels: the published ones, per 256 images, hardly move a network in
-# batches of 16 (results/smallest_collections_cpu_2026-11-26.md). The second is for layer decay.
+# batches of 16 (results/smallest_collections_cpu_2026-11-26). The second is for layer decay.
 LABELLED_RATES: dict[Labels, float] = {"scratch": 1e-3, "fine-tuning": 2e-3}
 # How few images with labels are shown: cropped, mirrored, their colours changed. The published
 # mixtures and distortions are for hundreds of epochs of a million images; in runs of this size a
-# network learns little else than to see through them (results/labels_recipe_cpu_2026-11-27.md).
+# network learns little else than to see through them (results/labels_recipe_cpu_2026-11-27).
 PLAIN_RECIPE: dict[str, float | None] = {
     "mixup": 0.0,
     "cutmix": 0.0,

@@ -325,7 +325,7 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--interval", type=float, default=INTERVAL, help="between checkpoints, s")
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--out", metavar="results/NAME", help="write NAME_<date>.json and .md")
+    parser.add_argument("--out", metavar="results/NAME", help="write to the folder NAME_<date>")
     args = parser.parse_args()
     more = (args.seed, args.epochs, args.interval, args.processes)
     report = chaos(args.root / "killed", args.kills, *more)
@@ -351,7 +351,7 @@ def most_beyond(report: dict[str, Any]) -> float:
 
 
 def write_result(report: dict[str, Any], out: str) -> None:
-    from convit_ssl.evaluation.results import commit, hardware, versions, write_json
+    from convit_ssl.evaluation.results import commit, hardware, record_folder, versions, write_json
 
     date = time.strftime("%Y-%m-%d", time.gmtime())
     command = "python tests/integration/chaos.py " + " ".join(sys.argv[1:])
@@ -359,7 +359,7 @@ def write_result(report: dict[str, Any], out: str) -> None:
     load = round(os.getloadavg()[0], 1)
     config = (Path(sys.argv[sys.argv.index("--root") + 1]) / "killed/run/config.yaml").read_text()
     entry = {"command": command, **about, "load_average": load, "config": config, **report}
-    write_json(entry, f"{out}_{date}.json")
+    write_json(entry, record_folder(f"{out}_{date}") / "result.json")
     kinds, victims = (
         ", ".join(f"{count} {kind}" for kind, count in sorted(report[name].items()))
         for name in ("kinds", "victims")
@@ -396,7 +396,7 @@ def write_result(report: dict[str, Any], out: str) -> None:
     )
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     text = f"# Killed again and again\n\n{words}\n\n| | |\n|---|---|\n{table}\n"
-    Path(f"{out}_{date}.md").write_text(text)
+    (record_folder(f"{out}_{date}") / "README.md").write_text(text)
 
 
 if __name__ == "__main__":

@@ -122,13 +122,16 @@ def long_run(root: Path, epochs: int) -> dict[str, Any]:
 
 
 def write_result(found: dict[str, Any], out: str, root: Path) -> None:
-    from convit_ssl.evaluation.results import commit, hardware, versions, write_json
+    from convit_ssl.evaluation.results import commit, hardware, record_folder, versions, write_json
 
     date = time.strftime("%Y-%m-%d", time.gmtime())
     command = "python tests/integration/long_run.py " + " ".join(sys.argv[1:])
     about = {"commit": commit(), "versions": versions(), "hardware": hardware(), "date": date}
     config = (root / "run" / "config.yaml").read_text()
-    write_json({"command": command, **about, **found, "config": config}, f"{out}_{date}.json")
+    write_json(
+        {"command": command, **about, **found, "config": config},
+        record_folder(f"{out}_{date}") / "result.json",
+    )
     names = {
         "memory_mib": "memory of all processes, MiB (proportional set size)",
         "descriptors": "open descriptors", "threads": "threads", "processes": "processes",
@@ -152,7 +155,7 @@ def write_result(found: dict[str, Any], out: str, root: Path) -> None:
         + f"\n\nFiles left over at the end: {len(found['stray_files'])}. log.txt has "
         f"{found['log_kib']:g} KiB.\n"
     )
-    Path(f"{out}_{date}.md").write_text(text)
+    (record_folder(f"{out}_{date}") / "README.md").write_text(text)
 
 
 def main() -> int:
@@ -160,7 +163,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=1000)
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--out", metavar="results/NAME", help="write NAME_<date>.json and .md")
+    parser.add_argument("--out", metavar="results/NAME", help="write to the folder NAME_<date>")
     args = parser.parse_args()
     found = long_run(args.root, args.epochs)
     if args.out:

@@ -141,14 +141,17 @@ def percent(share: float) -> str:
 
 
 def write_result(found: dict[str, Any], runs: list[dict[str, Any]], out: str) -> None:
-    from convit_ssl.evaluation.results import commit, hardware, versions, write_json
+    from convit_ssl.evaluation.results import commit, hardware, record_folder, versions, write_json
 
     date = time.strftime("%Y-%m-%d", time.gmtime())
     command = "python tests/integration/overhead.py " + " ".join(sys.argv[1:])
     about = {"commit": commit(), "versions": versions(), "hardware": hardware(), "date": date}
     load = round(os.getloadavg()[0], 1)
     about |= {"load_average": load, "options": OPTIONS, "ways": WAYS}
-    write_json({"command": command, **about, **found, "runs": runs}, f"{out}_{date}.json")
+    write_json(
+        {"command": command, **about, **found, "runs": runs},
+        record_folder(f"{out}_{date}") / "result.json",
+    )
     rounds = len(runs) // len(WAYS)
     usual, often = (
         [percent(found[f"{what}_share_{when}"]) for what in ("waited", "cpu")]
@@ -190,7 +193,7 @@ def write_result(found: dict[str, Any], runs: list[dict[str, Any]], out: str) ->
         "machine lowers the second figure.",
         "",
     ]
-    Path(f"{out}_{date}.md").write_text("\n".join(lines))
+    (record_folder(f"{out}_{date}") / "README.md").write_text("\n".join(lines))
 
 
 def main() -> int:
@@ -202,7 +205,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=5, help="of ten steps")
     parser.add_argument("--root", type=Path, required=True, help="a folder for the runs")
-    parser.add_argument("--out", metavar="results/NAME", help="write NAME_<date>.json and .md")
+    parser.add_argument("--out", metavar="results/NAME", help="write to the folder NAME_<date>")
     args = parser.parse_args()
     root = args.root.resolve()
     runs = []

@@ -175,7 +175,7 @@ def test_mask_and_subset_change_what_is_measured(
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("no data", "say which images: --data digits"),
+        ("no data", "no images given; add --data digits"),
         ("no val", "has no val/ folder"),
         ("unknown classes", "only in val/: dog"),
         ("no labels", "has a label"),

@@ -117,7 +117,7 @@ def odd_runs(folder):
     damaged = make_run(folder / "damaged_line", epochs=4)
     with (damaged / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "epoch", "epoch": 5, "lo')
-    yield damaged, "skipped what is no JSON object"
+    yield damaged, "skipped lines that are not JSON objects"
     cut = make_run(folder / "cut_checkpoint", epochs=4)
     newest = (cut / "checkpoints" / "last.torch").resolve()
     newest.write_bytes(newest.read_bytes()[:1000])
@@ -172,14 +172,14 @@ def test_pictures_of_any_shape_without_a_data_set(tmp_path):
     ]
     report(run, *pictures, "--no-figures")
     _, numbers = read(run / "report")
-    assert any("features are left out" in text for text in numbers["runs"][0]["problems"])
+    assert any("features are not shown" in text for text in numbers["runs"][0]["problems"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["nowhere"], "not a run folder"),
-        (["."], "holds no metrics.jsonl"),
+        (["."], "contains no metrics.jsonl"),
         (["RUN", "--image", "nowhere.png"], "cannot open nowhere.png"),
         (["RUN", "--images", "1"], "at least 3"),
     ],

@@ -85,7 +85,7 @@ def test_wrong_words_are_met_with_the_right_ones(
 
 def test_a_trunk_that_would_never_learn(refuse: Refuse) -> None:
     message = refuse("method.freeze_trunk_epochs=2", config="convit_supervised")
-    assert "the trunk would never learn" in message and "convit_linear" in message
+    assert "the trunk would never be trained" in message and "convit_linear" in message
 
 
 def test_what_does_not_go_with_shares_is_named(refuse: Refuse) -> None:

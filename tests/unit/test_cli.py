@@ -206,7 +206,7 @@ def test_data_sets_are_all_named(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ("export nothing.pth --to timm --output x", "--output is now called --out"),
         ("import nothing.pth --output x.pth", "--output is now called --out"),
-        ("attention i.png --weights nothing.pth", "--weights CKPT is now called --checkpoint"),
+        ("attention i.png --weights nothing.pth", "--weights CKPT has been renamed to --checkpoint"),
         ("attention i.png --checkpoint nothing.pth --which ema", "--which is now called --weights"),
         (
             "study sample-efficiency --data digits --weights a",

@@ -22,9 +22,9 @@ def test_figures_with_all_that_they_depend_on(tmp_path: Path) -> None:
     }
     stem = tmp_path / "demo"
     write(str(stem), results, tmp_path, 201.4)
-    content = json.loads(stem.with_suffix(".json").read_text())
+    content = json.loads((stem / "result.json").read_text())
     assert content["results"] == results and content["run"] == {"epochs": 50}
     assert {"command", "commit", "versions", "hardware", "date"} <= set(content)
-    text = stem.with_suffix(".md").read_text()
+    text = (stem / "README.md").read_text()
     assert "201 s on" in text
     assert "| ours | 97.1 (95.0 - 98.0) | 97.6 | 97.9 | 96.5 (95.0 - 98.0) |" in text

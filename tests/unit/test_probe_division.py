@@ -84,7 +84,7 @@ def test_every_image_is_tested_once_by_folds(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "has no val/ folder, so there is nothing to test on. Hold out a part"),
+        ([], "has no val/ folder, so there is nothing to test on. Hold out part"),
         (["--holdout", "0.2", "--group-by", "folder:1"], "say where the labels are"),
         (["--labels", "name:(x)_"], "give no image"),
     ],

@@ -79,7 +79,7 @@ def test_nan_is_kept_and_named(tmp_path):
 
 def test_missing_and_empty_files_are_problems(tmp_path):
     assert "No such file" in read_metrics(tmp_path / "metrics.jsonl").problems[0]
-    assert "no measurement yet" in read_metrics(write(tmp_path, "")).problems[0]
+    assert "no measurements yet" in read_metrics(write(tmp_path, "")).problems[0]
 
 
 def test_gates_of_another_shape_are_left_out(tmp_path):

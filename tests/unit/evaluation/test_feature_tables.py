@@ -85,7 +85,7 @@ def test_patch_maps_are_the_networks_own(folder: Path) -> None:
     ("more", "words"),
     [
         (["--tokens", "patch", "--to", "csv"], "patch maps are written as .npy only"),
-        (["--tokens", "patch", "--columns", "class_last1"], "leave it out with --tokens patch"),
+        (["--tokens", "patch", "--columns", "class_last1"], "has no effect with --tokens patch"),
         (["--group-by", "name:(x)"], "group"),
     ],
 )

@@ -125,7 +125,7 @@ def test_few_groups_prove_nothing() -> None:
     correct = {"ours": np.ones(100, bool), "pixels": np.arange(100) % 3 > 0}
     verdict = judge(Predictions(np.arange(100) % 2, correct, groups), "ours", ["pixels"], 80)
     assert verdict.outcome == "not better" and "in 5 groups" in verdict.tested
-    assert "5 units are few" in verdict.text
+    assert "5 units are too few" in verdict.text
 
 
 def test_folds_widen_the_interval() -> None:
