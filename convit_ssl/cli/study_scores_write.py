@@ -13,7 +13,7 @@ import numpy as np
 
 from convit_ssl.evaluation.label_free import SCORES
 from convit_ssl.evaluation.ranking import NEEDED, Correlation, passes, rank_correlation
-from convit_ssl.evaluation.results import write_json
+from convit_ssl.evaluation.results import record_folder, write_json
 
 Cell = dict[str, Any]
 ACCURACIES = {"knn": "5-NN", "linear": "linear probe"}
@@ -26,7 +26,7 @@ def write(out: Path, stem: str | None = None) -> None:
 
     Args:
         out: folder of the study, one sub-folder per collection.
-        stem: also write STEM.json and STEM.md.
+        stem: folder that also gets result.json and README.md.
     """
     found = {
         path.parent.name: _collection(path.parent) for path in sorted(out.glob("*/study.json"))
@@ -56,9 +56,9 @@ def write(out: Path, stem: str | None = None) -> None:
     write_json(made, out / "results.json")
     (out / "results.md").write_text("\n".join(_page(found, correlations, passed)))
     if stem:
-        Path(stem).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(out / "results.json", f"{stem}.json")
-        shutil.copyfile(out / "results.md", f"{stem}.md")
+        place = record_folder(stem)
+        shutil.copyfile(out / "results.json", place / "result.json")
+        shutil.copyfile(out / "results.md", place / "README.md")
 
 
 def _collection(folder: Path) -> dict[str, Any]:

@@ -204,13 +204,19 @@ def test_data_sets_are_all_named(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("words", "note"),
     [
-        ("export nothing.pth --to timm --output x", "--output is now called --out"),
-        ("import nothing.pth --output x.pth", "--output is now called --out"),
-        ("attention i.png --weights nothing.pth", "--weights CKPT has been renamed to --checkpoint"),
-        ("attention i.png --checkpoint nothing.pth --which ema", "--which is now called --weights"),
+        ("export nothing.pth --to timm --output x", "--output has been renamed to --out"),
+        ("import nothing.pth --output x.pth", "--output has been renamed to --out"),
+        (
+            "attention i.png --weights nothing.pth",
+            "--weights CKPT has been renamed to --checkpoint",
+        ),
+        (
+            "attention i.png --checkpoint nothing.pth --which ema",
+            "--which has been renamed to --weights",
+        ),
         (
             "study sample-efficiency --data digits --weights a",
-            "--weights is now called --checkpoints",
+            "--weights has been renamed to --checkpoints",
         ),
     ],
 )

@@ -260,12 +260,16 @@ def test_vissl_builds_the_cnn_of_the_comparison() -> None:
 @pytest.mark.parametrize(
     ("options", "config", "message"),
     [
-        ((), "convit_dino", "convit_dino needs a trunk of this project's"),
+        ((), "convit_dino", "convit_dino needs one of this project's trunks"),
         (("optim.accumulate=2",), "convit_supervised", "uses batch normalisation, so optim.acc"),
         (("trunk.patch_size=4",), "convit_supervised", "has no trunk.patch_size; leave it out"),
         (("optim.layer_decay=0.7",), "convit_supervised", "has no optim.layer_decay"),
         (("run.grad_checkpointing=true",), "convit_supervised", "has no run.grad_checkpointing"),
-        (("weights=runs/x",), "convit_finetune", "weights=runs/x needs one of this project's trunks"),
+        (
+            ("weights=runs/x",),
+            "convit_finetune",
+            "weights=runs/x needs one of this project's trunks",
+        ),
     ],
 )
 def test_what_needs_a_convit_is_refused_of_a_cnn(
