@@ -161,7 +161,7 @@ def test_a_study_writes_its_tables_from_the_runs_that_are_there(tmp_path: Path) 
             (cells / f"{number:03d}.json").write_text(json.dumps(cell))
         (cells / "099.json").write_text(json.dumps({"failed": "the loss is not finite"}))
     write(tmp_path, str(tmp_path / "record" / "stem"))
-    found = json.loads((tmp_path / "record" / "stem.json").read_text())
+    found = json.loads((tmp_path / "record" / "stem" / "result.json").read_text())
     assert found["passed"] == ["gate_motion"]
     assert found["correlations"]["knn"]["gate_motion"]["a"]["rho"] == 1.0
     page = (tmp_path / "results.md").read_text()
