@@ -1,0 +1,163 @@
+"""``convit-ssl retrieve``: are the most similar images of the same class, or the same group?"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+from convit_ssl.cli import probe_sources
+from convit_ssl.data.annotations import group_keys, labelled
+from convit_ssl.data.folders import Listing
+from convit_ssl.data.opening import find_listing
+from convit_ssl.data.part_names import whole_file
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.paired import Predictions, compare
+from convit_ssl.evaluation.results import write_json
+from convit_ssl.evaluation.retrieval import Retrieval, retrieve
+from convit_ssl.evaluation.tokens import TokenFeatures
+from convit_ssl.evaluation.verdict import Verdict, sentence
+from convit_ssl.models import ConViT
+from convit_ssl.terminal import Terminal
+
+SUMMARY = (
+    "instance retrieval: each image asks for the most similar ones; recall@1, recall@5 and mAP by "
+    "class or by group"
+)
+EXAMPLE = "convit-ssl retrieve random:convit_nano --data digits --split val --references"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    probe_sources.add_arguments(parser)
+    add = parser.add_argument
+    add("--split", choices=("train", "val", "test"), help="val by default, train without one")
+    add(
+        "--labels", metavar="TABLE:COLUMNS", help="as in table.csv:file,label; folder:2, name:REGEX"
+    )
+    add("--group-by", metavar="WHAT", help="folder:1, column:patient (of --labels), name:REGEX")
+    add(
+        "--by", choices=("label", "group"), default="label",
+        help="what is to be found. By label with --group-by, images of one group (a patient) do "
+        "not count as found",
+    )  # fmt: skip
+    add("--token", help="feature to compare, such as patch_mean_last1; the last class token")
+    add("--references", action="store_true", help="also raw pixels and the network untrained")
+    add("--json", metavar="FILE", help="write the results")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    if args.processes > 1:
+        raise UserError("retrieve runs in one process; leave --processes out")
+    if probe_sources.is_features_folder(args):
+        raise UserError(f"{args.checkpoint} holds features; give the network that made them")
+    split, listing = _listing(args)
+    kinds, apart = _kinds(listing, args)
+    own = probe_sources.open_source(args)
+    sources = [own]
+    if args.references:
+        model = getattr(own.extractor, "model", None)
+        if not isinstance(own.extractor, TokenFeatures) or not isinstance(model, ConViT):
+            raise UserError("--references compares a network with pixels; CKPT is 'pixels' itself")
+        pixels = probe_sources.open_source(
+            args, "pixels", own.reading if own.reading.native else None
+        )
+        trained = not args.checkpoint.startswith("random:")
+        untrained = [probe_sources.untrained_like(model, args)] if trained else []
+        sources = [pixels, *untrained, own]
+    found: dict[str, Retrieval] = {}
+    for source in sources:
+        made = probe_sources.read_features(source, args, split, listing)
+        place = {os.path.join(listing.root, file): i for i, file in enumerate(listing.files)}
+        rows = np.array([place[whole_file(str(path))] for path in made.paths], np.int64)
+        column = made.column(args.token if args.token in made.columns else None)
+        vectors = torch.from_numpy(np.array(column, np.float32))
+        groups = None if apart is None else apart[rows]
+        found[source.name] = retrieve(vectors, kinds[rows], groups, args.device or "cpu")
+    _show(found, own.name, kinds, args)
+    return 0
+
+
+def _listing(args: argparse.Namespace) -> tuple[str, Listing]:
+    data = probe_sources.data_name(args)
+    for split in (args.split,) if args.split else ("val", "train"):
+        try:
+            listing = find_listing(data, args.data_dir, split)
+            break
+        except UserError:
+            if args.split or split == "train":
+                raise
+    if args.labels:
+        listing, _ = labelled(listing, args.labels)
+    return split, listing
+
+
+def _kinds(
+    listing: Listing, args: argparse.Namespace
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+    """What counts as the same, and which images are no candidates for each other."""
+    table = labelled(listing, args.labels)[1] if args.labels else None
+    groups = None
+    if args.group_by:
+        keys = group_keys(listing, args.group_by, table)
+        groups = np.unique(np.array(keys), return_inverse=True)[1].astype(np.int64)
+    if args.by == "group":
+        if groups is None:
+            raise UserError("--by group needs --group-by, which says what the groups are")
+        return groups, None
+    if not listing.classes:
+        raise UserError(
+            f"the images of {listing.root} have no labels; put those of each class into a folder "
+            "of its own, give --labels, or use --by group with --group-by"
+        )
+    return np.asarray(listing.targets, np.int64), groups
+
+
+def _show(
+    found: Mapping[str, Retrieval], own: str, kinds: np.ndarray[Any, Any], args: argparse.Namespace
+) -> None:
+    console = Terminal()
+    queries = len(found[own].queries)
+    table = Table(
+        title=f"retrieval by {args.by}: {queries:,} queries among {len(kinds):,} images",
+        title_justify="left", title_style="bold", box=None,
+    )  # fmt: skip
+    for name in ("", "recall@1", "recall@5", "mAP"):
+        table.add_column(name, justify="right" if name else "left")
+    for name, one in found.items():
+        values = (one.recall(1), one.recall(5), one.mean_precision())
+        table.add_row(name, *(f"{100 * value:.1f} %" for value in values))
+    console.print(table)
+    verdict = _verdict(found, own, kinds)
+    for line in verdict.lines() if verdict else ():
+        console.print(line, soft_wrap=True)
+    if args.json:
+        made: dict[str, Any] = {"results": {name: one.as_dict() for name, one in found.items()}}
+        made |= {"verdict": verdict.as_dict()} if verdict else {}
+        write_json(made, args.json)
+        console.print(f"written: {args.json}", soft_wrap=True)
+
+
+def _verdict(
+    found: Mapping[str, Retrieval], own: str, kinds: np.ndarray[Any, Any]
+) -> Verdict | None:
+    """By recall@1, over the queries that all sources share; None without references."""
+    if len(found) < 2:
+        return None
+    correct = {name: one.first == 1 for name, one in found.items()}
+    if any(not np.array_equal(one.queries, found[own].queries) for one in found.values()):
+        return None
+    asked = kinds[found[own].queries]
+    predictions = Predictions(np.zeros(len(asked), np.int64), correct)
+    others = {name: compare(predictions, own, name, False) for name in found if name != own}
+
+    tested = f"{len(asked):,} queries"
+    outcome, text = sentence(others, "recall@1", len(kinds), tested)
+    text = text.replace(f"from {len(kinds):,} labels, ", "")
+    return Verdict(outcome, text, "recall@1", "retrieval", others, len(kinds), tested)

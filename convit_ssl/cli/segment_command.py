@@ -1,0 +1,206 @@
+"""``convit-ssl segment``: how well frozen patch features tell apart what is where."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.table import Table
+
+from convit_ssl.cli import division_options, probe_sources
+from convit_ssl.cli.probe_sources import Source
+from convit_ssl.cli.segment_images import MapTransform, Side, feature_maps, open_sides, read_masks
+from convit_ssl.cli.values import natural, positive
+from convit_ssl.data.masks import Mask, mask_classes, numbered
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.progress import progress_bar
+from convit_ssl.evaluation.results import write_json
+from convit_ssl.evaluation.segmentation import (
+    LinearPatches,
+    NearestPatches,
+    gather_patches,
+    predict_mask,
+)
+from convit_ssl.evaluation.segmentation_scores import SegmentationCounts, compare_miou, count_image
+from convit_ssl.evaluation.verdict import Verdict, sentence
+from convit_ssl.models import ConViT
+from convit_ssl.terminal import Terminal
+from convit_ssl.writing import whole_file
+
+SUMMARY = (
+    "segmentation with frozen patch features, by nearest patches and by a linear classifier, with "
+    "masks from a folder; images of any height and width"
+)
+EXAMPLE = (
+    "convit-ssl segment runs/mine --data-dir /photos --masks /masks --holdout 0.2 --references"
+)
+PROBES = {"knn": NearestPatches, "linear": LinearPatches}
+Found = dict[str, SegmentationCounts]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    probe_sources.add_arguments(parser)
+    division_options.add_arguments(parser)
+    add = parser.add_argument
+    add(
+        "--masks", required=True, metavar="DIR",
+        help="a mask for each image, of the same path and name: class numbers as a grey, palette "
+        "or 16-bit PNG or TIFF, or .npy",
+    )  # fmt: skip
+    add("--ignore", type=natural, metavar="N", help="number of pixels without a class (255)")
+    add("--probe", nargs="+", choices=tuple(PROBES), default=list(PROBES))
+    add(
+        "--longest", type=positive, default=448, metavar="PIXELS",
+        help="larger images are made smaller; --img-size H,W gives all images one size",
+    )  # fmt: skip
+    add("--references", action="store_true", help="also raw pixels and the network untrained")
+    add("--predictions", metavar="DIR", help="write the predicted masks of the test as PNG")
+    add("--json", metavar="FILE", help="write the results")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print, write."""
+    if args.processes > 1:
+        raise UserError("segment runs in one process; leave --processes out")
+    if args.mask or args.subset:
+        raise UserError("--mask and --subset have no effect on segment; leave them out")
+    sides = open_sides(args)
+    masks = [read_masks(side) for side in sides]
+    classes, ignored = mask_classes([*masks[0], *masks[1]], args.ignore)
+    targets = [[numbered(mask, classes) for mask in part] for part in masks]
+    own = probe_sources.open_source(args)
+    if not isinstance(getattr(own.extractor, "model", None), ConViT):
+        raise UserError("segment reads patch features; give a checkpoint as CKPT")
+    results: dict[str, Found] = {}
+    for source in _sources(own, args):
+        results[source.name] = _measure(source, own, sides, targets, len(classes), args)
+    _show(results, own.name, sides, classes, args)
+    if ignored is not None and any((mask == ignored).any() for part in masks for mask in part):
+        print(f"pixels of number {ignored} belong to no class and count nowhere")
+    return 0
+
+
+def _sources(own: Source, args: argparse.Namespace) -> list[Source]:
+    model: Any = own.extractor.model
+    if not args.references:
+        return [own]
+    pixels = dataclasses.replace(own, name="raw pixels", extractor=torch.nn.Identity())
+    if args.checkpoint.startswith("random:"):
+        return [pixels, own]
+    return [pixels, probe_sources.untrained_like(model, args), own]
+
+
+def _measure(
+    source: Source,
+    own: Source,
+    sides: Sequence[Side],
+    targets: Sequence[Sequence[Mask]],
+    classes: int,
+    args: argparse.Namespace,
+) -> Found:
+    """Counts by probe."""
+    network: Any = getattr(source.extractor, "model", None)
+    config = own.extractor.model.config  # type: ignore[union-attr]
+    patch = int(config.patch_size)  # type: ignore[union-attr,arg-type]
+    given = config.image_shape if args.img_size is not None else None  # type: ignore[union-attr]
+    plain = own.transform
+    transform = MapTransform(patch, args.longest, given, plain.mean, plain.std)  # type: ignore[arg-type]
+    learned, tested = (
+        probe_sources.open_images(
+            args, side.name, dataclasses.replace(own, transform=transform), side.listing
+        )
+        for side in sides
+    )
+    maps, chosen = [], []
+    with progress_bar(f"{source.name}: train", "images") as progress:
+        for number, made in feature_maps(learned, network, patch, args.device, progress):
+            maps.append(made)
+            chosen.append(torch.from_numpy(targets[0][number]))
+    patches = gather_patches(maps, chosen, classes, args.seed)
+    del maps
+    device = args.device or "cpu"
+    probes = {name: PROBES[name](patches, device) for name in args.probe}
+    none = (np.zeros((classes, classes), np.int64), np.zeros((2, classes), np.int64))
+    # Images that cannot be read count nowhere, and keep their place.
+    counts: dict[str, list[Any]] = {name: [none] * len(tested) for name in probes}
+    is_own = source is own
+    with progress_bar(f"{source.name}: test", "images") as progress:
+        for number, made in feature_maps(tested, network, patch, args.device, progress):
+            truth = targets[1][number]
+            for name, classifier in probes.items():
+                said = predict_mask(classifier, made, (truth.shape[0], truth.shape[1])).numpy()
+                counts[name][number] = count_image(truth, said, classes)
+                if is_own and args.predictions and name == args.probe[-1]:
+                    _write(Path(args.predictions), sides[1].listing.files[number], said)
+    return {name: SegmentationCounts.of(found) for name, found in counts.items()}
+
+
+def _write(folder: Path, file: str, said: Any) -> None:
+    path = folder / Path(file.replace("#", "_")).with_suffix(".png")
+    with whole_file(path) as partial:
+        Image.fromarray(said.astype(np.uint8 if said.max() < 256 else np.uint16)).save(partial)
+
+
+def _show(
+    results: Mapping[str, Found],
+    own: str,
+    sides: Sequence[Side],
+    classes: Sequence[int],
+    args: argparse.Namespace,
+) -> None:
+    console = Terminal()
+    learned, tested = (len(side.listing.files) for side in sides)
+    table = Table(
+        title=f"segmentation: {tested:,} images by {learned:,} others, {len(classes)} classes",
+        title_justify="left", title_style="bold", box=None,
+    )  # fmt: skip
+    for name in ("", "probe", "mIoU", "boundary IoU", "pixels"):
+        table.add_column(name, justify="left" if name in ("", "probe") else "right")
+    for name, found in results.items():
+        for probe, counts in found.items():
+            values = (counts.miou(), counts.boundary_iou(), counts.pixel_accuracy())
+            table.add_row(name, probe, *(f"{100 * value:.1f} %" for value in values))
+    console.print(table)
+    last = results[own][args.probe[-1]]
+    shares = zip(classes, last.class_iou(), strict=True)
+    text = " · ".join(f"{number}: {100 * value:.1f}" for number, value in shares)
+    console.print(f"IoU by class ({args.probe[-1]}), %: {text}", soft_wrap=True)
+    verdicts = _verdicts(results, own, sides[1], learned)
+    for probe, verdict in verdicts.items():
+        for number, line in enumerate(verdict.lines()):
+            console.print(f"{probe}: {line}" if number == 0 else line, soft_wrap=True)
+    if args.json:
+        write_json(
+            {
+                "results": {
+                    name: {probe: counts.as_dict() for probe, counts in found.items()}
+                    for name, found in results.items()
+                },
+                "verdicts": {probe: verdict.as_dict() for probe, verdict in verdicts.items()},
+                "classes": list(classes), "images": {"train": learned, "test": tested},
+            },
+            args.json,
+        )  # fmt: skip
+        console.print(f"written: {args.json}", soft_wrap=True)
+
+
+def _verdicts(
+    results: Mapping[str, Found], own: str, side: Side, learned: int
+) -> dict[str, Verdict]:
+    """By probe: better than each reference or not, by mIoU."""
+    others = [name for name in results if name != own]
+    verdicts: dict[str, Verdict] = {}
+    for probe, counts in results[own].items() if others else ():
+        found = {name: compare_miou(counts, results[name][probe], side.groups) for name in others}
+        tested = f"{len(side.listing.files):,} images"
+        outcome, text = sentence(found, "mIoU", learned, tested)
+        text = text.replace(" labels,", " masks,")
+        verdicts[probe] = Verdict(outcome, text, "mIoU", probe, found, learned, tested)
+    return verdicts
