@@ -19,7 +19,7 @@ WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-cluster check lint format-check types imports format lock \
-  findings docs readme results clean
+  findings docs readme results wheel clean
 
 help:
 	@echo "make demo    pretrain, evaluate and export a ConViT on real images, in minutes"
@@ -32,6 +32,7 @@ help:
 	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make results  file new results: a folder each, and the index"
 	@echo "make readme  the figures of README and docs, from results/"
+	@echo "make wheel   the wheel and the source distribution, in dist/"
 	@echo "make lock    remake requirements.lock (UPGRADE=1: with the newest versions)"
 	@echo "make clean   remove .venv and everything built"
 
@@ -146,6 +147,12 @@ docs: $(STAMP)
 # A folder for each result, and results/INDEX.csv.
 results: $(STAMP)
 	@$(BIN)/python tools/file_results.py
+
+# The wheel and the source distribution, in dist/.
+wheel: $(STAMP)
+	@rm -rf build/lib build/bdist.*
+	@$(BIN)/python -m build --no-isolation --outdir dist . > build.log 2>&1 || { tail build.log; exit 1; }
+	@rm -f build.log; ls dist
 
 # The figures of README.md and docs/, from the files of results/.
 readme: $(STAMP)

@@ -8,7 +8,7 @@ is used.
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Name -> module. `export` is also the package of exports, which can be called like the function.
 _LAZY = {

@@ -15,6 +15,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results"
+OTHER_LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|CHANGELOG|UPGRADING)[^)]*\)")
 OUTWARD = re.compile(r"\]\((?:\.\./)+results/")
 
 
@@ -23,6 +24,9 @@ def on_files(files: Files, config: Any) -> Files:
     for path in sorted([*RESULTS.glob("*/README.md"), *RESULTS.glob("*/*.png")]):
         files.append(_file(f"results/{path.parent.name}/{path.name}", path, config))
     files.append(File.generated(config, "results.md", content=results_page()))
+    for name in ("CHANGELOG.md", "UPGRADING.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        files.append(File.generated(config, name, content=OTHER_LINK.sub(r"\1", text)))
     return files
 
 
