@@ -12,7 +12,9 @@ from typing import Any
 from convit_ssl.analysis.colours import CATEGORICAL, VIRIDIS
 from convit_ssl.writing import whole_file
 
-_REPORT = ("core", "charts", "locality", "gallery", "attention", "features", "report")
+_REPORT = (
+    "core", "charts", "verdict", "locality", "gallery", "attention", "features", "report",
+)  # fmt: skip
 _COMPARISON = ("core", "charts", "comparison")
 _EXPLORE = ("core", "explore_data", "explore_map", "explore_input", "explore_lists", "explore")
 SCRIPTS: Mapping[str, Sequence[str]] = {

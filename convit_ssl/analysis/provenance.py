@@ -26,7 +26,7 @@ def provenance(run: Run, model: ConViT | None, checkpoint: Checkpoint | None) ->
     stored = stored if isinstance(stored, Mapping) else {}
     entry = stored.get("entry") if isinstance(stored.get("entry"), Mapping) else {}
     assert isinstance(entry, Mapping)
-    found: dict[str, Any] = {"run": run.folder.resolve().name}
+    found: dict[str, Any] = {"run": str(run.folder.resolve())}
     found.update({key: stored[key] for key in _OF_MODEL if stored.get(key) is not None})
     data = stored.get("data")
     if isinstance(data, Mapping):
@@ -41,7 +41,7 @@ def provenance(run: Run, model: ConViT | None, checkpoint: Checkpoint | None) ->
         found["versions"] = ", ".join(f"{name} {number}" for name, number in versions.items())
     found["hardware"] = _text(entry.get("hardware")) or "not recorded"
     if checkpoint is not None:
-        found["checkpoint"] = checkpoint.path.resolve().name
+        found["checkpoint"] = str(checkpoint.path.resolve())
         found["checkpoint sha256"] = _sha256(checkpoint.path)
     if model is not None:
         found["parameters"] = sum(parameter.numel() for parameter in model.parameters())

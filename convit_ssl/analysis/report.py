@@ -54,18 +54,5 @@ def write_report(
     }
     page = folder / "report.html"
     subtitle = f"{len(summaries)} run{'s' if len(summaries) > 1 else ''} · made {now}"
-    verdicts = [text for summary in summaries if (text := verdict_of(summary))]
-    if verdicts:
-        subtitle = " · ".join([*verdicts, subtitle])
-    write_text(page, build_page("report", f"Locality report: {names}", subtitle, data))
+    write_text(page, build_page("report", f"Report: {names}", subtitle, data))
     return page
-
-
-def verdict_of(summary: RunSummary) -> str:
-    """What a run came to against its references, as its result.json says; "" without one."""
-    try:
-        result = json.loads((summary.run.folder / "result.json").read_text(encoding="utf-8"))
-        text = str(result["verdict"]["text"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
-    return f"{summary.run.name}: {text}"

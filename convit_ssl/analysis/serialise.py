@@ -16,6 +16,7 @@ from convit_ssl.analysis.features import FeatureMap
 from convit_ssl.analysis.images import data_uri, sprite_sheet
 from convit_ssl.analysis.locality import PositionalAttention
 from convit_ssl.analysis.metrics import HeadSeries, downsample, downsample_heads
+from convit_ssl.analysis.run_panels import data_panel, verdict_panel
 from convit_ssl.analysis.summary import RunSummary
 
 # Titles and order of the training curves; others follow by their own name.
@@ -117,6 +118,9 @@ def page_run(summary: RunSummary, budget: int) -> dict[str, Any]:
     data = numbers(summary)
     titles = {**CURVES, **FURTHER_CURVES}
     data["titles"] = {key: titles.get(key, key.replace("_", " ")) for key in data["curves"]}
+    data["folder"] = str(summary.run.folder)
+    data["verdict"] = verdict_panel(summary.run)
+    data["images"] = data_panel(summary.run)
     data["attention"] = None
     if summary.model is not None and summary.attention:
         data["attention"] = pack_attention(summary.attention, summary.model, budget)

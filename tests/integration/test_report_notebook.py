@@ -42,7 +42,14 @@ def check_from_folder_to_report(namespace, folder):
     assert namespace["model"].config.depth == 6
 
 
+def check_features_in_sklearn(namespace, folder):
+    assert namespace["features"].shape == (200, 128)
+    assert 0.4 < namespace["accuracy"] <= 1
+    assert len(namespace["doubtful"]) == 5
+
+
 CHECKS = {
+    "features_in_sklearn": check_features_in_sklearn,
     "locality": check_locality,
     "from_folder_to_report": check_from_folder_to_report,
 }

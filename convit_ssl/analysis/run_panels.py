@@ -1,0 +1,116 @@
+"""What the report says first of a run: the verdict, the data, and what could not be read."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.analysis.runs import Run
+
+# Rows in the page; the files hold all of them.
+MOST_UNREADABLE = 200
+
+
+def verdict_panel(run: Run) -> dict[str, Any] | None:
+    """The verdict of a run against its references, as its result.json has it.
+
+    Returns:
+        Plain data with text, outcome ("better", "not better", ...), metric, what it was tested on,
+        a row for each reference in percentage points, and advice; None without a verdict.
+    """
+    verdict = _result(run).get("verdict")
+    if not isinstance(verdict, Mapping) or not isinstance(verdict.get("text"), str):
+        return None
+    against = verdict.get("against")
+    rows = [
+        {
+            "name": str(name),
+            "difference": _points(found.get("difference")),
+            "interval": [_points(bound) for bound in found.get("interval_95") or ()],
+        }
+        for name, found in (against.items() if isinstance(against, Mapping) else ())
+        if isinstance(found, Mapping)
+    ]
+    return {
+        "text": verdict["text"],
+        "outcome": str(verdict.get("outcome", "")),
+        "metric": f"{verdict.get('probe', '')} {verdict.get('metric', '')}".strip(),
+        "tested": str(verdict.get("tested", "")),
+        "labels": verdict.get("labels"),
+        "against": rows,
+        "advice": [str(text) for text in verdict.get("advice") or ()],
+    }
+
+
+def data_panel(run: Run) -> dict[str, Any]:
+    """The images that a run learned from, with full paths.
+
+    Returns:
+        Facts by name, and the unreadable files with their reasons.
+    """
+    facts = run.config.get("facts")
+    facts = facts if isinstance(facts, Mapping) else _result(run).get("data", {})
+    facts = facts if isinstance(facts, Mapping) else {}
+    size = facts.get("native_size")
+    named = {
+        "Data set": facts.get("name"),
+        "Folder": facts.get("folder"),
+        "Training images": _count(facts.get("images")),
+        "Classes": _count(facts.get("classes")),
+        "Size": f"{size[1]} x {size[0]} px" if isinstance(size, list) and len(size) == 2 else None,
+        "Subset": facts.get("subset"),
+        "Run folder": str(run.folder.resolve()),
+    }
+    unreadable = _unreadable(run.folder)
+    return {
+        "facts": {name: str(value) for name, value in named.items() if value not in (None, "")},
+        "unreadable": unreadable[:MOST_UNREADABLE],
+        "unreadable_count": len(unreadable),
+        "warnings": _warnings(run.folder / "log.txt"),
+    }
+
+
+def _result(run: Run) -> dict[str, Any]:
+    try:
+        found = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _points(value: Any) -> float | None:
+    return round(100 * value, 1) if isinstance(value, (int, float)) else None
+
+
+def _count(value: Any) -> str | None:
+    return f"{value:,}" if isinstance(value, int) and value else None
+
+
+def _unreadable(folder: Path) -> list[list[str]]:
+    """Path and reason of each unreadable file, in the order found."""
+    found: dict[str, str] = {}
+    for line in _lines(folder / "unreadable.jsonl"):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, Mapping) and "path" in entry:
+            found[str(entry["path"])] = str(entry.get("reason", ""))
+    return [[path, reason] for path, reason in found.items()]
+
+
+def _warnings(path: Path) -> list[str]:
+    """Warnings of this package about the data, as the run logged them, each once."""
+    marks = (f" {logging.getLevelName(logging.WARNING)} convit_ssl.data",)
+    found = [line.split(": ", 1)[-1] for line in _lines(path) if any(m in line for m in marks)]
+    return [text for text in dict.fromkeys(found) if not text.startswith("unreadable image")][:20]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,63 @@
+"""The report says first what a reader wants to know: the verdict and the images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.analysis.metrics import Metrics
+from convit_ssl.analysis.run_panels import data_panel, verdict_panel
+from convit_ssl.analysis.runs import Run
+
+
+def run(folder: Path, **config: Any) -> Run:
+    return Run("mine", folder, config, Metrics(), [], None)
+
+
+def test_the_verdict_in_percentage_points(tmp_path: Path) -> None:
+    pixels = {"difference": -0.248, "interval_95": [-0.457, -0.143], "units": 3}
+    verdict = {
+        "outcome": "not better", "text": "not better than raw pixels", "metric": "accuracy",
+        "probe": "kNN", "against": {"raw pixels": pixels}, "labels": 315,
+        "tested": "105 images", "advice": ["train longer"],
+    }  # fmt: skip
+    (tmp_path / "result.json").write_text(json.dumps({"verdict": verdict}))
+    found = verdict_panel(run(tmp_path))
+    assert found is not None and found["metric"] == "kNN accuracy"
+    assert found["against"] == [
+        {"name": "raw pixels", "difference": -24.8, "interval": [-45.7, -14.3]}
+    ]
+    assert found["advice"] == ["train longer"]
+
+
+def test_damaged_results_have_no_verdict(tmp_path: Path) -> None:
+    assert verdict_panel(run(tmp_path)) is None
+    for text in ("", "[]", '{"verdict": 3}', '{"verdict": {"text": 1}}'):
+        (tmp_path / "result.json").write_text(text)
+        assert verdict_panel(run(tmp_path)) is None
+
+
+def test_images_with_full_paths_warnings_and_unreadable_files(tmp_path: Path) -> None:
+    facts = {"name": "folder", "folder": "/images", "images": 1200, "native_size": [48, 64]}
+    rows = [{"path": f"/images/{i}.png", "reason": "the file is empty"} for i in (1, 2, 1)]
+    (tmp_path / "unreadable.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n{cut")
+    lines = [
+        "2026-11-29 20:00:00,000 WARNING convit_ssl.data: 3 images would be nearly black",
+        "2026-11-29 20:00:01,000 WARNING convit_ssl.data: 3 images would be nearly black",
+        "2026-11-29 20:00:02,000 WARNING convit_ssl.data: unreadable image: /images/1.png",
+        "2026-11-29 20:00:03,000 WARNING root: something else",
+    ]
+    (tmp_path / "log.txt").write_text("\n".join(lines))
+    found = data_panel(run(tmp_path, facts=facts))
+    assert found["facts"]["Folder"] == "/images"
+    assert found["facts"]["Training images"] == "1,200"
+    assert found["facts"]["Size"] == "64 x 48 px"
+    assert found["facts"]["Run folder"] == str(tmp_path.resolve())
+    assert found["unreadable"] == [[f"/images/{i}.png", "the file is empty"] for i in (1, 2)]
+    assert found["warnings"] == ["3 images would be nearly black"]
+
+
+def test_a_run_without_files_has_empty_panels(tmp_path: Path) -> None:
+    found = data_panel(run(tmp_path))
+    assert found["unreadable"] == [] and found["warnings"] == []
