@@ -74,8 +74,8 @@ def _labelled(
     show: Sequence[int] | None,
 ) -> tuple[list[LabelledImage], list[str], str, str | None]:
     if data is None:
-        return [], [], "pictures given", "The data set is unknown, so features are not shown "
-        "(give --data)."
+        unknown = "The data set is unknown, so features are not shown (give --data)."
+        return [], [], "pictures given", unknown
     problem = None
     for name in [split] if split else ["val", "train"]:
         try:

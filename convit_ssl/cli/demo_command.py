@@ -71,10 +71,9 @@ def _epochs_that_fit(overrides: Sequence[str], started: float) -> int:
     """Time an epoch in a run of two, and say what follows."""
     seconds = measure_epoch(overrides)
     epochs = fitting_epochs(seconds, time.time() - started)
-    words = f"an epoch takes {seconds:.1f} s on this machine, so this demo trains for {epochs} "
-    "epochs"
+    words = f"an epoch takes {seconds:.1f} s on this machine, so this demo trains {epochs} epochs"
     if epochs < MOST_EPOCHS:
-        words += f" instead of {MOST_EPOCHS}to finish in about four minutes"
+        words += f" instead of {MOST_EPOCHS}, to finish in about four minutes"
     print(f"{words} (--epochs N sets another length)", flush=True)
     return epochs
 
