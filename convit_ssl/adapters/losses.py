@@ -13,6 +13,7 @@ from classy_vision.losses import ClassyLoss, register_loss
 from torch import Tensor
 
 from convit_ssl.adapters.accumulation import features_in_parts
+from convit_ssl.adapters.teachers import open_teacher
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
 from convit_ssl.methods import Method, Run, get_method, options_of
@@ -30,7 +31,7 @@ class VisslLoss(ClassyLoss):  # type: ignore[misc]
             UserError: an option out of its range.
         """
         kind = get_method(config["method"]["name"])
-        run = Run(**config["run"], load_classifier=load_trunk)
+        run = Run(**config["run"], load_classifier=load_trunk, load_teacher=open_teacher)
         more = {"teacher_features": _teacher_features} if kind.has_teacher else {}
         # Its state's names in a checkpoint are the method's own, so it is no wrapper.
         loss: Any = type(f"Vissl{kind.__name__}", (kind, ClassyLoss), more)

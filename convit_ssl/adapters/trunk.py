@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from vissl.models.trunks import register_model_trunk
 
+from convit_ssl.methods import get_method
 from convit_ssl.models import ConViT, create_config
 from convit_ssl.models.convit import Intermediates
 from convit_ssl.models.gpsa import GPSA
@@ -46,6 +47,7 @@ class ConViTSSLTrunk(ConViT):
             self.patch_embed.requires_grad_(False)
         if options.get("FREEZE_POSITION", False):
             freeze_position(self)
+        self._all_tokens = head_takes_tokens(model_config)
 
     def forward(  # type: ignore[override]
         self, x: Tensor, out_feat_keys: Sequence[str] | None = None
@@ -63,7 +65,11 @@ class ConViTSSLTrunk(ConViT):
             ValueError: a name that is none of these, or a class token of a GPSA block.
         """
         if not out_feat_keys:
-            return [self.forward_head(self.forward_features(x), pre_logits=True)]
+            tokens = self.forward_features(x)
+            feature = self.forward_head(tokens, pre_logits=True)
+            if self._all_tokens and self.training:
+                return [torch.cat((feature.unsqueeze(1), tokens[:, 1:]), dim=1)]
+            return [feature]
         tokens, inside = self.forward_intermediates(x)
         grid = self.grid_size(*x.shape[-2:])
         return [self._named(key, tokens, inside, grid) for key in out_feat_keys]
@@ -104,6 +110,13 @@ class ConViTSSLTrunk(ConViT):
             )
         normed: Tensor = self.norm(inside.tokens[block])
         return normed[:, 0]
+
+
+def head_takes_tokens(model_config: Any) -> bool:
+    """Whether the head that follows is that of a method that learns from patches, too."""
+    heads = model_config.get("HEAD", {}).get("PARAMS") or []
+    method = heads[0][1].get("method") if heads and len(heads[0]) > 1 else None
+    return bool(method) and get_method(method["name"]).all_tokens
 
 
 def as_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -32,6 +32,8 @@ from convit_ssl.engines.schema import Experiment
 from convit_ssl.errors import UserError
 from convit_ssl.methods import METHODS, get_method, self_supervised
 
+# Options that may be written without their section.
+SHORT = {"teacher": "method.teacher"}
 GROUPS = ("config", "data", "trunk", "method", "optim", "run")
 # Parts of VISSL's tree that hold free keys: options of whatever is named beside them.
 FREE_PARTS = (
@@ -99,6 +101,9 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
     _check_experiment_keys(tree)
     tree = _with_schema(tree)
     valid = dotted_keys(tree)
+    values = {
+        SHORT.get(key, key) if SHORT.get(key) in valid else key: v for key, v in values.items()
+    }
     for key, value in values.items():
         _apply(tree, key, value, valid)
     explicit = _explicit(choices, values) | own

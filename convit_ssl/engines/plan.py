@@ -29,6 +29,7 @@ from convit_ssl.engines.placement import Placement, choose_precision, place
 from convit_ssl.engines.ranges import check_values
 from convit_ssl.engines.scaling import scale
 from convit_ssl.engines.starting_weights import check_teacher, follow_weights
+from convit_ssl.engines.teacher import choose_teacher
 from convit_ssl.engines.testing import test_interval
 from convit_ssl.errors import UserError, coded
 from convit_ssl.methods import Choice, get_method, is_classifier
@@ -94,6 +95,7 @@ def make_plan(composed: Composed) -> Plan:
         tree.data_dir = os.path.abspath(os.path.expanduser(tree.data_dir))
     split = _check_division(tree)
     follow_weights(tree, composed.explicit)
+    choose_teacher(tree)
     with coded("data"):
         train = _open(tree, "train")
     method = get_method(tree.method.name)

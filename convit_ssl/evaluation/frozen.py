@@ -42,11 +42,15 @@ class FrozenFeatures(nn.Module):
 
 
 class FrozenTransform:
-    """The transform that a network was published with; `size` is (height, width) in pixels."""
+    """The transform that a network was published with; `size` is (height, width) in pixels.
+
+    `config` is timm's: input_size, mean, std and others.
+    """
 
     def __init__(self, config: dict[str, Any]) -> None:
         from timm.data import create_transform
 
+        self.config = config
         self.size = tuple(config["input_size"][1:])
         self._transform: Any = create_transform(**config, is_training=False)
 

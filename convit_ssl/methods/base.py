@@ -74,6 +74,7 @@ class Run:
         num_classes: of the images.
         num_images: that are learned from; 0 where it is not known.
         load_classifier: reads a network from a checkpoint.
+        load_teacher: opens a frozen network by its name.
     """
 
     global_crops: int = 2
@@ -82,6 +83,7 @@ class Run:
     num_classes: int = 0
     num_images: int = 0
     load_classifier: Callable[[str], nn.Module] | None = field(default=None, compare=False)
+    load_teacher: Callable[[str], nn.Module] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ class Method(nn.Module, Generic[Own]):
             there is no YAML file of that name: what differs from the defaults.
         pairs: the loss compares each row with every other one, which takes memory.
         by_number: targets are the numbers of the images, from 0, in place of their classes.
+        all_tokens: the head gets (rows, 1 + patches, width), the image's feature first, in place of
+            that feature alone.
         spreads_features: the loss keeps features from using few directions.
         teacher: the momentum copy of the student, None where the method has none.
         stats: detached figures of the last step, for the log.
@@ -137,6 +141,7 @@ class Method(nn.Module, Generic[Own]):
     experiment: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     pairs: ClassVar[bool] = False
     by_number: ClassVar[bool] = False
+    all_tokens: ClassVar[bool] = False
     spreads_features: ClassVar[bool] = False
 
     def __init__(self, options: Own, run: Run) -> None:

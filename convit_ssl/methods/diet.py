@@ -23,8 +23,10 @@ class DIETOptions(MethodOptions):
     """DIET (arXiv:2302.10260)."""
 
     label_smoothing: float = option(
-        0.8, "Share of the target that is spread evenly over all images.", least=0, most=1
-    )
+        0.8,
+        "Part of the target that is spread evenly over all images.",
+        unit="share", least=0, most=1,
+    )  # fmt: skip
 
 
 class DIETLoss(nn.Module):

@@ -46,9 +46,13 @@ class SwAVQueue(nn.Module):
 
     def full(self) -> bool:
         """Whether as many images were seen as it holds."""
+        return self.count() == self.embeddings.shape[1]
+
+    def count(self) -> int:
+        """How many images it holds."""
         if self._seen is None:
             self._seen = int(self.seen)
-        return self._seen >= self.embeddings.shape[1]
+        return min(self._seen, self.embeddings.shape[1])
 
     def share(self) -> Float[Tensor, "crops rows dim"]:
         """This process's part."""

@@ -33,8 +33,10 @@ class LeJEPAOptions(MethodOptions):
     """LeJEPA (arXiv:2511.08544). Defaults are those of rbalestr-lab/lejepa."""
 
     sigreg_weight: float = option(
-        0.05, "Share of the Gaussian term; the rest is the distance of views.", least=0, most=1
-    )
+        0.05,
+        "Weight of the Gaussian term; the rest is that of the distance of views.",
+        unit="share", least=0, most=1,
+    )  # fmt: skip
     directions: int = option(
         1024,
         "Random directions along which the distribution is tested; others in each step.",

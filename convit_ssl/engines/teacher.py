@@ -1,0 +1,54 @@
+"""The frozen network that an experiment distils from: opened once, before any image is read."""
+
+from __future__ import annotations
+
+import os
+
+from omegaconf import DictConfig
+
+from convit_ssl.data.value_range import Reading
+from convit_ssl.errors import UserError
+
+
+def choose_teacher(tree: DictConfig) -> None:
+    """Find the teacher of a distillation, and take the widths of its features.
+
+    Raises:
+        UserError: none is given, it cannot be had, or it does not fit the images.
+    """
+    method = tree.method
+    if "teacher_dim" not in method:
+        return
+    if not method.teacher:
+        raise UserError(
+            f"{tree.experiment} learns from another network: add teacher=NETWORK, for example "
+            "teacher=timm:vit_small_patch14_dinov2.lvd142m, timm:NAME=FILE where there is no "
+            "network, hf-hub:NAME, a checkpoint, or the folder of a run"
+        )
+    if Reading.of(tree.data).native or tree.trunk.in_chans != 3:
+        raise UserError(
+            "distillation is for RGB images: teachers take three channels, and "
+            f"data.channels={tree.data.channels} gives others; leave data.channels out"
+        )
+    from convit_ssl.adapters.teachers import open_teacher
+
+    method.teacher = _whole(str(method.teacher))
+    image, patches = open_teacher(method.teacher).widths()
+    if method.patch_weight and not patches:
+        raise UserError(
+            f"method.teacher={method.teacher} has no grid of patches; add method.patch_weight=0 to "
+            "learn its image features alone"
+        )
+    for name, found in (("teacher_dim", image), ("patch_dim", patches)):
+        if method[name] not in (None, found):
+            raise UserError(
+                f"method.{name}={method[name]}, but {method.teacher} has {found}; leave it out"
+            )
+        method[name] = found
+
+
+def _whole(name: str) -> str:
+    """A name whose file, if it has one, has its whole path: it is read from other folders later."""
+    hub, equals, file = name.rpartition("=") if name.startswith("timm:") else ("", "", name)
+    path = os.path.abspath(os.path.expanduser(file))
+    return f"{hub}{equals}{path}" if os.path.exists(path) else name
