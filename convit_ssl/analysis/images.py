@@ -19,7 +19,6 @@ from convit_ssl.analysis.channel_pictures import ChannelPicture, Shown
 from convit_ssl.data.channel_reading import read_channels, special_rgb
 from convit_ssl.data.channel_transform import resize_channels
 from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
-from convit_ssl.data.part_names import whole_file
 from convit_ssl.data.pixels import Reading, decode_image
 from convit_ssl.data.readers import reads_by_path
 from convit_ssl.data.storage import read_bytes
@@ -69,7 +68,7 @@ def open_image(
     try:
         reading = reading or Reading()
         place = str(path)
-        data = None if reads_by_path(whole_file(place), reading) else read_bytes(place)
+        data = None if reads_by_path(place, reading) else read_bytes(place)
         if reading.native:
             return bounded(in_channels(read_channels(place, data, reading), reading, show), side)
         special = special_rgb(place, data, reading)

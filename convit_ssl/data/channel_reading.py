@@ -9,11 +9,13 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageOps
 
+from convit_ssl.data.physical import tiff_spacing
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, convert, read_raw
 from convit_ssl.data.planes import Planes, Scaled, chosen, planes_of, scaled
 from convit_ssl.data.raw_image import check_size
-from convit_ssl.data.readers import read_special
-from convit_ssl.data.tiff import is_tiff, read_tiff_planes
+from convit_ssl.data.readers import READERS, ImageFile, read_special
+from convit_ssl.data.scenes import is_tile, read_tile
+from convit_ssl.data.tiff import is_geotiff, is_tiff, read_tiff_planes
 from convit_ssl.data.value_range import Reading, to_rgb
 
 
@@ -41,18 +43,34 @@ def read_planes(
     """All channels of an image in the numbers of its file; see `read_channels`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        special = read_special(path, data, reading)
+        special = _special(path, data, reading)
         if special is not None:
             return special
         assert data is not None
         if is_tiff(data):
-            planes = read_tiff_planes(data, max_pixels)
+            planes = _bands(path, data, reading) or read_tiff_planes(data, max_pixels)
             if planes is not None:
+                if planes.spacing is None:
+                    planes.spacing = tiff_spacing(data) if reading.physical else None
                 return planes
         raw = read_raw(data, max_pixels)
         if raw is not None:
             return planes_of(raw)
         return _eight_bits(data, reading, max_pixels)
+
+
+def _special(path: str, data: bytes | None, reading: Reading) -> Planes | None:
+    """An image of a format beyond Pillow and tifffile, or a tile of a scene of any format."""
+    return read_tile(path, reading) if is_tile(path) else read_special(path, data, reading)
+
+
+def _bands(path: str, data: bytes, reading: Reading) -> Planes | None:
+    """A GeoTIFF's bands by rasterio, where that is installed; None of what it does not read."""
+    reader = READERS["geotiff"]
+    if not reader.installed or reading.reader != "auto" or not is_geotiff(data):
+        return None
+    planes: Planes = reader.module().read(ImageFile(path, data), "", reading)
+    return planes
 
 
 def _eight_bits(data: bytes, reading: Reading, max_pixels: int) -> Planes:
@@ -69,7 +87,7 @@ def _eight_bits(data: bytes, reading: Reading, max_pixels: int) -> Planes:
 
 def special_rgb(path: str, data: bytes | None, reading: Reading) -> Pixels | None:
     """8-bit RGB of a format that Pillow and tifffile do not read; None of any other."""
-    planes = read_special(path, data, reading)
+    planes = _special(path, data, reading)
     if planes is None:
         return None
     if reading.window == "file":

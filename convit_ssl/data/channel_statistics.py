@@ -14,7 +14,6 @@ import numpy as np
 
 from convit_ssl.data.channel_reading import read_planes
 from convit_ssl.data.common_range import common_range
-from convit_ssl.data.part_names import whole_file
 from convit_ssl.data.planes import Planes, chosen, scaled
 from convit_ssl.data.readers import reads_by_path
 from convit_ssl.data.storage import read_bytes
@@ -92,7 +91,7 @@ def channel_statistics(
 
 
 def _read(path: str, reading: Reading) -> Planes:
-    by_path = reads_by_path(whole_file(path), reading)
+    by_path = reads_by_path(path, reading)
     return read_planes(path, None if by_path else read_bytes(path), reading)
 
 

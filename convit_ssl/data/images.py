@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -17,12 +17,14 @@ from convit_ssl.data.cache import DEFAULT_BYTES, PixelCache, make_cache
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.names import NameTable
 from convit_ssl.data.parts_listing import spread_parts
+from convit_ssl.data.physical import Drawn
 from convit_ssl.data.pixels import Pixels, Reading, image_header
 from convit_ssl.data.planes import Scaled
 from convit_ssl.data.randomness import RepeatedIndex, sample_seed
 from convit_ssl.data.raw_image import ImageHeader
 from convit_ssl.data.retries import may_pass, retried
 from convit_ssl.data.samples import DataError, FaultLog, SampleReader, UnreadableImageError
+from convit_ssl.data.scenes import draw_tile, is_tile
 from convit_ssl.data.storage import split_member
 from convit_ssl.data.survey import Progress, Survey, survey
 from convit_ssl.errors import UserError
@@ -33,6 +35,8 @@ Result = TypeVar("Result")
 
 _REPLACEMENTS = 100
 _PROBES = 32
+_SQUARES = 8
+_PHYSICAL_DRAWS = 0x5CA1E  # keeps the place of crops of a physical size apart from other draws
 
 
 class ImageFiles(Dataset[tuple[Any, int, int]]):
@@ -106,7 +110,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         self._cache: PixelCache | None = None
         if cache_bytes is None:
             cache_bytes = DEFAULT_BYTES if getattr(transform, "seeded", False) else 0
-        if cache_bytes > 0 and not self.reading.native:
+        if cache_bytes > 0 and not self.reading.native and not self._draws():
             sizes = [(header.height, header.width) for header in self.probe()]
             self._cache = make_cache(sizes, len(self.files), cache_bytes)
         self._by_class: dict[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
@@ -157,7 +161,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
             raise IndexError(f"image {position} of {len(self.files)}")
         repeat = index.repeat if isinstance(index, RepeatedIndex) else 0
         try:
-            image, source = self._readable(position)
+            image, source = self._readable(position, repeat)
         except UnreadableImageError:
             return self._transformed(self._gap(), position, repeat), -1, -1
         return self._transformed(image, position, repeat), self.targets[source], position
@@ -169,6 +173,10 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
             return self.transform(image, seed=sample_seed(self.seed, self.epoch, position, repeat))
         return self.transform(image)
 
+    def _draws(self) -> bool:
+        """Whether the same image is read differently each time."""
+        return bool(self.reading.tiles or self.reading.physical) or any(map(is_tile, self.files))
+
     def _gap(self) -> Picture:
         """What stands for an unreadable image where none replaces it."""
         if self.reading.native:
@@ -176,11 +184,15 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         black = np.zeros((64, 64, 3), np.uint8)
         return black if getattr(self.transform, "reads_arrays", False) else Image.fromarray(black)
 
-    def _read(self, position: int) -> Picture:
+    def _read(self, position: int, repeat: int = 0) -> Picture:
         path = self.path(position)
+        drawn = self._drawn(path, position, repeat)
         if self.reading.native:
-            return self.reader.channels(path)
+            return self.reader.channels(path, drawn)
         arrays = getattr(self.transform, "reads_arrays", False)
+        if drawn is not None:
+            tile = self.reader.array(path, drawn=drawn)
+            return tile if arrays else Image.fromarray(tile)
         if self._cache is not None:
             pixels = self._cache.get(position)
             if pixels is None:
@@ -191,10 +203,19 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
             return self.reader.array(path, getattr(self.transform, "min_side", None))
         return self.reader.image(path)
 
-    def _readable(self, position: int) -> tuple[Picture, int]:
+    def _drawn(self, path: str, position: int, repeat: int) -> Drawn | None:
+        """Which tile is read in training, and where in the image crops of a physical size lie."""
+        if not (is_tile(path) or self.reading.physical):
+            return None
+        if not getattr(self.transform, "seeded", False):
+            return Drawn(path) if self.reading.physical else None
+        place = (self.seed, self.epoch, position, repeat)
+        return Drawn(draw_tile(path, self.reading, *place), sample_seed(*place, _PHYSICAL_DRAWS))
+
+    def _readable(self, position: int, repeat: int = 0) -> tuple[Picture, int]:
         """The image at ``position`` or its replacement, and where it came from."""
         try:
-            return self._read(position), position
+            return self._read(position, repeat), position
         except UnreadableImageError as error:
             if not self.replace:
                 raise
@@ -202,7 +223,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         for attempt in range(_REPLACEMENTS):
             source = self._replacement(position, attempt)
             try:
-                return self._read(source), source
+                return self._read(source, repeat), source
             except UnreadableImageError:
                 continue
         raise DataError(
@@ -265,9 +286,33 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         return self._survey
 
     def native_size(self) -> tuple[int, int]:
-        """Median (height, width) in pixels of the images whose headers were read."""
+        """Median (height, width) in pixels of the images whose headers were read.
+
+        With crops of a physical size, of the squares that are cut out of some of them.
+        """
+        if self.reading.physical:
+            sizes = [np.asarray(self._read(n)).shape[:2] for n in self._spread(_SQUARES)]
+            return int(np.median([s[0] for s in sizes])), int(np.median([s[1] for s in sizes]))
         height, width = np.median(np.array(self.survey().sizes), axis=0)
         return int(height), int(width)
+
+    def _spread(self, most: int) -> Iterator[int]:
+        """A few positions of images that can be read.
+
+        Raises:
+            UserError: there are none.
+        """
+        reason, found = "", 0
+        for position in range(0, len(self.files), max(1, len(self.files) // most))[:most]:
+            try:
+                self._read(position)
+            except UnreadableImageError as error:
+                reason = str(error)
+                continue
+            found += 1
+            yield position
+        if not found:
+            raise UserError(f"none of the images looked at can be read: {reason[:300]}")
 
     def is_grey(self) -> bool:
         """Whether all of the images are stored without colour."""

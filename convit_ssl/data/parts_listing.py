@@ -11,7 +11,8 @@ import os
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.notes import note_once
 from convit_ssl.data.part_names import split_part
-from convit_ssl.data.readers import parts_of, reader_by_name
+from convit_ssl.data.readers import is_tiff_name, parts_of, reader_by_path
+from convit_ssl.data.scenes import tile_size, tiles_of
 from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 
@@ -24,7 +25,8 @@ def spread_parts(listing: Listing, reading: Reading) -> Listing:
     Raises:
         UserError: ``data.parts`` means nothing for one of the files.
     """
-    if reading.reader == "auto" and not any(map(reader_by_name, listing.files)):
+    usual = reading.reader == "auto" and not (reading.tiles or reading.parts)
+    if usual and not any(map(reader_by_path, listing.files)):
         return listing
     files: list[str] = []
     targets: list[int] = []
@@ -33,11 +35,12 @@ def spread_parts(listing: Listing, reading: Reading) -> Listing:
         found: list[str] = []
         if not split_part(file)[1]:
             try:
-                found = parts_of(os.path.join(listing.root, file), reading)
+                found = _images_in(os.path.join(listing.root, file), reading)
             except UserError:
                 raise
             except Exception:
-                found = []
+                # Its first page alone may be whole: the reader of stacks says what is wrong.
+                found = ["series=0"] if reading.parts and is_tiff_name(file) else []
         several += bool(found)
         files += [f"{file}#{part}" for part in found] or [file]
         targets += [target] * max(1, len(found))
@@ -46,3 +49,15 @@ def spread_parts(listing: Listing, reading: Reading) -> Listing:
             f"{several:,} files of {listing.root} hold several images each: {len(files):,} in all"
         )
     return dataclasses.replace(listing, files=files, targets=targets)
+
+
+def _images_in(path: str, reading: Reading) -> list[str]:
+    """The images in a file by name: slices, frames, planes or tiles; empty for a file of one.
+
+    Raises:
+        UserError: a slide without tissue, or ``data.parts`` that means nothing here.
+    """
+    found = parts_of(path, reading)
+    if found or not tile_size(path, reading):
+        return found
+    return tiles_of(path, reading)

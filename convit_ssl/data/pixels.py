@@ -40,10 +40,11 @@ from convit_ssl.data.readers import (
     ImageFile,
     choose_reader,
     read_special,
-    reader_by_name,
+    reader_by_path,
     reads_by_path,
     special_header,
 )
+from convit_ssl.data.scenes import is_tile, read_tile, tile_header
 from convit_ssl.data.storage import openable, read_bytes
 from convit_ssl.data.tiff import is_tiff, read_tiff, tiff_header
 from convit_ssl.data.value_range import Pixels, Reading, robust_range, to_rgb
@@ -214,8 +215,10 @@ def decode_array(
 
 def image_header(path: str) -> ImageHeader:
     """Size, colour and kind of number of an image file, read from its header only."""
+    if is_tile(path):
+        return tile_header(path)
     whole, part = split_part(path)
-    reader = reader_by_name(whole)
+    reader = reader_by_path(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if reader is not None and reader.by_path:
@@ -224,7 +227,7 @@ def image_header(path: str) -> ImageHeader:
         with open(place, "rb") if isinstance(place, str) else place as file:
             start = file.read(START)
             file.seek(0)
-            reader = choose_reader(whole, start)
+            reader = choose_reader(path, start)
             if reader is not None:
                 return special_header(reader, ImageFile(whole, file.read()), part)
             if is_png(start):
@@ -240,11 +243,12 @@ def image_header(path: str) -> ImageHeader:
 
 def image_range(path: str) -> tuple[float, float] | None:
     """The range of the values in a file of more than 8 bits that count; None without any."""
-    file, _ = split_part(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        data = None if reads_by_path(file, Reading()) else read_bytes(path)
-        planes = read_special(path, data, Reading())
+        data = None if reads_by_path(path, Reading()) else read_bytes(path)
+        planes = (
+            read_tile(path, Reading()) if is_tile(path) else read_special(path, data, Reading())
+        )
         if planes is not None:
             raw: RawImage | None = planes.raw()
         else:

@@ -21,10 +21,10 @@ from typing import Any, TypeVar, cast
 
 from PIL import Image, UnidentifiedImageError
 
-from convit_ssl.data.channel_reading import read_channels, special_rgb
-from convit_ssl.data.part_names import whole_file
+from convit_ssl.data.channel_reading import read_channels, read_planes, special_rgb
+from convit_ssl.data.physical import Drawn
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, Reading, decode_array, decode_image
-from convit_ssl.data.planes import Scaled
+from convit_ssl.data.planes import Scaled, chosen, scaled
 from convit_ssl.data.readers import reads_by_path
 from convit_ssl.data.retries import may_pass, retried
 from convit_ssl.data.storage import is_there, is_url, read_bytes
@@ -257,29 +257,45 @@ class SampleReader:
         """
         return self._decoded(path, self._image)
 
-    def array(self, path: str, min_side: int | None = None) -> Pixels:
-        """The image as (H, W, 3) uint8, see ``decode_array``. Raises as :meth:`image`."""
+    def array(self, path: str, min_side: int | None = None, drawn: Drawn | None = None) -> Pixels:
+        """The image as (H, W, 3) uint8, see ``decode_array``. Raises as :meth:`image`.
+
+        Args:
+            path: of the image.
+            min_side: see ``decode_array``.
+            drawn: the tile to read in its place, and where in it a crop of a physical size lies.
+        """
 
         def decode(data: bytes) -> Pixels:
             return decode_array(data, min_side, self.max_pixels, self.reading)
 
-        return self._decoded(path, decode)
+        return self._decoded(path, decode, drawn)
 
-    def channels(self, path: str) -> Scaled:
+    def channels(self, path: str, drawn: Drawn | None = None) -> Scaled:
         """The image as (H, W, C) float32, see ``read_channels``. Raises as :meth:`image`."""
         data = self._bytes(path)
         try:
-            return read_channels(path, data, self.reading, self.max_pixels)
+            place = path if drawn is None else drawn.path
+            planes = read_planes(place, data, self.reading, self.max_pixels)
+            made = scaled(chosen(planes, self.reading), self.reading)
+            if drawn is None or not self.reading.physical:
+                return made
+            square: Scaled = drawn.cut(made, planes.spacing, self.reading)
+            return square
         except Exception as error:
             raise self._fault(path, _reason(error)) from error
 
     def _image(self, data: bytes) -> Image.Image:
         return decode_image(data, self.max_pixels, self.reading)
 
-    def _decoded(self, path: str, decode: Callable[[bytes], Decoded]) -> Decoded:
+    def _decoded(
+        self, path: str, decode: Callable[[bytes], Decoded], drawn: Drawn | None = None
+    ) -> Decoded:
         """What a decoder of usual files makes of one, or a reader of any other."""
         data = self._bytes(path)
         try:
+            if drawn is not None:
+                return cast(Decoded, drawn.rgb(data, self.reading, self.max_pixels))
             special = special_rgb(path, data, self.reading)
             if special is not None:
                 made: Any = special if decode != self._image else Image.fromarray(special)
@@ -294,7 +310,7 @@ class SampleReader:
         known = self._unreadable.get(path)
         if known is not None:
             raise UnreadableImageError(known)
-        if reads_by_path(whole_file(path), self.reading) and is_there(path):
+        if reads_by_path(path, self.reading) and is_there(path):
             return None
         try:
             data = read_file(path, self.root)
@@ -351,7 +367,7 @@ class SampleReader:
 
 def _is_readable(path: str, max_pixels: int, reading: Reading) -> bool:
     try:
-        data = None if reads_by_path(whole_file(path), reading) else read_bytes(path)
+        data = None if reads_by_path(path, reading) else read_bytes(path)
         if reading.native:
             read_channels(path, data, reading, max_pixels)
         elif special_rgb(path, data, reading) is None:

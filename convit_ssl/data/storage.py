@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from convit_ssl.data.part_names import whole_file
+from convit_ssl.data.part_names import JOINT, split_joined, whole_file
 from convit_ssl.data.sources import cache_folder
 from convit_ssl.errors import UserError
 
@@ -160,6 +160,8 @@ def _check_length(size: int, path: str) -> None:
 def is_there(path: str) -> bool:
     """Whether a file, or the shard of a member, is on the disk. URLs are not asked for."""
     path = whole_file(path)
+    if JOINT in path:
+        return all(is_there(file) for _, file in split_joined(path))
     member = split_member(path)
     place = member[0] if member is not None else path
     return is_url(place) or os.path.lexists(place)
@@ -168,17 +170,31 @@ def is_there(path: str) -> bool:
 def file_state(path: str) -> tuple[int, int, int, int]:
     """Bytes, nanoseconds of the last change of content and of anything, and inode.
 
-    The second of the times is set by the system alone. -1 for what is not known or not there.
+    The second of the times is set by the system alone. -1 for what is not known or not there. Of
+    an image of several files, or of a folder (Zarr), the sum and the latest of all its files.
     """
     path = whole_file(path)
+    if JOINT in path:
+        return _together([file_state(file) for _, file in split_joined(path)])
     member = split_member(path)
     place = member[0] if member is not None else path
     try:
         state = os.stat(place)
     except (OSError, ValueError):  # ValueError of a NUL byte
         return (member[2] if member is not None else -1), -1, -1, -1
+    if stat.S_ISDIR(state.st_mode):
+        below = [os.path.join(top, name) for top, _, names in os.walk(place) for name in names]
+        return _together([file_state(file) for file in sorted(below)])
     size = member[2] if member is not None else state.st_size
     return size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
+
+
+def _together(states: list[tuple[int, int, int, int]]) -> tuple[int, int, int, int]:
+    """One state for several files; -1 where there are none."""
+    if not states:
+        return -1, -1, -1, -1
+    sizes, changed, touched, nodes = zip(*states, strict=True)
+    return sum(sizes), max(changed), max(touched), hash(nodes) & (2**62 - 1)
 
 
 def sampled_content(path: str) -> bytes:
@@ -187,6 +203,11 @@ def sampled_content(path: str) -> bytes:
     Empty where it cannot be read.
     """
     path = whole_file(path)
+    if JOINT in path:
+        return b"".join(sampled_content(file) for _, file in split_joined(path))
+    if os.path.isdir(path):
+        # Names and times of a folder's files (Zarr) stand for their content.
+        return repr((sorted(os.listdir(path)), file_state(path))).encode()
     try:
         if split_member(path) is not None or is_url(path):
             return read_bytes(path)

@@ -23,6 +23,9 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
 _ORIENTATION, _SAMPLES, _EXTRA, _FORMAT, _NODATA = 274, 277, 338, 339, 42113
 
+# GeoTIFF's pixel size, its transformation and its keys, and GDAL's own metadata.
+_GEO = (33550, 34264, 34735, 42112)
+
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB = 0, 1, 2
 _NAMES = {3: "palette", 4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "ICCLAB",
           10: "ITULAB", 32803: "colour filter array", 32844: "LogL", 32845: "LogLuv",
@@ -49,6 +52,7 @@ class TiffHeader:
         nodata: the value that stands for "no data" (GDAL); None without one.
         orientation: as numbered by TIFF 6.0; 1 where the first row is at the top.
         end: where the last strip or tile ends in the file.
+        geographic: whether it has tags of GeoTIFF or GDAL.
     """
 
     height: int
@@ -62,6 +66,7 @@ class TiffHeader:
     nodata: float | None
     orientation: int
     end: int
+    geographic: bool = False
 
     @property
     def plain(self) -> bool:
@@ -138,9 +143,21 @@ def tiff_header(file: IO[bytes]) -> TiffHeader:
             nodata=_number(tags.get(_NODATA)),
             orientation=int(tags.get(_ORIENTATION, 1)),
             end=max((int(a + b) for a, b in zip(offsets, counts, strict=False)), default=0),
+            geographic=any(tag in tags for tag in _GEO),
         )
     except (KeyError, TypeError, SyntaxError, OSError, OverflowError) as error:
         raise ValueError(f"a damaged TIFF ({error})") from error
+
+
+def is_geotiff(data: bytes) -> bool:
+    """Whether it is a GeoTIFF, or written by GDAL, in grey, RGB or bands without a meaning.
+
+    Raises:
+        ValueError: a damaged file.
+    """
+    header = tiff_header(io.BytesIO(data))
+    known = header.photometric in (_MIN_IS_BLACK, _RGB) and header.orientation == 1
+    return header.geographic and known and min(header.bits) >= 8
 
 
 def _all(value: Any) -> tuple[int, ...]:

@@ -55,6 +55,13 @@ class Reading:
             for what each file suggests.
         parts: which images of a file that holds several, such as ``axial:4``; "" for the usual.
         reader: of the table of readers; "auto" chooses by content.
+        tiles: side of the tiles that large images are read in, in pixels; 0 reads them whole.
+        tile_scales: how many times smaller tiles show the image; one is drawn for each tile in
+            training, the first is for evaluation. Empty for full size.
+        tile_rotation: whether tiles are turned by any angle in training.
+        tile_share: of a tile, in which there has to be tissue or data.
+        physical: side of the square in which all crops of an image lie, in mm; 0 for the image.
+        pixel_size: of a pixel in mm, whatever the file says; 0 believes the file.
     """
 
     white_level: int = 0
@@ -68,6 +75,12 @@ class Reading:
     window: Range | str | None = None
     parts: str = ""
     reader: str = "auto"
+    tiles: int = 0
+    tile_scales: tuple[int, ...] = ()
+    tile_rotation: bool = False
+    tile_share: float = 0.1
+    physical: float = 0.0
+    pixel_size: float = 0.0
 
     @property
     def native(self) -> bool:
@@ -94,6 +107,12 @@ class Reading:
             window=parse_window(found["window"]),
             parts=str(found["parts"] or ""),
             reader=str(found["reader"] or "auto"),
+            tiles=int(found["tiles"] or 0),
+            tile_scales=_scales(found["tile_scales"]),
+            tile_rotation=found["tile_rotation"] is True,
+            tile_share=0.1 if found["tile_share"] is None else float(found["tile_share"]),
+            physical=parse_length(found["physical"]),
+            pixel_size=parse_length(found["pixel_size"]),
         )
 
     def completed(self, other: Reading) -> Reading:
@@ -116,7 +135,10 @@ class Reading:
         if self.exif_rotation:
             found["exif_rotation"] = True
         usual = Reading()
-        for name in ("depth", "channels", "file_channels", "window", "parts", "reader"):
+        for name in (
+            "depth", "channels", "file_channels", "window", "parts", "reader", "tiles",
+            "tile_scales", "tile_share", "physical", "pixel_size",
+        ):  # fmt: skip
             value = getattr(self, name)
             if value != getattr(usual, name):
                 found[name] = list(value) if isinstance(value, tuple) else value
@@ -133,6 +155,29 @@ def _channels(value: Any) -> tuple[str | int, ...] | str | None:
             else value or None
         )
     return tuple(value) if isinstance(value, Sequence) else (int(value),)
+
+
+def _scales(value: Any) -> tuple[int, ...]:
+    if not value:
+        return ()
+    return tuple(map(int, value)) if isinstance(value, Sequence) else (int(value),)
+
+
+_MM = {"nm": 1e-6, "um": 1e-3, "µm": 1e-3, "μm": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1e3, "km": 1e6}
+
+
+def parse_length(value: Any) -> float:
+    """``50um`` or ``10m`` in mm; 0 of None and of anything else. A bare number is in mm."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value) if 0 < value < math.inf else 0.0
+    text = str(value or "").strip().replace(" ", "")
+    number = text.rstrip("nuµμmck")
+    unit = text[len(number) :]
+    try:
+        size = float(number) * _MM[unit]
+    except (ValueError, KeyError):
+        return 0.0
+    return size if 0 < size < math.inf else 0.0
 
 
 def parse_window(value: Any) -> Range | str | None:

@@ -95,7 +95,12 @@ def _sort_in(entry: os.DirEntry[str], found: Entries) -> None:
     dot = entry.name.rfind(".")
     suffix = entry.name[dot:].lower() if dot > 0 else ""
     if _is_folder(entry):
-        found.folders.append(entry.name)
+        if not _is_zarr(entry):
+            found.folders.append(entry.name)
+        elif READERS["zarr"].installed:
+            found.images.append(entry.name)
+        else:
+            found.unread[".zarr"] += 1
     elif suffix in EXTENSIONS or is_image_file(entry.name) or _is_bare_dicom(entry, suffix):
         # A dangling link counts as an image, and is then reported as unreadable.
         if entry.is_symlink() or entry.is_file():
@@ -129,6 +134,14 @@ def _is_bare_dicom(entry: os.DirEntry[str], suffix: str) -> bool:
             return reader.claims(file.read(START))
     except OSError:
         return False
+
+
+def _is_zarr(entry: os.DirEntry[str]) -> bool:
+    """A folder that is one image: called so, and with the files that say what lies in it."""
+    return entry.name.lower().endswith(".zarr") and any(
+        os.path.isfile(os.path.join(entry.path, name))
+        for name in ("zarr.json", ".zarray", ".zgroup")
+    )
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

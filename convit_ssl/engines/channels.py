@@ -12,12 +12,17 @@ from convit_ssl.data import ImageFiles
 from convit_ssl.data.channel_statistics import ChannelStatistics, channel_statistics
 from convit_ssl.data.planes import parse_channels
 from convit_ssl.data.readers import check_reader
-from convit_ssl.data.value_range import Reading, parse_window
+from convit_ssl.data.value_range import Reading, parse_length, parse_window
 from convit_ssl.engines.pixel_ranges import recorded_data
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.progress import progress_bar
 
 RGB = 3
+LARGEST_SCALE = 1024
+# What the weights' images were read as; `knn` and the like read theirs in the same way.
+READ = (
+    "window", "parts", "reader", "tiles", "tile_scales", "tile_share", "physical", "pixel_size",
+)  # fmt: skip
 RGB_ONLY = ("saturation", "hue", "grey", "solarize")
 # What a run that is resumed, or weights that are trained on, hand over.
 KEPT = ("channels", "file_channels", "channel_ranges", "mean", "std")
@@ -43,6 +48,8 @@ def check_channels(tree: DictConfig, explicit: frozenset[str]) -> None:
                 "as -1000:400, or file"
             )
         data.window = list(window) if isinstance(window, tuple) else window
+    _check_lengths(tree)
+    _check_tiles(data)
     native = Reading.of(data).native
     if "trunk.in_chans" in explicit and not native and tree.trunk.in_chans != RGB:
         raise UserError(
@@ -64,6 +71,31 @@ def check_channels(tree: DictConfig, explicit: frozenset[str]) -> None:
             "augment=device makes views of 8-bit RGB; use augment=fast for data.channels and "
             "data.depth=native"
         )
+
+
+def _check_lengths(tree: DictConfig) -> None:
+    """Bring ``crops.physical`` and ``data.pixel_size`` into mm."""
+    for name, value in (("crops.physical", tree.crops.physical),
+                        ("data.pixel_size", tree.data.pixel_size)):  # fmt: skip
+        if value is not None and not parse_length(value):
+            raise UserError(f"{name}={value}: give a length with its unit, such as 50um or 10m")
+    if tree.crops.physical is not None:
+        tree.data.physical = parse_length(tree.crops.physical)
+    if tree.data.pixel_size is not None:
+        tree.data.pixel_size = parse_length(tree.data.pixel_size)
+        if tree.crops.physical is None:
+            raise UserError("data.pixel_size is for crops.physical, which is not given")
+
+
+def _check_tiles(data: DictConfig) -> None:
+    scales = _plain(data.tile_scales)
+    given = scales if isinstance(scales, list) else [scales] if scales is not None else []
+    if any(not isinstance(n, int) or not 1 <= n <= LARGEST_SCALE for n in given):
+        raise UserError(
+            f"data.tile_scales={scales}: give whole numbers from 1 to {LARGEST_SCALE}, such as "
+            "2 or [1,2,4]"
+        )
+    data.tile_scales = given or None
 
 
 def _is_on(value: Any) -> bool:
@@ -118,11 +150,10 @@ def choose_channels(
 
 def channel_facts(tree: DictConfig, found: ChannelStatistics | None) -> dict[str, Any]:
     """What a checkpoint says of its channels; nothing of 8-bit RGB."""
-    if found is None:
-        return {} if tree.data.window is None else {"window": _plain(tree.data.window)}
-    names = ("depth", *KEPT, "window", "parts", "reader")
+    names = READ if found is None else ("depth", *KEPT, *READ)
     facts = {name: _plain(tree.data[name]) for name in names}
-    facts["channel_names"] = list(found.names)
+    if found is not None:
+        facts["channel_names"] = list(found.names)
     return {name: value for name, value in facts.items() if value is not None}
 
 

@@ -137,14 +137,43 @@ class DataOptions:
     )  # fmt: skip
     parts: str | None = option(
         None,
-        "Which images to read from files that hold several; by default all of them.",
-        form="axial:4 (every fourth slice), coronal, sagittal, frame:10 or first",
+        "Which images to read from files that hold several. By default all slices and frames, one "
+        "frame a second of films, and the first page of TIFF.",
+        form="axial:4 (every fourth slice), coronal, sagittal, frame:10, second:0.5, all, z:2, t, "
+        "page, z:channels, level:1 or first",
     )
     reader: str | None = option(
         None,
         "The reader of docs/FORMATS.md; by default the one that a file's content asks for.",
         form="auto or a reader's name",
     )
+    tiles: int | None = option(
+        None,
+        "Read large images in tiles of this side. Each tile of a grid counts as an image; in "
+        "training it is drawn anew each time, up to half its side away. By default only slides "
+        "are read in tiles, of 256 pixels.",
+        unit="pixels", least=8,
+    )  # fmt: skip
+    tile_scales: Any = option(
+        None,
+        "How many times smaller than the full image tiles are shown: one is drawn each time in "
+        "training, the first is for evaluation. By default tiles have full size.",
+        unit="pixels of the image per pixel", form="whole numbers, such as 2 or [1,2,4]",
+    )  # fmt: skip
+    tile_rotation: bool = option(
+        False, "Turn tiles by any angle in training; the corners come from the image beside."
+    )
+    tile_share: float | None = option(
+        None,
+        "Tiles with less tissue (slides) or data (GeoTIFF) than this are left out; null is 0.1.",
+        unit="share of the tile", least=0, most=1,
+    )  # fmt: skip
+    pixel_size: Any = option(
+        None,
+        "How large a pixel is, for crops.physical, whatever the files say.",
+        form="a length, such as 0.5um or 10m",
+    )
+    physical: float | None = option(None, "Follows from crops.physical.", unit="mm")
     workers: int | None = option(
         None,
         "Loader processes per training process. By default as many as the machine allows; 0 loads "
@@ -250,6 +279,13 @@ class CropOptions:
         "Smallest and largest area of a small crop.",
         unit="share of the image's area", above=0, most=1, form=RANGE, numbers=2,
     )  # fmt: skip
+    physical: Any = option(
+        None,
+        "Cut each image to a square of this size first, at a random place, so that crops are "
+        "shares of the square and have one scale. Files say how large their pixels are, or "
+        "data.pixel_size does.",
+        form="a length, such as 50um or 2km",
+    )
 
 
 # Of changes that may differ from view to view.

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from convit_ssl.data.part_names import split_part
+from convit_ssl.data.part_names import JOINT, split_part
 from convit_ssl.data.planes import Planes
 from convit_ssl.data.raw_image import KINDS, PNG_MAGIC, ImageHeader
 from convit_ssl.data.storage import is_url, read_bytes, split_member
@@ -26,6 +26,7 @@ from convit_ssl.errors import UserError
 
 # First bytes of what Pillow and tifffile read, whatever the file is called.
 _PICTURES = (PNG_MAGIC, b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8")
+_TIFF = (".tif", ".tiff", ".btf", ".tf8")
 START = 400  # bytes that tell what a file is
 
 
@@ -100,6 +101,12 @@ class Reader:
         """What to install."""
         return f"pip install 'convit_ssl[{self.extra}]'"
 
+    @property
+    def missing(self) -> str:
+        """What to say where its package is not installed."""
+        what = f"{self.suffixes[0]} files" if self.suffixes else f"TIFF with the reader {self.name}"
+        return f"reading {what} needs {self.advice}"
+
     def module(self) -> Any:
         """The module that reads.
 
@@ -107,7 +114,7 @@ class Reader:
             MissingReaderError: its package is not installed.
         """
         if not self.installed:
-            raise MissingReaderError(f"reading {self.suffixes[0]} files needs {self.advice}")
+            raise MissingReaderError(self.missing)
         return importlib.import_module(f"convit_ssl.data.readers.{self.name}")
 
 
@@ -136,6 +143,24 @@ def _numpy(start: bytes) -> bool:
     return start[:6] == b"\x93NUMPY"
 
 
+def _jxl(start: bytes) -> bool:
+    return start[:2] == b"\xff\x0a" or start[:12] == b"\0\0\0\x0cJXL \r\n\x87\n"
+
+
+def _video(start: bytes) -> bool:
+    """MP4 and MOV (not HEIF or AVIF, which share their boxes), Matroska, AVI."""
+    if start[4:8] == b"ftyp":
+        return start[8:11] in (b"iso", b"mp4", b"qt ", b"M4V", b"avc", b"3gp")
+    return start[:4] == b"\x1aE\xdf\xa3" or (start[:4] == b"RIFF" and start[8:12] == b"AVI ")
+
+
+def _by_name(start: bytes) -> bool:
+    """Of formats that share their first bytes with others, or are folders."""
+    return False
+
+
+_SLIDES = (".svs", ".ndpi", ".scn", ".bif")
+_FILMS = (".mp4", ".mov", ".m4v", ".mkv", ".avi", ".webm", ".mpg", ".mpeg")
 READERS: dict[str, Reader] = {
     reader.name: reader
     for reader in (
@@ -144,6 +169,14 @@ READERS: dict[str, Reader] = {
         Reader("numpy", "numpy", "", (".npy", ".npz"), _numpy, alone=True),
         Reader("dicom", "pydicom", "medical", (".dcm", ".dicom", ".ima"), _dicom),
         Reader("nifti", "nibabel", "medical", (".nii", ".nii.gz"), _nifti, by_path=True),
+        Reader("slide", "tiffslide", "microscopy", _SLIDES, _by_name, by_path=True),
+        Reader("zarr", "zarr", "microscopy", (".zarr",), _by_name, by_path=True),
+        Reader("video", "av", "video", _FILMS, _video, by_path=True, alone=True),
+        Reader("jxl", "pillow_jxl", "photos", (".jxl",), _jxl),
+        # Of TIFF, which Pillow and tifffile read: planes of stacks, bands and windows.
+        Reader("stack", "tifffile", "tiff", (), _by_name, by_path=True),
+        Reader("geotiff", "rasterio", "geo", (), _by_name, by_path=True),
+        Reader("joined", "numpy", "", (), _by_name, by_path=True),
     )
 }
 SUFFIXES = {suffix: reader for reader in READERS.values() for suffix in reader.suffixes}
@@ -177,30 +210,53 @@ def reader_by_content(start: bytes) -> Reader | None:
     return next((reader for reader in READERS.values() if reader.claims(start)), None)
 
 
+def is_tiff_name(path: str) -> bool:
+    """Whether a file is a TIFF by its name, and not that of a slide."""
+    return path.lower().endswith(_TIFF)
+
+
+def reader_by_path(path: str) -> Reader | None:
+    """The reader of an image by its path; None for what Pillow and tifffile read.
+
+    Args:
+        path: with the part that is meant, if any: planes of a TIFF have a reader of their own.
+    """
+    if JOINT in path:
+        return READERS["joined"]
+    file, part = split_part(path)
+    return READERS["stack"] if part and is_tiff_name(file) else reader_by_name(file)
+
+
 def choose_reader(path: str, start: bytes | None, name: str = "auto") -> Reader | None:
     """The reader of a file; None for what Pillow and tifffile read.
 
     Args:
-        path: without a part.
+        path: with the part that is meant, if any.
         start: the file's first bytes, or None where its name has to do.
         name: of the reader, as in ``data.reader``.
 
     Raises:
         MissingReaderError: it is known, and not installed.
     """
-    if name != "auto":
+    if name != "auto" and JOINT not in path:
         return READERS.get(name)
     found = None if start is None else reader_by_content(start)
-    if found is None and not (start and start.startswith(_PICTURES)):
-        found = reader_by_name(path)
+    if found is None:
+        found = reader_by_path(path)
+        # A picture under the name of another format; slides and stacks are TIFF by content.
+        if start and start.startswith(_PICTURES) and found is not None:
+            found = found if found.claims is _by_name else None
     if found is not None and not found.installed:
-        raise MissingReaderError(f"reading {found.suffixes[0]} files needs {found.advice}")
+        raise MissingReaderError(found.missing)
     return found
 
 
 def reads_by_path(path: str, reading: Reading) -> bool:
     """Whether the file's bytes need not be read beforehand."""
-    named = READERS.get(reading.reader) or reader_by_name(path)
+    if "#tile=" in path:
+        return True
+    own = reader_by_path(path)
+    named = own if JOINT in path else READERS.get(reading.reader) or own
     return named is not None and named.by_path
 
 
@@ -215,10 +271,10 @@ def read_special(path: str, data: bytes | None, reading: Reading) -> Planes | No
     Raises:
         Exception: whatever the library raises for a damaged file.
     """
-    file, part = split_part(path)
-    reader = choose_reader(file, None if data is None else data[:START], reading.reader)
+    reader = choose_reader(path, None if data is None else data[:START], reading.reader)
     if reader is None:
         return None
+    file, part = split_part(path)
     planes: Planes = reader.module().read(ImageFile(file, data), part, reading)
     return planes
 
@@ -244,10 +300,14 @@ def header_of(planes: Planes) -> ImageHeader:
 def parts_of(path: str, reading: Reading) -> list[str]:
     """The images in a file that holds several, by name; empty for a file that is one image.
 
+    TIFF is looked into only where ``data.parts`` asks for it.
+
     Raises:
         Exception: whatever the library raises for a damaged file.
     """
-    reader = READERS.get(reading.reader) or reader_by_name(path)
+    reader = READERS.get(reading.reader) or reader_by_path(path)
+    if reader is None and reading.parts and is_tiff_name(path):
+        reader = READERS["stack"]
     if reader is None or not reader.installed:
         return []
     module = reader.module()

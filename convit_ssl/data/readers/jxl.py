@@ -1,0 +1,28 @@
+"""JPEG XL by pillow-jxl-plugin: 8 bits in grey or colour, 16 bits in grey."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pillow_jxl  # noqa: F401  (registers the format with Pillow)
+from PIL import Image, ImageOps
+
+from convit_ssl.data.pixels import convert
+from convit_ssl.data.planes import Planes
+from convit_ssl.data.raw_image import check_size
+from convit_ssl.data.readers import ImageFile
+from convit_ssl.data.value_range import Reading
+
+
+def read(file: ImageFile, part: str, reading: Reading) -> Planes:
+    """The image, the first frame of an animation."""
+    with Image.open(io.BytesIO(file.bytes())) as opened:
+        check_size(*opened.size)
+        image = ImageOps.exif_transpose(opened) if reading.exif_rotation else opened
+        if image.mode == "L" or image.mode.startswith("I"):
+            return Planes(np.array(image)[..., None], ("grey",))
+        if image.mode in ("LA", "RGBA"):
+            names = ("grey", "A") if image.mode == "LA" else ("R", "G", "B", "A")
+            return Planes(np.array(image), names)
+        return Planes(np.array(convert(image)), ("R", "G", "B"))
