@@ -25,10 +25,9 @@ from convit_ssl.data.collection import (
     open_parts,
 )
 from convit_ssl.data.duplicates import Pair, duplicates_in_features, find_duplicates
-from convit_ssl.data.pixels import decode_image
 from convit_ssl.data.quality import inspect_all
 from convit_ssl.data.sources import SOURCES
-from convit_ssl.data.storage import read_bytes
+from convit_ssl.data.viewing import view_image
 from convit_ssl.evaluation.progress import progress_bar
 
 SUMMARY = (
@@ -84,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         facts = inspect_all(collection.paths, progress=progress)
 
     def load(position: int) -> Image.Image:
-        return decode_image(read_bytes(collection.paths[position]))
+        return view_image(collection.paths[position])
 
     with progress_bar("comparing", "pairs") as progress:
         pairs = find_duplicates(facts, load, progress)
@@ -114,19 +113,23 @@ def _alike_in_features(trunk: str, collection: Collection, known: list[Pair]) ->
     import numpy as np
     import torch
 
-    from convit_ssl.data import evaluation_transform
+    from convit_ssl.cli.probe_sources import source_of
+    from convit_ssl.data.samples import SampleReader, UnreadableImageError
     from convit_ssl.export import load_trunk
 
     model = load_trunk(trunk)
-    transform = evaluation_transform(model.config.img_size)
+    plain = argparse.Namespace(mask=None)
+    source = source_of(model, trunk, getattr(model, "provenance", {}), plain)
+    reader = SampleReader(collection.paths, max_corrupt=1.0, reading=source.reading)
+    read: Any = reader.channels if source.reading.native else reader.image
     features = np.full((len(collection.paths), model.config.embed_dim), np.nan, np.float32)
     with progress_bar("features", "images") as progress, torch.inference_mode():
         for first in range(0, len(collection.paths), 32):
             rows, images = [], []
             for row in range(first, min(first + 32, len(collection.paths))):
                 try:
-                    images.append(transform(decode_image(read_bytes(collection.paths[row]))))
-                except Exception:  # it is among the unreadable ones
+                    images.append(source.transform(read(collection.paths[row])))
+                except UnreadableImageError:  # it is among the unreadable ones
                     continue
                 rows.append(row)
             if rows:

@@ -22,9 +22,8 @@ from convit_ssl.cli.values import natural
 from convit_ssl.data.collection import Opened, gather, open_parts
 from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.folders import Listing
-from convit_ssl.data.pixels import decode_image
-from convit_ssl.data.storage import read_bytes
 from convit_ssl.data.subsets import choose
+from convit_ssl.data.viewing import view_image
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.feature_set import FeatureSet, load_features
 from convit_ssl.evaluation.neighbours import nearest_neighbours
@@ -237,7 +236,7 @@ def without_self(rows: np.ndarray[Any, Any], similarities: np.ndarray[Any, Any])
 def _loader(images: Images, args: Namespace, unread: set[int]) -> Callable[[int], Image.Image]:
     def load(row: int) -> Image.Image:
         try:
-            return decode_image(read_bytes(images.paths[row]), side=args.thumbnail or 128)
+            return view_image(images.paths[row], side=args.thumbnail or 128)
         except Exception:  # Pillow raises many kinds; the row is told of
             unread.add(row)
             raise

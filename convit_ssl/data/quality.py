@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from convit_ssl.data.pixels import Reading, decode_image, image_header
+from convit_ssl.data.pixels import Reading, image_header
 from convit_ssl.data.storage import read_bytes
+from convit_ssl.data.viewing import view_image
 from convit_ssl.errors import UserError
 from convit_ssl.machine import available_cores
 
@@ -61,7 +62,7 @@ def inspect(path: str, reading: Reading | None = None) -> ImageFacts:
         facts.digest = hashlib.sha256(data).hexdigest()
         header = image_header(path)
         height, width, facts.mode = header.height, header.width, header.mode
-        image = decode_image(data, reading=reading)
+        image = view_image(path, data, reading)
     except UserError:
         raise
     except Exception as error:  # Pillow raises many kinds

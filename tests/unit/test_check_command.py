@@ -149,3 +149,55 @@ def test_depth_and_size_that_differ_from_the_rest(tmp_path: Path) -> None:
     assert odd[5] == "grey of more than 8 bits, where the rest is 8-bit grey"
     assert odd[7] == "9 x 24 pixels, where the rest is 20 x 24"
     assert [i for i, one in enumerate(facts) if one.problem] == [3]
+
+
+def test_images_of_many_channels_are_compared_and_seen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tifffile
+
+    draw = np.random.default_rng(0)
+    grounds = np.kron(draw.integers(0, 4000, (30, 6, 6, 5)), np.ones((1, 8, 8, 1)))
+    images = (grounds + draw.integers(0, 200, grounds.shape)).astype(np.uint16)
+    for number, image in enumerate([*images, np.zeros_like(images[0]), images[3]]):
+        part = ("train", "val")[number % 2]
+        path = tmp_path / "images" / part / "a" / f"{number:02d}.tif"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        compression = "zlib" if number == 31 else None  # other bytes of the same picture
+        tifffile.imwrite(path, image, photometric="minisblack", planarconfig="contig",
+                         compression=compression)  # fmt: skip
+    network = tmp_path / "network"
+    assert run_command("check", [str(tmp_path / "images"), "--out", str(network)]) == 1
+    said = capsys.readouterr().out
+    assert "1 black" in said and "unreadable" not in said
+    with open(network / "check.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    pairs = {(Path(r["file"]).name, Path(r["other_file"]).name) for r in rows if r["other_file"]}
+    assert pairs == {("03.tif", "31.tif")}
+    assert (network / "check.html").read_text().count("<img") >= 2
+
+
+def test_a_network_compares_images_as_it_was_trained_on_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tifffile
+
+    from convit_ssl.cli.check_command import _alike_in_features
+    from convit_ssl.data.collection import Collection
+    from convit_ssl.models import create_model
+
+    small = {"embed_dim": 32, "depth": 2, "num_gpsa_layers": 1, "img_size": 16, "patch_size": 8}
+    model = create_model("convit_nano", num_classes=0, in_chans=5, **small).eval()
+    data = {"depth": "native", "channels": [0, 1, 2, 3, 4], "file_channels": 5}
+    data |= {"mean": [0.5] * 5, "std": [0.25] * 5, "channel_ranges": [[0, 1]] * 5}
+    model.provenance = {"entry": {"data": data}}  # type: ignore[assignment]
+    monkeypatch.setattr("convit_ssl.export.load_trunk", lambda path: model)
+    draw = np.random.default_rng(0)
+    images = [*draw.random((12, 16, 16, 5)).astype(np.float32)]
+    paths = [str(tmp_path / f"{number:02d}.tif") for number in range(14)]
+    for path, image in zip(paths, [*images, images[7]], strict=False):
+        tifffile.imwrite(path, image, photometric="minisblack", planarconfig="contig")
+    Path(paths[13]).write_bytes(b"no image")
+    collection = Collection(paths, paths, ["all"] * 14, [""] * 14, [""] * 14)
+    found = _alike_in_features("mine", collection, [])
+    assert [(pair.first, pair.second) for pair in found] == [(7, 12)]
