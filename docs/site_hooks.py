@@ -72,13 +72,13 @@ pages whose figures should not be quoted any more; each says why. The same table
   [solar cells](results/baselines_elpv_cpu_2026-11-29/README.md)). Such runs are too short to rank
   methods; they show that a reference belongs beside every figure.
 - **SwAV as published** stays at the loss of a uniform assignment on a thousand digits: with few
-  images a batch, the assignment is too even to learn from. The defaults for small collections differ
-  ([digits](results/digits_methods_cpu_2026-11-26/README.md)).
+  images a batch, the assignment is too even to learn from. The defaults for small collections
+  differ ([digits](results/digits_methods_cpu_2026-11-26/README.md)).
 - **The published recipe for labels** (mixup, cutmix, RandAugment) needs more epochs than a small
   collection on a CPU gets: the network mostly learns to see through the augmentation
   ([labels](results/labels_recipe_cpu_2026-11-27/README.md)).
-- **Smaller patches** give more tokens for the same image, and on a CPU fewer epochs in the same time;
-  the epochs were worth more ([patches](results/smallest_patches_cpu_2026-11-27/README.md)).
+- **Smaller patches** give more tokens for the same image, and on a CPU fewer epochs in the same
+  time; the epochs were worth more ([patches](results/smallest_patches_cpu_2026-11-27/README.md)).
 - **The first version of the textures** cut train and val images from the same fields, so its
   figures are too high; they are superseded ([textures](results/textures_cpu_2026-11-25/README.md)).
 

@@ -17,6 +17,7 @@ from convit_ssl.analysis.sampling import open_sample, recorded_data, recorded_re
 from convit_ssl.analysis.summary import summarise_run
 from convit_ssl.cli import weights_options
 from convit_ssl.errors import UserError
+from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.models import ConViT
 
 SUMMARY = "write an HTML report of one or more runs, or of a study's results.json"
@@ -110,13 +111,20 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
     def load(path: Path) -> ConViT:
         return weights_options.read_trunk(args, path)
 
-    summaries = [summarise_run(r, load, sample, args.attribution, layout=args.layout) for r in runs]
-    if problem:
-        summaries[0].problems.append(problem)
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     refresh = round(args.every) if args.watch else None
     figures = not args.no_figures and not args.watch
-    page = write_report(summaries, folder, command, figures, refresh)
+    with progress_bar("report" if first else "", "steps") as progress:
+        summaries = []
+        for done, one in enumerate(runs):
+            if progress:
+                progress(done, len(runs) + 1, f"attention and features of {one.name}")
+            summaries.append(summarise_run(one, load, sample, args.attribution, layout=args.layout))
+        if problem:
+            summaries[0].problems.append(problem)
+        if progress:
+            progress(len(runs), len(runs) + 1, "figures and page")
+        page = write_report(summaries, folder, command, figures, refresh)
     print(f"{'written' if first else 'refreshed'}: {page} ({page.stat().st_size / 1e6:.1f} MB)")
     for summary in summaries if first else []:
         for text in summary.problems:

@@ -1,4 +1,4 @@
-"""How far a measurement is: a bar on a terminal, a line now and then elsewhere."""
+"""Progress of a measurement: a bar on a terminal, lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-FIRST_LINE = 10.0  # seconds of work before a file or a pipe gets a line
-BETWEEN_LINES = 30.0
+FIRST_LINE = 2.0  # seconds of work before a file or a pipe gets a line
+BETWEEN_LINES = 30.0  # at most; lines come twice as far apart each time
 
 
 class Report(Protocol):
@@ -24,7 +24,7 @@ def progress_bar(label: str, unit: str) -> Iterator[Report | None]:
     """A callback (done, all) that shows progress on standard error.
 
     On a terminal it draws a bar, gone at the end. Elsewhere, as in a job's log, it writes a
-    line after 10 seconds and then every 30. Yields None where the label is empty.
+    line after 2, 4, 8 and 16 seconds and then every 30. Yields None if the label is empty.
     """
     if not label:
         yield None
@@ -75,7 +75,7 @@ class _Lines:
         now = time.monotonic()
         if now < self.next_line:
             return
-        self.next_line = now + BETWEEN_LINES
+        self.next_line = now + min(max(now - self.started, FIRST_LINE), BETWEEN_LINES)
         part = f": {stage}" if stage else ""
         print(
             f"{self.label}{part}: {done:,} of {total:,} {self.unit} after "
