@@ -144,5 +144,5 @@ def test_over_seeds_is_the_paired_t_interval() -> None:
     low, high = stats.t.interval(0.95, 4, 0.025, stats.sem([0.02, 0.03, 0.01, 0.04, 0.025]))
     assert (found.low, found.high) == pytest.approx((low, high))
     assert found.is_better and found.units == 5
-    with pytest.raises(UserError, match="needs two"):
+    with pytest.raises(UserError, match="at least two seeds"):
         over_seeds([0.1])
