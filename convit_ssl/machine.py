@@ -3,9 +3,12 @@
 import contextlib
 import ctypes
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from convit_ssl.errors import UserError
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -18,6 +21,36 @@ _OF_THE_USER = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRES
 # What decides how long an OpenMP thread spins before it sleeps.
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
 _SHORT_SPIN = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}  # spins (GNU), ms (LLVM, Intel)
+
+
+START_METHOD = "CONVIT_SSL_START_METHOD"
+
+
+def start_method() -> str:
+    """How loader workers start: fork on Linux, where it is quick, spawn elsewhere.
+
+    ``CONVIT_SSL_START_METHOD`` chooses another one.
+
+    Raises:
+        UserError: it names none that this system has.
+    """
+    import multiprocessing
+
+    asked = os.environ.get(START_METHOD)
+    methods = multiprocessing.get_all_start_methods()
+    if asked:
+        if asked not in methods:
+            raise UserError(f"{START_METHOD}={asked}: this system has {', '.join(methods)}")
+        return asked
+    return "fork" if sys.platform == "linux" else "spawn"
+
+
+def peak_resident_mib() -> float:
+    """The most memory that this process has held so far, in MiB."""
+    import resource
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / (2**20 if sys.platform == "darwin" else 1024)  # bytes there, KiB elsewhere
 
 
 def available_cores(root: Path = Path("/")) -> int:

@@ -18,6 +18,7 @@ from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.loader_workers import PREFETCHED, shared_mib, shield_worker
 from convit_ssl.data.value_range import Reading
 from convit_ssl.evaluation.splits import hold_out
+from convit_ssl.machine import start_method
 from convit_ssl.methods import get_method
 
 LARGEST_TESTING_BATCH = 256
@@ -103,7 +104,7 @@ class TaskInputs:
             collate_fn=fast_collate,
             pin_memory=pin_memory,
             persistent_workers=workers > 0,
-            multiprocessing_context="fork" if workers else None,
+            multiprocessing_context=start_method() if workers else None,
             worker_init_fn=shield_worker,
             # A generator of its own: the model's random state must not depend on loaders.
             generator=torch.Generator().manual_seed(0),

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import multiprocessing
-import resource
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -17,7 +16,7 @@ import torch
 
 from convit_ssl.bench import measure
 from convit_ssl.bench.report import TableOf
-from convit_ssl.machine import keep_freed_memory
+from convit_ssl.machine import keep_freed_memory, peak_resident_mib
 from convit_ssl.methods import get_method
 
 COLUMNS = ("step", "ms / image", "of the whole's time", "peak MiB", "of the whole's memory")
@@ -167,7 +166,7 @@ def _resident(field: str) -> float:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith(f"{field}:"):
                 return float(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return peak_resident_mib()
 
 
 def title(comparison: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from convit_ssl.engines.val_figures import accuracy_figures, described
 from convit_ssl.engines.watch import Watch
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
+from convit_ssl.machine import peak_resident_mib
 from convit_ssl.methods import diagnose, get_method, options_of
 
 READ_EVERY = 10  # steps between two looks at the loss, each a wait for the device
@@ -283,9 +284,7 @@ def peak_memory_mib(device: torch.device) -> int:
     """Peak memory: of the GPU, or of this process on a CPU, in MiB."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device) / 2**20)
-    import resource
-
-    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return int(peak_resident_mib())
 
 
 def epoch_line(epoch: int, epochs: int, figures: dict[str, Any]) -> str:

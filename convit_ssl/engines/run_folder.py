@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import time
 from pathlib import Path
@@ -48,9 +49,13 @@ class FolderGuard:
 
     def describe(self) -> str:
         """One message: what happened, and how to go on."""
-        place = ""
-        with contextlib.suppress(OSError):
-            place = os.readlink(f"/proc/self/fd/{self._descriptor}")
+        place = _place(self._descriptor)
+        if place is None:
+            return (
+                f"the run folder {self.folder} was moved or deleted while training wrote to it, "
+                "so training has stopped. If it was moved, move it back or set run.dir to where "
+                "it is, and run the same command again"
+            )
         if not place or place.endswith(" (deleted)") or not Path(place).is_dir():
             return (
                 f"the run folder {self.folder} was deleted while training wrote to it, so "
@@ -95,6 +100,21 @@ def resume_words(checkpoints: Path) -> str:
     if newest is None:
         return "No checkpoint has been written yet, so the same command starts from the beginning"
     return f"The same command resumes from {newest.name}"
+
+
+def _place(descriptor: int) -> str | None:
+    """Where an open folder is now; None where the system does not tell."""
+    try:
+        return os.readlink(f"/proc/self/fd/{descriptor}")
+    except OSError:
+        pass
+    if not hasattr(fcntl, "F_GETPATH"):
+        return None
+    try:  # macOS
+        found = fcntl.fcntl(descriptor, fcntl.F_GETPATH, bytes(1024))
+    except OSError:  # it is deleted
+        return ""
+    return os.fsdecode(found.rstrip(b"\0"))
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -38,6 +38,7 @@ from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.knn import KnnResult
 from convit_ssl.evaluation.splits import hold_out
 from convit_ssl.evaluation.verdict import Verdict
+from convit_ssl.machine import start_method
 from convit_ssl.methods import effective_rank, feature_std
 from convit_ssl.models import ConViT
 
@@ -345,7 +346,7 @@ class Watch:
             images,
             batch_size=LONGEST_BATCH,
             num_workers=workers,
-            multiprocessing_context="fork" if workers else None,
+            multiprocessing_context=start_method() if workers else None,
             worker_init_fn=shield_worker,
             generator=torch.Generator().manual_seed(0),
             timeout=patience if workers else 0,

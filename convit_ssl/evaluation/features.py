@@ -25,6 +25,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.evaluation import fingerprint, processes
 from convit_ssl.evaluation.feature_set import FeatureSet, checksums, load_features
 from convit_ssl.leftovers import release, remove_abandoned, working_folder
+from convit_ssl.machine import start_method
 
 __all__ = ["FeatureSet", "Progress", "extract_features", "fingerprint_parts", "load_features"]
 
@@ -190,10 +191,12 @@ def _loader(
     workers: int,
     device: torch.device,
 ) -> Iterator[tuple[list[int], Any]]:
+    fitting = _fitting(dataset, batches, min(workers, len(batches)))
     loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
         dataset,  # type: ignore[arg-type]
         batch_sampler=batches,
-        num_workers=_fitting(dataset, batches, min(workers, len(batches))),
+        num_workers=fitting,
+        multiprocessing_context=start_method() if fitting else None,
         pin_memory=device.type == "cuda",
     )
     return zip(batches, loader, strict=True)

@@ -241,3 +241,10 @@ def test_out_is_where_every_command_writes() -> None:
                 assert action.help == argparse.SUPPRESS and action.dest == "out"
             if "--weights" in action.option_strings and action.help != argparse.SUPPRESS:
                 assert action.metavar == "WHICH", name
+
+
+def test_windows_is_told_at_once_what_to_do() -> None:
+    code = "import sys, pathlib, os; sys.platform = 'win32'; import convit_ssl.cli.main"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.returncode == 1 and "on Windows, install it in WSL 2" in ended.stderr
+    assert "Traceback" not in ended.stderr

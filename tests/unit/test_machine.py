@@ -14,12 +14,16 @@ from typing import NoReturn
 import pytest
 
 from convit_ssl.data.sources import cache_folder
+from convit_ssl.errors import UserError
 from convit_ssl.evaluation.results import without_home
 from convit_ssl.machine import (
+    START_METHOD,
     WAITING,
     available_cores,
     core_limit,
     keep_freed_memory,
+    peak_resident_mib,
+    start_method,
     user_cache,
     wait_briefly,
 )
@@ -188,3 +192,24 @@ def test_waiting_is_set_before_pytorch_is_imported() -> None:
         [sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[0] == "False True"
+
+
+def test_workers_start_as_the_system_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(START_METHOD, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert start_method() == "fork"
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert start_method() == "spawn"
+    monkeypatch.setenv(START_METHOD, "forkserver")
+    assert start_method() == "forkserver"
+    monkeypatch.setenv(START_METHOD, "thread")
+    with pytest.raises(UserError, match=r"CONVIT_SSL_START_METHOD=thread: this system has .*fork"):
+        start_method()
+
+
+def test_peak_memory_is_in_mib_on_every_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = bytearray(64 << 20)
+    here = peak_resident_mib()
+    assert 64 < here < 1e5 and held is not None
+    monkeypatch.setattr(sys, "platform", "darwin")  # where the number is in bytes
+    assert peak_resident_mib() < here / 500

@@ -148,3 +148,23 @@ def test_what_the_same_command_does_next(folder: Path) -> None:
     assert second.name in resume_words(folder / "checkpoints")
     second.with_suffix(".sha256").unlink()
     assert newest_on_disk(folder / "checkpoints") == first
+
+
+@pytest.mark.parametrize("moved", [True, False])
+def test_a_system_that_does_not_tell_where_it_went(
+    folder: Path, moved: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is claimed then: what was moved is not lost."""
+
+    def unknown(path: str) -> str:
+        raise FileNotFoundError(path)
+
+    with lock_run(folder):
+        guard = FolderGuard(folder)
+        if moved:
+            folder.rename(folder.with_name("elsewhere"))
+        else:
+            shutil.rmtree(folder)
+        monkeypatch.setattr("os.readlink", unknown)
+        assert "was moved or deleted" in guard.describe()
+        guard.close()
