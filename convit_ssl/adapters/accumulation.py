@@ -3,8 +3,9 @@
 Each part's features are computed without a graph. Heads and loss then see the features of the
 whole batch at once, so negatives, means over the batch, a centre or a queue are those of the
 undivided step. The gradient at the features is what the trunk needs: each part is computed again,
-with a graph, and its share of that gradient goes back through it. The last part keeps its graph
-from the first pass, so n parts cost n - 1 forward passes of a part more.
+with a graph, and its share of that gradient goes back through it. No part keeps a graph meanwhile,
+so that the trunk's activations and those of heads and loss, which are the whole batch's, are never
+there together. That costs one forward pass of the trunk more. Views stay bytes until their part.
 
 Source: Gao et al. 2021, GradCache (arXiv:2101.06983), cut between trunk and head.
 """
@@ -20,9 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convit_ssl.adapters.late_views import LateView
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
 
+View = Tensor | LateView
 Masks = list[Tensor | None]
 
 
@@ -36,7 +39,7 @@ class Split:
         listed: the model takes a list of views, not one batch.
     """
 
-    views: list[Tensor]
+    views: Sequence[View]
     parts: int
     listed: bool
 
@@ -154,7 +157,6 @@ class Passes:
         self.split = Split.of(views, min(task.accumulate, len(Split.of(views, 1).views[0])))
         self.trunk = Trunk(task.base_model, self.split)
         self.states: list[list[Tensor]] = []
-        self.kept: list[Tensor] = []  # of the last part, with their graph
         self.leaves: list[Tensor] = []
 
     def forward(self) -> None:
@@ -163,16 +165,15 @@ class Passes:
         Not to be called under autocast: it may keep casts of weights made without a graph for the
         pass that needs one.
         """
-        last = self.split.parts - 1
         found = []
         for part in range(self.split.parts):
             self.states.append(_random_state(self.split.views[0].device))
-            with torch.set_grad_enabled(part == last), self.task.autocast():
-                self.kept = self.trunk.features(part)
-            found.append([feature.detach() for feature in self.kept])
+            with torch.no_grad(), self.task.autocast():
+                found.append(self.trunk.features(part))
         self.leaves = [self.split.join(named) for named in zip(*found, strict=True)]
-        for leaf, kept in zip(self.leaves, self.kept, strict=True):
-            leaf.requires_grad_(kept.requires_grad)
+        learned = any(p.requires_grad for p in self.task.base_model.trunk.parameters())
+        for leaf in self.leaves:
+            leaf.requires_grad_(learned)
 
     def output(self) -> Any:
         """What the heads say of the batch: a graph from the features on."""
@@ -184,15 +185,12 @@ class Passes:
         if not any(leaf.requires_grad for leaf in self.leaves):
             return  # a frozen trunk
         after = _random_state(self.split.views[0].device)
-        order = [self.split.parts - 1, *range(self.split.parts - 1)]
-        for part in order:
-            features = self.kept
-            if part != order[0]:
-                _restore(self.states[part], self.split.views[0].device)
-                with self.task.autocast():
-                    features = self.trunk.features(part)
-            self.kept = []
-            with _unsynchronised(self.task, part != order[-1]):
+        last = self.split.parts - 1
+        for part in range(self.split.parts):
+            _restore(self.states[part], self.split.views[0].device)
+            with self.task.autocast():
+                features = self.trunk.features(part)
+            with _unsynchronised(self.task, part != last):
                 self._through(features, part)
         _restore(after, self.split.views[0].device)
 
@@ -200,7 +198,7 @@ class Passes:
         pairs = [
             (feature, self.split.cut(leaf.grad, part))
             for feature, leaf in zip(features, self.leaves, strict=True)
-            if leaf.grad is not None
+            if leaf.grad is not None and feature.requires_grad
         ]
         torch.autograd.backward([feature for feature, _ in pairs], [grad for _, grad in pairs])
 

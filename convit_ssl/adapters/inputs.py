@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset
 
 from convit_ssl.adapters.dataset import Numbered, VisslImages
+from convit_ssl.adapters.late_views import LateView
 from convit_ssl.adapters.views import augment_config, plain_view
 from convit_ssl.data import FaultLog, ImageFiles, open_dataset
 from convit_ssl.data.augment import build_augmentation
@@ -133,9 +134,21 @@ class TaskInputs:
             seen = self.resume_at[1]
         self.sampler.set_epoch(epoch, seen)
 
-    def on_device(self, views: Any, target: Tensor, training: bool) -> tuple[Any, Tensor]:
-        """Move a batch, normalise or augment it there, and mix it in supervised training."""
+    def on_device(
+        self, views: Any, target: Tensor, training: bool, late: bool = False
+    ) -> tuple[Any, Tensor]:
+        """Move a batch, normalise or augment it there, and mix it in supervised training.
+
+        Args:
+            views: as a loader gives them.
+            target: labels.
+            training: they are mixed, where the method does that.
+            late: several views are normalised in parts, when they are used.
+        """
         target = target.to(self.device, non_blocking=True)
+        if late and isinstance(views, list):
+            raw = [view.to(self.device, non_blocking=True) for view in views]
+            return [LateView(view, self.finish) for view in raw], target
         moved = self._finished(views)
         if training and self.mixup is not None:
             moved, target = mix(self.mixup, moved, target)

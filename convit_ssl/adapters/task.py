@@ -100,7 +100,8 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
 
     def on_device(self, views: Any, target: Tensor) -> tuple[Any, Tensor]:
         """Move a batch to the device, finish its augmentation there, and mix it if asked to."""
-        return self.inputs.on_device(views, target, training=self.train)
+        late = self.train and self.accumulate > 1
+        return self.inputs.on_device(views, target, self.train, late)
 
     def _build_model(self) -> nn.Module:
         # The same start on every process, since a teacher is copied before DDP could align them.

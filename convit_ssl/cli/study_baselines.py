@@ -21,7 +21,7 @@ from convit_ssl.cli import (
     probe_sources,
 )
 from convit_ssl.cli.study_baselines_images import StudyImages
-from convit_ssl.cli.study_baselines_runs import pretrained
+from convit_ssl.cli.study_baselines_runs import commands, pretrained
 from convit_ssl.cli.study_baselines_write import write
 from convit_ssl.data import evaluation_transform
 from convit_ssl.errors import UserError
@@ -51,10 +51,17 @@ Cell = dict[str, Any]
 def run(args: argparse.Namespace, out: Path) -> int:
     """Measure what is not measured yet, and write the table after each cell.
 
+    With ``--dry-run``, the commands of the runs are printed, and nothing is written.
+
     Raises:
         UserError: nothing to test on, or an unknown network, before anything is trained.
     """
-    Baselines(args, out).run()
+    baselines = Baselines(args, out)
+    if args.dry_run:
+        for line in commands(args, out, baselines.trunk):
+            print(line)
+        return 0
+    baselines.run()
     print((out / "results.md").read_text())
     print(f"written: {out}/results.json and results.md")
     return 0
@@ -69,10 +76,6 @@ class Baselines:
     """
 
     def __init__(self, args: argparse.Namespace, out: Path) -> None:
-        if args.folds:
-            raise UserError(
-                "baselines tests on one part of the images: use --holdout 0.2 instead of --folds"
-            )
         self.args, self.out = args, out
         self.trunk = f"convit_{args.size}"
         self.images = StudyImages(args, out / "features")
@@ -81,7 +84,8 @@ class Baselines:
         self.missing: dict[str, str] = {}
         self.cells: list[Cell] = []
         self.part = self.images.part
-        self._remember(out / "study.json")
+        if not args.dry_run:
+            self._remember(out / "study.json")
 
     def run(self) -> None:
         """All cells, seed by seed, so that a study that is stopped early is a smaller whole one."""

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import resource
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,49 @@ def pretrained(
         UserError: it failed, with its last line.
     """
     epochs = _epochs(args, out, trunk, method)
-    (run,) = study.pretraining([trunk], [method], _settings(args, epochs), [seed]).runs[:1]
-    return _finish(run, out)
+    return _finish(_one(args, trunk, method, seed, epochs), out)
+
+
+def commands(args: argparse.Namespace, out: Path, trunk: str) -> list[str]:
+    """The command of each pretraining run that a study would start, finished ones included.
+
+    The other rows are measured in the study's own process. Where ``--minutes`` is given and an
+    epoch has not been timed yet, the runs that time it come first, and a comment stands for the
+    number of epochs that follows from them.
+    """
+    lines = []
+    known = {method: _known_epochs(args, out, method) for method in args.methods}
+    for method, epochs in known.items():
+        if epochs is None:
+            for few in (SHORT, LONGER):
+                folder = out / "calibration" / f"{method}-{few}"
+                lines.append(_line(_one(args, trunk, method, 0, few), folder))
+    for seed in range(args.seeds):
+        for method, epochs in known.items():
+            line = _line(_one(args, trunk, method, seed, epochs or SHORT), out)
+            after = "  # with the optim.epochs that fill --minutes, as timed by the runs above"
+            lines.append(line if epochs is not None else line + after)
+    return lines
+
+
+def _one(args: argparse.Namespace, trunk: str, method: str, seed: int, epochs: int) -> study.Run:
+    return study.pretraining([trunk], [method], _settings(args, epochs), [seed]).runs[0]
+
+
+def _line(run: study.Run, out: Path) -> str:
+    return shlex.join(run.command(out / "runs" / run.name))
+
+
+def _known_epochs(args: argparse.Namespace, out: Path, method: str) -> int | None:
+    """The epochs of a method's runs; None where they are yet to be found out."""
+    if args.minutes is None:
+        return int(args.epochs)
+    path = _calibration(out, method)
+    return int(json.loads(path.read_text())["epochs"]) if path.exists() else None
+
+
+def _calibration(out: Path, method: str) -> Path:
+    return out / "calibration" / f"{method}.json"
 
 
 def _settings(args: argparse.Namespace, epochs: int) -> study.Settings:
@@ -84,11 +126,8 @@ def _epochs(args: argparse.Namespace, out: Path, trunk: str, method: str) -> int
     A run of one epoch and, where the start is much of it, one of four tell what an epoch and
     the start cost. They are not counted among the row's core-minutes.
     """
-    if args.minutes is None:
-        return int(args.epochs)
-    path = out / "calibration" / f"{method}.json"
-    if path.exists():
-        known: int = json.loads(path.read_text())["epochs"]
+    known = _known_epochs(args, out, method)
+    if known is not None:
         return known
     budget = 60 * args.minutes
     short = _cost(args, out, trunk, method, SHORT)
@@ -100,10 +139,11 @@ def _epochs(args: argparse.Namespace, out: Path, trunk: str, method: str) -> int
         start = max(0.0, short - SHORT * epoch)
         found["four_epochs"] = longer
     epochs = max(1, int((budget - start) / epoch + 0.5))
-    write_json({**found, "epochs": epochs, "seconds_of_an_epoch": epoch}, path)
+    row = {**found, "epochs": epochs, "seconds_of_an_epoch": epoch}
+    write_json(row, _calibration(out, method))
     return epochs
 
 
 def _cost(args: argparse.Namespace, out: Path, trunk: str, method: str, epochs: int) -> float:
-    (run,) = study.pretraining([trunk], [method], _settings(args, epochs), [0]).runs[:1]
+    run = _one(args, trunk, method, 0, epochs)
     return _finish(run, out / "calibration" / f"{method}-{epochs}").core_seconds

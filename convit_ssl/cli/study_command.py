@@ -11,6 +11,7 @@ from typing import Any
 
 from convit_ssl.cli import division_options
 from convit_ssl.cli.study_baselines import run as run_baselines
+from convit_ssl.cli.study_kinds import BASELINES, KINDS, SCORES, refuse_others
 from convit_ssl.cli.study_plan import plan
 from convit_ssl.cli.study_probes import probe_runs
 from convit_ssl.cli.study_scores import run as run_scores
@@ -33,7 +34,7 @@ EXAMPLE = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
-    add("kind", choices=("sample-efficiency", "ablation", "pretraining", "baselines", "scores"))
+    add("kind", choices=KINDS)
     add("--data", required=True, help="a built-in data set, imagenet, or folder for your own")
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add(
@@ -133,9 +134,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Plan, run, write."""
     out = Path(args.out or f"studies/{args.kind.replace('-', '_')}_{args.data}")
-    if args.kind == "baselines":
+    refuse_others(args, _defaults(args))
+    if args.kind == BASELINES:
         return run_baselines(args, out)
-    if args.kind == "scores":
+    if args.kind == SCORES:
         return run_scores(args, Path(args.out or "studies/scores"))
     planned = plan(args)
     if args.dry_run:
@@ -151,6 +153,12 @@ def run(args: argparse.Namespace) -> int:
     if args.record:
         _record(planned, out, record_folder(args.record))
     return _close(planned, states, out)
+
+
+def _defaults(args: argparse.Namespace) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    return parser.parse_args([args.kind, "--data", args.data])
 
 
 def _record(planned: study.Study, out: Path, place: Path) -> None:

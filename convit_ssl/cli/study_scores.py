@@ -11,7 +11,9 @@ import contextlib
 import gc
 import json
 import math
+import shlex
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,9 +71,13 @@ def run(args: argparse.Namespace, out: Path) -> int:
     Raises:
         UserError: images without labels, or a folder with a study of other settings.
     """
-    if args.folds:
-        raise UserError("scores tests on one part of the images: use --holdout 0.2")
     study = ScoreStudy(args, out)
+    if args.dry_run:
+        for number in range(args.runs):
+            settings = draw_settings(number, args.epochs)
+            words = study.words(settings, study.folder / "runs" / f"{number:03d}")
+            print(shlex.join([sys.executable, "-m", "convit_ssl.cli.main", "train", *words]))
+        return 0
     for number in range(args.runs):
         study.cell(f"{number:03d}", lambda n=number: study.trained(n))  # type: ignore[misc]
     print((out / "results.md").read_text())
@@ -91,7 +97,8 @@ class ScoreStudy:
         self.args, self.out = args, out
         self.folder = out / str(args.data)
         self.images = StudyImages(args, self.folder / "features")
-        self._remember(self.folder / "study.json")
+        if not args.dry_run:
+            self._remember(self.folder / "study.json")
 
     def cell(self, name: str, measure: Any) -> None:
         """Measure, unless an earlier start did."""
@@ -132,8 +139,8 @@ class ScoreStudy:
         shutil.rmtree(folder, ignore_errors=True)
         return found
 
-    def _pretrain(self, settings: Mapping[str, Any], folder: Path) -> None:
-        """One run in this process: a start of its own would take longer than the training."""
+    def words(self, settings: Mapping[str, Any], folder: Path) -> list[str]:
+        """The options of one run, as `train` takes them."""
         args = self.args
         words = [
             f"config=convit_{settings['method']}", f"data={args.data}",
@@ -148,12 +155,17 @@ class ScoreStudy:
             words.append(f"augmentation.jitter={settings['jitter']}")
         subset = self.images.options.subset
         words += [f"data.subset='{subset}'"] if subset else []
+        return [*words, *args.set]
+
+    def _pretrain(self, settings: Mapping[str, Any], folder: Path) -> None:
+        """One run in this process: a start of its own would take longer than the training."""
+        words = self.words(settings, folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
         with open(self.folder / "runs.log", "a", encoding="utf-8") as log:
             log.write(" ".join(words) + "\n")
             with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-                code = run_experiment([*words, *args.set])
+                code = run_experiment(words)
         if code:
             raise UserError(f"training ended with exit code {code}; see {self.folder}/runs.log")
 

@@ -2,7 +2,7 @@
 
 Nothing is assumed in silence: each guess says what it is, how it could be wrong, and which option
 sets it. The number of heads changes every feature, so it is assumed only where all published
-networks of that width agree, and refused elsewhere.
+networks of that width agree, and refused elsewhere; so are eps and activation of Hugging Face's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ _RELEASED = (
     (r"vit-s-\d+ep", 12),
     (r"(dino_)?(deit|vit)[_-]?ti(ny)?", 3),
 )
-_LAYOUT_EPS = {"official": 1e-6, "torchvision": 1e-6, "transformers": 1e-12}
+_LAYOUT_EPS = {"official": 1e-6, "torchvision": 1e-6}
+CONVIT_LAYER_NORM_EPS = 1e-6  # of the release and of timm's
+_IMPORTED = "a file that `convit-ssl import` wrote says it to every command"
 
 
 @dataclass
@@ -94,8 +96,9 @@ def settle(
     width, _, _, patch = tensors["patch_embed.proj.weight"].shape
     blocks = {match[1] for key in tensors if (match := re.match(r"blocks\.(\d+)\.", key))}
     named = None if has_gpsa(tensors) else named_network(stated, where, width, len(blocks))
+    _refuse_open_settings(raw, stated, named, path)
     heads = _heads(raw, tensors, len(blocks), stated, named, path, guesses, notes)
-    eps = _eps(raw, stated, named, guesses, notes)
+    eps = _eps(raw, has_gpsa(tensors), stated, named, guesses, notes)
     activation = _activation(tensors, stated, named, path, guesses, notes)
     size, class_position, used = settle_size(tensors, stated, asked, patch, path, guesses, notes)
     _normalisation(stated, guesses, notes)
@@ -180,7 +183,7 @@ def _published(
     raise UserError(
         f"{path} holds a plain ViT of width {width} whose tensors do not say how many attention "
         f"heads it has, and nothing beside them does. All features depend on it, so nothing was "
-        f"loaded. Give --num-heads N (num_heads=N in Python): {listed}"
+        f"loaded. Give --num-heads N (num_heads=N in Python; {_IMPORTED}): {listed}"
     )
 
 
@@ -202,8 +205,34 @@ def _released(path: str, width: int) -> int | None:
     return None
 
 
+def _refuse_open_settings(
+    raw: Mapping[str, Tensor], stated: Stated, named: Named | None, path: str
+) -> None:
+    """Refuse a ViT of transformers without its config.json, which may have any eps and activation.
+
+    Raises:
+        UserError: names what is open, with the values of the published networks.
+    """
+    if layout_of(dict(raw)) != "transformers" or any(".layer_scale" in key for key in raw):
+        return  # DINOv2's networks all have the same
+    known = {
+        "--eps": stated.eps or (named and named.eps),
+        "--activation": stated.activation or (named and named.activation),
+    }
+    missing = [option for option, value in known.items() if not value]
+    if missing:
+        raise UserError(
+            f"{path} has the names of Hugging Face's ViT, whose LayerNorm eps and activation are "
+            "in its config.json, and nothing beside it or in it says them. All features depend on "
+            f"them, so nothing was loaded. Put config.json beside it, or give "
+            f"{' and '.join(missing)} ({_IMPORTED}): google/vit and DeiT have --eps 1e-12 "
+            "--activation gelu"
+        )
+
+
 def _eps(
     raw: Mapping[str, Tensor],
+    gpsa: bool,
     stated: Stated,
     named: Named | None,
     guesses: list[str],
@@ -218,9 +247,10 @@ def _eps(
     if named and named.eps:
         notes.append(f"LayerNorm eps {named.eps:g}, as {named.name} has it")
         return named.eps
+    if gpsa:
+        return CONVIT_LAYER_NORM_EPS
     layout = layout_of(dict(raw))
-    scaled = any(".layer_scale" in key for key in raw)  # DINOv2 in transformers
-    eps = 1e-6 if scaled else _LAYOUT_EPS[layout]
+    eps = _LAYOUT_EPS.get(layout, 1e-6)  # DINOv2's in transformers
     guesses.append(
         f"LayerNorm eps {eps:g} is assumed, the {layout} networks' own; PyTorch's default is "
         "1e-05, and features trained with that differ in the fifth digit. --eps X sets it"

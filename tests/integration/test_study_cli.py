@@ -152,7 +152,7 @@ def test_baselines_end_in_one_table_and_are_resumed(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--folds 3", "--holdout 0.2 instead of --folds"),
+        ("--folds 3", "use --holdout 0.2"),
         ("--methods nonsense", "unknown method 'nonsense'"),
         ("--reference timm:nonsense=missing.bin", "there is no file missing.bin"),
     ],
@@ -164,3 +164,50 @@ def test_baselines_refuse_before_they_train(
     assert main(given) != 0
     assert message in capsys.readouterr().err
     assert not (tmp_path / "study" / "runs").exists()
+
+
+def test_a_dry_run_of_baselines_prints_its_commands_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "study"
+    arguments = f"study baselines --data digits --methods dino simclr --out {out} --dry-run"
+    assert main([*arguments.split(), "--seeds", "2", "--epochs", "3"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    trees = [compose_experiment(shlex.split(line)[4:]).tree for line in lines]
+    assert [(tree.experiment, tree.optim.epochs, tree.seed) for tree in trees] == [
+        ("convit_dino", 3, 0),
+        ("convit_simclr", 3, 0),
+        ("convit_dino", 3, 1),
+        ("convit_simclr", 3, 1),
+    ]
+    assert main([*arguments.split(), "--seeds", "1", "--minutes", "2"]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert ["calibration" in line for line in lines] == [True] * 4 + [False] * 2
+    assert main(f"study scores --data digits --runs 2 --out {out} --dry-run".split()) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert [compose_experiment(shlex.split(line)[4:]).tree.data.name for line in lines] == [
+        "digits"
+    ] * 2
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("baselines --trunks convit_tiny", "--trunks; use --size"),
+        ("baselines --folds 5", "--folds; it tests on one part of the images: use --holdout"),
+        ("baselines --checkpoints convit_nano=x", "--checkpoints; use --reference FILE"),
+        ("baselines --jobs 2", "--jobs; its runs are timed"),
+        ("ablation --minutes 3", "--minutes; it is for: baselines"),
+        ("pretraining --fractions 0.1", "--fractions; it is for: sample-efficiency, ablation"),
+        ("sample-efficiency --methods dino", "--methods"),
+        ("scores --seeds 5", "--seeds; use --runs"),
+    ],
+)
+def test_options_of_another_kind_of_study_are_refused(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "--methods" in words:  # the default is allowed: nothing is lost
+        words += " simclr byol"
+    assert main(["study", *words.split(), "--data", "digits", "--dry-run"]) == 2
+    assert f"a study of {words.split()[0]} does not use {said}" in capsys.readouterr().err

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from convit_ssl.adapters.accumulation import Split, Trunk, check_parts
+from convit_ssl.adapters.accumulation import Passes, Split, Trunk, check_parts
 from convit_ssl.adapters.train_step import train_step
 from convit_ssl.bench.measure import saved_bytes
 from convit_ssl.errors import UserError
@@ -93,9 +93,10 @@ def test_dropout_of_both_passes_is_the_same() -> None:
     )
     task.data_iterator = counted_batches(task)
     train_step(task)
-    (without,), (kept, again) = seen
-    assert torch.allclose(without, again, atol=1e-6)
-    assert not torch.allclose(without, kept, atol=1e-2)
+    (first, second), (first_again, second_again) = seen
+    assert torch.allclose(first, first_again, atol=1e-6)
+    assert torch.allclose(second, second_again, atol=1e-6)
+    assert not torch.allclose(first, second, atol=1e-2)
 
 
 def test_a_part_keeps_its_share_of_activations() -> None:
@@ -106,6 +107,26 @@ def test_a_part_keeps_its_share_of_activations() -> None:
         trunk = Trunk(task.base_model, Split.of(task.on_device(views, target)[0], parts))
         kept.append(saved_bytes(lambda trunk=trunk: trunk.features(0), task.base_model))
     assert kept[1] < 0.6 * kept[0]
+
+
+def test_no_graph_of_the_trunk_is_kept_while_heads_and_loss_have_theirs() -> None:
+    task = tiny_task("convit_simclr", "optim.accumulate=2")
+    views, target, _ = next(counted_batches(task))
+    passes = Passes(task, task.on_device(views, target)[0])
+    assert saved_bytes(passes.forward, task.base_model) == 0
+    assert all(leaf.is_leaf and leaf.requires_grad for leaf in passes.leaves)
+
+
+def test_views_stay_bytes_until_their_part() -> None:
+    task = tiny_task("convit_simclr", "optim.accumulate=2")
+    target = torch.zeros(4, dtype=torch.int64)
+    views = [torch.randint(256, (4, 3, 8, 8), dtype=torch.uint8) for _ in range(2)]
+    held, _ = task.on_device(views, target)
+    assert [view.raw.dtype for view in held] == [torch.uint8] * 2
+    task.accumulate = 1
+    whole, _ = task.on_device(views, target)
+    for view, expected in zip(held, whole, strict=True):
+        assert torch.equal(view[1:3], expected[1:3])
 
 
 def test_views_are_put_together_in_their_order() -> None:

@@ -208,6 +208,31 @@ def test_heads_that_nothing_tells_are_refused(tmp_path: Path) -> None:
         load_trunk(path, num_heads=3)
 
 
+def test_eps_and_activation_of_transformers_are_not_guessed(tmp_path: Path) -> None:
+    model = vit(768, 12, depth=1)
+    set_layer_norm_eps(model, 1e-12)
+    path = tmp_path / "pytorch_model.bin"
+    torch.save(transformers(official(model)), path)
+    with pytest.raises(UserError, match=r"config\.json beside it, or give --eps and --activation"):
+        load_trunk(path, num_heads=12)
+    with pytest.raises(UserError, match=r"or give --activation \("):
+        load_trunk(path, eps=1e-12)
+    loaded = check(path, model, num_heads=12, eps=1e-12, activation="gelu")
+    assert not any("eps" in text for text in loaded.provenance["guesses"])  # type: ignore[index,union-attr]
+    (tmp_path / "config.json").write_text('{"layer_norm_eps": 1e-12, "hidden_act": "gelu"}')
+    check(path, model)
+
+
+def test_the_eps_of_a_convit_is_no_guess(tmp_path: Path) -> None:
+    """The release and timm have the same, under the same names."""
+    model = ConViT(ConViTConfig(img_size=16, patch_size=4, embed_dim=12, depth=2, num_heads=4,
+                                num_gpsa_layers=1, num_classes=0))  # fmt: skip
+    path = tmp_path / "weights.pth"
+    torch.save(model.state_dict(), path)
+    guesses = load_trunk(path).provenance["guesses"]  # type: ignore[index]
+    assert not any("eps" in text or "activation" in text for text in guesses)  # type: ignore[union-attr]
+
+
 def test_every_guess_is_said_and_can_be_set(tmp_path: Path) -> None:
     path = tmp_path / "weights.pth"
     model = vit(768, 12, depth=1)
