@@ -178,7 +178,7 @@ def test_mask_and_subset_change_what_is_measured(
         ("no data", "no images given; add --data digits"),
         ("no val", "has no val/ folder"),
         ("unknown classes", "only in val/: dog"),
-        ("no labels", "has a label"),
+        ("no labels", "have no labels"),
         ("other width", "nothing was loaded"),
         ("no checkpoint", "absent.torch"),
         ("unknown variant", "unknown model 'convit_nan'; did you mean 'convit_nano'"),

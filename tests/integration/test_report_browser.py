@@ -114,9 +114,24 @@ def test_opens_offline_without_a_word_on_the_console(opened):
     assert fetched == []
     sections = opened.script("return [...document.querySelectorAll('section')].map((s) => s.id)")
     assert sections == [
-        "overview", "training", "gates", "heads", "nonlocality", "attention", "features",
-        "attribution", "provenance",
+        "verdict", "overview", "images", "training", "gates", "heads", "nonlocality", "attention",
+        "features", "attribution", "provenance",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"), [("training", "image/svg+xml"), ("features", "image/png")]
+)
+def test_figures_can_be_saved(opened, part, kind):
+    opened.wait("document.querySelector('#features .save')")
+    opened.script(
+        "URL.createObjectURL = (blob) => { window.saved = blob; return '#'; };"
+        "document.querySelector(`#${arguments[0]} .save`).click()",
+        part,
+    )
+    opened.wait("window.saved")
+    assert opened.script("return window.saved.type") == kind
+    assert opened.script("return window.saved.size") > 500
 
 
 def test_every_picture_has_an_alternative_text(opened):

@@ -380,7 +380,7 @@ def test_many_errors_in_a_row_are_an_outage_and_a_worker_says_so(
         list(batches)
     for worker in batches._workers:  # type: ignore[attr-defined]
         worker.terminate()
-    assert str(caught.value).startswith(f"{tmp_path / 'train'} went away")
+    assert str(caught.value).startswith(f"{tmp_path / 'train'} became unavailable")
     assert "Traceback" not in str(caught.value)
 
 
