@@ -174,18 +174,18 @@ def open_inputs(options: Any, device: torch.device) -> TaskInputs:
     log = FaultLog(f"{options.run.dir}/unreadable.jsonl")
     augmentation = augment_config(options)
     pipeline = options.augment
-    train = _open(options, "train", build_augmentation(augmentation, pipeline), log)
+    train = open_split(options, "train", build_augmentation(augmentation, pipeline), log)
     batch = options.optim.batch_size
     datasets: dict[str, Dataset[Any]] = {}
     num_holdout = 0
     learned: Dataset[Any] = train
     if options.derived.test_model:
         transform = plain_view(options)
-        val: Dataset[Any] = _open(options, "val", transform, log, replace=False)
+        val: Dataset[Any] = open_split(options, "val", transform, log, replace=False)
         if get_method(options.method.name).frozen_trunk:
             targets = np.asarray(train.targets)
             fit, held_out = hold_out(targets, options.method.holdout, options.seed)
-            plain = _open(options, "train", transform, log, replace=False)
+            plain = open_split(options, "train", transform, log, replace=False)
             val = ConcatDataset([Subset(plain, held_out.tolist()), val])
             num_holdout = len(held_out)
             learned = Subset(train, fit.tolist())
@@ -200,9 +200,10 @@ def open_inputs(options: Any, device: torch.device) -> TaskInputs:
     return TaskInputs(options, device, datasets, finish, num_holdout, train)
 
 
-def _open(
+def open_split(
     options: Any, split: str, transform: Any, log: FaultLog, *, replace: bool = True
 ) -> ImageFiles:
+    """The images of one part of the experiment's data, as a transform makes them."""
     return open_dataset(
         options.data.name,
         options.data_dir,

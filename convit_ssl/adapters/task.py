@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from convit_ssl.adapters.gradients import average_gradients, average_in_bf16, se
 from convit_ssl.adapters.inputs import TaskInputs, open_inputs
 from convit_ssl.adapters.optimizers import parameter_groups
 from convit_ssl.adapters.weights import initialise
+from convit_ssl.adapters.whole_images import whole_features
 from convit_ssl.errors import UserError
 from convit_ssl.methods import Method, clip_each, clip_global
 from convit_ssl.models.compiling import compile_options
@@ -159,6 +161,7 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         loss: Method[Any] = super()._build_loss()
         loss.parts = self.accumulate
         loss.attach(self.base_model)
+        loss.prepare(partial(whole_features, options=self.options, device=self.device))
         return loss
 
     def average_gradients(self) -> None:

@@ -43,8 +43,8 @@ class FrozenTeacher(nn.Module):
         # From our normalisation to the network's, in one multiplication and one addition.
         ours = [torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD)]
         its = [torch.tensor(tuple(values)).view(3, 1, 1) for values in (mean, std)]
-        self.register_buffer("mean", (its[0] - ours[0]) / ours[1], persistent=False)
-        self.register_buffer("std", its[1] / ours[1], persistent=False)
+        self.register_buffer("mean", (its[0] - ours[0]) / ours[1])
+        self.register_buffer("std", its[1] / ours[1])
         self.eval()
 
     @torch.no_grad()

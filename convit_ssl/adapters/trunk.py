@@ -115,7 +115,8 @@ class ConViTSSLTrunk(ConViT):
 def head_takes_tokens(model_config: Any) -> bool:
     """Whether the head that follows is that of a method that learns from patches, too."""
     heads = model_config.get("HEAD", {}).get("PARAMS") or []
-    method = heads[0][1].get("method") if heads and len(heads[0]) > 1 else None
+    options: Any = heads[0][1] if heads and len(heads[0]) > 1 else {}
+    method: Any = options.get("method")
     return bool(method) and get_method(method["name"]).all_tokens
 
 

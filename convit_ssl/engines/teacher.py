@@ -34,7 +34,7 @@ def choose_teacher(tree: DictConfig) -> None:
 
     method.teacher = _whole(str(method.teacher))
     image, patches = open_teacher(method.teacher).widths()
-    if method.patch_weight and not patches:
+    if method.patch_weight and not patches and not method.whole_images:
         raise UserError(
             f"method.teacher={method.teacher} has no grid of patches; add method.patch_weight=0 to "
             "learn its image features alone"

@@ -108,7 +108,7 @@ class Method(nn.Module, Generic[Own]):
     Attributes:
         name: as in ``method=NAME``.
         Options: dataclass with a default and a sentence for each option.
-        labelled: it learns from labels; then val is tested while it trains.
+        labelled: it learns from labels, and val is tested.
         frozen_trunk: only the head learns.
         has_teacher: a second network is run on the global crops.
         global_crops: how many large crops it compares.
@@ -188,6 +188,9 @@ class Method(nn.Module, Generic[Own]):
 
     def attach(self, student: nn.Module) -> None:
         """See the student (``trunk`` and ``heads``) once it is built, before a checkpoint loads."""
+
+    def prepare(self, whole_features: Callable[[str], Tensor]) -> None:
+        """Take a named network's features of all whole images, by number, if they are wanted."""
 
     def observe(self, inputs: Any, progress: Progress) -> None:
         """See the step's images before the loss is computed."""

@@ -1,5 +1,6 @@
 """Distillation without labels: the trunk learns a frozen network's features."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -39,6 +40,11 @@ class DistillOptions(MethodOptions):
     temperature: float = option(0.07, "Divides the similarities.", above=0)
     queue_size: int = option(
         8192, "Images before, to which similarities are measured.", unit="images", least=1
+    )
+    whole_images: bool = option(
+        False,
+        "The teacher sees each image once, whole, and its features are kept for all epochs: much "
+        "faster, but patches cannot be learnt then.",
     )
     teacher_dim: int | None = option(
         None,
@@ -133,13 +139,14 @@ class Distill(Method[DistillOptions]):
 
     Teacher and student see the same view, the teacher at its own size and normalisation
     (arXiv:2106.05237). The image's feature is learnt by its similarities to images before, and
-    patches by their values.
+    patches by their values. With ``whole_images`` every view of an image has the same target.
     """
 
     name = "distill"
     Options = DistillOptions
     global_crops = 1
     all_tokens = True
+    by_number = True
     published = PublishedRun(300, 1024, 10, "longer is better (arXiv:2106.05237)")
     experiment: ClassVar = {
         "optim": {"lr": 5e-4, "min_lr": 0.0, "batch_size": 1024, "weight_decay": 0.05}
@@ -148,14 +155,16 @@ class Distill(Method[DistillOptions]):
     def __init__(self, options: DistillOptions, run: Run) -> None:
         super().__init__(options, run)
         image_dim, self.patch_dim = _dims(options)
-        if not options.similarity_weight and not options.patch_weight:
-            raise ValueError("similarity_weight and patch_weight are both 0: nothing to learn")
+        if not options.similarity_weight and not self.patch_dim:
+            raise ValueError("similarity_weight=0 leaves nothing to learn: there are no patches")
         assert run.load_teacher is not None and options.teacher is not None
         self.options = options
         self.image_dim = image_dim
         self.queue = SwAVQueue(options.queue_size, image_dim, 1)
         # In a list, so that it is no submodule: it is not trained, saved or wrapped.
-        self._teacher = [run.load_teacher(options.teacher)]
+        self._load_teacher = run.load_teacher
+        self._teacher: list[nn.Module] = []
+        self._kept: Tensor | None = None  # of all images, where the teacher sees them whole
         self._wanted: TeacherFeatures | None = None
         self._rows: Tensor | None = None
 
@@ -175,9 +184,19 @@ class Distill(Method[DistillOptions]):
         if small:
             choose.whole("queue_size", min(int(rule.below) // 4, 8192), f"{rule.why}: a quarter")
 
+    def prepare(self, whole_features: Callable[[str], Tensor]) -> None:
+        """Open the teacher, or take its features of all images."""
+        assert self.options.teacher is not None
+        if self.options.whole_images:
+            self._kept = whole_features(self.options.teacher)
+        else:
+            self._teacher = [self._load_teacher(self.options.teacher)]
+
     @torch.no_grad()
     def observe(self, inputs: Any, progress: Progress) -> None:
         """The teacher's features of the views."""
+        if self._kept is not None:
+            return
         teacher = self._teacher[0].to(inputs.device)
         found = [teacher(part) for part in inputs.chunk(self.parts)]
         with torch.autocast(inputs.device.type, enabled=False):
@@ -186,7 +205,10 @@ class Distill(Method[DistillOptions]):
             self._wanted = TeacherFeatures(image, torch.cat(patches) if patches else None)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Loss of the step's views; labels are not looked at."""
+        """Loss of the step's views; targets are the numbers of the images."""
+        if self._kept is not None:
+            self._kept = self._kept.to(output.device)
+            self._wanted = TeacherFeatures(self._kept[target], None)
         assert self._wanted is not None
         with torch.autocast(output.device.type, enabled=False):
             output = full_precision(output)
@@ -205,12 +227,14 @@ class Distill(Method[DistillOptions]):
 
     def _as_map(self, patches: Tensor) -> Tensor:
         rows = patches.unflatten(1, (-1, self.patch_dim)).transpose(1, 2)
-        return rows.unflatten(2, (int(rows.shape[2] ** 0.5), -1))
+        grid: Tensor = rows.unflatten(2, (int(rows.shape[2] ** 0.5), -1))
+        return grid
 
     def _compared(self, rows: Tensor) -> Tensor:
         """The images of this step, of all processes, then those before; the last are left out."""
         before = self.queue.embeddings[0, : self.queue.count()]
-        return torch.cat((gather_constant_rows(rows), before.to(rows)))[: self.options.queue_size]
+        compared = torch.cat((gather_constant_rows(rows), before.to(rows)))
+        return compared[: self.options.queue_size]
 
     def on_update(self, student: nn.Module, progress: Progress) -> None:
         """Put the step's images into the queue; a skipped step leaves nothing."""
@@ -223,4 +247,5 @@ def _dims(options: DistillOptions) -> tuple[int, int]:
         raise UserError(
             "method.name=distill needs a teacher; add teacher=timm:NAME or a checkpoint"
         )
-    return options.teacher_dim, (options.patch_dim or 0) if options.patch_weight else 0
+    patches = bool(options.patch_weight) and not options.whole_images
+    return options.teacher_dim, (options.patch_dim or 0) if patches else 0

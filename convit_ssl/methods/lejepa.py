@@ -80,7 +80,8 @@ class SIGReg(nn.Module):
         images = sums[-1].detach()
         real, imaginary = (sums[:-1] / images).view(2, -1, KNOTS)
         distance = (real - gaussian).square() + imaginary.square()
-        return images * (distance @ weights).mean()
+        statistic: Tensor = images * (distance @ weights).mean()
+        return statistic
 
 
 class LeJEPALoss(nn.Module):

@@ -150,6 +150,32 @@ def test_a_batch_in_parts_is_the_same_step(teachers: dict[str, str]) -> None:
     assert parts == pytest.approx(whole, rel=1e-5)
 
 
+def test_whole_images_are_seen_once(
+    teachers: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from convit_ssl.data import evaluation_transform, open_dataset
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    task = distilling(
+        f"teacher={teachers['ours']}", "method.whole_images=true", f"run.dir={tmp_path}"
+    )
+    kept = task.base_loss._kept
+    assert kept.shape == (1000, 16)
+    teacher = open_teacher(teachers["ours"])
+    images = open_dataset("digits", None, "train", evaluation_transform(teacher.size))
+    for number in (0, 3, 999):
+        torch.testing.assert_close(
+            teacher(images[number][0][None]).image[0], kept[number], atol=1e-4, rtol=1e-3
+        )
+    calls = [0]
+    hook = teacher.register_forward_pre_hook(lambda *_: calls.__setitem__(0, calls[0] + 1))
+    losses = steps(task, 12, same=True)
+    hook.remove()
+    assert losses[-1] < losses[3] and not calls[0]
+    assert (tmp_path / "convit_ssl" / "features").is_dir()
+    assert task.base_model.heads[0].patches is None
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -1,0 +1,71 @@
+"""A frozen network's features of all images of train, each seen once and whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from convit_ssl.adapters.inputs import open_split
+from convit_ssl.adapters.teachers import FrozenTeacher, open_teacher
+from convit_ssl.data import FaultLog
+from convit_ssl.data.evaluation_transform import evaluation_transform
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.features import extract_features, fingerprint_parts
+from convit_ssl.machine import user_cache
+
+PIXELS = 32 * 224**2  # of a batch on a CPU
+
+
+class ImageFeatures(nn.Module):
+    """A teacher's feature of each image, as one column."""
+
+    def __init__(self, teacher: FrozenTeacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+        self.layout = {"features": (0, teacher.widths()[0])}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """One row for each image."""
+        row: Tensor = self.teacher(images).image
+        return row
+
+
+def whole_features(name: str, options: Any, device: torch.device) -> Tensor:
+    """Features of train by a network, row r being image r; kept among the user's caches.
+
+    A collective call: processes share the images.
+
+    Args:
+        name: of the network, see `open_teacher`.
+        options: the experiment's.
+        device: of this process.
+
+    Raises:
+        UserError: an image cannot be read, so that it would have no target.
+    """
+    teacher = open_teacher(name)
+    extractor = ImageFeatures(teacher).eval()
+    log = FaultLog(f"{options.run.dir}/unreadable.jsonl")
+    images = open_split(options, "train", evaluation_transform(teacher.size), log, replace=False)
+    parts = fingerprint_parts(extractor, images, "fp32")
+    folder = user_cache() / "features" / f"teacher-{parts['all'][:24]}"
+    height, width = teacher.size
+    found = extract_features(
+        extractor,
+        images,
+        folder,
+        batch_size=max(1, min(256, PIXELS // (height * width))),
+        device=device,
+        parts=parts,
+    )
+    if found.unreadable:
+        path, reason = next(iter(found.unreadable.items()))
+        raise UserError(
+            f"{len(found.unreadable)} images cannot be read, such as {path} ({reason}); with "
+            "method.whole_images=true each needs a target: take them out of the folder, or leave "
+            "whole_images out"
+        )
+    return torch.from_numpy(np.array(found.features))
