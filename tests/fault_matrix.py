@@ -116,6 +116,20 @@ def _finetune(folder: Path, out: Path) -> Ran:
     return ran
 
 
+def _study(folder: Path, out: Path) -> Ran:
+    """A study that fine-tunes the run's weights once."""
+    options = ["run.threads=1", "data.workers=0", "run.tensorboard=false", "crops.global_size=8"]
+    words = (
+        "study sample-efficiency --data digits --trunks convit_nano --fractions 1 --seeds 1 "
+        f"--images-per-class 10 --epochs 1 --batch-size 20 --no-scratch --out {out / 's'} "
+        f"--checkpoints convit_nano={folder} --set"
+    ).split()
+    ran = in_child([*words, *options])
+    if ran.code == 0:
+        ran.answer = _fingerprint(next((out / "s" / "runs").iterdir()))
+    return ran
+
+
 def _fingerprint(path: Path) -> str:
     return weights_fingerprint(load_trunk(path))
 
@@ -204,6 +218,7 @@ COMMANDS = {
     "report": Command(_report),
     "attention": Command(_attention),
     "finetune": Command(_finetune),
+    "study": Command(_study),
     "resume": Command(_resume),
     "results (result.json)": Command(_results, "result"),
     "knn (cached features)": Command(_cached, "cache"),

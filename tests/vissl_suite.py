@@ -133,7 +133,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="unpacked source release of VISSL v0.1.6")
     parser.add_argument("-k", dest="only", help="only some of the tests, as pytest's -k")
-    parser.add_argument("--out", metavar="results/NAME", help="write NAME_<date>.json and .md")
+    parser.add_argument("--out", metavar="results/NAME", help="write to the folder NAME_<date>")
     args = parser.parse_args()
     if not (args.folder / "tests" / "test_configs.py").is_file():
         parser.error(f"{args.folder} holds no tests/test_configs.py; give it a source release")
@@ -141,7 +141,7 @@ def main() -> int:
     began = time.monotonic()
     count = run(args.folder.resolve(), args.only)
 
-    from convit_ssl.evaluation.results import commit, hardware, versions, write_json
+    from convit_ssl.evaluation.results import commit, hardware, record_folder, versions, write_json
 
     date = time.strftime("%Y-%m-%d", time.gmtime())
     about = {
@@ -154,8 +154,9 @@ def main() -> int:
     if out:
         bad = {name: count.reason[name] for name, what in count.outcome.items() if what != "passed"}
         number = dict(collections.Counter(count.outcome.values()))
-        write_json({**about, "counts": number, "not_passed": bad}, f"{out}_{date}.json")
-        Path(f"{out}_{date}.md").write_text(page)
+        place = record_folder(f"{out}_{date}")
+        write_json({**about, "counts": number, "not_passed": bad}, place / "result.json")
+        (place / "README.md").write_text(page)
     unknown = [name for name, what in count.outcome.items() if what == "failed" and not why(name)]
     return int(bool(unknown) or not count.outcome)
 

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
+from convit_ssl.export.load import layer_norm_eps, set_layer_norm_eps
 from convit_ssl.models import ConViT
 
 PATCHES = "patch_embed.proj.weight"
+LAYER_NORM_EPS = 1e-6  # of the networks that this project builds
 
 
 def for_channels(weight: Tensor, channels: int) -> Tensor:
@@ -37,7 +39,8 @@ def for_channels(weight: Tensor, channels: int) -> Tensor:
 def initialise(model: nn.Module, options: Any) -> None:
     """Load ``weights=PATH`` into the trunk of a VISSL model, every tensor of it.
 
-    Position embeddings are resampled to the trunk's own image size. The head stays new.
+    Position embeddings are resampled to the trunk's own image size, and the eps of the LayerNorms
+    comes along. The head stays new.
 
     Raises:
         UserError: a file that cannot be read, or a trunk of another shape.
@@ -74,3 +77,12 @@ def initialise(model: nn.Module, options: Any) -> None:
             "Choose the trunk it was made with, for example trunk=convit_nano"
         )
     trunk.load_state_dict({key: theirs[key] for key in ours}, strict=True)
+    set_layer_norm_eps(trunk, layer_norm_eps(loaded))
+
+
+def entry_of_trunk(model: nn.Module) -> dict[str, Any]:
+    """What a checkpoint says of the trunk beyond its configuration: an eps that is not ours."""
+    trunk: Any = getattr(model.trunk, "base_model", model.trunk)
+    if not isinstance(trunk, ConViT) or layer_norm_eps(trunk) == LAYER_NORM_EPS:
+        return {}
+    return {"layer_norm_eps": layer_norm_eps(trunk)}

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from convit_ssl.adapters.weights import entry_of_trunk
 from convit_ssl.engines.checkpoint import (
     BEST,
     checkpoint_name,
@@ -242,6 +243,7 @@ class CheckpointHook(QuietHook):
         seen += (task.iteration - step) * self.options.optim.batch_size
         entry = {
             **self.entry,
+            **entry_of_trunk(task.base_model),
             "epoch": epoch,
             "step": task.iteration,
             "steps_taken": task.iteration + self.training.steps_before,
