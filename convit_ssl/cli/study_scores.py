@@ -79,7 +79,7 @@ def run(args: argparse.Namespace, out: Path) -> int:
             print(shlex.join([sys.executable, "-m", "convit_ssl.cli.main", "train", *words]))
         return 0
     for number in range(args.runs):
-        study.cell(f"{number:03d}", lambda n=number: study.trained(n))  # type: ignore[misc]
+        study.cell(f"{number:03d}", lambda n=number: study.trained(n))
     print((out / "results.md").read_text())
     print(f"written: {out}/results.json and results.md")
     return 0
