@@ -72,7 +72,7 @@ def whole_checkpoint(place: Path) -> tuple[Path, list[str]] | None:
         skipped.append(f"{path.name} is damaged ({reason})")
     raise UserError(
         f"every checkpoint in {folder} is damaged: {'; '.join(skipped)}. Copy an undamaged one "
-        "there together with its .sha256 file"
+        f"there together with its .sha256 file"
     )
 
 

@@ -115,9 +115,9 @@ def _check(
     depth, heads = len(maps.layers), len(maps.layers[0].content)
     for layer in layers:
         if not 0 <= layer < depth:
-            raise UserError(f"layer {layer} is not there: the model has layers 0 to {depth - 1}")
+            raise UserError(f"layer {layer} does not exist: the model has layers 0 to {depth - 1}")
     if head is not None and not 0 <= head < heads:
-        raise UserError(f"head {head} is not there: the model has heads 0 to {heads - 1}")
+        raise UserError(f"head {head} does not exist: the model has heads 0 to {heads - 1}")
     rows, columns = maps.image.grid
     if not (0 <= place[0] < rows and 0 <= place[1] < columns):
         raise UserError(

@@ -59,7 +59,7 @@ def attribute(
         UserError: no classifier, an unknown method, or Captum is not installed.
     """
     if not model.num_classes:
-        raise UserError("attribution needs a classifier; this checkpoint has features only")
+        raise UserError("attribution needs a classifier, but this checkpoint has none")
     if method not in METHODS:
         raise UserError(f"attribution method {method!r}: choose one of {', '.join(METHODS)}")
     try:

@@ -72,7 +72,7 @@ def parse_show(text: str) -> tuple[int, ...]:
     """
     parts = text.split(",")
     if len(parts) not in (1, 3) or not all(part.strip().isdigit() and int(part) for part in parts):
-        raise UserError(f"--show {text}: give one channel or three, from 1 on, such as 3,2,1")
+        raise UserError(f"--show {text}: give one channel or three, counted from 1, such as 3,2,1")
     return tuple(int(part) - 1 for part in parts)
 
 

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> None:
     except torch.OutOfMemoryError as error:
         raise UserError(
             f"{args.device} ran out of memory; what was measured before is in the --json file, if "
-            "one was named. Give fewer --images or smaller sides"
+            "one was named. Use fewer --images or smaller --sides"
         ) from error
 
 

@@ -169,9 +169,9 @@ def _compiled_or_not_at_all(setting: Setting) -> Iterator[None]:
             yield
     except torch._dynamo.exc.FailOnRecompileLimitHit as error:
         raise UserError(
-            f"{setting.size} at {setting.side} px needs more compiled variants of one function "
-            f"than the {torch._dynamo.config.recompile_limit} that PyTorch makes, and the others "
-            "would run eagerly: measure it without --compile"
+            f"{setting.size} at {setting.side} px needs more compiled variants of a function than "
+            f"the {torch._dynamo.config.recompile_limit} that PyTorch allows, and the rest would "
+            f"run eagerly; measure it without --compile"
         ) from error
 
 

@@ -137,14 +137,16 @@ def _check_outputs(args: argparse.Namespace) -> None:
     for option in OUTPUTS:
         path = getattr(args, option, None)
         if path and Path(path).is_dir():
-            raise UserError(f"--{option} {path}: this is a folder, and a file is to be written")
+            raise UserError(f"--{option} {path} is a folder; give a file")
     figure = getattr(args, "figure", None)
     if figure:
         from matplotlib.backend_bases import FigureCanvasBase
 
         kinds = sorted(FigureCanvasBase.filetypes)
         if Path(figure).suffix[1:].lower() not in kinds:
-            raise UserError(f"--figure {figure}: a figure is a file named *.{', *.'.join(kinds)}")
+            raise UserError(
+                f"--figure {figure}: the name of a figure must end in .{', *.'.join(kinds)}"
+            )
 
 
 def _flag(option: str) -> str:

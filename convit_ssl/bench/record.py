@@ -96,7 +96,7 @@ def _earlier(kind: str, path: str) -> dict[str, Any]:
         earlier: dict[str, Any] = json.loads(Path(path).read_text())
         runs, found = earlier["runs"], earlier["kind"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--add: {path} is no file of `convit-ssl bench {kind}`") from error
+        raise UserError(f"--add: {path} is not a file of `convit-ssl bench {kind}`") from error
     if found != kind:
         raise UserError(f"--add: {path} is of `convit-ssl bench {found}`, not of bench {kind}")
     now = environment()
@@ -104,7 +104,7 @@ def _earlier(kind: str, path: str) -> dict[str, Any]:
         if runs and runs[-1][part] != now[part]:
             raise UserError(
                 f"--add: {path} was measured with {part} {runs[-1][part]}, and here they are "
-                f"{now[part]}. Ratios of different machines do not go into one file: give "
-                "another --json"
+                f"{now[part]}. Ratios from different machines must not be mixed in one file: give "
+                f"another --json"
             )
     return earlier

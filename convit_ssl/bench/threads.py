@@ -234,5 +234,5 @@ def _answer(process: Process) -> str:
     assert process.stdout is not None, "it was opened with pipes"
     line = process.stdout.readline()
     if not line:
-        raise UserError("a process of the benchmark ended without an answer; see its message above")
+        raise UserError("a process of the benchmark exited without a result; see its message above")
     return line

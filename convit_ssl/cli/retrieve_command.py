@@ -47,7 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "not count as found",
     )  # fmt: skip
     add("--token", help="feature to compare, such as patch_mean_last1; the last class token")
-    add("--references", action="store_true", help="also raw pixels and the network untrained")
+    add(
+        "--references",
+        action="store_true",
+        help="also measure raw pixels and the untrained network",
+    )
     add("--json", metavar="FILE", help="write the results")
 
 

@@ -60,7 +60,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--longest", type=positive, default=448, metavar="PIXELS",
         help="larger images are made smaller; --img-size H,W gives all images one size",
     )  # fmt: skip
-    add("--references", action="store_true", help="also raw pixels and the network untrained")
+    add(
+        "--references",
+        action="store_true",
+        help="also measure raw pixels and the untrained network",
+    )
     add("--predictions", metavar="DIR", help="write the predicted masks of the test as PNG")
     add("--json", metavar="FILE", help="write the results")
 

@@ -78,12 +78,12 @@ def channel_statistics(
         if progress is not None:
             progress(done, total)
     if not ranges:
-        raise UserError(f"none of the images looked at can be read as channels; {reasons[0][:300]}")
+        raise UserError(f"none of the sampled images can be read as channels; {reasons[0][:300]}")
     if len(counts) > 1 and not isinstance(reading.channels, tuple):
         found = " and ".join(f"{n:,} with {c}" for c, n in counts.most_common())
         raise UserError(
             f"the images have different numbers of channels ({found} of {sum(counts.values()):,} "
-            "looked at); name those that all of them have, such as data.channels=[1,2,3]"
+            "looked at); choose channels that all of them have, such as data.channels=[1,2,3]"
         )
     full = _completed(reading, ranges, names, counts)
     mean, std, images = _moments(sample, full, progress)
@@ -152,7 +152,7 @@ def _moments(
         if progress is not None:
             progress(len(sample) + done, 2 * len(sample))
     if not first:
-        raise UserError("none of the images looked at has the channels that are asked for")
+        raise UserError("none of the sampled images has the requested channels")
     mean = np.mean(first, axis=0)
     spread = np.sqrt(np.maximum(np.mean(second, axis=0) - mean**2, 0.0))
     std = np.where(spread > _FLAT, spread, 1.0)

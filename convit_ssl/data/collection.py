@@ -97,8 +97,8 @@ def gather(opened: Sequence[Opened], spec: DivisionSpec) -> Collection:
     """
     if spec.divides and len(opened) > 1:
         raise UserError(
-            f"this collection has parts already ({', '.join(one.part for one in opened)}), so "
-            "there is nothing to divide; leave out --holdout, --folds and --split"
+            f"this collection is already split ({', '.join(one.part for one in opened)}), so "
+            f"leave out --holdout, --folds and --split"
         )
     whole = Collection([], [], [], [], [])
     notes: tuple[str, ...] = ()

@@ -108,11 +108,11 @@ def _depths(kind: str, found: Sequence[tuple[Range, str]], chosen: Range) -> tup
     option = f"{_OPTIONS[kind]}=" + (f"{high:.0f}" if kind == "unsigned" else f"[{low:g},{high:g}]")
     if mixed:
         text += (
-            ". They look like several depths in one collection, so each image is scaled by itself "
-            f"and brightness cannot be compared between them; {option} gives all of them one range"
+            ". The collection seems to mix bit depths, so each image is scaled separately and "
+            "brightness cannot be compared between images; {option} gives all of them one range"
         )
     else:
-        text += f". {option} is the range in use; give another if that is not meant"
+        text += f". {option} is the range in use; change it if this is not what you want"
     return text, mixed
 
 

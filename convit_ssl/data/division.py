@@ -96,7 +96,7 @@ class DivisionSpec:
             if value is not None
         ]  # fmt: skip
         if len(given) > 1:
-            raise UserError(f"{' and '.join(given)} are given; a division is made by one of them")
+            raise UserError(f"{' and '.join(given)} were given; use only one of them")
         if self.holdout is not None and not 0 < self.holdout < 1:
             raise UserError(f"holdout={self.holdout:g}: give a share between 0 and 1, such as 0.2")
         if self.folds is not None and self.folds < 2:
@@ -105,8 +105,7 @@ class DivisionSpec:
             raise UserError(f"fold={self.fold}: with folds={self.folds} it is 0..{self.folds - 1}")  # type: ignore[operator]
         if self.group_by is not None and not self.divides:
             raise UserError(
-                f"group_by={self.group_by} says what stays together when images are divided; "
-                "give holdout=0.2 or folds=5 with it"
+                f"group_by={self.group_by} only has an effect together with holdout=0.2 or folds=5"
             )
 
 
@@ -232,7 +231,7 @@ def divide(listing: Listing, spec: DivisionSpec) -> Division:
     if not (chosen == 0).any():
         raise UserError(
             f"with group_by={spec.group_by} every group of {listing.root} is the only one of some "
-            "class, so none can be held out; use coarser classes or finer groups"
+            "class, so none can be held out; use coarser classes or smaller groups"
         )
     parts = np.full(len(targets), UNUSED, np.int64)
     parts[rows] = chosen
@@ -245,7 +244,7 @@ def _bare_notes(listing: Listing, targets: Ints) -> list[str]:
     bare = int((targets < 0).sum())
     if not listing.classes or not bare:
         return []
-    return [f"{bare:,} of {len(targets):,} images have no label: they are in no test"]
+    return [f"{bare:,} of {len(targets):,} images are unlabelled and not used for testing"]
 
 
 def _class_names(note: str, classes: Sequence[str]) -> str:
@@ -268,7 +267,7 @@ def _check(listing: Listing, spec: DivisionSpec, targets: Ints, groups: Ints, pa
         if found < parts:
             raise UserError(
                 f"group_by={spec.group_by} finds {found} group{'s' * (found > 1)} in {where}, and "
-                f"{parts} are needed: nothing can be held out without tearing a group apart"
+                f"{parts} are needed: nothing can be held out without splitting a group"
             )
         if listing.classes and _groups_are_classes(targets, groups):
             raise UserError(
@@ -286,7 +285,7 @@ def _check(listing: Listing, spec: DivisionSpec, targets: Ints, groups: Ints, pa
                 "label more images, or give fewer folds"
             )
     elif len(targets) < parts:
-        raise UserError(f"{where}: fewer images than the {parts} parts that are asked for")
+        raise UserError(f"{where}: fewer images than the {parts} parts requested")
 
 
 def _groups_are_classes(targets: Ints, groups: Ints) -> bool:
@@ -322,7 +321,7 @@ def _read(listing: Listing, spec: DivisionSpec) -> Division:
     if folds < 1 or not (parts == 0).any():
         raise UserError(f"the split {path} has no test part")
     if folds == 1 and not (parts == TRAIN).any():
-        raise UserError(f"the split {path} has a test part alone, and nothing to learn from")
+        raise UserError(f"the split {path} has only a test part and nothing to train on")
     left = int((parts == UNUSED).sum())
     notes = (f"{left:,} images are not in the split and are ignored",) if left else ()
     return Division(listing, parts, groups, names, folds, notes)

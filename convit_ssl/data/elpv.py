@@ -52,8 +52,8 @@ def _folder(data_dir: str | os.PathLike[str] | None) -> Path:
         package = importlib.util.find_spec("elpv_dataset")
         if package is None or package.origin is None:
             raise UserError(
-                "elpv comes with the package elpv-dataset: pip install elpv-dataset, or "
-                "give the folder of its labels.csv by data_dir="
+                "elpv needs the package elpv-dataset: pip install elpv-dataset, or give the "
+                "folder that contains labels.csv with data_dir="
             )
         folder = Path(package.origin).parent / "data"
     if not (folder / "labels.csv").is_file():

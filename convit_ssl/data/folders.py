@@ -55,7 +55,7 @@ def list_images(root: Path, classes: list[str] | None = None) -> Listing:
     if here.images:
         if here.folders:
             note_once(
-                f"{root} holds both images and folders: taken as one collection without labels"
+                f"{root} contains both images and folders: used as one collection without labels"
             )
         unread.clear()
         files = images_below(root, "", unread)
@@ -88,9 +88,11 @@ def check_folder(path: str | os.PathLike[str]) -> Path:
     folder = Path(path).expanduser()
     if not folder.exists():
         nearest = next((p for p in folder.absolute().parents if p.is_dir()), Path("/"))
-        raise UserError(f"data_dir {folder} does not exist (the nearest folder is {nearest})")
+        raise UserError(
+            f"data_dir {folder} does not exist (the nearest existing folder is {nearest})"
+        )
     if not folder.is_dir():
-        raise UserError(f"data_dir {folder} is a file; give the folder that holds the images")
+        raise UserError(f"data_dir {folder} is a file; give the folder that contains the images")
     with os.scandir(folder) as listed:
         empty = next(listed, None) is None
     if empty:
@@ -130,8 +132,8 @@ def _say_absent(listing: Listing, split: str) -> None:
     if absent:
         note_once(
             f"{split} has no images of {len(absent)} of {len(listing.classes)} classes "
-            f"({some(absent)}): {listing.root}. Training does not need them; figures are over "
-            "the other classes"
+            f"({some(absent)}): {listing.root}. Training does not need them; results are computed "
+            f"over the other classes"
         )
 
 
@@ -161,7 +163,7 @@ def find_images(data_dir: str | os.PathLike[str], split: str = "train") -> Listi
             raise UserError(f"{folder / name} is a file; it should be the folder of that split")
     splits = find_splits(folder)
     if not splits and (meant := _holds_both(folder)):
-        raise UserError(f"{folder} holds neither train/ nor val/, but {meant} does; give that")
+        raise UserError(f"{folder} contains neither train/ nor val/, but {meant} does; use that")
     if split not in splits and split != "train":
         _refuse_missing(folder, split)
     if split == "train" and splits and "train" not in splits:
@@ -185,11 +187,11 @@ def _refuse_missing(folder: Path, split: str) -> None:
         beside = {name.lower() for name in entries(folder.parent).folders}
         if beside & set(SPLIT_NAMES[split]):
             raise UserError(
-                f"{folder} is one split; give {folder.parent}, which holds {split}/ too"
+                f"{folder} is a single split; give {folder.parent}, which also contains {split}/"
             )
     if split == "test":
         raise UserError(f"{folder} has no test/ folder")
     raise UserError(
-        f"{folder} has no val/ folder, which evaluation needs: put labelled images into "
+        f"{folder} has no val/ folder, which evaluation needs. Put labelled images into "
         f"{folder / 'val'}/<class>/"
     )

@@ -228,7 +228,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
                 continue
         raise DataError(
             f"{self.path(position)} cannot be read ({reason}), and neither can {_REPLACEMENTS} "
-            "images that were tried in its place"
+            f"other images that were tried instead"
         )
 
     def _replacement(self, position: int, attempt: int) -> int:

@@ -33,12 +33,12 @@ def class_table(labels: Iterable[str], where: str = "the collection") -> list[st
         return sorted(names)
     if negative:
         raise UserError(
-            f"labels are numbers from 0, and -1 for an image without one; found {some(negative)} "
+            f"labels must be numbers from 0, or -1 for an unlabelled image; found {some(negative)} "
             f"in {where}"
         )
     numbers = sorted(int(name) for name in names)
     if numbers[-1] >= MOST_CLASSES:
-        raise UserError(f"a label is {numbers[-1]}; classes are numbered from 0")
+        raise UserError(f"found label {numbers[-1]}; classes are numbered from 0")
     if numbers[-1] != len(numbers) - 1:
         note_once(
             f"labels in {where} are not 0 to {len(numbers) - 1}: there are {len(numbers)} classes, "
@@ -88,10 +88,12 @@ def targets_of(labels: Sequence[str | None], classes: Sequence[str], where: str)
     if 0 < len(bare) < len(labels):
         raise UserError(
             f"{len(bare)} of {len(labels)} images in {where} have no label (the first is number "
-            f"{bare[0] + 1}); give one to each, or to none. -1 stands for no label"
+            f"{bare[0] + 1}); label all images or none. -1 means unlabelled"
         )
     targets = [-1 if label is None else number[_plain(label)] for label in labels]
     unknown = sum(target < 0 for target in targets) - len(bare)
     if unknown:
-        note_once(f"{unknown:,} of {len(labels):,} images in {where} have the label -1, so none")
+        note_once(
+            f"{unknown:,} of {len(labels):,} images in {where} have the label -1 and are unlabelled"
+        )
     return targets

@@ -55,8 +55,8 @@ def find_listed_images(data_dir: str | os.PathLike[str], split: str = "train") -
     other = "test" if split == "test" else "val"
     names = [given.rpartition("/")[2]] if alone else [_list_of(root, s) for s in ("train", other)]
     if alone and split != "train":
-        raise UserError(f"{given} is the list of train alone; evaluation needs a folder with "
-                        "train.txt and val.txt")  # fmt: skip
+        raise UserError(f"{given} is a list of training images only; evaluation needs a folder "
+        f"with train.txt and val.txt")  # fmt: skip
     place = f"{root}/{names[0] if split == 'train' else names[1]}"
     lines = {name: _lines(f"{root}/{name}", f"{root}/{name}" == place) for name in names}
     found = {name: [label for _, label in part] for name, part in lines.items()}
@@ -100,7 +100,9 @@ def _lines(place: str, needed: bool) -> list[Line]:
     except FileNotFoundError:
         if not needed:
             return []
-        raise UserError(f"there is no list {place}; it holds one image a line") from None
+        raise UserError(
+            f"the list {place} does not exist; expected a text file with one image per line"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not a text file"
         raise UserError(f"cannot read the list {place}: {reason}") from error
@@ -134,12 +136,12 @@ def _once_each(lines: Sequence[Line], place: str) -> list[Line]:
         elif labels[file] != label:
             raise UserError(
                 f"{path} is in the list {place} twice, as {labels[file] or 'unlabelled'} and as "
-                f"{label or 'unlabelled'}; an image has one class"
+                f"{label or 'unlabelled'}; an image can have only one class"
             )
     if len(kept) < len(lines):
         note_once(
-            f"{len(lines) - len(kept):,} of {len(lines):,} lines of {place} name a file again; "
-            "each is taken once"
+            f"{len(lines) - len(kept):,} of {len(lines):,} lines of {place} repeat a file; each "
+            f"file is used once"
         )
     return kept
 
@@ -150,23 +152,25 @@ def _say_shared(train: Sequence[Line], val: Sequence[Line], root: str) -> None:
     shared = [path for path, _ in val if _same_file(path, root) in known]
     if shared:
         note_once(
-            f"{len(shared):,} of {len(val):,} images of val are in train, too, in {root}: "
-            f"{some(shared, 3)}. Figures on them say nothing about new images"
+            f"{len(shared):,} of {len(val):,} images of val are also in train, in {root}: "
+            f"{some(shared, 3)}. Accuracy on them says nothing about new images"
         )
 
 
 def _image(line: str, where: str) -> tuple[str, str | None]:
     """Path and label of a line. What ends like an image's name is a path, blanks and all."""
     if "\0" in line:
-        raise UserError(f"{where} holds a NUL byte, which no path can: {line[:80]!r}")
+        raise UserError(
+            f"{where} contains a NUL byte, which is not allowed in a path: {line[:80]!r}"
+        )
     if _is_image(line):
         return line, None
     parted = _LABELLED.fullmatch(line)
     words = parted[2].split() if parted else []
     if parted is None or (len(words) > 1 and all(word.isdecimal() for word in words)):
         raise UserError(
-            f"{where} names no image: {line[:80]!r}; it is a path that ends in .jpg, .png or the "
-            "like, and may have one class after a blank or a tab"
+            f"{where} does not name an image: {line[:80]!r}. Expected a path that ends in .jpg, "
+            f".png or similar, optionally followed by a space or tab and the class"
         )
     return parted[1], parted[2]
 

@@ -56,7 +56,9 @@ def assign(
         )
         if len(members) == 1 and label >= 0:
             parts[members] = _training(holdout)
-            notes.append(f"class {{{label}}} has one image: it is learned from and not tested")
+            notes.append(
+                f"class {{{label}}} has only one image, which is used for training and not tested"
+            )
         elif holdout:
             held = min(max(round(len(members) * shares[0]), 1), len(members) - 1)
             parts[members[held:]] = 1

@@ -31,7 +31,7 @@ def register_dataset(name: str) -> Callable[[Lister], Lister]:
     from convit_ssl.data.sources import SOURCES
 
     if name in SOURCES:
-        raise UserError(f"register_dataset({name!r}): this package has a data set of that name")
+        raise UserError(f"register_dataset({name!r}): a built-in data set already has this name")
 
     def register(function: Lister) -> Lister:
         REGISTERED[name] = function
@@ -52,7 +52,7 @@ def registered_listing(name: str, data_dir: str | os.PathLike[str] | None, split
         raise UserError(f"data={name} lists no images for {split}")
     missing = [path for path, _ in items if not os.path.isfile(path)]
     if missing:
-        raise UserError(f"data={name}: {len(missing)} files are not there: {some(missing)}")
+        raise UserError(f"data={name}: {len(missing)} files do not exist: {some(missing)}")
     trained = items if split == "train" else list(REGISTERED[name](where, "train"))
     classes = sorted({label for _, label in trained if label is not None})
     strange = {label for _, label in items if label is not None} - set(classes)

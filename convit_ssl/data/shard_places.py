@@ -49,8 +49,9 @@ def _written_out(pattern: str) -> tuple[Path | str, dict[str, list[str]]]:
     folder, _, name = pattern.rpartition("/")
     if "{" in folder or not name.endswith(".tar"):
         raise UserError(
-            f"{pattern}: braces stand in the name of the shards, behind the last /, which ends in "
-            ".tar. For train/*.tar and val/*.tar give the folder that holds both"
+            f"{pattern}: braces are only allowed in the file name of the shards, after the last "
+            f"/, and it must end in .tar. For train/*.tar and val/*.tar give the folder that "
+            f"contains both"
         )
     root: Path | str = folder if is_url(pattern) else check_folder(folder or ".")
     found = {}

@@ -107,8 +107,8 @@ def _contents(root: Path | str, shards: Sequence[str]) -> list[list[Entry]]:
         lock = open(folder / f".lock-contents-{digest[:2]}", "a")  # noqa: SIM115
     except OSError as error:
         raise UserError(
-            f"cannot write to {folder} ({error.strerror}); choose another folder by the "
-            "environment variable CONVIT_SSL_DATA"
+            f"cannot write to {folder} ({error.strerror}); choose another folder with the "
+            f"environment variable CONVIT_SSL_DATA"
         ) from error
     kept = folder / f"contents-{digest}.json"
     with lock:
@@ -152,7 +152,8 @@ def read_contents(place: str) -> list[Entry]:
         if isinstance(error, OSError):
             raise UserError(f"the shard {place} cannot be read: {words(error)}") from error
         raise UserError(
-            f"the shard {place} is cut short, or no uncompressed tar file ({words(error)}); copy "
+            f"the shard {place} is incomplete, or not an uncompressed tar file ({words(error)}); "
+            f"copy "
             "or download it again"
         ) from error
     if not entries:
@@ -207,7 +208,7 @@ def _label(archive: tarfile.TarFile, member: tarfile.TarInfo, place: str) -> str
         text = ""
     if not text or len(data) == _LABEL_BYTES or "\n" in text:
         raise UserError(
-            f"the label {member.name} in the shard {place} is no line of text: a .cls file holds "
-            "the number or the name of a class"
+            f"the label {member.name} in the shard {place} is not a line of text: a .cls file "
+            f"holds the number or name of a class"
         )
     return text

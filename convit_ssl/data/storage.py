@@ -141,14 +141,14 @@ def open_regular(path: str) -> int:
 
 def _check_name(path: str) -> None:
     if "\0" in path:
-        raise OSError(errno.EINVAL, "there is a NUL byte in its name", path)
+        raise OSError(errno.EINVAL, "its name contains a NUL byte", path)
 
 
 def _check_regular(state: os.stat_result, path: str) -> None:
     if stat.S_ISDIR(state.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     if not stat.S_ISREG(state.st_mode):
-        raise OSError(errno.EINVAL, "it is a pipe or a device and no regular file", path)
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a regular file", path)
 
 
 def _check_length(size: int, path: str) -> None:
@@ -305,8 +305,8 @@ def _read_member(shard: str, offset: int, size: int) -> bytes:
             data = bytes(system.cat_file(place, start=offset, end=offset + size))
     if len(data) > size:
         raise UserError(
-            f"the server of {shard} sends whole files where a part is asked for; keep the shards "
-            f"on this node's disk: {CACHE_VARIABLE}=<GiB>"
+            f"the server of {shard} does not support range requests; cache the shards on this "
+            f"node's disk with {CACHE_VARIABLE}=<GiB>"
         )
     if len(data) < size:
         raise OSError(errno.ENODATA, f"the shard is cut short: {len(data)} of {size} bytes", shard)
@@ -346,7 +346,9 @@ def cache_bytes() -> int:
     try:
         return max(int(float(text) * 2**30), 0)
     except (ValueError, OverflowError):
-        raise UserError(f"{CACHE_VARIABLE}={text!r} is not a number of GiB") from None
+        raise UserError(
+            f"{CACHE_VARIABLE}={text!r} is not a number (expected GiB, for example 200)"
+        ) from None
 
 
 def local_copy(url: str) -> str | None:

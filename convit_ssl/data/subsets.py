@@ -50,11 +50,11 @@ class SubsetSpec:
 
     def __post_init__(self) -> None:
         if self.fraction is not None and self.per_class is not None:
-            raise UserError("a subset has either fraction or per_class, not both")
+            raise UserError("give either fraction or per_class, not both")
         if self.fraction is not None and not 0.0 < self.fraction <= 1.0:
             raise UserError(
-                f"subset fraction is {self.fraction:g}; it lies above 0 and is at most 1 "
-                "(5 % is 0.05)"
+                f"subset fraction is {self.fraction:g}; it must be above 0 and at most 1 (5 % is "
+                f"0.05)"
             )
         if self.per_class is not None and self.per_class < 1:
             raise UserError(f"subset per_class is {self.per_class}; it is at least 1")
@@ -240,7 +240,7 @@ def find_listed(listing: Listing, path: str) -> list[int]:
         )
     if ambiguous:
         raise UserError(
-            f"{len(ambiguous)} names of the list {path} are there in several folders of "
+            f"{len(ambiguous)} names in the list {path} exist in several folders of "
             f"{listing.root}: {some(ambiguous)}. Write them as class/file"
         )
     if doubled:

@@ -55,11 +55,12 @@ def _read_csv(path: str) -> dict[str, list[str]]:
         raise UserError(f"the table {path} is empty")
     names = [name.strip() for name in rows[0]]
     if len(set(names)) < len(names):
-        raise UserError(f"the table {path} has two columns of one name: {some(names)}")
+        raise UserError(f"the table {path} has two columns with the same name: {some(names)}")
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(names):
             raise UserError(
-                f"row {number} of the table {path} has {len(row)} cells, its header {len(names)}"
+                f"row {number} of the table {path} has {len(row)} cells, but its header has "
+                f"{len(names)}"
             )
     return {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(names)}
 

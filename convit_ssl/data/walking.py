@@ -45,8 +45,8 @@ _BESIDE = (
     | frozenset((".sha256", ".md5", ".torrent", ".lnk"))
 )
 _HINTS = {
-    (".tar",): "WebDataset shards are read with data=shards",
-    (".zip", ".tgz", ".gz", ".7z", ".rar"): "archives have to be unpacked first",
+    (".tar",): "use data=shards to read WebDataset shards",
+    (".zip", ".tgz", ".gz", ".7z", ".rar"): "unpack archives first",
 }
 
 

@@ -150,9 +150,10 @@ def collective_in_time() -> None:
         dist.monitored_barrier(group, timeout=limit, wait_all_ranks=True)
     except RuntimeError as error:
         raise RunFailure(
-            f"before the first step: the processes cannot talk to each other within "
+            f"before the first step: the processes could not communicate within "
             f"{COLLECTIVE_SECONDS:.0f} s, seen from {socket.gethostname()}: "
-            f"{str(error).splitlines()[0][:300]}. A firewall or the wrong network: set "
+            f"{str(error).splitlines()[0][:300]}. This is usually a firewall or the wrong "
+            f"network: set "
             "GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME to the interface that joins the nodes"
         ) from None
 
@@ -166,7 +167,7 @@ def look_around(task: Any, options: Any, folder: Path, need_mib: float, commit: 
     if images_per_s and options.derived.workers:
         _probe_shared_memory(task.inputs.shared_mib(), options.derived, problems)
     set_random_state(before)  # augmentation may have drawn, as often as time allowed
-    logging.info("one loader worker gives %.0f images/s here", images_per_s)
+    logging.info("one loader worker reads %.0f images/s here", images_per_s)
     free_mib = _probe_disk(folder, need_mib, problems)
     if options.run.compile and (problem := why_no_compiler(task.device)):
         problems.append(f"{problem}, or leave out run.compile=true")
@@ -201,8 +202,8 @@ def judge(every: list[Findings]) -> list[str]:
             )
         if found.config != first.config:
             messages.append(
-                f"{where}: it was started with other options than node {first.node}; use the "
-                "same command on all nodes"
+                f"{where}: it was started with different options than node {first.node}; use the "
+                f"same command on all nodes"
             )
     return messages
 

@@ -31,8 +31,8 @@ def check_values(tree: DictConfig) -> None:
     name = _select(tree, "run.name")
     if name is not None and (".." in Path(str(name)).parts or Path(str(name)).is_absolute()):
         raise UserError(
-            f"run.name={name} leaves the folder of runs; give a plain name, or the whole folder "
-            "with run.dir=..."
+            f"run.name={name} points outside the folder of runs; give a plain name, or the whole "
+            f"path with run.dir=..."
         )
 
 

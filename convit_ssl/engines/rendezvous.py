@@ -87,9 +87,10 @@ def _slurm_store(rank: int, world: int, timeout: datetime.timedelta) -> Store:
     except RuntimeError:
         missing = [other for other in range(world) if not store.check([names[other]])]
         raise RunFailure(
-            f"{len(missing)} of {world} processes did not come to {host}:{port} within "
-            f"{timeout.total_seconds():.0f} s: rank {', '.join(map(str, missing[:8]))}. Where the "
-            "nodes have several networks, set MASTER_ADDR to the first node's address in theirs"
+            f"{len(missing)} of {world} processes did not connect to {host}:{port} within "
+            f"{timeout.total_seconds():.0f} s: rank {', '.join(map(str, missing[:8]))}. If the "
+            f"nodes have several networks, set MASTER_ADDR to the first node's address in the "
+            f"shared one"
         ) from None
     return PrefixStore("group", store)
 
@@ -108,8 +109,8 @@ def meeting_host() -> tuple[str, str]:
     if found:
         return first, (outside or found)[0]
     raise UserError(
-        f"the first node, {first}, has no address here; set MASTER_ADDR to the address of its "
-        "network interface"
+        f"the first node, {first}, cannot be resolved here; set MASTER_ADDR to the address of its "
+        f"network interface"
     )
 
 

@@ -59,7 +59,7 @@ class FolderGuard:
         if not place or place.endswith(" (deleted)") or not Path(place).is_dir():
             return (
                 f"the run folder {self.folder} was deleted while training wrote to it, so "
-                "training has stopped; nothing of the run is on the disk any more"
+                "training has stopped; nothing of the run is left on disk"
             )
         newest = newest_on_disk(Path(place) / "checkpoints")
         holds = f"the newest checkpoint there is {newest.name}" if newest else "without checkpoint"

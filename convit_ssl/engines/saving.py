@@ -226,9 +226,9 @@ class CheckpointHook(QuietHook):
                 raise UserError(self.guard.describe())
             if self.box.signum or time.monotonic() > deadline:
                 raise RunFailure(
-                    f"the last step is done, but its checkpoint could not be written to "
-                    f"{self.folder} ({self.problem}); see to that and run the same command "
-                    f"again. {resume_words(self.folder)}"
+                    f"the last step is finished, but its checkpoint could not be written to "
+                    f"{self.folder} ({self.problem}). Fix this and run the same command again. "
+                    f"{resume_words(self.folder)}"
                 )
             time.sleep(LAST_PAUSE)
             self._write(*self._unwritten)
@@ -277,8 +277,8 @@ class CheckpointHook(QuietHook):
                 return  # the next step says so, and ends the run
             self._warn(
                 f"checkpoint {name} could not be written ({self.problem}); "
-                f"{_free_mib(self.folder):,.0f} MiB are free in {self.folder}. The one before "
-                f"stays, and {'this' if self._unwritten else 'the next'} one is tried soon; "
+                f"{_free_mib(self.folder):,.0f} MiB are free in {self.folder}. The previous one "
+                f"is kept, and {'this' if self._unwritten else 'the next'} one is tried soon; "
                 f"{'make room there' if _is_full(error) else 'see to it'}"
             )
             return
@@ -287,7 +287,7 @@ class CheckpointHook(QuietHook):
         self.written += 1
         self.seconds_to_write = time.monotonic() - begun
         if self.failed:
-            self._warn(f"checkpoint {name} is written, after {self.failed} that could not be")
+            self._warn(f"checkpoint {name} was written, after {self.failed} failed attempts")
             self.failed = 0
 
     def _warn(self, message: str) -> None:

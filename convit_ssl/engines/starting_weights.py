@@ -21,13 +21,13 @@ def check_teacher(path: str | None, classes: int) -> None:
     known = load_trunk(path).config.num_classes
     if not known:
         raise UserError(
-            f"method.distill_from={path} holds no classifier; give a checkpoint of "
-            "convit_supervised or convit_finetune, or released weights with their head"
+            f"method.distill_from={path} contains no classifier; give a checkpoint of "
+            f"convit_supervised or convit_finetune, or released weights with their head"
         )
     if known != classes:
         raise UserError(
-            f"method.distill_from={path} knows {known} classes, and the images have {classes}; "
-            "give a classifier that was trained on the same classes"
+            f"method.distill_from={path} has {known} classes, but the images have {classes}; give "
+            f"a classifier that was trained on the same classes"
         )
 
 
@@ -60,7 +60,7 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
     if variant in VARIANTS and variant != tree.trunk.variant:
         if "trunk" in explicit or "trunk.variant" in explicit:
             raise UserError(
-                f"{tree.weights} holds a {variant}, but trunk={tree.trunk.variant} is asked for; "
+                f"{tree.weights} holds a {variant}, but trunk={tree.trunk.variant} was requested; "
                 f"use trunk={variant}, or leave trunk out"
             )
         tree.trunk.variant = variant
@@ -69,8 +69,8 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
         asked = {k: tree.trunk[k] if f"trunk.{k}" in explicit else v for k, v in asked.items()}
         if asked != shape(config):
             raise UserError(
-                f"{tree.weights} holds {describe(config)}, but trunk={tree.trunk.variant} is asked "
-                "for; leave trunk out"
+                f"{tree.weights} holds {describe(config)}, but trunk={tree.trunk.variant} was "
+                f"requested; leave trunk out"
             )
     regularisation = ("drop_rate", "attn_drop_rate", "drop_path_rate", "global_pool", "local_init")
     for name, value in dataclasses.asdict(config).items():

@@ -82,7 +82,8 @@ class FeatureSet:
         what = "image" if count == 1 else "images"
         place = f": listed in {self.folder / 'images.json'}" if self.folder else ""
         return (
-            f"{count:,} unreadable {what} of {images:,} in {split}, left out of every figure{place}"
+            f"{count:,} unreadable {what} of {images:,} in {split}, excluded from every "
+            f"result{place}"
         )
 
     def labelled(self) -> np.ndarray[Any, Any]:
@@ -94,8 +95,8 @@ class FeatureSet:
         rows = np.flatnonzero(self.targets >= 0)
         if len(rows) == 0:
             raise UserError(
-                f"none of {len(self)} images has a label, and a probe needs labels; "
-                "arrange them in one folder per class"
+                f"none of the {len(self)} images has a label, but a probe needs labels; arrange "
+                f"them in one folder per class"
             )
         return rows
 

@@ -134,7 +134,7 @@ def _reusable(folder: Path, parts: dict[str, str], recompute: bool) -> FeatureSe
     if not manifest.is_file():
         if folder.is_dir() and any(folder.iterdir()):
             raise UserError(
-                f"{folder} holds something other than features; give another folder, or empty it"
+                f"{folder} contains files that are not features; give another folder, or empty it"
             )
         return None
     try:
@@ -230,11 +230,11 @@ def _fill(
                 made = extractor(images.to(device, non_blocking=True)).float().cpu().numpy()
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"{device} has no memory for {len(rows)} images at a time; give a smaller "
-                "--batch-size"
+                f"{device} ran out of memory with {len(rows)} images at a time; use a smaller "
+                f"--batch-size"
             ) from error
         if not np.isfinite(made).all():
-            raise UserError("the features are not finite; are the weights of a diverged run?")
+            raise UserError("the features are not finite; the weights may come from a diverged run")
         span = slice(rows[0], rows[-1] + 1)
         features[span] = made
         targets[span] = np.asarray(labels)

@@ -136,8 +136,8 @@ def transform_fingerprint(transform: Callable[..., Any] | None) -> str:
         first, second = (_as_array(transform(Image.fromarray(pixels))) for _ in range(2))
         if first.shape != second.shape or not np.array_equal(first, second):
             raise UserError(
-                "features are extracted once, but this transform gives a different result for "
-                "the same image each time; use convit_ssl.data.evaluation_transform(img_size)"
+                "features are extracted once, but this transform is random; use "
+                "convit_ssl.data.evaluation_transform(img_size)"
             )
         digest.update(f"{first.dtype}:{first.shape};".encode())
         digest.update(np.ascontiguousarray(first).tobytes())

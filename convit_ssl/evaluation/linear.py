@@ -194,7 +194,9 @@ class _Probe:
         self.val_targets = align_targets(train, val)
         self.rows, self.val_rows = train.labelled(), val.labelled()
         if len(np.unique(train.targets[self.rows])) < 2:
-            raise UserError("train has labelled images of one class only; a probe needs two")
+            raise UserError(
+                "train has labelled images of only one class; a probe needs at least two"
+            )
         self.choices = tuple(choices or feature_choices(tuple(train.columns)))
         self.fit_rows, self.held_rows = hold_out(
             train.targets, config.hold_out, config.seed, groups

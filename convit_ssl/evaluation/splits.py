@@ -48,8 +48,8 @@ def hold_out(
         fit.append(rows[count:])
     if not held or sum(map(len, held)) == 0:
         raise UserError(
-            "no class has two labelled images, so none can be held out to choose the probe; "
-            "label more images, or use kNN"
+            "no class has two labelled images, so none can be held out to choose the probe; label "
+            "more images, or use convit-ssl knn"
         )
     return np.sort(np.concatenate(fit)), np.sort(np.concatenate(held))
 

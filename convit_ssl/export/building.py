@@ -93,7 +93,7 @@ def _shapes(config: ConViTConfig, tensors: dict[str, Tensor], path: str) -> dict
             return dict(ConViT(plain).state_dict())
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
         reason = printable(str(error).partition("\n")[0])
-        raise UserError(f"{path} describes a network that cannot be: {reason}") from error
+        raise UserError(f"{path} describes an invalid network: {reason}") from error
 
 
 def resized(model: ConViT, img_size: int | tuple[int, int]) -> ConViT:

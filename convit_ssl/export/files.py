@@ -46,11 +46,9 @@ def read_weights(path: str | Path) -> tuple[Any, dict[str, Any]]:
     if path.suffix == SAFETENSORS_SUFFIX:
         return _read_safetensors(path)
     if path.suffix == ".onnx":
-        raise UserError(f"{path} is an ONNX graph; weights are read from the file it was made of")
+        raise UserError(f"{path} is an ONNX graph; load the file it was exported from")
     if path.suffix == ".pt2":
-        raise UserError(
-            f"{path} is an exported program; weights are read from the file it was made of"
-        )
+        raise UserError(f"{path} is an exported program; load the file it was exported from")
     return _read_torch(path)
 
 
@@ -72,8 +70,8 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     asked = re.search(r"GLOBAL ([\w.]+)", text)
     if asked and not _ends_within(path, asked[1]):
         return (
-            f"{path} is refused: reading it would call {asked[1]}, and a file of weights needs no "
-            "such thing. Nothing of it was run. If you trust its author, ask for safetensors"
+            f"{path} is refused: reading it would call {asked[1]}, which a weights file does not "
+            f"need. Nothing was run. If you trust its author, ask for a safetensors file"
         )
     if "TorchScript" in text:
         return f"{path} is a TorchScript program, not weights; save its state_dict() instead"

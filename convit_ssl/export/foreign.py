@@ -103,8 +103,8 @@ def refuse_what_cannot_be(tensors: dict[str, Tensor], path: str) -> None:
     for pattern, words, way_out in _CANNOT:
         if any(re.search(pattern, key) for key in tensors):
             raise UserError(
-                f"{path} holds a ViT with {words}, which a ConViT cannot hold: {way_out}. To "
-                "compare with it, extract its features with the library that made it"
+                f"{path} holds a ViT with {words}, which ConViT does not support: {way_out}. To "
+                f"compare with it, extract its features with its own library"
             )
 
 

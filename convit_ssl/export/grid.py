@@ -58,8 +58,9 @@ def settle_size(
     if not _is_square(count) and not (with_class and plain):
         squares = f", or {count - 1} and one for the class token" if with_class else ""
         raise UserError(
-            f"{path} holds {count} position embeddings, which fill no square{squares}; say what "
-            "they were made for with --img-size HEIGHT WIDTH (img_size=(height, width) in Python)"
+            f"{path} holds {count} position embeddings, which do not form a square{squares}; give "
+            f"the image size they were trained at with --img-size HEIGHT WIDTH (img_size=(height, "
+            f"width) in Python)"
         )
     side = math.isqrt(count - with_class)
     oblong = _oblong(side)

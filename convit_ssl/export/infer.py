@@ -109,13 +109,12 @@ def config_from_entry(fields: dict[str, Any], path: str) -> ConViTConfig:
     for name, value in fields.items():
         if not _is_like(value, known[name].default):
             raise UserError(
-                f"{path} carries a model configuration that is wrong: "
-                f"{name}={printable(repr(value), 60)}"
+                f"{path} has an invalid model configuration: {name}={printable(repr(value), 60)}"
             )
     try:
         return ConViTConfig(**fields)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path} carries a model configuration that is wrong: {error}") from error
+        raise UserError(f"{path} has an invalid model configuration: {error}") from error
 
 
 def _is_like(value: Any, default: Any) -> bool:

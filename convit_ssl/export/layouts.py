@@ -137,7 +137,10 @@ def choose(found: list[FoundTrunk], weights: str, path: str) -> FoundTrunk:
         )
     if any(_differ(trunk, chosen[0]) for trunk in chosen[1:]):
         places = ", ".join(trunk.where for trunk in chosen)
-        raise UserError(f"{path} holds several trunks under {weights!r}: {places}; give more of it")
+        raise UserError(
+            f"{path} holds several trunks under {weights!r}: {places}; give a longer "
+            f"part of the key"
+        )
     return chosen[0]
 
 
@@ -151,8 +154,8 @@ def _only(chosen: FoundTrunk, found: list[FoundTrunk], path: str) -> FoundTrunk:
     if rivals:
         places = ", ".join(trunk.where for trunk in (chosen, *rivals))
         raise UserError(
-            f"{path} holds several trunks, and nothing says which one is meant ({places}); choose "
-            "with --weights KEY (weights=KEY in Python), a part of one of these"
+            f"{path} holds several trunks, and it is ambiguous which one to use ({places}); "
+            f"choose with --weights KEY (weights=KEY in Python), where KEY is part of one of these"
         )
     return chosen
 

@@ -208,8 +208,7 @@ def _settled_by(file: _File, config: ConViTConfig, wanted: _Wanted) -> Settled:
     name = file.entry.get("activation", "gelu")
     if not isinstance(eps, float) or not 0 < eps < 0.1 or name not in ACTIVATIONS.values():
         raise UserError(
-            f"{file.name} carries a description that is wrong: layer_norm_eps={eps!r}, "
-            f"activation={name!r}"
+            f"{file.name} has an invalid description: layer_norm_eps={eps!r}, activation={name!r}"
         )
     for option, own in (("num_heads", config.num_heads), ("eps", eps), ("activation", name)):
         other = getattr(wanted.given, option)

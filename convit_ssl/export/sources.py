@@ -62,7 +62,7 @@ def locate(name: str) -> Path | Downloaded:
     names = [file.name for file in others] or [str(folder) for folder in below]
     seen = f"; give one of {', '.join(names)}" if names else ""
     raise UserError(
-        f"{path} is a folder without weights: neither checkpoints/last.torch (a run) nor "
+        f"{path} contains no weights: neither checkpoints/last.torch (a run) nor "
         f"{', '.join(_WEIGHT_FILES)}{seen}"
     )
 

@@ -115,7 +115,8 @@ def _refuse_strangers(output: Path) -> None:
             continue
         if sign not in text:
             raise UserError(
-                f"{output / name} is there already and is not of an export; choose another --out"
+                f"{output / name} already exists and was not written by an export; choose another "
+                f"--out"
             )
 
 
@@ -136,8 +137,8 @@ def _write_and_check(target: str, job: _Job) -> Written:
         written.differences.append(difference)
         if not difference.within_tolerance and same_eps:
             raise UserError(
-                f"{target} computes something else: {difference}, more than rounding explains; "
-                "nothing was written"
+                f"{target} computes a different output: {difference}, more than rounding error; "
+                f"nothing was written"
             )
     if not same_eps:
         eps = f"LayerNorm eps is {_EPS[target]:g} there and {layer_norm_eps(job.model):g} here"

@@ -116,8 +116,8 @@ def _diagnose_features(rank: int | float | None, std: int | float | None) -> str
     )
     if rank is not None and not rank >= _SMALLEST_RANK:
         return (
-            f"Features have collapsed: effective rank {rank:.2f}, so they vary along hardly "
-            f"more than one direction. {advice}"
+            f"Features have collapsed: effective rank {rank:.2f}, so they vary along hardly more "
+            f"than one direction. {advice}"
         )
     if std is not None and not std >= _SMALLEST_STD:
         return (

@@ -90,7 +90,7 @@ def scale_to_data(
     if num_images < 2 or side < 1:
         raise UserError(
             f"found {num_images} images of {side} pixels; self-supervised training compares "
-            "images, so it needs at least 2 of at least 1 pixel: check the data folder"
+            "images, so it needs at least 2 images of at least 1 pixel; check the data folder"
         )
     chooser = Chooser(overrides or {})
     rule = _rule(num_images)
@@ -219,7 +219,7 @@ def _refuse_unknown(chooser: Chooser) -> None:
         if name not in chooser.choices:
             near = difflib.get_close_matches(name, chooser.choices, n=1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(chooser.choices)}"
-            raise UserError(f"{name} is no setting that is scaled to the data; {hint}")
+            raise UserError(f"{name} is not a setting that is scaled to the data; {hint}")
 
 
 def _rule(num_images: int) -> CollectionRule:

@@ -130,8 +130,8 @@ class HardDistillation(nn.Module):
         decided = self.decisions(images)
         if int(decided.max()) >= logits.shape[1]:
             raise ValueError(
-                f"the teacher decided for class {int(decided.max())}, but the student has "
-                f"{logits.shape[1]}; both must be made for the same classes"
+                f"the teacher predicted class {int(decided.max())}, but the student has "
+                f"{logits.shape[1]} classes; both must be trained on the same classes"
             )
         from_labels = F.cross_entropy(logits, labels, label_smoothing=self.smoothing)
         from_teacher = F.cross_entropy(logits, decided)
@@ -193,8 +193,8 @@ def _load_teacher(path: str, run: Run) -> nn.Module:
     model: Any = run.load_classifier(path)
     if not model.config.num_classes:
         raise UserError(
-            f"method.distill_from={path} holds no classifier; give a checkpoint of "
-            "convit_supervised or convit_finetune, or released weights with their head"
+            f"method.distill_from={path} contains no classifier; give a checkpoint of "
+            f"convit_supervised or convit_finetune, or released weights with their head"
         )
     network: nn.Module = model
     return network

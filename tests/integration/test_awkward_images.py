@@ -77,7 +77,7 @@ def test_600_awkward_files(tmp_path: Path) -> None:
     assert check_pixels(folder, truth) == []
 
     output = command("train", *TRAIN.split(), f"data_dir={folder}", f"run.root={tmp_path}")
-    assert "several depths in one collection" in output
+    assert "seems to mix bit depths" in output
     bad = {split: {name.partition("/")[2] for name, (_, made) in truth.items()
                    if made.seen is None and name.startswith(split)}
            for split in ("train", "val")}  # fmt: skip

@@ -49,7 +49,7 @@ def test_training_outlives_a_full_disk(small_disk: Path) -> None:
         before = run.steps()
         run.until(run.reached(before + 10))
         filler.unlink()
-        run.until(lambda: "is written, after" in run.text())
+        run.until(lambda: "was written, after" in run.text())
         run.signal(signal.SIGTERM)
         assert run.wait() == 128 + signal.SIGTERM, run.text()
     finally:

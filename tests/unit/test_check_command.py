@@ -123,7 +123,7 @@ def test_parts_that_are_there_are_not_divided_again(
         (tmp_path / part / "a").mkdir(parents=True)
         scene(np.random.default_rng(1)).save(tmp_path / part / "a" / "0.png")
     assert run_command("check", [str(tmp_path), "--holdout", "0.2"]) == 2
-    assert "has parts already (train, val)" in capsys.readouterr().err
+    assert "is already split (train, val)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def _by_means(
     rows = np.random.default_rng(seed).permutation(len(components))[:_SILHOUETTE]
     distinct = len(np.unique(components[rows], axis=0))
     if distinct < 3:
-        return np.zeros(len(components), np.int64), "all images are alike: one cluster"
+        return np.zeros(len(components), np.int64), "all images are identical: one cluster"
     scores = {}
     for k in _TRIED:
         if k < min(len(rows) / 4, distinct):

@@ -59,7 +59,9 @@ class ImageFile:
             ValueError: it is at a URL or in a shard.
         """
         if is_url(self.path) or split_member(self.path) is not None:
-            raise ValueError("files of this format are read from a disk, not from URLs or shards")
+            raise ValueError(
+                "files of this format can only be read from disk, not from URLs or shards"
+            )
         return self.path
 
 

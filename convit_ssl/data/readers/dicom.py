@@ -49,7 +49,7 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     """One frame, in the units that the rescale slope and intercept give (Hounsfield for CT)."""
     data = _open(file, True)
     if not any(name in data for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
-        raise ValueError("the DICOM file holds no picture")
+        raise ValueError("the DICOM file contains no image")
     check_size(int(data.Columns), int(data.Rows))
     several = int(data.get("NumberOfFrames", 1) or 1) > 1
     index = int(part_fields(part).get("frame", 0)) if several else None

@@ -37,4 +37,4 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
             values = values[None] if values.ndim == 2 else values
             values = np.ascontiguousarray(np.moveaxis(values[:, ::-1], 0, -1))
             return Planes(values, ("grey",) if values.shape[-1] == 1 else ())
-    raise ValueError("the FITS file holds no image")
+    raise ValueError("the FITS file contains no image")

@@ -22,11 +22,15 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     loaded: Any = np.load(io.BytesIO(file.bytes()), allow_pickle=False)
     if not isinstance(loaded, np.ndarray):
         if len(loaded.files) != 1:
-            raise ValueError(f"an NPZ of {len(loaded.files)} arrays; save one image in each file")
+            raise ValueError(
+                f"an NPZ file with {len(loaded.files)} arrays; save one image per file"
+            )
         loaded = loaded[loaded.files[0]]
     values = loaded
     if values.ndim not in (2, 3) or values.dtype.kind not in "buif":
-        raise ValueError(f"an array of shape {values.shape} and type {values.dtype} is no image")
+        raise ValueError(
+            f"an array of shape {values.shape} and type {values.dtype} is not an image"
+        )
     if values.ndim == 2:
         values = values[..., None]
     elif values.shape[0] < values.shape[-1]:

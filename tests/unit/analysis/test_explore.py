@@ -142,7 +142,7 @@ def test_k_means_stands_in_where_density_shows_nothing():
     assert found.min() >= 0
     assert how.startswith("k-means") or "HDBSCAN" in how
     same, how = cluster(None, np.zeros((20, 3), np.float32))
-    assert same.tolist() == [0] * 20 and how == "all images are alike: one cluster"
+    assert same.tolist() == [0] * 20 and how == "all images are identical: one cluster"
 
 
 def test_pca_is_the_same_picture_each_time_and_umap_is_named_where_it_is_missing(monkeypatch):

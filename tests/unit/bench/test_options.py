@@ -72,7 +72,7 @@ def test_a_folder_is_no_file(
     place = tmp_path / "a.png"
     place.mkdir()
     assert main(["bench", "model", option, str(place)]) == 2
-    assert f"{option} {place}: this is a folder" in capsys.readouterr().err
+    assert f"{option} {place} is a folder; give a file" in capsys.readouterr().err
 
 
 def test_a_figure_makes_its_folder(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_adding_to_what_cannot_be_compared(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"another.*give another --json"):
         check_record("step", str(path), add=True)
     path.write_text("[]")
-    with pytest.raises(UserError, match="is no file of `convit-ssl bench step`"):
+    with pytest.raises(UserError, match="is not a file of `convit-ssl bench step`"):
         check_record("step", str(path), add=True)
 
 

@@ -109,7 +109,11 @@ def test_half_of_the_images_is_a_holdout_too() -> None:
         (DivisionSpec(holdout=0.2), folders({"a": 1, "b": 1}), "no class of"),
         (DivisionSpec(holdout=1.2), folders({"a": 5}), "between 0 and 1"),
         (DivisionSpec(holdout=0.2, folds=5), folders({"a": 5}), "holdout and folds are given"),
-        (DivisionSpec(group_by="folder:1"), folders({"a": 5}), "give holdout=0.2 or folds=5"),
+        (
+            DivisionSpec(group_by="folder:1"),
+            folders({"a": 5}),
+            "together with holdout=0.2 or folds=5",
+        ),
         (
             DivisionSpec(holdout=0.2, group_by="folder:1"),
             folders({"a": 5, "b": 9}),
@@ -149,7 +153,7 @@ def test_labels_and_groups_come_from_a_table(tmp_path: Path) -> None:
     assert not set(division.groups[division.test_rows()]) & set(
         division.groups[division.train_rows()]
     )
-    assert division.notes == ("1 of 60 images have no label: they are in no test",)
+    assert division.notes == ("1 of 60 images are unlabelled and not used for testing",)
 
 
 def test_a_table_that_names_other_images_is_refused(tmp_path: Path) -> None:

@@ -73,7 +73,10 @@ def test_messages(tmp_path: Path) -> None:
         return str(caught.value)
 
     missing = message(tmp_path / "a" / "b")
-    assert f"{tmp_path / 'a' / 'b'} does not exist (the nearest folder is {tmp_path})" in missing
+    assert (
+        f"{tmp_path / 'a' / 'b'} does not exist (the nearest existing folder is {tmp_path})"
+        in missing
+    )
     assert "is empty" in message(tmp_path)
     touch(tmp_path, "file", "text/readme.txt", "half/cat/1.png", "half/dog/readme.txt")
     assert "is a file" in message(tmp_path / "file")
@@ -92,7 +95,7 @@ def test_messages(tmp_path: Path) -> None:
     for split in ("train", "val"):
         assert f"but {tmp_path / 'up' / 'set'} does" in message(tmp_path / "up", split)
     below = message(tmp_path / "up" / "set" / "train", "val")
-    assert f"is one split; give {tmp_path / 'up' / 'set'}, which" in below
+    assert f"is a single split; give {tmp_path / 'up' / 'set'}, which" in below
     (tmp_path / "e" / "train").mkdir(parents=True)
     assert "no images in" in message(tmp_path / "e")
 

@@ -51,7 +51,7 @@ def test_val_and_a_list_by_itself(folder: Path) -> None:
     write(folder, "some where/2.png b\n", "val")
     assert list(open_dataset("list", folder, "val").targets) == [1]
     assert len(open_dataset("list", folder / "train.txt")) == 2
-    with pytest.raises(UserError, match="the list of train alone"):
+    with pytest.raises(UserError, match="a list of training images only"):
         open_dataset("list", folder / "train.txt", "val")
 
 
@@ -105,7 +105,7 @@ def test_a_file_twice_under_one_class_is_taken_once(
     lines = ["some where/0.png a", "some where/1.png b", "./some where/0.png a"]
     write(folder, "\n".join([*lines, f"{folder}/some where/1.png b"]))
     assert len(open_dataset("list", folder)) == 2
-    assert "2 of 4 lines of" in caplog.text and "name a file again" in caplog.text
+    assert "2 of 4 lines of" in caplog.text and "repeat a file" in caplog.text
 
 
 def test_images_of_val_that_are_in_train_are_said(
@@ -114,7 +114,7 @@ def test_images_of_val_that_are_in_train_are_said(
     write(folder, "some where/0.png a\nsome where/1.png b\n")
     write(folder, "some where/1.png b\nsome where/2.png a\n", "val")
     open_dataset("list", folder, "val")
-    assert "1 of 2 images of val are in train, too" in caplog.text
+    assert "1 of 2 images of val are also in train" in caplog.text
 
 
 def test_three_lists_and_usual_names(folder: Path) -> None:
@@ -146,15 +146,15 @@ def test_missing_images_are_reported_like_others(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, r"there is no list .*train\.txt"),
+        (None, r"the list .*train\.txt does not exist"),
         ("", "is empty"),
         ("# nothing\n", "is empty"),
-        ("picture\n", "line 1 of .* names no image: 'picture'"),
-        ("some where/0.png 1 2\n", "names no image"),
-        ("some where/0.png,1\n", "names no image.*after a blank or a tab"),
+        ("picture\n", "line 1 of .* does not name an image: 'picture'"),
+        ("some where/0.png 1 2\n", "does not name an image"),
+        ("some where/0.png,1\n", "names no image.*space or tab and the class"),
         ("a.png 1\nb.png\n", "1 of 2 images .* have no label"),
-        ("a.png 5000000\n", "a label is 5000000"),
-        ("a.png 0\nb.png -2\n", r"labels are numbers from 0, and -1 .* found -2 in"),
+        ("a.png 5000000\n", "found label 5000000"),
+        ("a.png 0\nb.png -2\n", r"labels must be numbers from 0, or -1 .* found -2 in"),
         ("a.png cat\nb.png cat\na.png dog\n", r"a.png is in the list .* twice, as cat and as dog"),
         ("a.png cat\n./a.png -1\n", r"twice, as cat and as -1"),
         ("a.png 0\na\0b.png 0\n", r"line 2 of .*train\.txt holds a NUL byte"),

@@ -52,13 +52,13 @@ def test_the_example_is_opened_by_name(place: Path) -> None:
 
 
 def test_mistakes_get_one_message(place: Path) -> None:
-    with pytest.raises(UserError, match="has a data set of that name"):
+    with pytest.raises(UserError, match="already has this name"):
         register_dataset("digits")
     register_dataset("none")(lambda folder, split: [])
     with pytest.raises(UserError, match="data=none lists no images for val"):
         open_dataset("none", None, "val")
     register_dataset("gone")(lambda folder, split: [("gone.png", None)])
-    with pytest.raises(UserError, match=r"files are not there: .*gone.png"):
+    with pytest.raises(UserError, match=r"files do not exist: .*gone.png"):
         open_dataset("gone")
     with pytest.raises(UserError, match="unknown data 'nonee'; did you mean 'none'"):
         compose_experiment(["config=convit_dino", "data=nonee"])

@@ -59,7 +59,9 @@ def test_a_server_without_ranges(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         check(f"{address}/bucket", workers=2)
         monkeypatch.delenv(CACHE_VARIABLE)
         storage_module._descriptor.cache_clear()
-        with pytest.raises(UserError, match=r"sends whole files.*CONVIT_SSL_SHARD_CACHE="):
+        with pytest.raises(
+            UserError, match=r"does not support range requests.*CONVIT_SSL_SHARD_CACHE="
+        ):
             check(f"{address}/bucket")
 
 

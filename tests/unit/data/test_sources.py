@@ -154,7 +154,7 @@ def test_a_folder_in_the_way_is_left_alone(tmp_path: Path) -> None:
         materialise("digits", tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "precious"
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         materialise("digits", tmp_path / "file")
     with pytest.raises(UserError, match="cannot write to"):
         materialise("digits", tmp_path / "file" / "below")

@@ -116,7 +116,7 @@ def test_types_that_mean_other_things_have_no_common_range(tmp_path: Path) -> No
         values = ramp.astype((np.float32, np.float64)[number % 2])
         (tmp_path / "train" / f"{number:02}.tif").write_bytes(tiff(values))
     found = open_dataset("folder", tmp_path).survey()
-    assert found.reading == Reading() and "several depths" in found.warnings[0]
+    assert found.reading == Reading() and "mix bit depths" in found.warnings[0]
 
 
 def test_slices_of_a_scan_stay_comparable(tmp_path: Path) -> None:

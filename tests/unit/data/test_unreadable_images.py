@@ -154,7 +154,7 @@ def test_nothing_readable_ends_in_one_message(tmp_path: Path) -> None:
     for path in tmp_path.rglob("*.png"):
         path.write_bytes(b"broken")
     dataset = open_dataset("folder", tmp_path, max_corrupt=1.0)
-    with pytest.raises(UserError, match=r"cannot be read .* tried in its place"):
+    with pytest.raises(UserError, match=r"cannot be read .* tried instead"):
         dataset[0]
     with pytest.raises(UserError, match="can be read"):
         dataset.native_size()

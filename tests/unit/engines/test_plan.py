@@ -99,7 +99,7 @@ def test_a_resumed_run_keeps_its_range(camera: Path, tmp_path: Path) -> None:
     assert plan(*options, where).options["data"]["white_level"] == 4095
     for fresh in (plan(*options), plan(*options, where, "run.overwrite=true")):
         assert fresh.options["data"]["white_level"] == 0, "two depths, each image by itself"
-        assert "several depths" in run_facts(fresh, 1, None)["note"]
+        assert "mix bit depths" in run_facts(fresh, 1, None)["note"]
 
 
 def test_ranges_are_two_growing_numbers(camera: Path) -> None:
@@ -223,7 +223,9 @@ def test_any_folder_of_images_of_any_shape(
     assert made.config["MODEL"]["TRUNK"]["CONVIT_SSL"]["IMG_SIZE"] == 8
 
 
-@pytest.mark.parametrize(("classes", "words"), [(0, "holds no classifier"), (7, "knows 7 classes")])
+@pytest.mark.parametrize(
+    ("classes", "words"), [(0, "contains no classifier"), (7, "knows 7 classes")]
+)
 def test_a_teacher_decides_among_the_same_classes(classes: int, words: str, tmp_path: Path) -> None:
     model = create_model("convit_nano", img_size=8, patch_size=4, num_classes=classes)
     torch.save(model.state_dict(), tmp_path / "teacher.pth")

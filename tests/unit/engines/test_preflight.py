@@ -39,7 +39,7 @@ def test_each_failure_names_its_node_once() -> None:
     assert len(messages) == 3
     assert messages[0] == "node n2 (rank 1): /data/a.png cannot be read"
     assert messages[1].startswith("node n3 (rank 3): its convit_ssl (0123456789ab) differs from")
-    assert messages[2].startswith("node n4 (rank 4): it was started with other options")
+    assert messages[2].startswith("node n4 (rank 4): it was started with different options")
 
 
 def test_room_is_asked_for_in_the_nearest_folder_that_exists(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_a_device_without_memory(
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(TokenFeatures, "forward", full)
-    with pytest.raises(UserError, match=r"no memory for 3 images at a time; .* --batch-size"):
+    with pytest.raises(UserError, match=r"out of memory with 3 images at a time; .* --batch-size"):
         extract_features(TokenFeatures(model), images, tmp_path / "out" / "f", batch_size=3)
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -266,7 +266,7 @@ def test_a_folder_with_other_things_is_left_alone(
     model: ConViT, images: ImageFiles, tmp_path: Path
 ) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(UserError, match="something other than features"):
+    with pytest.raises(UserError, match="files that are not features"):
         extract_features(TokenFeatures(model), images, tmp_path, device="cpu")
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
@@ -346,7 +346,7 @@ def test_nothing_but_unreadable_images(model: ConViT, folder: Path, tmp_path: Pa
 
 def test_a_random_transform_is_refused(model: ConViT, folder: Path, tmp_path: Path) -> None:
     images = open_dataset("folder", folder, "train", lambda image: torch.rand(3, 16, 16))
-    with pytest.raises(UserError, match="different result for the same image"):
+    with pytest.raises(UserError, match="this transform is random"):
         extract_features(TokenFeatures(model), images, tmp_path / "f", device="cpu")
 
 
@@ -383,7 +383,7 @@ def test_grey_images_are_one_channel(tmp_path: Path) -> None:
 def test_feature_sets_check_themselves(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="3 features for 2 targets"):
         FeatureSet(torch.zeros(3, 2), np.zeros(2))
-    with pytest.raises(UserError, match="none of 3 images has a label"):
+    with pytest.raises(UserError, match="none of the 3 images has a label"):
         FeatureSet(torch.zeros(3, 2), np.full(3, -1)).labelled()
     with pytest.raises(UserError, match="no feature 'x' here; there are features"):
         FeatureSet(torch.zeros(3, 2), np.zeros(3)).column("x")

@@ -125,7 +125,7 @@ def test_other_classes_are_refused() -> None:
     with torch.no_grad():
         teacher.head.bias[8] = 100
     images = torch.randn(2, 3, 8, 8)
-    with pytest.raises(ValueError, match="decided for class 8, but the student has 3"):
+    with pytest.raises(ValueError, match="predicted class 8, but the student has 3"):
         HardDistillation(teacher)(torch.randn(2, 3), torch.tensor([0, 1]), images)
     with pytest.raises(ValueError, match="share from 0 to 1"):
         HardDistillation(teacher, weight=2.0)
