@@ -108,7 +108,7 @@ def test_half_of_the_images_is_a_holdout_too() -> None:
     [
         (DivisionSpec(holdout=0.2), folders({"a": 1, "b": 1}), "no class of"),
         (DivisionSpec(holdout=1.2), folders({"a": 5}), "between 0 and 1"),
-        (DivisionSpec(holdout=0.2, folds=5), folders({"a": 5}), "holdout and folds are given"),
+        (DivisionSpec(holdout=0.2, folds=5), folders({"a": 5}), "holdout and folds were given"),
         (
             DivisionSpec(group_by="folder:1"),
             folders({"a": 5}),

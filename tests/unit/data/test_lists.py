@@ -151,13 +151,13 @@ def test_missing_images_are_reported_like_others(folder: Path) -> None:
         ("# nothing\n", "is empty"),
         ("picture\n", "line 1 of .* does not name an image: 'picture'"),
         ("some where/0.png 1 2\n", "does not name an image"),
-        ("some where/0.png,1\n", "names no image.*space or tab and the class"),
+        ("some where/0.png,1\n", "does not name an image.*space or tab and the class"),
         ("a.png 1\nb.png\n", "1 of 2 images .* have no label"),
         ("a.png 5000000\n", "found label 5000000"),
         ("a.png 0\nb.png -2\n", r"labels must be numbers from 0, or -1 .* found -2 in"),
         ("a.png cat\nb.png cat\na.png dog\n", r"a.png is in the list .* twice, as cat and as dog"),
         ("a.png cat\n./a.png -1\n", r"twice, as cat and as -1"),
-        ("a.png 0\na\0b.png 0\n", r"line 2 of .*train\.txt holds a NUL byte"),
+        ("a.png 0\na\0b.png 0\n", r"line 2 of .*train\.txt contains a NUL byte"),
     ],
 )
 def test_lists_that_are_none(folder: Path, text: str | None, words: str) -> None:
