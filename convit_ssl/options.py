@@ -57,7 +57,7 @@ class Option:
         return "" if self.most is None else f"at most {self.most:g}"
 
     def allows(self, value: float) -> bool:
-        """Whether a number lies in the range."""
+        """Whether a number is in the range."""
         low = -math.inf if self.least is None else self.least
         high = math.inf if self.most is None else self.most
         return low <= value <= high and (self.above is None or value > self.above)

@@ -113,7 +113,7 @@ def _file_of(name: str, given: str) -> Path | None:
         if importlib.util.find_spec(name) is not None:
             return None
     raise UserError(
-        f"{given}{name}: there is no module of that name, neither installed nor as {name}.py in "
+        f"{given}{name}: no such module, neither installed nor as {name}.py in "
         f"{Path.cwd()}; give its path, for example {given}code/{name}.py"
     )
 

@@ -26,7 +26,7 @@ class Accuracy(ClassyMeter):  # type: ignore[misc]
     Images with the target -1, which could not be read, are left out and counted.
 
     Args:
-        num_holdout: the first so many images of the test set are held out of train; 0 for none.
+        num_holdout: number of images, first in the test set, held out of train; 0 for none.
     """
 
     def __init__(self, num_holdout: int = 0) -> None:

@@ -46,7 +46,7 @@ class FeatureMap:
         similarities: their cosine similarity.
         thumbnails: small pictures.
         names: file names.
-        classified: None where there are no labels.
+        classified: None if there are no labels.
     """
 
     points: Float[np.ndarray, "images 2"]

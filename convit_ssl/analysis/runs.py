@@ -32,7 +32,7 @@ class Run:
         folder: where it lies.
         config: config.yaml as plain data; empty where it cannot be read.
         metrics: what it measured while training.
-        checkpoints: oldest first; empty where there is none.
+        checkpoints: oldest first; empty if there is none.
         planned_epochs: from the configuration, where it says so.
         problems: what is missing or damaged, one sentence each.
     """

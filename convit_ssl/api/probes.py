@@ -92,7 +92,7 @@ def knn(
         data: a folder of labelled images, or the name of a data set.
         references: also measure raw pixels and the untrained network, and give a verdict; names of
             networks such as ``timm:vit_small_patch16_224.dino`` are measured besides.
-        holdout: share of the images to test on, where there is no val folder.
+        holdout: fraction of the images to test on, without a val folder.
         folds: k-fold, where every image is tested once.
         group_by: what is never torn apart: ``folder:1``, ``column:NAME`` (of `labels`), or
             ``name:REGEX``.

@@ -104,7 +104,7 @@ def train(
             one.
         weights: what to start from; None for random init.
         config: an experiment of this package or a YAML file, in place of `method`'s.
-        overwrite: delete what is in `out` and start afresh.
+        overwrite: delete what is in `out` and start over.
         quiet: show nothing but errors.
         in_process: train in this process, on one device. Methods and data sets that this script
             or notebook registered are known only here; put them into a module and name it with

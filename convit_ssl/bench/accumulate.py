@@ -48,7 +48,7 @@ class Plan:
     threads: int
 
     def step(self, parts: int) -> Callable[[int], None]:
-        """A training step of a run that is set up for it, on so many images."""
+        """A training step of a run that is set up for it, on a number of images."""
         from convit_ssl.adapters.train_step import train_step
 
         task = _build_task(self, parts)

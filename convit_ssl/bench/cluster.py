@@ -114,7 +114,7 @@ def exchange_seconds(job: Job, cluster: Cluster, network: float) -> float:
 
 
 def linear_share(job: Job, cluster: Cluster, network: float) -> float:
-    """Speed as a share of so many times one GPU's."""
+    """Speed as a fraction of linear scaling from one GPU."""
     exposed = max(0.0, exchange_seconds(job, cluster, network) - BACKWARD * job.step)
     return job.step / (job.step + exposed)
 

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-TITLE = "Input pipelines: ms per image on one core, and cores for so many images/s"
+TITLE = "Input pipelines: ms per image on one core, and cores needed per accelerator"
 COLUMNS = ("crops", "from", "pipeline", "ms", "speed", "1,000/s", "2,500/s")
 NOTES = [
     "CPU time of one thread for one image, decoding included, on scikit-learn's two photographs "
     "at ImageNet's usual 500 x 375 pixels. Cores: what the workers of one accelerator need at a "
-    "training speed of so many images/s; 2,500 is what a compiled ConViT-S DINO step on an H200 "
+    "given training speed in images/s; 2,500 is what a compiled ConViT-S DINO step on an H200 "
     "is modelled at."
 ]
 

@@ -78,7 +78,7 @@ def looped_nt_xent(first: Tensor, second: Tensor, temperature: float = 0.1) -> T
 
 
 def clip_in_turn(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
-    """Clip each tensor's gradient by itself; the comparison waits for the device each time."""
+    """Clip each tensor's gradient separately; the comparison waits for the device each time."""
     for parameter in parameters:
         if parameter.grad is not None:
             coefficient = max_norm / (parameter.grad.norm(2) + 1e-6)
@@ -88,6 +88,6 @@ def clip_in_turn(parameters: Sequence[nn.Parameter], max_norm: float) -> None:
 
 @torch.no_grad()
 def average_in_turn(student: nn.Module, teacher: nn.Module, momentum: float) -> None:
-    """Move each of the teacher's tensors by itself."""
+    """Move each of the teacher's tensors separately."""
     for source, target in zip(student.parameters(), teacher.parameters(), strict=True):
         target.mul_(momentum).add_((1 - momentum) * source.detach())

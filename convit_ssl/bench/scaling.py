@@ -87,7 +87,7 @@ def _growth_table(comparison: dict[str, Any]) -> TableOf:
 def processes(
     size: str, side: int, batch: int, counts: Sequence[int], device: str, repeats: int
 ) -> dict[str, Any]:
-    """Seconds of a step with so many processes, and without communication; the fewest first."""
+    """Seconds per step by number of processes, with and without communication; the fewest first."""
     device = torch.device(device).type  # each process has a device of its own
     rows: list[dict[str, float | None]] = []
     for count in sorted(set(counts)):

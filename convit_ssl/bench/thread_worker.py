@@ -47,7 +47,7 @@ def make_step(setting: dict[str, Any]) -> Any:
 
 
 def train(step: Any, seconds: float, pace: Pace | None) -> dict[str, Any]:
-    """Steps for so many seconds, after the number of threads is chosen where that is asked for.
+    """Steps for a number of seconds, after choosing the number of threads if requested.
 
     Returns:
         ``steps``, ``seconds`` and ``cpu_seconds`` of these steps, ``threads`` at their end, and

@@ -99,7 +99,7 @@ def _print_left_out(names: list[str], everything: bool) -> None:
 
 
 def _difference(model: ConViT, args: argparse.Namespace) -> tuple[str, Difference | str]:
-    """Against code or figures that share none of the guesses; says so where there are none."""
+    """Compare with an independent implementation or stored features, or say that there are none."""
     provenance: dict[str, Any] = model.provenance  # type: ignore[assignment]
     if args.reference:
         return by_reference(model, args.reference)

@@ -179,7 +179,7 @@ def folds(source: probe_sources.Source | None, args: argparse.Namespace) -> Iter
 
 
 def _places(features: FeatureSet, division: Division) -> Rows:
-    """Where each row of features stands in the division: unreadable images have no row."""
+    """The row of features of each image of the split; unreadable images have none."""
     listing = division.listing
     place = {os.path.join(listing.root, file): i for i, file in enumerate(listing.files)}
     return np.array([place[whole_file(str(path))] for path in features.paths], np.int64)

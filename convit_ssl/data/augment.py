@@ -112,7 +112,7 @@ class AugmentConfig:
             one channel is computed in place of three.
         rand_augment: timm's name of a policy such as ``rand-m9-mstd0.5-inc1``, or None.
         erase_prob: of random erasing, with noise, after normalisation.
-        channels: the images are float arrays of so many channels; 0 for RGB.
+        channels: number of channels of float arrays; 0 for RGB.
         channel_gain: strength of the gain that each channel has of its own; None for that of the
             crop's brightness.
         channel_drop: probability that a crop lacks one channel.

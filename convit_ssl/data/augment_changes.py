@@ -125,7 +125,8 @@ def _check_jitter(crops: tuple[CropConfig, ...], changes: Mapping[str, Any]) -> 
     strengths = [name for name in STRENGTHS if _positive(changes.get(name))]
     if strengths and not often and changes.get("jitter") is None:
         raise UserError(
-            f"augmentation.{strengths[0]} has no effect: this method jitters no colours; give a "
+            f"augmentation.{strengths[0]} has no effect: this method does not jitter colours; "
+            f"give a "
             "probability too, such as augmentation.jitter=0.8"
         )
     if _positive(changes.get("jitter")) and not strong:

@@ -52,7 +52,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
     attribute and the file is larger. Where ``reading`` is of native depth, images are float32
     arrays (H, W, C) for every transform.
 
-    A file that holds several images (slices, frames) counts as so many images of its class.
+    Each image (slice, frame) of a file that holds several counts as one of its class.
 
     Args:
         listing: the files with their targets and classes.

@@ -104,7 +104,7 @@ def mask_classes(masks: Sequence[Mask], ignored: int | None) -> tuple[list[int],
         ignored: the number that was asked for; None for the custom, 255.
 
     Raises:
-        UserError: fewer than two classes, or so many that they are no classes.
+        UserError: fewer than two classes, or too many to be classes.
     """
     numbers: set[int] = set()
     for mask in masks:

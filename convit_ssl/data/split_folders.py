@@ -29,7 +29,7 @@ def check_split(split: str) -> None:
 
 
 def find_splits(folder: Path) -> dict[str, str]:
-    """The folders of the splits: split -> name; empty where there are none.
+    """The folders of the splits: split -> name; empty if there are none.
 
     Without a folder of train, only ``val`` counts: ``valid`` beside ``invalid`` is a class.
     Where there is no val, test stands for it.

@@ -1,7 +1,7 @@
 """The bytes of an image: of a file, or of a member of a tar shard; on a disk or at a URL.
 
 A member is written ``<shard>.tar#<offset>+<size>/<name>``: where its bytes lie in the shard. So
-any image of any shard can be read by itself, and nothing has to be kept in memory for it.
+any image of any shard can be read separately, and nothing has to be kept in memory for it.
 
 URLs (``s3://``, ``https://``, ``memory://`` and what else fsspec knows) are read in ranges, one
 for each image. With ``CONVIT_SSL_SHARD_CACHE=200`` whole shards are kept on the node's disk, up
@@ -190,7 +190,7 @@ def file_state(path: str) -> tuple[int, int, int, int]:
 
 
 def _together(states: list[tuple[int, int, int, int]]) -> tuple[int, int, int, int]:
-    """One state for several files; -1 where there are none."""
+    """One state for several files; -1 if there are none."""
     if not states:
         return -1, -1, -1, -1
     sizes, changed, touched, nodes = zip(*states, strict=True)
@@ -397,7 +397,7 @@ def _version(url: str) -> str | None:
 
 
 def _fetch(url: str, copy: Path, limit: int) -> bool:
-    """Write a copy of a shard. False where there is no room.
+    """Write a copy of a shard. False if the disk is full.
 
     Raises:
         OSError: as `network`.

@@ -190,7 +190,7 @@ class _Records:
 
 
 def _stamp(path: str, shards: dict[str, list[int] | None]) -> list[int] | None:
-    """Size and times of a file, or of the shard that it lies in; None where there are none."""
+    """Size and times of a file, or of the shard that it lies in; None if there are none."""
     path = whole_file(path)
     member = split_member(path)
     place = path if member is None else member[0]

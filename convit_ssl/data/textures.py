@@ -126,7 +126,7 @@ def _standardised(field: npt.NDArray[Any]) -> Field:
 
 
 def _noise(random: Random, wide: float, high: float | None = None) -> Field:
-    """Gaussian noise, blurred by so many pixels."""
+    """Gaussian noise, blurred by a number of pixels."""
     raw = random.standard_normal((_FIELD, _FIELD))
     return _standardised(ndimage.gaussian_filter(raw, (high or wide, wide), mode="mirror"))
 

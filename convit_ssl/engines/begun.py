@@ -1,4 +1,4 @@
-"""What a run was given when it began, for as long as it lasts and wherever it goes on."""
+"""Machine-dependent choices made at the first start and reused on resume."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Begun:
 
 
 def find_begun(folder: Path, images: int) -> Begun | None:
-    """What the run in a folder began with; None where there is none, or none of so many images.
+    """What the run in a folder began with; None without one, or with another number of images.
 
     Args:
         folder: of the run, which has begun when it holds a checkpoint.

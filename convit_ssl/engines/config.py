@@ -1,7 +1,7 @@
 """Compose an experiment from files and command line, and refuse what does not exist.
 
 Hydra finds the files and resolves the groups, over VISSL's own defaults. Values on the command
-line are then laid over the schema one by one, so that an unknown key is met with the nearest
+line are then laid over the schema one by one, so that an unknown key is answered with the nearest
 valid one.
 """
 

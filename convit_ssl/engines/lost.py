@@ -69,7 +69,7 @@ def describe_shortage(
 
 
 def _more_parts(images: int, parts: int) -> int | None:
-    """The next number of equal parts that at least halves them; None where there is none."""
+    """The next number of equal parts that at least halves them, or None."""
     return next((n for n in range(2 * parts, images + 1) if images % n == 0), None)
 
 

@@ -151,7 +151,7 @@ def _parameters(trunk: ConViTConfig) -> int:
 def _activations(
     trunk: ConViTConfig, side: int, images: int, amp: bool, run: Mapping[str, Any]
 ) -> float:
-    """MiB that autograd keeps of so many images."""
+    """MiB that autograd keeps for a number of images."""
     with torch.device("meta"):
         model = ConViT(trunk).train()
     model.set_grad_checkpointing(bool(run["grad_checkpointing"]))

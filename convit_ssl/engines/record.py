@@ -37,7 +37,7 @@ class Recorder:
         self._wandb: Any = _wandb_run(options, folder) if options.run.wandb else None
 
     def drop_after(self, step: int) -> None:
-        """Forget lines beyond a step, from which a run goes on; -1 forgets all.
+        """Drop lines beyond the step that a run resumes from; -1 drops all.
 
         On a full disk they stay, behind those that will be written again.
         """

@@ -126,7 +126,7 @@ def meeting_port() -> int:
 
 
 def listen(address: str, port: int) -> socket.socket:
-    """A listening socket on one address. PyTorch by itself would listen on all of them.
+    """A listening socket on one address; PyTorch alone would listen on all of them.
 
     Raises:
         RunFailure: the port is in use or the address is not this machine's.

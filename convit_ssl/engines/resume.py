@@ -40,7 +40,7 @@ def finished(folder: Path, checkpoints: Path, plan: Plan) -> bool:
 
 
 def check_same_run(path: Path, plan: Plan) -> None:
-    """Refuse to go on with other options than those a run began with, unless they are named.
+    """Refuse to resume with options other than those a run began with, unless they are named.
 
     ``run.accept_changes=[optim.lr, data]`` accepts a key, or all keys below it.
 

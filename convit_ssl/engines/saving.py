@@ -35,7 +35,7 @@ LAST_PAUSE = 5.0  # seconds between
 
 
 class CheckpointHook(QuietHook):
-    """Writes the state of a run: at epoch ends, every so many minutes, and when asked to stop.
+    """Writes checkpoints: at the ends of epochs, every few minutes, and when asked to stop.
 
     Args:
         options: the experiment's options.
@@ -43,7 +43,7 @@ class CheckpointHook(QuietHook):
         entry: what of the run does not change: model, data, configuration.
         training: whose figures go into each checkpoint.
         screen: where a failure is said, in the first process.
-        resumed: the state the run goes on from, or None.
+        resumed: the state the run resumes from, or None.
         box: the signals that ask this process to stop.
         heartbeat: where "saving" is noted.
         guard: of the run folder, in the first process.
@@ -213,7 +213,7 @@ class CheckpointHook(QuietHook):
         return newest, self.problem or f"{self._name} is not in {self.folder} any more"
 
     def finish(self) -> None:
-        """Wait until the last checkpoint is on the disk; where there is no room, for some time.
+        """Wait until the last checkpoint is on disk; if the disk is full, for a limited time.
 
         Raises:
             RunFailure: there was none in all that time.

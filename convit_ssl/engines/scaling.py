@@ -76,7 +76,7 @@ def scale(
         explicit: dotted keys that the user set; they win.
         images: number of training images.
         size: typical (height, width) in pixels.
-        begun: what the run began with that goes on here; None for a new one.
+        begun: what the resumed run began with; None for a new one.
         tested: images of val that are tested per epoch, in the mean.
     """
     labels = _labels(tree)
@@ -206,7 +206,7 @@ def cpu_seconds(
     labels: Labels = "none",
     tested: float = 0.0,
 ) -> tuple[float, float]:
-    """Seconds of one core for an epoch, and for all looks at the features.
+    """Core-seconds of an epoch, and of all evaluations of the features.
 
     Args:
         network: with the patch size of the run.

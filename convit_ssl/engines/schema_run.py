@@ -47,7 +47,7 @@ class OptimOptions:
     )
     clip_mode: str = option(
         "parameter",
-        "Clip each tensor by itself, as DINO does, or all of them together.",
+        "Clip each tensor separately, as DINO does, or all of them together.",
         choices=("parameter", "global"),
     )
     layer_decay: float | None = option(
@@ -142,7 +142,7 @@ class RunOptions:
     deterministic: bool = option(
         False, "Use deterministic algorithms only, for runs that repeat bit by bit; slower."
     )
-    overwrite: bool = option(False, "Start afresh in a folder that holds a run, deleting it.")
+    overwrite: bool = option(False, "Start over in a folder that contains a run, deleting it.")
     tensorboard: bool = option(True, "Write TensorBoard files to the run folder.")
     wandb: bool = option(False, "Also log to Weights & Biases (needs the wandb package).")
     partition: str | None = option(None, "SLURM partition.", form="a name")
@@ -155,7 +155,7 @@ class RunOptions:
     )
     hours: float = option(24.0, "Time limit of a SLURM job.", unit="hours", above=0)
     requeue: int = option(
-        10, "How often a SLURM job may fail and start again by itself.", unit="times", least=0
+        10, "How often a SLURM job may fail and restart automatically.", unit="times", least=0
     )
 
 

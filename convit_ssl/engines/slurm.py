@@ -1,4 +1,4 @@
-"""Submit a run to SLURM with submitit; the job goes on by itself until the run is finished.
+"""Submit a run to SLURM with submitit; the job resumes automatically until the run is finished.
 
 The job's tasks run the same command again, as the processes of the run. Before a time-out or a
 preemption SLURM sends SIGUSR2: the tasks write a checkpoint and leave, and the batch script puts

@@ -70,7 +70,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
 
     Raises:
         UserError: what the user can mend.
-        RunFailure: another process or a loader worker was lost; the same command goes on.
+        RunFailure: another process or a loader worker was lost; the same command resumes.
     """
     folder = Path(plan.options["run"]["dir"])
     plugins.load(plan.options["plugins"])

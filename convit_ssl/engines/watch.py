@@ -60,7 +60,7 @@ Read = TypeVar("Read")
 
 
 class LookError(Exception):
-    """The images of a look cannot be read; every process knows, and none waits for another."""
+    """The images of an evaluation cannot be read; all processes know, so none waits for another."""
 
 
 class Watch:
@@ -195,7 +195,7 @@ class Watch:
         return _together(lambda: measure_knn(bank, val, sides, k, self.device, metric))
 
     def verdict(self, trunk: nn.Module, figures: dict[str, Any]) -> Verdict | None:
-        """The trained network against its references; None where there are no labels.
+        """The trained network against its references; None if there are no labels.
 
         A collective call. A verdict whose images cannot be read is left out.
         """
@@ -210,7 +210,7 @@ class Watch:
             trunk.train(was_training)
 
     def final_sides(self, learned: tuple[int, int], tested: tuple[int, int]) -> Sides | None:
-        """Images for the verdict: of train and of the test; None where there are no labels.
+        """Images for the verdict: of train and of the test; None if there are no labels.
 
         Args:
             learned: images of train, at least and at most where there are as many.
@@ -292,7 +292,7 @@ class Watch:
         self._bank_rows, self._val_rows = _some(voting, bank), _some(asked, val)
 
     def _sizes(self, val_images: int) -> tuple[int, int]:
-        """Images of train and of val in a look, before there may be fewer."""
+        """Images of train and of val in an evaluation, at most."""
         watch, epochs = self.options.watch, self.options.optim.epochs
         if watch.knn_images is not None:
             return int(watch.knn_images), val_images

@@ -66,7 +66,7 @@ class FeatureSet:
         """(N, width) view of one kind of feature; the first by default.
 
         Raises:
-            UserError: there is no column of that name.
+            UserError: no column has this name.
         """
         name = next(iter(self.columns)) if name is None else name
         if name not in self.columns:

@@ -102,7 +102,7 @@ def extract_features(
 def fingerprint_parts(
     extractor: nn.Module, dataset: fingerprint.LabelledImages, precision: str = "fp32"
 ) -> dict[str, str]:
-    """What the features depend on, each part hashed by itself, and `all` over the parts.
+    """What the features depend on: a hash of each part, and `all` over the parts.
 
     `data` says which images and labels, alike on every machine; `files` also says when they
     were changed last, and keeps a cache from outliving them.

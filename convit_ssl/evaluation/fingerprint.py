@@ -108,7 +108,7 @@ def data_fingerprints(dataset: LabelledImages) -> tuple[str, str]:
 
 
 def _spread(paths: Sequence[str], number: int) -> list[str]:
-    """At most so many of the paths, evenly over all of them."""
+    """A number of the paths at most, evenly spread over all of them."""
     step = max(1, -(-len(paths) // number))
     return list(paths[::step])
 

@@ -122,6 +122,6 @@ def how_to_get(name: str, reason: str = "") -> str:
     model = plain.removeprefix("timm:")
     return (
         (f"{reason}; " if reason else "")
-        + f"give --reference {plain}, or where there is no network the weights of "
+        + f"give --reference {plain}, or, without a network, the weights of "
         f"https://huggingface.co/timm/{model}: --reference {plain}=FILE"
     )

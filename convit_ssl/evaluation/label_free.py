@@ -143,7 +143,7 @@ def two_view_retrieval(
 
 
 def gate_motion(model: nn.Module) -> float | None:
-    """Mean distance of the gates from their start, 0 to 1; None where there are none.
+    """Mean distance of the gates from their start, 0 to 1; None if there are none.
 
     A gate is the share of attention by position in a head, and starts at sigmoid(1) = 0.731.
     """

@@ -59,7 +59,7 @@ def class_shares(
     """Of each patch of a grid the share of each class, and how much of it has one.
 
     Args:
-        mask: classes from 0, -1 where there is none.
+        mask: classes from 0, -1 if there is none.
         grid: rows and columns of patches.
         classes: how many.
     """

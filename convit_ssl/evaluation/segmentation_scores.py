@@ -71,7 +71,7 @@ def count_image(truth: Values, predicted: Values, classes: int) -> tuple[Values,
     """Confusion (classes, classes) and boundary counts (2, classes) of one image.
 
     Args:
-        truth: (H, W) classes, -1 where there is none; such pixels count nowhere.
+        truth: (H, W) classes, -1 if there is none; such pixels count nowhere.
         predicted: (H, W) classes.
         classes: how many.
     """

@@ -32,7 +32,7 @@ class Settings:
         data: group of configs/data.
         data_dir: its folder, where it needs one.
         epochs: at 100 % of the data.
-        images_per_class: so many images of each class are the study's 100 %; None takes all.
+        images_per_class: number of images per class that count as 100 %; None takes all.
         batch_size: images in a step.
         run: machine preset of configs/run: cpu, gpu1, slurm, ...
         scale_epochs: train for epochs / fraction, so that every run takes the same number of
@@ -123,7 +123,7 @@ class Run:
         return found
 
     def command(self, folder: Path) -> list[str]:
-        """The whole command line; running it again goes on from the last checkpoint."""
+        """The whole command line; running it again resumes from the last checkpoint."""
         train = [sys.executable, "-m", "convit_ssl.cli.main", "train"]
         return [*train, *self.overrides(), f"run.dir='{folder}'"]
 

@@ -73,7 +73,7 @@ def run_study(
     interval: float = 1.0,
     reuse: str | Path | None = None,
 ) -> list[State]:
-    """Run what is not done yet; a study that was stopped goes on where it was.
+    """Run what is not finished yet; an interrupted study resumes.
 
     Args:
         study: the runs.
@@ -169,7 +169,7 @@ def _look_back(state: State) -> None:
 
 
 def _refuse_other(state: State, marks: dict[str, str]) -> None:
-    """What was started on other images is no repetition of what would be started now."""
+    """Refuse to average runs that were started on different images."""
     for name, words in (("images", "the images"), ("weights", state.run.arm.weights)):
         if name in marks and name in state.marks and marks[name] != state.marks[name]:
             raise UserError(

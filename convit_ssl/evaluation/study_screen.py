@@ -1,4 +1,4 @@
-"""The one table of a running study, or a line per run where there is no terminal."""
+"""The one table of a running study, or a line per run without a terminal."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ SECONDS_WITHOUT_RESULT = 60.0
 
 
 def job_number(folder: Path) -> str:
-    """Of a run's last job; empty where there is none."""
+    """Of a run's last job; empty if there is none."""
     try:
         return (folder / JOB).read_text().strip()
     except OSError:

@@ -92,7 +92,7 @@ def timm_facts(name: str) -> dict[str, Any] | None:
 
 
 def activation_of(blocks: Any) -> str | None:
-    """The class of the MLPs' activation, as `Stated` names it; None where there is none."""
+    """The class of the MLPs' activation, as `Stated` names it; None if there is none."""
     act = getattr(getattr(blocks[0], "mlp", None), "act", None) if blocks else None
     known = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "ReLU": "relu"}
     return None if act is None else known.get(type(act).__name__, type(act).__name__)

@@ -120,5 +120,5 @@ def _is_square(number: int) -> bool:
 
 
 def square_side(count: int) -> int | None:
-    """The side of a square of so many patches; None where there is none."""
+    """The side of a square with this number of patches, or None."""
     return math.isqrt(count) if _is_square(count) else None

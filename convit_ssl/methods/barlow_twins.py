@@ -89,7 +89,7 @@ class BarlowTwinsHead(nn.Module):
             small ViT.
         out_dim: width of the embedding.
         num_layers: linear layers.
-        views: in the features of a forward pass; each is normalised by itself, as published
+        views: in the features of a forward pass; each is normalised separately, as published
             (barlowtwins main.py, lines 208-212).
     """
 
@@ -138,7 +138,7 @@ class BarlowTwins(Method[BarlowTwinsOptions]):
 
     @classmethod
     def head(cls, options: BarlowTwinsOptions, width: int, run: Run) -> nn.Module:
-        """Three layers, each view normalised by itself."""
+        """Three layers, each view normalised separately."""
         return BarlowTwinsHead(width, options.hidden_dim, options.out_dim, views=run.global_crops)
 
     @classmethod

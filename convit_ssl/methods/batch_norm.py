@@ -63,7 +63,7 @@ class HeadBatchNorm(nn.BatchNorm1d):
 def apply_by_view(
     layers: nn.Sequential, x: Float[Tensor, "rows in_dim"], views: int
 ) -> Float[Tensor, "rows out_dim"]:
-    """``layers`` on the rows of several views at once, each view normalised by itself.
+    """``layers`` on the rows of several views at once, each view normalised separately.
 
     Equals one call per view, running statistics included, but each linear layer reads its
     weights once.
@@ -74,7 +74,7 @@ def apply_by_view(
         views: how many.
 
     Raises:
-        ValueError: the rows do not divide into so many views.
+        ValueError: the rows cannot be divided evenly over the views.
     """
     if views == 1:
         whole: Tensor = layers(x)

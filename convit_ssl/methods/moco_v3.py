@@ -91,7 +91,7 @@ class MoCoV3Head(nn.Module):
         out_dim: width of the embedding.
         projector_layers: 3 for ViTs.
         predictor_layers: 2.
-        views: in the features of a forward pass; each is normalised by itself, as published.
+        views: in the features of a forward pass; each is normalised separately, as published.
 
     Source: github.com/facebookresearch/moco-v3, moco/builder.py, class MoCo_ViT.
     """
@@ -153,7 +153,7 @@ class MoCoV3(TeacherMethod[MoCoV3Options]):
 
     @classmethod
     def head(cls, options: MoCoV3Options, width: int, run: Run) -> nn.Module:
-        """Projector and predictor, each view normalised by itself."""
+        """Projector and predictor, each view normalised separately."""
         return MoCoV3Head(width, options.hidden_dim, options.out_dim, views=run.global_crops)
 
     @classmethod

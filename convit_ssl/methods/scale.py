@@ -43,7 +43,7 @@ class Budget:
     """What a slow machine allows: a run that ends, over the length that a rule would like.
 
     Attributes:
-        epochs: at most so many.
+        epochs: the largest number.
         few_tokens: take larger patches. On a processor time goes with the tokens, and more
             epochs gained more than smaller patches (results/small_collections_cpu_2026-11-21).
         why: the reason, in words for the user.

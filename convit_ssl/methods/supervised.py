@@ -39,7 +39,7 @@ class SupervisedOptions(MethodOptions):
         "rand-m9-mstd0.5-inc1", "Policy of RandAugment; null for none.", form="timm's name of one"
     )
     color_jitter: float = option(
-        0.4, "Strength of the colour jitter where there is no RandAugment.",
+        0.4, "Strength of the colour jitter without RandAugment.",
         unit="strength", least=0,
     )  # fmt: skip
     repeats: int = option(

@@ -115,7 +115,7 @@ class VICReg(Method[VICRegOptions]):
 
     @classmethod
     def head(cls, options: VICRegOptions, width: int, run: Run) -> nn.Module:
-        """Three layers, each view normalised by itself, as published."""
+        """Three layers, each view normalised separately, as published."""
         # The release's biases before batch normalisation change nothing.
         widths = [width, options.hidden_dim, options.hidden_dim, options.out_dim]
         return ViewWise(mlp(widths, use_bn=True, bias=False), run.global_crops)

@@ -97,7 +97,7 @@ class ConViTConfig:
         """Rows and columns of patches of an image.
 
         Raises:
-            ValueError: a side is no multiple of the patch size.
+            ValueError: a side is not a multiple of the patch size.
         """
         for name, side in (("height", height), ("width", width)):
             if side < self.patch_size or side % self.patch_size:

@@ -217,7 +217,7 @@ class ConViT(nn.Module):
                 default.
 
         Raises:
-            ValueError: a side of the images is no multiple of the patch.
+            ValueError: a side of the images is not a multiple of the patch size.
         """
         tokens, grid, positions = self._embed(x, keep)
         folded = self._fold(grid, len(x), positions)

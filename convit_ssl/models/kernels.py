@@ -257,7 +257,7 @@ def separable_gradients(
     grad: Tensor, content: Tensor, content_gate: Tensor, value: Tensor, row: Tensor, column: Tensor,
     made: Gradients,
 ) -> None:  # fmt: skip
-    """Gradients of all inputs into `made`; of gates and factors, those of each image by itself."""
+    """Gradients of all inputs into `made`; of gates and factors, for each image separately."""
     batch, heads, _, channels = value.shape
     height, width = row.shape[-1], column.shape[-1]
     rows, columns = _padded(height), _padded(width)

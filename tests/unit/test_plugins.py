@@ -46,7 +46,7 @@ def test_an_installed_module_keeps_its_name() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("plug_none", "no module of that name.*code/plug_none.py"),
+        ("plug_none", "no such module.*code/plug_none.py"),
         ("code/plug_none.py", "no such file"),
         ("colorsys", "hidden by .*colorsys.py; rename"),
         ("plug_bad", r"ZeroDivisionError.*plug_bad.py, line 2"),

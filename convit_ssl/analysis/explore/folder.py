@@ -177,7 +177,7 @@ def _data(
 
 
 def common_root(paths: Sequence[str]) -> str:
-    """The start that all paths share, up to and with a slash; "" where there is none."""
+    """The start that all paths share, up to and with a slash; "" if there is none."""
     low, high = min(paths), max(paths)
     same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
     return low[: low.rfind("/", 0, same) + 1]

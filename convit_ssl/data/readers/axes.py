@@ -78,7 +78,7 @@ class Axes:
         return name in self.names
 
     def size(self, name: str) -> int:
-        """Along an axis; 1 where there is none."""
+        """Along an axis; 1 if there is none."""
         return self.shape[self.names.index(name)] if name in self.names else 1
 
     @property
@@ -145,7 +145,7 @@ class Axes:
 
 
 def planar_header(height: int, width: int, channels: int, dtype: np.dtype[Any]) -> ImageHeader:
-    """The header of an image of so many channels."""
+    """The header of an image with this number of channels."""
     kind = "8 bits" if dtype == np.uint8 else KINDS.get(dtype.kind, "float")
     mode = {"float": "F", "8 bits": "L"}.get(kind, "I;16")
     return ImageHeader(height, width, channels == 1, kind, mode if channels == 1 else "RGB")

@@ -40,7 +40,7 @@ def parts(file: ImageFile, spec: str) -> list[str]:
 
 
 def step_of(spec: str, name: str) -> int:
-    """The step in ``name:step``; 1 where there is none."""
+    """The step in ``name:step``; 1 if there is none."""
     axis, _, step = spec.partition(":")
     return max(1, int(step)) if axis in (name, "") and step.isdigit() else 1
 
