@@ -145,7 +145,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
         kinds = sorted(FigureCanvasBase.filetypes)
         if Path(figure).suffix[1:].lower() not in kinds:
             raise UserError(
-                f"--figure {figure}: the name of a figure must end in .{', *.'.join(kinds)}"
+                f"--figure {figure}: the name of a figure must end in .{', .'.join(kinds)}"
             )
 
 

@@ -90,7 +90,9 @@ def test_a_trunk_that_would_never_learn(refuse: Refuse) -> None:
 
 def test_what_does_not_go_with_shares_is_named(refuse: Refuse) -> None:
     message = refuse("run.fsdp=true", "run.compile=true", "run.precision=fp16")
-    assert "run.fsdp=true does not go with run.compile=true and run.precision=fp16" in message
+    assert (
+        "run.fsdp=true cannot be combined with run.compile=true and run.precision=fp16" in message
+    )
 
 
 def test_unknown_experiment_lists_what_there_is(refuse: Refuse) -> None:

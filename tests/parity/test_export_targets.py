@@ -265,7 +265,7 @@ def test_outputs_that_differ_stop_the_export(
     monkeypatch.setattr(graphs, "make_program", lambda _: None)
     monkeypatch.setattr(graphs, "write_program", lambda _, path: path.write_bytes(b""))
     monkeypatch.setattr(graphs, "open_program", lambda _: lambda x: model(x) + 1e-3)
-    with pytest.raises(UserError, match="torch-export computes something else"):
+    with pytest.raises(UserError, match="torch-export computes a different output"):
         export_trunk(model, ["torch-export"], tmp_path)
     assert list(tmp_path.iterdir()) == []
 

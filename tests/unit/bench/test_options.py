@@ -53,8 +53,8 @@ def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         ("threads --seconds inf", "--seconds inf: give at most 60"),
         ("threads --side 9", "--side 9 is not a multiple of --patch 2"),
         ("threads --sizes huge", "unknown size 'huge'"),
-        ("model --figure x.txt", "--figure x.txt: a figure is a file named *."),
-        ("model --figure x", "--figure x: a figure is a file named *."),
+        ("model --figure x.txt", "--figure x.txt: the name of a figure must end in ."),
+        ("model --figure x", "--figure x: the name of a figure must end in ."),
     ],
 )
 def test_refused(command: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -150,7 +150,7 @@ def test_many_processes_at_once_see_one_complete_folder(tmp_path: Path) -> None:
 
 def test_a_folder_in_the_way_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("precious")
-    with pytest.raises(UserError, match="does not hold the complete digits"):
+    with pytest.raises(UserError, match="does not contain the complete digits"):
         materialise("digits", tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "precious"
     (tmp_path / "file").write_text("")

@@ -319,7 +319,7 @@ def test_unreadable_images_have_no_rows_and_are_listed(
     again = load_features(tmp_path / "f")
     assert again.unreadable == found.unreadable
     assert again.left_out("train") == (
-        f"3 unreadable images of 21 in train, left out of every figure: listed in "
+        f"3 unreadable images of 21 in train, excluded from every result: listed in "
         f"{tmp_path / 'f' / 'images.json'}"
     )
 
