@@ -30,6 +30,7 @@ def data_arguments(data: Data) -> dict[str, str]:
     from convit_ssl.data.registered import REGISTERED
     from convit_ssl.data.sources import SOURCES
     from convit_ssl.data.storage import is_url
+    from convit_ssl.data.table_collections import TABLES
 
     name = os.fspath(data)
     if name in REGISTERED:
@@ -42,7 +43,8 @@ def data_arguments(data: Data) -> dict[str, str]:
     if folder.is_dir():
         return {"data": "folder", "data_dir": str(folder)}
     if folder.is_file():
-        return {"data": "list", "data_dir": str(folder)}
+        kind = "table" if name.lower().endswith(TABLES) else "list"
+        return {"data": kind, "data_dir": str(folder)}
     built_in = ", ".join(key for key, source in SOURCES.items() if source.built_in)
     with coded("data"):
         raise UserError(f"{name}: there is no such folder, and no such data set ({built_in})")

@@ -57,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("data", metavar="DATA", help="a folder of images, or the name of a built-in data set")
     add(
-        "--format", choices=("list", "shards"), help="DATA is a list or shards rather than a folder"
+        "--format",
+        choices=("list", "shards", "table"),
+        help="DATA is a list, shards or a table rather than a folder",
     )
     division_options.add_arguments(parser)
     add("--trunk", metavar="CKPT", help="also compare images by the features of this network")

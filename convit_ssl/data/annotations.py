@@ -10,6 +10,7 @@ from pathlib import Path
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.labels import class_table
 from convit_ssl.data.names import some
+from convit_ssl.data.part_names import JOINT, split_joined
 from convit_ssl.data.tables import read_table
 from convit_ssl.errors import UserError
 
@@ -93,6 +94,9 @@ def _places(listing: Listing) -> dict[str, int]:
         name = file.rpartition("/")[2]
         for key in (name, name.rpartition(".")[0], file.rpartition(".")[0]):
             loose[key] = image if loose.get(key, image) == image else -1
+        if JOINT in file:  # of an image of several files, any of them
+            for _, each in split_joined(file):
+                loose[each] = image
         places[file] = image
         places[str(Path(str(listing.root)) / file)] = image
     return {key: image for key, image in loose.items() if image >= 0} | places

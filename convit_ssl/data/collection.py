@@ -10,7 +10,7 @@ from convit_ssl.data.annotations import group_keys, labelled
 from convit_ssl.data.division import UNUSED, DivisionSpec, divide
 from convit_ssl.data.duplicates import Pair
 from convit_ssl.data.folders import Listing, check_folder, list_images
-from convit_ssl.data.opening import dataset_folder, find_listing
+from convit_ssl.data.opening import LISTED, dataset_folder, find_listing
 from convit_ssl.data.quality import ImageFacts, odd_ones
 from convit_ssl.data.split_folders import find_splits
 from convit_ssl.errors import UserError
@@ -74,7 +74,7 @@ def open_parts(data: str, data_dir: str | None = None) -> list[Opened]:
     Raises:
         UserError: there are none.
     """
-    if data in ("list", "shards"):
+    if data in LISTED:
         opened = [Opened("train", find_listing(data, data_dir, "train"))]
         if not str(data_dir).endswith((".txt", ".tar")):
             with contextlib.suppress(UserError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from convit_ssl.data.annotations import labelled
@@ -17,7 +18,15 @@ from convit_ssl.data.samples import FaultLog
 from convit_ssl.data.shards import find_shards
 from convit_ssl.data.sources import get_source, materialise
 from convit_ssl.data.split_folders import check_split
+from convit_ssl.data.table_collections import find_table_images
 from convit_ssl.errors import UserError
+
+# Collections that are no folders of images.
+LISTED: dict[str, Callable[[str | os.PathLike[str], str], Listing]] = {
+    "list": find_listed_images,
+    "shards": find_shards,
+    "table": find_table_images,
+}
 
 
 def dataset_folder(data: str, data_dir: str | os.PathLike[str] | None = None) -> Path:
@@ -41,11 +50,11 @@ def find_listing(
     if data in REGISTERED:
         check_split(split)
         return registered_listing(data, data_dir, split)
-    if data in ("list", "shards"):
+    if data in LISTED:
         check_split(split)
         if data_dir is None or not str(data_dir):
             raise UserError(f"data={data} needs data_dir=, the folder or URL of the {data}")
-        return (find_shards if data == "shards" else find_listed_images)(data_dir, split)
+        return LISTED[data](data_dir, split)
     return find_images(dataset_folder(data, data_dir), split)
 
 

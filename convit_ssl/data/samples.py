@@ -22,6 +22,7 @@ from typing import Any, TypeVar, cast
 from PIL import Image, UnidentifiedImageError
 
 from convit_ssl.data.channel_reading import read_channels, read_planes, special_rgb
+from convit_ssl.data.part_names import JOINT
 from convit_ssl.data.physical import Drawn
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, Reading, decode_array, decode_image
 from convit_ssl.data.planes import Scaled, chosen, scaled
@@ -310,7 +311,7 @@ class SampleReader:
         known = self._unreadable.get(path)
         if known is not None:
             raise UnreadableImageError(known)
-        if reads_by_path(path, self.reading) and is_there(path):
+        if reads_by_path(path, self.reading) and (JOINT in path or is_there(path)):
             return None
         try:
             data = read_file(path, self.root)

@@ -12,6 +12,7 @@
 | folder | your own images | any | data_dir |
 | list | your own, named in train.txt and val.txt | any | data_dir, see ``lists`` |
 | shards | your own, in WebDataset tar files | any | data_dir or a URL, see ``shards`` |
+| table | your own, named in a CSV or Parquet table | any | data_dir, see ``table_collections`` |
 
 digits and mnist5k have no official split. Ours is stratified: within each class the
 images are ordered by a SHA-256 of their number, and the first share is val. On raw
@@ -157,6 +158,7 @@ SOURCES: dict[str, Source] = {
         Source("folder"),
         Source("list"),
         Source("shards"),
+        Source("table"),
     )
 }
 

@@ -22,8 +22,9 @@ from typing import Any
 import torch.distributed as dist
 
 from convit_ssl.data.loader_workers import SHARED_MEMORY, free_shared_mib, workers_that_fit
+from convit_ssl.data.readers import reads_by_path
 from convit_ssl.data.samples import UnreadableImageError, read_file
-from convit_ssl.data.storage import is_url
+from convit_ssl.data.storage import is_there, is_url
 from convit_ssl.engines.checkpoint import sorted_checkpoints
 from convit_ssl.engines.console import Screen, duration
 from convit_ssl.engines.hooks import QuietHook, peak_memory_mib
@@ -241,7 +242,9 @@ def _probe_images(task: Any, problems: list[str]) -> float:
     for number in range(min(PROBED_IMAGES, count)):
         path = task.inputs.train.path((first + number * step) % len(task.inputs.train))
         try:
-            read_file(path)
+            # A slide or a Zarr folder is read by its library, and never as a whole.
+            if not reads_by_path(path, task.inputs.train.reading) or not is_there(path):
+                read_file(path)
         except UnreadableImageError as error:
             unreadable.append(f"{path} cannot be read ({error})")
         else:

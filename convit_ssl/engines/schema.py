@@ -31,9 +31,9 @@ class DataOptions:
 
     name: str = option(
         "imagenet",
-        "The data set. folder, list and shards are for your own images, in data_dir.",
-        form="digits, mnist5k, fashion_mnist, textures, elpv, openclipart, imagenet, folder, list "
-        "or shards",
+        "The data set. folder, list, shards and table are for your own images, in data_dir.",
+        form="digits, mnist5k, fashion_mnist, textures, elpv, openclipart, imagenet, folder, list, "
+        "shards or table",
     )
     subset: str | None = option(
         None,

@@ -233,3 +233,38 @@ def test_tiles_of_a_scene_stay_on_one_side_of_a_split(tmp_path: Path) -> None:
     ]
     scenes = [{file.partition("#")[0] for file in side.files} for side in sides]
     assert [len(side) for side in sides] == [36, 18] and not scenes[0] & scenes[1]
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_crops_of_one_physical_size(tmp_path: Path, native: bool) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    rows, columns = np.mgrid[0:60, 0:80].astype(np.uint8)
+    for name, size in (("fine", 0.5), ("coarse", 2.0)):
+        metadata = {"axes": "YX", "PhysicalSizeX": size, "PhysicalSizeY": size}
+        tifffile.imwrite(tmp_path / f"{name}.ome.tif", rows + columns, metadata=metadata)
+    depth = "native" if native else "8bit"
+    reading = Reading(depth=depth, physical=0.02)  # 20 micrometres
+    images = open_dataset("folder", tmp_path, reading=reading)
+    shapes = [np.asarray(images[n][0]).shape[:2] for n in range(2)]
+    assert shapes == [(10, 10), (40, 40)]  # coarse, fine
+    middle = np.asarray(images[0][0])[..., 0] * (255 if native else 1)
+    assert np.array_equal(np.rint(middle), (rows + columns)[25:35, 35:45])
+    assert images.native_size() == (25, 25)
+    trained = open_dataset("folder", tmp_path, "train", Seeded(), seed=1, reading=reading)
+    corners = set()
+    for epoch in range(5):
+        trained.set_epoch(epoch)
+        assert trained[1][0].shape[:2] == (40, 40)
+        assert np.array_equal(trained[1][0], trained[1][0])
+        corners.add(float(trained[1][0][0, 0, 0]))
+    assert len(corners) > 3
+
+
+def test_a_pixel_size_that_nobody_gives(tmp_path: Path) -> None:
+    Image.new("RGB", (60, 60)).save(tmp_path / "a.png")
+    lenient: Any = {"max_corrupt": 1.0, "replace": False}
+    images = open_dataset("folder", tmp_path, reading=Reading(physical=0.02), **lenient)
+    assert images[0][2] == -1
+    assert "data.pixel_size" in next(iter(images.reader.fault_log.read().values()))
+    given = Reading(physical=0.02, pixel_size=0.001)
+    assert open_dataset("folder", tmp_path, reading=given)[0][0].size == (20, 20)
