@@ -83,7 +83,7 @@ def compact(path: Path) -> str:
 def _add_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     if arrays:
         earlier = dict(np.load(path)) if path.exists() else {}
-        np.savez_compressed(path, **{**earlier, **arrays})  # type: ignore[arg-type]
+        np.savez_compressed(path, **{**earlier, **arrays})
 
 
 def _add_lists(path: Path, lists: dict[str, Any]) -> None:
