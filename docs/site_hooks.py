@@ -66,11 +66,11 @@ pages whose figures should not be quoted any more; each says why. The same table
 
 ## What did not work, and why
 
-- **Pretraining on drawn textures and on photographs of solar cells** did not beat training with the
-  labels alone, or raw pixels, within a core-minute and two seeds
-  ([textures](results/baselines_textures_240_cpu_2026-11-29/README.md),
-  [solar cells](results/baselines_elpv_cpu_2026-11-29/README.md)). Such runs are too short to rank
-  methods; they show that a reference belongs beside every figure.
+- **Pretraining for one core-minute** was ahead of raw pixels on 240 drawn textures and behind
+  training with the labels alone; on photographs of solar cells nothing was ahead of raw pixels
+  (five seeds: [textures](results/baselines_textures_240_5_seeds_cpu_2026-11-29/README.md),
+  [solar cells](results/baselines_elpv_5_seeds_cpu_2026-11-29/README.md)). A reference belongs
+  beside every figure.
 - **SwAV as published** stays at the loss of a uniform assignment on a thousand digits: with few
   images a batch, the assignment is too even to learn from. The defaults for small collections
   differ ([digits](results/digits_methods_cpu_2026-11-26/README.md)).
