@@ -15,7 +15,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.evaluation import study
 from convit_ssl.evaluation.fingerprint import file_fingerprint
 from convit_ssl.export import load_trunk
-from convit_ssl.export.load import describe, shape
+from convit_ssl.export.load import describe, say_how_to_set, shape
 from convit_ssl.export.sources import locate
 from convit_ssl.methods.scale_tables import PLAIN_BELOW, PLAIN_RECIPE
 from convit_ssl.models import VARIANTS, create_config
@@ -103,7 +103,9 @@ def _check_weights(planned: study.Study) -> None:
     for arm in planned.arms:
         if not arm.weights:
             continue
-        held, asked = load_trunk(arm.weights).config, create_config(arm.trunk)
+        model = load_trunk(arm.weights)
+        say_how_to_set(model, arm.weights)
+        held, asked = model.config, create_config(arm.trunk)
         if shape(held) != shape(asked):
             raise UserError(
                 f"--checkpoints {arm.trunk}={arm.weights}: it holds {describe(held)}, "

@@ -36,11 +36,12 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
     if not tree.weights:
         return
     from convit_ssl.export import load_trunk
-    from convit_ssl.export.load import check_activation, describe, reading_of, shape
+    from convit_ssl.export.load import check_activation, describe, reading_of, say_how_to_set, shape
 
     heads = tree.trunk.num_heads if "trunk.num_heads" in explicit else None
     loaded = load_trunk(tree.weights, weights=tree.weights_from, num_heads=heads)
     check_activation(loaded, tree.weights)
+    say_how_to_set(loaded, tree.weights)
     config, provenance = loaded.config, vars(loaded)["provenance"]
     reading = reading_of(loaded)
     same = same_channels(reading, tree, explicit)

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import logging
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ from convit_ssl.models import ConViT, ConViTConfig
 __all__ = [
     "Provenance", "activation", "build", "check_activation", "describe", "from_tensors",
     "layer_norm_eps", "load_trunk", "reading_of", "resample_positions", "resized",
-    "set_activation", "set_layer_norm_eps", "shape",
+    "say_how_to_set", "set_activation", "set_layer_norm_eps", "shape",
 ]  # fmt: skip
 
 
@@ -116,6 +117,16 @@ def load_trunk(
     if (whole := whole_checkpoint(Path(path))) is not None:
         vars(model)["provenance"]["notes"] += [f"Of the run, {text}." for text in whole[1]]
     return model
+
+
+def say_how_to_set(model: ConViT, path: str) -> None:
+    """For commands without the options of a guess: how to settle it before they read a file."""
+    if vars(model)["provenance"]["guesses"]:
+        quoted = shlex.quote(path)
+        _warn(
+            f"{path}: to set what is assumed, run `convit-ssl import {quoted} --out FILE` with the "
+            "options named above, and give FILE here"
+        )
 
 
 def from_tensors(tensors: dict[str, Tensor], name: str, stated: Stated | None = None) -> ConViT:

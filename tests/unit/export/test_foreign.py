@@ -15,7 +15,13 @@ from torch import Tensor
 
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
-from convit_ssl.export.load import activation, layer_norm_eps, set_activation, set_layer_norm_eps
+from convit_ssl.export.load import (
+    activation,
+    layer_norm_eps,
+    say_how_to_set,
+    set_activation,
+    set_layer_norm_eps,
+)
 from convit_ssl.export.save import save_trunk
 from convit_ssl.models import ConViT, ConViTConfig, create_model
 
@@ -327,3 +333,16 @@ def test_oblong_trunks_are_exported_and_come_back(tmp_path: Path) -> None:
     images = torch.randn(2, 3, 16, 64)
     torch.testing.assert_close(open_timm_folder(out / "timm")(images), model(images))
     assert "import convit_ssl.export.timm_models" in (out / "README.md").read_text()
+
+
+def test_commands_without_the_options_say_how_to_set_a_guess(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(official(vit(768, 12, depth=1)), path)
+    say_how_to_set(load_trunk(path), str(path))
+    assert f"convit-ssl import {path} --out FILE" in caplog.text
+    save_trunk(load_trunk(path), tmp_path / "ours.safetensors")
+    caplog.clear()
+    say_how_to_set(load_trunk(tmp_path / "ours.safetensors"), "ours")
+    assert caplog.text == ""
