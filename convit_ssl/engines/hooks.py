@@ -134,7 +134,7 @@ class TrainingHook(QuietHook):
             if self.recorder is not None:
                 self.recorder.write_locality(trunk, figures, self._steps(task))
             self._judge(epoch, figures)
-            self._compare(epoch, trunk, figures)
+            self._compare(task, epoch, trunk, figures)
             figures["look_seconds"] = round(time.perf_counter() - started, 3)
         self.figures |= figures
         if self.recorder is not None:
@@ -234,7 +234,7 @@ class TrainingHook(QuietHook):
         if message:
             figures["collapse"] = message
 
-    def _compare(self, epoch: int, trunk: Any, figures: dict[str, Any]) -> None:
+    def _compare(self, task: Any, epoch: int, trunk: Any, figures: dict[str, Any]) -> None:
         """Say how features compare with pixels, and give the verdict after the last epoch.
 
         A collective call.
@@ -242,9 +242,15 @@ class TrainingHook(QuietHook):
         for text in self.watch.references.messages(epoch, figures):
             if self.screen is not None:
                 self.screen.line(f"warning: {text}", style="yellow")
-        if epoch < self.options.optim.epochs or self.options.derived.test_model:
+        if epoch < self.options.optim.epochs:
             return
-        verdict = self.watch.verdict(trunk, figures)
+        classifier = None
+        if self.options.derived.test_model:
+            frozen = not any(parameter.requires_grad for parameter in trunk.parameters())
+            if frozen or self.options.run.fsdp:  # many probes, or shares of one classifier
+                return
+            classifier = task.base_model
+        verdict = self.watch.verdict(trunk, figures, classifier)
         if verdict is not None:
             figures["verdict"] = verdict.as_dict()
             self.verdict_lines = verdict.lines()

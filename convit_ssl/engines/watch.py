@@ -194,15 +194,22 @@ class Watch:
         k = int(self.options.watch.knn_k)
         return _together(lambda: measure_knn(bank, val, sides, k, self.device, metric))
 
-    def verdict(self, trunk: nn.Module, figures: dict[str, Any]) -> Verdict | None:
+    def verdict(
+        self, trunk: nn.Module, figures: dict[str, Any], classifier: nn.Module | None = None
+    ) -> Verdict | None:
         """The trained network against its references; None if there are no labels.
 
         A collective call. A verdict whose images cannot be read is left out.
+
+        Args:
+            trunk: judged by kNN.
+            figures: of the last evaluation.
+            classifier: a whole network that learned the labels, which is judged by what it says.
         """
         was_training = trunk.training
         trunk.eval()
         try:
-            return final_verdict(self, trunk, figures, self.references)
+            return final_verdict(self, trunk, figures, self.references, classifier)
         except LookError as error:
             _leave_out(error)
             return None

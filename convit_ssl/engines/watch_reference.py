@@ -196,17 +196,22 @@ def background_share(features: Tensor, pictures: Tensor) -> float:
 
 
 def final_verdict(
-    watch: Watch, trunk: nn.Module, figures: dict[str, Any], references: References
+    watch: Watch,
+    trunk: nn.Module,
+    figures: dict[str, Any],
+    references: References,
+    classifier: nn.Module | None = None,
 ) -> Verdict | None:
     """Compare the trained network with pixels and with itself untrained; None without labels.
 
     A collective call. The test part is read here for the first time: the part that was held out,
-    the val folder, or images of train whose labels were held out.
+    the val folder, or images of train whose labels were held out. A `classifier` that learned the
+    labels is judged by what it says, and in place of the trunk.
     """
     sides = watch.final_sides(LEARNED, TESTED)
     if sides is None:
         return None
-    networks: dict[str, nn.Module] = {"network": trunk}
+    networks: dict[str, nn.Module] = {} if classifier is not None else {"network": trunk}
     if isinstance(trunk, ConViT):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(watch.options.seed))
@@ -219,18 +224,35 @@ def final_verdict(
         read = replace_rows(sides, rows, val_rows)
         results[name] = watch.knn(bank, val, read)
     results[PIXELS] = References(watch)._measure_pixels(read)[0]
-    truth = results["network"].truth
+    truth = results[PIXELS].truth
     correct = {
         name: found.predictions == found.truth
         for name, found in results.items()
         if len(found.truth) == len(truth)
     }
+    if classifier is not None:
+        correct["network"] = _classified(watch, classifier, read)
     rows = labelled_rows(read.val, read.val_rows)
     predictions = Predictions(truth, correct, groups_of(watch.options, read.val, rows))
     learned = len(labelled_rows(read.bank, read.bank_rows))
     others = [name for name in correct if name != "network"]
-    verdict = judge(predictions, "network", others, learned, "kNN")
+    probe = "kNN" if classifier is None else "its own classifier, references by kNN"
+    verdict = judge(predictions, "network", others, learned, probe)
     return replace(verdict, advice=next_steps(verdict, _seen(watch.options, figures, references)))
+
+
+def _classified(watch: Watch, classifier: nn.Module, sides: Sides) -> Rows:
+    """Whether a network's own classifier is right, of each labelled image of the test."""
+    was_training = classifier.training
+    classifier.eval()
+    try:
+        logits, rows = watch.features(classifier, sides.val, sides.val_rows)
+    finally:
+        classifier.train(was_training)
+    targets = np.asarray(sides.val.targets)[rows]
+    known = targets >= 0
+    right: Rows = logits.argmax(dim=1).numpy()[known] == targets[known]
+    return right
 
 
 def _seen(options: Any, figures: dict[str, Any], references: References) -> Seen:

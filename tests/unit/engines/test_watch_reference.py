@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,3 +111,38 @@ def test_neighbours_by_the_background_are_told_from_those_by_the_object() -> Non
     noise = 0.01 * torch.rand(300, 5, generator=draw)
     assert background_share(one_hot(back, 5) + noise, pictures) > 0.5
     assert background_share(one_hot(front, 5) + noise, pictures) < -0.5
+
+
+def test_a_network_that_learned_the_labels_is_judged_by_what_it_says(tmp_path: Path) -> None:
+    for split, images in (("train", 60), ("val", 80)):
+        photographs(tmp_path / "images" / split, images)
+    look = looking_at(tmp_path / "images")
+    look.options.data.labels = None
+    look.options.derived.test_model = True
+    for place in (tmp_path / "images").glob("*/s*/*/*.png"):  # class folders at the top
+        label = tmp_path / "images" / place.parts[-4] / place.parts[-2]
+        label.mkdir(exist_ok=True)
+        place.rename(label / place.name)
+    for place in (tmp_path / "images").glob("*/s*"):
+        shutil.rmtree(place)
+
+    class Middle(torch.nn.Module):
+        """Says b where the middle is bright, or the other way round."""
+
+        sign = 1.0
+
+        def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+            bright = images[..., 6:10, 6:10].mean(dim=(1, 2, 3))
+            return [self.sign * torch.stack([-bright, bright], dim=1)]
+
+    trunk = create_model("convit_nano", img_size=16, patch_size=4, num_classes=0)
+    classifier = Middle().train()
+    verdict = look.verdict(trunk, {"loss": 1.0}, classifier)
+    assert verdict is not None and classifier.training
+    assert verdict.differences["raw pixels"].value == 0.0  # both are always right
+    assert set(verdict.differences) == {"raw pixels", "untrained network"}
+    assert verdict.probe == "its own classifier, references by kNN"
+    classifier.sign = -1.0
+    verdict = look.verdict(trunk, {"loss": 1.0}, classifier)
+    assert verdict is not None and verdict.outcome == "worse"
+    assert verdict.differences["raw pixels"].value == -1.0
