@@ -26,6 +26,7 @@ from convit_ssl.data.subsets import choose
 from convit_ssl.data.viewing import view_image
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.feature_set import FeatureSet, load_features
+from convit_ssl.evaluation.feature_tables import FeatureTable
 from convit_ssl.evaluation.neighbours import nearest_neighbours
 from convit_ssl.evaluation.processes import rank, run_in_processes
 from convit_ssl.evaluation.progress import progress_bar
@@ -70,6 +71,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--out", default="explore", help="folder for index.html and explore.csv (default: explore/)"
     )
+    add(
+        "--to", nargs="+", choices=("csv", "parquet"), default=[],
+        help="also write the features of all images as a table, with label and group",
+    )  # fmt: skip
 
 
 def run(args: Namespace) -> int:
@@ -117,8 +122,23 @@ def run(args: Namespace) -> int:
             file=sys.stderr,
         )
     print("\n".join(_summary(found, images)))
-    print(f"written: {page}, {out / TABLE}")
+    written = [page, out / TABLE, *_tables(features, images, args, out)]
+    print(f"written: {', '.join(map(str, written))}")
     return 0
+
+
+def _tables(
+    features: np.ndarray[Any, Any], images: Images, args: Namespace, out: Path
+) -> list[Path]:
+    """The embeddings as ``--to`` asks for them."""
+    classes = sorted({label for label in images.labels if label})
+    number = {label: place for place, label in enumerate(classes)}
+    targets = np.array([number.get(label, -1) for label in images.labels])
+    column = {args.token or "features": (0, features.shape[1])}
+    whole = FeatureSet(features, targets, images.paths, column, classes)
+    groups = dict(zip(images.paths, images.groups, strict=True))
+    table = FeatureTable(whole, {path: group for path, group in groups.items() if group})
+    return [table.write(form, out) for form in dict.fromkeys(args.to)]
 
 
 def _features(args: Namespace) -> tuple[dict[str, FeatureSet], str] | None:

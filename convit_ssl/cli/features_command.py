@@ -30,7 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="class_last1, class_last2, patch_mean_last1, ... (n counts blocks from the end)",
     )
     parser.add_argument(
-        "--splits", nargs="+", choices=("train", "val"), help="splits to extract (default: both)"
+        "--splits",
+        nargs="+",
+        choices=("train", "val"),
+        help="splits to extract (default: those that exist)",
     )
     parser.add_argument(
         "--to",
@@ -85,7 +88,7 @@ def extract(args: argparse.Namespace) -> dict[str, tuple[dict[str, Any], str | N
         args.columns = list(dict.fromkeys(args.columns))
     if args.tokens == "patch":
         _check_patches(args)
-    splits = args.splits or ["train", "val"]
+    splits = _splits(args)
     for split in splits:
         _check(args, split)  # before anything is written
     source = probe_sources.open_source(args)
@@ -115,6 +118,19 @@ def groups_of(args: argparse.Namespace, split: str) -> dict[str, str]:
     keys = group_keys(listing, args.group_by, None)
     paths = (os.path.join(listing.root, file) for file in listing.files)
     return dict(zip(paths, keys, strict=True))
+
+
+def _splits(args: argparse.Namespace) -> list[str]:
+    """The parts that are asked for, or those that there are."""
+    if args.splits:
+        return list(args.splits)
+    try:
+        find_listing(probe_sources.data_name(args), args.data_dir, "val")
+    except UserError as error:
+        if "no val/" not in str(error):
+            return ["train", "val"]  # whose error names the choice
+        return ["train"]  # a folder of images that nobody divided
+    return ["train", "val"]
 
 
 def _check_patches(args: argparse.Namespace) -> None:

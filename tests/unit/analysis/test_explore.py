@@ -254,7 +254,7 @@ def test_the_command_from_images_to_page_and_table(collection, capsys):
     out = collection / "out"
     options = ["pixels", "--data-dir", f"{collection / 'images'}", "--cache", f"{collection}/cache"]
     options += ["--labels", f"{collection / 'labels.csv'}:file,label,patient", "--layout", "pca"]
-    asked = [*options, "--group-by", "column:patient", "--out", str(out)]
+    asked = [*options, "--group-by", "column:patient", "--out", str(out), "--to", "csv"]
     assert run_command("explore", asked) == 0
     said = capsys.readouterr().out
     assert "40 images, 20 with a label; PCA map" in said and "of other groups give 100.0 %" in said
@@ -264,13 +264,16 @@ def test_the_command_from_images_to_page_and_table(collection, capsys):
     assert sorted(int(row["label_next_rank"]) for row in rows if not row["label"]) == [
         *range(1, 21)
     ]
+    first, *others = csv.DictReader((out / "features.csv").open())
+    assert len(others) == 39 and first["path"] == rows[0]["file"] and first["group"] == "p0"
+    assert first["label"] == "red" and len(first) == 5 + 16 * 16 * 3
     assert (out / "thumbnails" / "0.jpg").is_file() and (out / "index.html").is_file()
 
 
 def test_the_command_on_a_folder_of_features_whose_images_are_gone(collection, capsys):
     features = str(collection / "features")
     data = ["--data-dir", str(collection / "images")]
-    assert run_command("features", ["pixels", *data, "--splits", "train", "--out", features]) == 0
+    assert run_command("features", ["pixels", *data, "--out", features]) == 0  # there is no val
     (collection / "images" / "p0" / "00.png").unlink()
     out = ["--layout", "pca", "--out", str(collection / "out")]
     assert run_command("explore", [features, *out]) == 0
