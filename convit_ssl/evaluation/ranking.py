@@ -68,7 +68,8 @@ def _spearman(first: Values, second: Values) -> Values:
     second = second - second.mean(axis=1, keepdims=True)
     lengths = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
     products: Values = (first * second).sum(axis=1)
-    return np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    found: Values = np.divide(products, lengths, out=np.zeros_like(products), where=lengths > 0)
+    return found
 
 
 def passes(by_collection: Mapping[str, Correlation]) -> bool:

@@ -93,14 +93,16 @@ def _rim(mask: Values, width: int) -> Values:
         return mask
     kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     inner = cv2.erode(mask.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    return mask & (inner == 0)
+    rim: Values = mask & (inner == 0)
+    return rim
 
 
 def _iou(confusion: Values) -> Values:
     """(..., classes) of (..., classes, classes)."""
     shared = np.diagonal(confusion, axis1=-2, axis2=-1).astype(float)
     union = confusion.sum(axis=-1) + confusion.sum(axis=-2) - shared
-    return np.divide(shared, union, out=np.full(shared.shape, np.nan), where=union > 0)
+    found: Values = np.divide(shared, union, out=np.full(shared.shape, np.nan), where=union > 0)
+    return found
 
 
 def compare_miou(
