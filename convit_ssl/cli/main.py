@@ -33,7 +33,7 @@ COMMANDS: dict[str, str] = {
     "explore": "map a collection: clusters, outliers, what to label next",
     "knn": "measure k-nearest-neighbour accuracy of a checkpoint",
     "linear": "measure linear-probe accuracy of a checkpoint",
-    "scores": "score features without labels, beside untrained and raw pixels",
+    "scores": "score features without labels, next to untrained and raw pixels",
     "segment": "measure segmentation with frozen patch features and masks",
     "retrieve": "measure image retrieval: recall@1, recall@5 and mAP",
     "finetune": "fine-tune a checkpoint on labelled images",

@@ -47,7 +47,7 @@ def measure_all(
     rows: list[Row] = []
     for reference in probe_references.references(args, own) if asked(args) else ():
         if isinstance(reference, Missing):
-            name = f"{reference.name}, not measured"
+            name = f"{reference.name} (not measured)"
             rows.append({"name": name, "accuracy": None, "missing": reference.reason})
         else:
             rows.append(measure(reference, args))
@@ -116,14 +116,14 @@ def heading(name: str, row: Mapping[str, Any], args: argparse.Namespace) -> str:
     division = getattr(args, "division", None)
     if division is None:
         tested = getattr(args, "on", None) or "val"
-        return f"{name}: {images['val']:,} images of {tested} by {images['train']:,} of train"
+        return f"{name}: {images['val']:,} images of {tested}, from {images['train']:,} of train"
     groups = f" in {len(division.group_names)} groups" if division.grouped else ""
     if division.folds > 1:
         return (
             f"{name}: {images['val']:,} images{groups}, each tested once in {division.folds} folds"
         )
     return (
-        f"{name}: {images['val']:,} images held out by {images['train']:,} others"
+        f"{name}: {images['val']:,} held-out images, from {images['train']:,} others"
         f"{groups and f', of {len(division.group_names)} groups'}"
     )
 

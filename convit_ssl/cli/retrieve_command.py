@@ -36,23 +36,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     probe_sources.add_arguments(parser)
     add = parser.add_argument
-    add("--split", choices=("train", "val", "test"), help="val by default, train without one")
+    add(
+        "--split",
+        choices=("train", "val", "test"),
+        help="split to use (default: val if there is one, else train)",
+    )
     add(
         "--labels", metavar="TABLE:COLUMNS", help="as in table.csv:file,label; folder:2, name:REGEX"
     )
     add("--group-by", metavar="WHAT", help="folder:1, column:patient (of --labels), name:REGEX")
     add(
         "--by", choices=("label", "group"), default="label",
-        help="what is to be found. By label with --group-by, images of one group (a patient) do "
-        "not count as found",
+        help="what counts as a match. By label with --group-by, images of the same group (a "
+        "patient) are not counted",
     )  # fmt: skip
-    add("--token", help="feature to compare, such as patch_mean_last1; the last class token")
+    add(
+        "--token",
+        help="feature to compare, such as patch_mean_last1 (default: the last class token)",
+    )
     add(
         "--references",
         action="store_true",
         help="also measure raw pixels and the untrained network",
     )
-    add("--json", metavar="FILE", help="write the results")
+    add("--json", metavar="FILE", help="write results and all settings to this file")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -24,13 +24,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     probe_sources.add_arguments(parser)
     add = parser.add_argument
     add("--split", choices=("train", "val", "test"), default="train", help="of the images")
-    add("--token", help="feature to score, such as patch_mean_last1; the last class token")
+    add(
+        "--token", help="feature to score, such as patch_mean_last1 (default: the last class token)"
+    )
     add(
         "--images", type=positive, default=IMAGES,
         help=f"that are read at most; {VIEWED} of them in several random views",
     )  # fmt: skip
-    add("--all", action="store_true", help="show all scores, also those that proved nothing")
-    add("--json", metavar="FILE", help="write all scores")
+    add(
+        "--all",
+        action="store_true",
+        help="show all scores, including those that did not predict accuracy",
+    )
+    add("--json", metavar="FILE", help="write all scores to this file")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -51,22 +51,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--masks", required=True, metavar="DIR",
-        help="a mask for each image, of the same path and name: class numbers as a grey, palette "
-        "or 16-bit PNG or TIFF, or .npy",
+        help="folder of masks with the same paths and names as the images: class numbers as a "
+        "grey, palette or 16-bit PNG or TIFF, or .npy",
     )  # fmt: skip
-    add("--ignore", type=natural, metavar="N", help="number of pixels without a class (255)")
+    add(
+        "--ignore",
+        type=natural,
+        metavar="N",
+        help="class number of pixels to ignore (default: 255)",
+    )
     add("--probe", nargs="+", choices=tuple(PROBES), default=list(PROBES))
     add(
         "--longest", type=positive, default=448, metavar="PIXELS",
-        help="larger images are made smaller; --img-size H,W gives all images one size",
+        help="shrink images whose longest side is larger; --img-size H W resizes all images",
     )  # fmt: skip
     add(
         "--references",
         action="store_true",
         help="also measure raw pixels and the untrained network",
     )
-    add("--predictions", metavar="DIR", help="write the predicted masks of the test as PNG")
-    add("--json", metavar="FILE", help="write the results")
+    add(
+        "--predictions",
+        metavar="DIR",
+        help="write predicted masks of the test images as PNG to this folder",
+    )
+    add("--json", metavar="FILE", help="write results and all settings to this file")
 
 
 def run(args: argparse.Namespace) -> int:

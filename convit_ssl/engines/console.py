@@ -98,6 +98,7 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     subset = f", subset {facts['subset']}" if facts["subset"] else ""
     local = f" + {crops['local_count']} x {crops['local_size']} px" if crops["local_count"] else ""
     steps = derived["steps_per_epoch"]
+    some_epochs = f"{optim['epochs']} epoch{'' if optim['epochs'] == 1 else 's'}"
     decay = f"{optim['weight_decay']:g}"
     if derived["weight_decay_end"] != optim["weight_decay"]:
         decay += f" -> {derived['weight_decay_end']:g}"
@@ -109,7 +110,7 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         "views": f"{crops['global_count']} x {crops['global_size']} px{local}, "
         + _augmentation_facts(options),
         "method": _method_facts(options["method"]),
-        "schedule": f"{optim['epochs']} epochs x {steps} steps, batch {optim['batch_size']} "
+        "schedule": f"{some_epochs} x {steps} steps, batch {optim['batch_size']} "
         f"({derived['world_size']} x {derived['batch_per_process']}), "
         f"{optim['name']}, lr {derived['lr']:.3g} after {optim['warmup_epochs']:g} epochs, "
         f"weight decay {decay}",

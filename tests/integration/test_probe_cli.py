@@ -126,7 +126,7 @@ def test_features_are_reused(
     assert "reused" in capsys.readouterr().out
     assert main(["knn", str(out), "--token", "patch_mean_last1", "-k", "3"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
-    assert "weighted 3-NN (cosine, all images): 15 images of val by 24 of train" in shown
+    assert "weighted 3-NN (cosine, all images): 15 images of val, from 24 of train" in shown
     assert main(["knn", str(out), "--mask", "content"]) == 2
     assert "--mask has no effect on the features in" in capsys.readouterr().err
 

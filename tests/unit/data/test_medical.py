@@ -177,4 +177,4 @@ def test_slices_of_a_volume_stay_on_one_side(
             volume(tmp_path / f"class{label}" / f"{number}.nii")
     command = ["knn", "pixels", "--data-dir", str(tmp_path), "--holdout", "0.34"]
     assert main([*command, "--cache", str(tmp_path / "cache")]) == 0
-    assert "10 images held out by 20 others" in capsys.readouterr().out
+    assert "10 held-out images, from 20 others" in capsys.readouterr().out
