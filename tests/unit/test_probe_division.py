@@ -45,7 +45,7 @@ def test_from_a_table_to_a_grouped_verdict(scans: Path, capsys: pytest.CaptureFi
     said = capsys.readouterr().out
     found = json.loads((scans / "out.json").read_text())
     assert [row["name"] for row in found["results"]] == ["raw pixels", TRUNK[0]]
-    assert found["not_measured"][0]["name"] == "frozen network, not measured"
+    assert found["not_measured"][0]["name"] == "frozen network (not measured)"
     assert "--reference timm:vit_small_patch14_dinov2.lvd142m=FILE" in said
     verdict = found["verdict"]
     assert (
