@@ -26,8 +26,8 @@ from convit_ssl.models import ConViT
 from convit_ssl.terminal import Terminal
 
 SUMMARY = (
-    "instance retrieval: each image asks for the most similar ones; recall@1, recall@5 and mAP by "
-    "class or by group"
+    "measure image retrieval: for each image, how often the most similar ones are of its class or "
+    "group (recall@1, recall@5, mAP)"
 )
 EXAMPLE = "convit-ssl retrieve random:convit_nano --data digits --split val --references"
 

@@ -13,8 +13,8 @@ from convit_ssl.evaluation.results import write_json
 from convit_ssl.terminal import Terminal
 
 SUMMARY = (
-    "label-free scores of a network, beside the same network untrained and raw pixels; needs no "
-    "labels, and is not an accuracy"
+    "score features without labels, next to the untrained network and raw pixels. The scores are "
+    "not accuracies"
 )
 EXAMPLE = "convit-ssl scores random:convit_nano --data digits"
 

@@ -34,8 +34,8 @@ from convit_ssl.terminal import Terminal
 from convit_ssl.writing import whole_file
 
 SUMMARY = (
-    "segmentation with frozen patch features, by nearest patches and by a linear classifier, with "
-    "masks from a folder; images of any height and width"
+    "measure segmentation with frozen patch features, by nearest patches and by a linear "
+    "classifier. Masks come from a folder; images may have any height and width"
 )
 EXAMPLE = (
     "convit-ssl segment runs/mine --data-dir /photos --masks /masks --holdout 0.2 --references"
