@@ -14,11 +14,9 @@ from vissl.models.heads import register_model_head
 from convit_ssl.adapters.trunk import trunk_config
 from convit_ssl.methods import Run, get_method, options_of
 
-RESNET_WIDTH = 2048
-
 
 def trunk_width(model_config: Any) -> int:
-    """Channels of the trunk's feature: embed_dim of ours, 2048 of VISSL's ResNet-50 and deeper.
+    """Channels of the trunk's feature.
 
     Raises:
         ValueError: a trunk of another kind.
@@ -26,8 +24,8 @@ def trunk_width(model_config: Any) -> int:
     trunk = model_config.TRUNK
     if trunk.NAME == "convit_ssl":
         return int(trunk_config(trunk.CONVIT_SSL).embed_dim)
-    if trunk.NAME == "resnet":
-        return RESNET_WIDTH * trunk.RESNETS.WIDTH_MULTIPLIER
+    if trunk.NAME == "convit_ssl_other":
+        return int(trunk.CONVIT_SSL_OTHER.EMBED_DIM)
     raise ValueError(
         f"trunk {trunk.NAME!r} is not convit_ssl; follow it by VISSL's own heads, which take "
         "their input width as an option"

@@ -11,6 +11,7 @@ from torch import nn
 
 from convit_ssl.adapters.schedulers import WarmupCosine
 from convit_ssl.methods.linear import Probes
+from convit_ssl.models.trunks import OtherTrunk
 
 # Beside every vector (biases, norms, gates): the recipe's exemptions from weight decay.
 NO_DECAY = ("pos_embed", "cls_token")
@@ -80,6 +81,7 @@ def parameter_groups(
     weight_decay: WarmupCosine | float,
     layer_decay: float | None = None,
     depth: int = 0,
+    trunk: OtherTrunk | None = None,
 ) -> list[dict[str, Any]]:
     """Groups by weight decay, by layer where `layer_decay` is given, and by probe.
 
@@ -89,19 +91,27 @@ def parameter_groups(
         weight_decay: schedule, or a constant.
         layer_decay: factor on the learning rate for each layer below the head.
         depth: blocks of the trunk.
+        trunk: says what its layers are and what is not decayed, where it is no ConViT.
 
     Returns:
         Groups as PyTorch has them, with schedules in place of numbers.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     probes = probe_rates(model)
+    exempt = trunk.without_decay() if trunk is not None else set()
+    layers: dict[nn.Parameter, int] | None = None
+    if trunk is not None and layer_decay is not None:
+        layers, top = trunk.layers()
+        depth = top - 1
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
         scale = probes.get(parameter, 1.0)
         if layer_decay is not None:
-            scale *= layer_decay ** (depth + 1 - layer_of(name, depth))
-        groups.setdefault((scale, decays(name, parameter)), []).append(parameter)
+            layer = layers.get(parameter, depth + 1) if layers else layer_of(name, depth)
+            scale *= layer_decay ** (depth + 1 - layer)
+        decayed = decays(name, parameter) and parameter not in exempt
+        groups.setdefault((scale, decayed), []).append(parameter)
     return [
         {
             "params": parameters,

@@ -20,7 +20,9 @@ from convit_ssl.adapters.weights import initialise
 from convit_ssl.adapters.whole_images import whole_features
 from convit_ssl.errors import UserError
 from convit_ssl.methods import Method, clip_each, clip_global
+from convit_ssl.models import ConViT
 from convit_ssl.models.compiling import compile_options
+from convit_ssl.models.trunks import OtherTrunk
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -147,13 +149,14 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         """Parameter groups with our exemptions from weight decay, and layer decay."""
         schedulers = self.optimizer_schedulers
         trunk = getattr(self.base_model.trunk, "base_model", self.base_model.trunk)
-        depth = trunk.config.depth if hasattr(trunk, "config") else 0
+        depth = trunk.config.depth if isinstance(trunk, ConViT) else 0
         groups = parameter_groups(
             self.base_model,
             schedulers["lr"],
             schedulers["weight_decay"],
             self.options.optim.layer_decay,
             depth,
+            trunk if isinstance(trunk, OtherTrunk) else None,
         )
         self.optimizer.set_param_groups(groups)
 

@@ -1,4 +1,4 @@
-"""ConViT as a VISSL trunk, named ``convit_ssl``."""
+"""ConViT as a VISSL trunk, named ``convit_ssl``, and any other network, ``convit_ssl_other``."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from convit_ssl.methods import get_method
 from convit_ssl.models import ConViT, create_config
 from convit_ssl.models.convit import Intermediates
 from convit_ssl.models.gpsa import GPSA
+from convit_ssl.models.trunks import OtherTrunk, TrunkConfig
 
 _NOT_FIELDS = ("VARIANT", "FREEZE_PATCH_EMBED", "FREEZE_POSITION", "GRAD_CHECKPOINTING")
 
@@ -118,6 +119,32 @@ def head_takes_tokens(model_config: Any) -> bool:
     options: Any = heads[0][1] if heads and len(heads[0]) > 1 else {}
     method: Any = options.get("method")
     return bool(method) and get_method(method["name"]).all_tokens
+
+
+@register_model_trunk("convit_ssl_other")
+class OtherSSLTrunk(OtherTrunk):
+    """A network of timm or of a plugin, with one feature: the vector that it gives."""
+
+    def __init__(self, model_config: Any, model_name: str) -> None:
+        options = dict(model_config.TRUNK.CONVIT_SSL_OTHER)
+        checkpointing = options.pop("GRAD_CHECKPOINTING", False)
+        frozen = options.pop("FREEZE_PATCH_EMBED", False)
+        super().__init__(other_config(options))
+        self.set_grad_checkpointing(bool(checkpointing))
+        if frozen and (projection := self.patch_projection()) is not None:
+            projection.requires_grad_(False)
+
+    def forward(  # type: ignore[override]
+        self, x: Tensor, out_feat_keys: Sequence[str] | None = None
+    ) -> list[Tensor]:
+        """The vector of each image, whatever VISSL calls it."""
+        feature = super().forward(x)
+        return [feature for _ in out_feat_keys or ("pooled",)]
+
+
+def other_config(options: Mapping[str, Any]) -> TrunkConfig:
+    """The `TrunkConfig` that ``MODEL.TRUNK.CONVIT_SSL_OTHER`` describes, in capitals."""
+    return TrunkConfig(**{key.lower(): value for key, value in options.items()})
 
 
 def as_map(patches: Tensor, grid: tuple[int, int]) -> Tensor:

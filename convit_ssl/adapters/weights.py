@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
 from convit_ssl.export.load import layer_norm_eps, set_layer_norm_eps
+from convit_ssl.export.other import start_from, start_published
 from convit_ssl.models import ConViT
+from convit_ssl.models.trunks import OtherTrunk
 
 PATCHES = "patch_embed.proj.weight"
 LAYER_NORM_EPS = 1e-6  # of the networks that this project builds
@@ -45,9 +47,12 @@ def initialise(model: nn.Module, options: Any) -> None:
     Raises:
         UserError: a file that cannot be read, or a trunk of another shape.
     """
+    trunk = getattr(model.trunk, "base_model", model.trunk)
+    if isinstance(trunk, OtherTrunk):
+        _initialise_other(trunk, options)
+        return
     if not options.weights:
         return
-    trunk = getattr(model.trunk, "base_model", model.trunk)
     if not isinstance(trunk, ConViT):
         raise UserError(
             f"weights={options.weights} needs the trunk convit_ssl; this experiment has "
@@ -86,3 +91,13 @@ def entry_of_trunk(model: nn.Module) -> dict[str, Any]:
     if not isinstance(trunk, ConViT) or layer_norm_eps(trunk) == LAYER_NORM_EPS:
         return {}
     return {"layer_norm_eps": layer_norm_eps(trunk)}
+
+
+def _initialise_other(trunk: OtherTrunk, options: Any) -> None:
+    pretrained = options.trunk.pretrained
+    if options.weights:
+        start_from(trunk, options.weights, options.weights_from)
+    elif isinstance(pretrained, str):
+        start_from(trunk, pretrained)
+    elif pretrained:
+        start_published(trunk)

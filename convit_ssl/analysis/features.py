@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
-from convit_ssl.models import ConViT
+from convit_ssl.models.trunks import Network, OtherTrunk
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,15 @@ class FeatureMap:
 
 @torch.no_grad()
 def pooled_features(
-    model: ConViT, pixels: Float[Tensor, "images chans height width"], batch_size: int = 32
+    model: Network, pixels: Float[Tensor, "images chans height width"], batch_size: int = 32
 ) -> tuple[Float[Tensor, "images dim"], Float[Tensor, "images outputs"] | None]:
     """The pooled features, and the logits of a model with a classifier."""
     features, logits = [], []
     device = next(model.parameters()).device
     for batch in torch.split(pixels, batch_size):
+        if isinstance(model, OtherTrunk):
+            features.append(model(batch.to(device)).float().cpu())
+            continue
         tokens = model.forward_features(batch.to(device))
         features.append(model.forward_head(tokens, pre_logits=True).float().cpu())
         if model.num_classes:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from convit_ssl.analysis.channel_pictures import ChannelPicture, Shown
 from convit_ssl.data.channel_reading import read_channels, special_rgb
@@ -162,7 +162,7 @@ def prepare_image(
     return PreparedImage(name, pixels, np.asarray(shown), model.grid_size(height, width))
 
 
-def statistics(model: ConViT) -> tuple[np.ndarray, np.ndarray]:
+def statistics(model: nn.Module) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation that the weights were trained with; ImageNet's by default."""
     data = (getattr(model, "provenance", {}).get("entry") or {}).get("data")
     data = data if isinstance(data, dict) else {}

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from convit_ssl.analysis.runs import Checkpoint, Run, find_value
-from convit_ssl.models import ConViT
 
 _OF_MODEL = ("method", "variant", "epoch", "commit", "weights", "fingerprint")
 
 
-def provenance(run: Run, model: ConViT | None, checkpoint: Checkpoint | None) -> dict[str, Any]:
+def provenance(run: Run, model: nn.Module | None, checkpoint: Checkpoint | None) -> dict[str, Any]:
     """What is known, in the order to show it; text, numbers and small dictionaries.
 
     Args:

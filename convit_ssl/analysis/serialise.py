@@ -169,6 +169,10 @@ def _facts(summary: RunSummary) -> dict[str, Any]:
             f"{config.num_heads} heads, width {config.embed_dim}"
         )
         facts["Input"] = f"{config.image_shape[1]} x {config.image_shape[0]} px"
+    if summary.other is not None:
+        height, width = summary.other.config.image_shape
+        facts["Model"] = f"{summary.other.config.trunk}: {summary.other.config.embed_dim} features"
+        facts["Input"] = f"{width} x {height} px"
     if "loss" in series:
         facts["Last loss"] = f"{series['loss'].values[-1]:.4g}"
     for key, title in (

@@ -133,10 +133,10 @@ def _parameters(model: str) -> int | None:
     import torch
 
     from convit_ssl.models import VARIANTS, create_model
-    from convit_ssl.models.cnn import RESNETS, count_cnn_parameters
+    from convit_ssl.models.trunks import TRUNKS, TrunkConfig, count_parameters
 
-    if model in RESNETS:
-        return count_cnn_parameters(model)
+    if model in TRUNKS:
+        return count_parameters(TrunkConfig(model))
     if model not in VARIANTS:
         return None
     with torch.device("meta"):

@@ -29,8 +29,9 @@ from convit_ssl.checksums import missing_newest
 from convit_ssl.data.evaluation_transform import evaluation_transform
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
+from convit_ssl.models.trunks import Network, OtherTrunk
 
-LoadModel = Callable[[Path], ConViT]
+LoadModel = Callable[[Path], Network]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class RunSummary:
 
     run: Run
     model: ConViT | None = None
+    other: OtherTrunk | None = None
     checkpoint: Checkpoint | None = None
     now: PositionalAttention | None = None
     start: PositionalAttention | None = None
@@ -116,7 +118,14 @@ def summarise_run(
         else:
             _measure(summary, model, sample, attribution, layout)
         _history(summary, load, sample, history)
-    summary.provenance = provenance(run, model, summary.checkpoint)
+    elif summary.other is not None:
+        summary.problems.append(
+            f"{summary.other.config.trunk} is not a ConViT, so there are no gates, no positional "
+            "attention and no attention maps to show."
+        )
+        if sample is not None:
+            _describe(summary, summary.other, sample, layout)
+    summary.provenance = provenance(run, model or summary.other, summary.checkpoint)
     if model is not None and sample is not None:
         summary.provenance |= _channels_shown(model, sample)
     return summary
@@ -132,7 +141,7 @@ def _channels_shown(model: ConViT, sample: Sample) -> dict[str, Any]:
     return {"channels": f"{first.array.shape[-1]}; {describe_shown(first.shown, names)}"}
 
 
-def prepared_batch(model: ConViT, images: Sequence[Shown]) -> torch.Tensor:
+def prepared_batch(model: Network, images: Sequence[Shown]) -> torch.Tensor:
     """Images as evaluation sees them: resized, centre crop, normalised."""
     channels = [image.array for image in images if isinstance(image, ChannelPicture)]
     if channels:
@@ -151,8 +160,12 @@ def _load_newest(summary: RunSummary, load: LoadModel) -> None:
         summary.problems.append(f"{words[0].upper()}{words[1:]}; an older one is shown instead.")
     for checkpoint in reversed(summary.run.checkpoints):
         try:
-            summary.model = load(checkpoint.path)
+            network = load(checkpoint.path)
             summary.checkpoint = checkpoint
+            if isinstance(network, OtherTrunk):
+                summary.other = network
+            else:
+                summary.model = network
             return
         except (UserError, OSError, RuntimeError, ValueError, KeyError) as error:
             first = (str(error).splitlines() or [type(error).__name__])[0]
@@ -164,10 +177,22 @@ def _measure(
 ) -> None:
     prepared = [prepare_image(image, model, name) for name, image in sample.pictures]
     summary.attention = [image_attention(model, item) for item in prepared]
-    labelled = sample.labelled
-    chosen = [item.image for item in labelled[:8]] or [image for _, image in sample.pictures[:8]]
+    chosen = [item.image for item in sample.labelled[:8]] or [
+        image for _, image in sample.pictures[:8]
+    ]
     if chosen:
         summary.nonlocality = measure_nonlocality(model, prepared_batch(model, chosen))
+    _describe(summary, model, sample, layout)
+    if model.num_classes:
+        try:
+            summary.attributions = [attribute(model, item, attribution) for item in prepared]
+        except UserError as error:
+            summary.problems.append(str(error))
+
+
+def _describe(summary: RunSummary, model: Network, sample: Sample, layout: str) -> None:
+    """The map of features, and what they say of the sample's classes."""
+    labelled = sample.labelled
     if len(labelled) > 2:
         pixels = prepared_batch(model, [item.image for item in labelled])
         features, logits = pooled_features(model, pixels)
@@ -180,11 +205,6 @@ def _measure(
             logits,
             layout=layout,
         )
-    if model.num_classes:
-        try:
-            summary.attributions = [attribute(model, item, attribution) for item in prepared]
-        except UserError as error:
-            summary.problems.append(str(error))
 
 
 def _history(summary: RunSummary, load: LoadModel, sample: Sample | None, most: int) -> None:
@@ -202,6 +222,8 @@ def _history(summary: RunSummary, load: LoadModel, sample: Sample | None, most: 
         try:
             earlier = load(checkpoint.path)
         except (UserError, OSError, RuntimeError, ValueError, KeyError):
+            continue
+        if isinstance(earlier, OtherTrunk):
             continue
         epochs.append(float(checkpoint.epoch))
         gates.append(positional_attention(earlier).gates)

@@ -12,10 +12,10 @@ from convit_ssl.api.common import weights_argument as name_of
 
 if TYPE_CHECKING:
     from convit_ssl.export.trunk import Written
-    from convit_ssl.models import ConViT
+    from convit_ssl.models.trunks import Network
 
 
-def load_trunk(weights: Weights, which: str = "teacher", **options: Any) -> ConViT:
+def load_trunk(weights: Weights, which: str = "teacher", **options: Any) -> Network:
     """The network of a run, a checkpoint or weights of another project, in evaluation mode.
 
     Args:
@@ -24,13 +24,14 @@ def load_trunk(weights: Weights, which: str = "teacher", **options: Any) -> ConV
         options: further arguments of `convit_ssl.export.load_trunk`, such as ``img_size``.
 
     Returns:
-        A `torch.nn.Module`: (batch, 3, height, width) in, (batch, channels) out.
+        A `torch.nn.Module`: (batch, 3, height, width) in, (batch, channels) out. A `ConViT`, or an
+        `OtherTrunk` where the run was trained with another network.
 
     Raises:
         UserError: nothing was loaded, and why; `code` is weights.
     """
     import convit_ssl.adapters  # noqa: F401  lets timm be imported beside a CPU build of torch
-    from convit_ssl.export.load import load_trunk as load
+    from convit_ssl.export.load import load_network as load
 
     with coded("weights"):
         return load(name_of(weights), which, **options)

@@ -19,7 +19,7 @@ from convit_ssl.children import safe_command, safe_environment
 from convit_ssl.errors import UserError
 
 if TYPE_CHECKING:
-    from convit_ssl.models import ConViT
+    from convit_ssl.models.trunks import Network
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Run:
         lines = path.read_text(encoding="utf-8").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
-    def load(self, weights: str = "teacher") -> ConViT:
+    def load(self, weights: str = "teacher") -> Network:
         """The network in evaluation mode; see `load_trunk`."""
         from convit_ssl.api.outputs import load_trunk
 
@@ -98,8 +98,8 @@ def train(
         out: the run folder.
         method: dino, simclr, moco_v3, swav or barlow_twins, which need no labels; supervised,
             finetune or linear, which do; or one of a plugin, together with ``plugins=``.
-        trunk: the network, such as ``convit_small``; by default that on a GPU, and ``convit_nano``
-            on a CPU.
+        trunk: the network, such as ``convit_small`` or ``timm:resnet18``; by default that of
+            `weights`, or else convit_small on a GPU, and ``convit_nano`` on a CPU.
         run: where to run: ``cpu``, ``gpu1``, ``gpu8``, ``slurm``; by default one GPU if there is
             one.
         weights: what to start from; None for random init.
@@ -154,7 +154,7 @@ def _words(
     words += [f"{key}={value}" for key, value in where.items()]
     if run is None:
         run = "gpu1" if _has_gpu() else "cpu"
-    if trunk is None and config is None:
+    if trunk is None and config is None and weights is None:
         trunk = "convit_nano" if run == "cpu" else "convit_small"
     words += [f"run={run}"] + ([f"trunk={trunk}"] if trunk else [])
     return words + ([f"weights={os.fspath(weights)}"] if weights is not None else [])

@@ -18,8 +18,8 @@ from convit_ssl.export.load import (
     set_layer_norm_eps,
 )
 from convit_ssl.export.trunk import TARGETS, Written, export_trunk
-from convit_ssl.models import ConViT
 from convit_ssl.models.fingerprint import weights_fingerprint
+from convit_ssl.models.trunks import Network, OtherTrunk
 
 SUMMARY = (
     "export weights to safetensors, timm, ONNX and other formats, and check that the outputs agree"
@@ -68,13 +68,13 @@ class Export:
     left_out: list[str]
 
 
-def read_model(args: argparse.Namespace) -> ConViT:
+def read_model(args: argparse.Namespace) -> Network:
     """The network that CKPT names."""
     classes = 0 if args.no_classifier else None
-    return weights_options.read_trunk(args, args.checkpoint, num_classes=classes)
+    return weights_options.read_network(args, args.checkpoint, num_classes=classes)
 
 
-def write(args: argparse.Namespace, model: ConViT) -> Export:
+def write(args: argparse.Namespace, model: Network) -> Export:
     """Write a network in the forms that the options ask for, and compare."""
     provenance: dict[str, object] = model.provenance  # type: ignore[assignment]
     output = args.out or _default_output(str(provenance["path"]))
@@ -116,10 +116,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def fingerprints(model: ConViT) -> set[str]:
+def fingerprints(model: Network) -> set[str]:
     """Of the weights, and of the same ones without their classifier: probes leave it aside."""
     own = {weights_fingerprint(model), str(vars(model)["provenance"]["fingerprint"])}
-    if model.config.num_classes == 0:
+    if isinstance(model, OtherTrunk) or model.config.num_classes == 0:
         return own
     config = dataclasses.replace(model.config, num_classes=0)
     bare, _ = build(config, dict(model.state_dict()), "the model without its classifier")
@@ -135,7 +135,7 @@ def _default_output(path: str) -> Path:
     return file.parent / f"{file.stem}_export"
 
 
-def _default_name(model: ConViT) -> str:
+def _default_name(model: Network) -> str:
     provenance: dict[str, str | None] = model.provenance  # type: ignore[assignment]
-    words = [provenance["variant"] or "convit", provenance["method"]]
+    words = [(provenance["variant"] or "convit").replace(":", "_"), provenance["method"]]
     return "_".join(word for word in words if word)

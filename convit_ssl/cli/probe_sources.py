@@ -35,7 +35,15 @@ from convit_ssl.evaluation.tokens import (
     pixels_of,
 )
 from convit_ssl.machine import available_cores, keep_freed_memory, user_cache
-from convit_ssl.models import ConViT, create_model
+from convit_ssl.models import create_model
+from convit_ssl.models.trunks import (
+    Network,
+    OtherTrunk,
+    TrunkConfig,
+    build_trunk,
+    is_other,
+    measured,
+)
 
 CHECKPOINT = (
     "checkpoint, run folder, random:convit_nano (untrained), pixels, or a folder written by "
@@ -133,17 +141,19 @@ def open_source(
         model = _untrained(checkpoint.removeprefix("random:"), args)
         name, provenance = checkpoint, {"variant": checkpoint, "seed": args.seed}
     else:
-        model = weights_options.read_trunk(args, checkpoint)
+        model = weights_options.read_network(args, checkpoint)
         provenance = model.provenance  # type: ignore[assignment]
         name = _name(provenance, checkpoint)
     return source_of(model, name, provenance, args)
 
 
 def source_of(
-    model: ConViT, name: str, provenance: dict[str, Any], args: argparse.Namespace
+    model: Network, name: str, provenance: dict[str, Any], args: argparse.Namespace
 ) -> Source:
     """A model in memory as a source of features."""
     if args.mask:
+        if isinstance(model, OtherTrunk):
+            raise UserError(f"--mask is for ConViTs, and {name} is {model.config.trunk}")
         model = mask_model(model, args.mask)
         name = f"{name}, {args.mask} masked"
     settings = (provenance.get("entry") or {}).get("data") or {}
@@ -164,11 +174,11 @@ def source_of(
     return Source(name, extractor, transform, provenance, reading)
 
 
-def untrained_like(model: ConViT, args: argparse.Namespace) -> Source:
+def untrained_like(model: Network, args: argparse.Namespace) -> Source:
     """The same network at random init, the honest reference."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
-        fresh = ConViT(model.config)
+        fresh = build_trunk(model.config)
     trained = getattr(model, "provenance", {}).get("entry") or {}
     known = {"seed": args.seed, "entry": {"data": trained.get("data") or {}}}
     native = Reading.of(known["entry"]["data"]).native
@@ -265,7 +275,7 @@ def _name(provenance: dict[str, Any], checkpoint: str) -> str:
         return Path(checkpoint).name
     model = (provenance.get("entry") or {}).get("model") or {}
     kind = "ViT" if model.get("num_gpsa_layers") == 0 else "ConViT"
-    parts = [provenance["variant"] or kind, provenance["method"]]
+    parts = [provenance["variant"] or model.get("trunk") or kind, provenance["method"]]
     if provenance.get("epoch") is not None:
         parts.append(f"epoch {provenance['epoch']}")
     return f"{' '.join(parts)}, {provenance['weights']}"
@@ -306,10 +316,13 @@ def _workers(args: argparse.Namespace, images: int) -> int:
     return 0 if images < 5000 or cores < 2 else min(8, cores)
 
 
-def _untrained(variant: str, args: argparse.Namespace) -> ConViT:
+def _untrained(variant: str, args: argparse.Namespace) -> Network:
     size = {} if args.img_size is None else {"img_size": args.img_size}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
+        if is_other(variant):
+            config = TrunkConfig(variant, **size)
+            return build_trunk(measured(config, config.image_shape[:1])).eval()
         try:
             return create_model(variant, num_classes=0, **size)
         except ValueError as error:

@@ -18,7 +18,7 @@ from convit_ssl.analysis.summary import summarise_run
 from convit_ssl.cli import weights_options
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.progress import progress_bar
-from convit_ssl.models import ConViT
+from convit_ssl.models.trunks import Network
 
 SUMMARY = "write an HTML report of one or more runs, or of a study's results.json"
 EXAMPLE = "convit-ssl report runs/convit_dino_digits runs/deit_dino_digits --out reports/digits"
@@ -106,10 +106,10 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
         raise UserError(problem)  # what the run recorded may be gone; what was given is meant
     if first and args.weights != "teacher":
         for found in args.runs:
-            weights_options.read_trunk(args, found)
+            weights_options.read_network(args, found)
 
-    def load(path: Path) -> ConViT:
-        return weights_options.read_trunk(args, path)
+    def load(path: Path) -> Network:
+        return weights_options.read_network(args, path)
 
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     refresh = round(args.every) if args.watch else None

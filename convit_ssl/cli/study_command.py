@@ -41,8 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--trunks",
         nargs="+",
         default=["convit_nano", "deit_nano"],
-        help="trunks to compare (not for ablation); resnet50 is VISSL's and trained with labels "
-        "only",
+        help="trunks to compare (not for ablation); networks of timm are named timm:NAME",
     )
     add("--size", default="nano", help="size of the ablation's networks: nano, tiny, small or base")
     add("--presets", nargs="+", default=["table3"], help="table3, gpsa-layers, locality")

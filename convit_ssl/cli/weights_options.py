@@ -7,9 +7,10 @@ import os
 from typing import Any
 
 from convit_ssl.cli.values import above_zero, positive
-from convit_ssl.export.load import load_trunk
+from convit_ssl.export.load import load_network, load_trunk
 from convit_ssl.export.stated import ACTIVATIONS, INTERPOLATIONS
 from convit_ssl.models import ConViT
+from convit_ssl.models.trunks import Network
 
 WHICH = (
     "which weights: teacher, student, ema, or part of a key prefix in the file, such as "
@@ -73,7 +74,6 @@ def read_trunk(
         role: attribute of `args` that says which of them.
         more: further arguments of `load_trunk`.
     """
-    images = {name: getattr(args, name) for name in ("mean", "std", "crop_ratio", "interpolation")}
     more.setdefault("img_size", getattr(args, "img_size", None))
     return load_trunk(
         path,
@@ -81,9 +81,36 @@ def read_trunk(
         num_heads=args.num_heads,
         eps=args.eps,
         activation=args.activation,
-        images={name: value for name, value in images.items() if value is not None},
+        images=_images(args),
         **more,
     )
+
+
+def read_network(
+    args: argparse.Namespace, path: str | os.PathLike[str], num_classes: int | None = None
+) -> Network:
+    """`load_network` with what the command's options say: the network may be of any kind.
+
+    Args:
+        args: parsed options of `add_arguments`.
+        path: the weights.
+        num_classes: 0 leaves a classifier out.
+    """
+    return load_network(
+        path,
+        num_classes=num_classes,
+        weights=args.weights,
+        img_size=getattr(args, "img_size", None),
+        num_heads=args.num_heads,
+        eps=args.eps,
+        activation=args.activation,
+        images=_images(args),
+    )
+
+
+def _images(args: argparse.Namespace) -> dict[str, Any]:
+    images = {name: getattr(args, name) for name in ("mean", "std", "crop_ratio", "interpolation")}
+    return {name: value for name, value in images.items() if value is not None}
 
 
 def image_size(text: str) -> int | tuple[int, int]:

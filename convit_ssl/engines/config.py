@@ -31,6 +31,7 @@ from convit_ssl.engines.method_configs import named_experiment, offer_methods
 from convit_ssl.engines.schema import Experiment
 from convit_ssl.errors import UserError
 from convit_ssl.methods import METHODS, get_method, self_supervised
+from convit_ssl.models.trunks import TRUNKS, is_other
 
 # Options that may be written without their section.
 SHORT = {"teacher": "method.teacher"}
@@ -90,6 +91,7 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
         choices, values = _split(files.arguments)
         loaded = plugins.load(values.get("plugins", []))
         choices, values = _with_registered_data(choices, values)
+        choices, values = _with_other_trunk(choices, values)
         choices = named_experiment(choices)
         tree, own = _compose_groups(choices, files)
         if "experiment" not in tree:
@@ -118,6 +120,17 @@ def _with_registered_data(
     kept = ["data=folder" if choice in found else choice for choice in choices]
     named = [found[choice] for choice in choices if choice in found]
     return kept, {"data.name": named[-1], **values} if named else values
+
+
+def _with_other_trunk(
+    choices: list[str], values: dict[str, Any]
+) -> tuple[list[str], dict[str, Any]]:
+    """``trunk=timm:NAME`` and ``trunk=NAME`` of a plugin, which have no file."""
+    files = {path.stem for path in (experiments_dir() / "trunk").glob("*.yaml")}
+    named = [choice.partition("=")[2] for choice in choices if choice.startswith("trunk=")]
+    found = [name for name in named if is_other(name) and name not in files]
+    kept = [choice for choice in choices if choice not in {f"trunk={name}" for name in found}]
+    return kept, {"trunk.variant": found[-1], **values} if found else values
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
@@ -165,6 +178,8 @@ def group_names(group: str, folders: Sequence[Path] = ()) -> list[str]:
         names |= {*REGISTERED}
     if group == "method":
         names |= {*METHODS}
+    if group == "trunk":
+        names |= {*TRUNKS}
     if group == "config":
         names |= {f"convit_{name}" for name in self_supervised()}
     return sorted(names)

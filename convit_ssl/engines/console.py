@@ -13,7 +13,7 @@ from rich.text import Text
 
 from convit_ssl.data.names import some
 from convit_ssl.engines.plan import Plan
-from convit_ssl.models import ConViTConfig
+from convit_ssl.models.trunks import AnyConfig, TrunkConfig
 from convit_ssl.printable import printable
 from convit_ssl.terminal import Terminal
 
@@ -139,9 +139,10 @@ def _threads(plan: Plan) -> str:
     return f"{count} thread{'' if count == 1 else 's'}" + (f" ({why})" if why else "")
 
 
-def _model_facts(trunk: ConViTConfig | None) -> str:
-    if trunk is None:
-        return "VISSL's own"
+def _model_facts(trunk: AnyConfig) -> str:
+    if isinstance(trunk, TrunkConfig):
+        patch = f"patch {trunk.patch_size}, " if trunk.patch_size > 1 else ""
+        return f"{patch}{trunk.embed_dim} features"
     height, width = trunk.grid_size(*trunk.image_shape)
     layers = f"{trunk.num_gpsa_layers} of {trunk.depth} layers GPSA"
     return f"patch {trunk.patch_size}, grid {height} x {width}, {layers}"

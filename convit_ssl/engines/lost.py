@@ -11,7 +11,7 @@ import torch
 
 from convit_ssl.data.loader_workers import SHARED_MEMORY
 from convit_ssl.engines.heartbeat import Heartbeat
-from convit_ssl.models.cnn import RESNETS
+from convit_ssl.models.trunks import TRUNKS
 
 # Words of a process that saw another one go, and does not know why.
 LOST_ANOTHER = "lost another process"
@@ -56,7 +56,7 @@ def describe_shortage(
     beat, optim = heartbeat.beat, options["optim"]
     images = int(options["derived"]["batch_per_process"])
     parts = _more_parts(images, int(optim["accumulate"]))
-    whole = parts is None or options["trunk"]["variant"] in RESNETS
+    whole = parts is None or options["trunk"]["variant"] in TRUNKS
     advice = "" if whole else f"optim.accumulate={parts} for the same batch in more parts, or "
     return (
         f"rank {beat.rank} on {beat.host} ran out of memory at step {beat.step} "

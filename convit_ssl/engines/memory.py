@@ -21,7 +21,7 @@ from convit_ssl.engines.memory_size import BASE_MIB, Memory, gib
 from convit_ssl.engines.plan import Plan
 from convit_ssl.errors import UserError
 from convit_ssl.methods import get_method
-from convit_ssl.models import ConViT, ConViTConfig
+from convit_ssl.models.trunks import AnyConfig, Network, TrunkConfig, count_parameters, sketch
 
 MIB = 2.0**20
 FLOAT = 4  # bytes
@@ -40,8 +40,8 @@ SMALL = 3_000_000
 
 
 def estimate(plan: Plan) -> Memory | None:
-    """The memory of one process; None where a trunk is frozen, or a CNN's."""
-    if plan.trunk is None or get_method(plan.options["method"]["name"]).frozen_trunk:
+    """The memory of one process; None where a trunk is frozen, or its passes cannot be traced."""
+    if get_method(plan.options["method"]["name"]).frozen_trunk:
         return None
     options, device = plan.options, plan.placement.device
     optim, method, crops = options["optim"], options["method"], options["crops"]
@@ -53,11 +53,16 @@ def estimate(plan: Plan) -> Memory | None:
         views[int(crops["local_size"])] = int(crops["local_count"])
     kept, rows = 0.0, 0
     for side, count in views.items():
-        kept += _activations(plan.trunk, side, count * part, amp, options["run"])
+        try:
+            kept += _activations(plan.trunk, side, count * part, amp, options["run"])
+        except Exception:
+            if not isinstance(plan.trunk, TrunkConfig):
+                raise
+            return None  # of another library, whose code need not run on tensors without memory
         rows += count * batch
     facts = options["facts"]
     head = head_of(method, plan.trunk.embed_dim, int(facts["classes"]), int(facts["images"]))
-    trained = _parameters(plan.trunk) + head.parameters
+    trained = count_parameters(plan.trunk) + head.parameters
     shares = plan.placement.world_size if options["run"]["fsdp"] else 1
     weights = trained * FLOAT / MIB / shares
     moments = 2 if "adam" in optim["name"] else 1
@@ -143,17 +148,11 @@ def _what_takes_less(plan: Plan, memory: Memory, excess: float) -> str:
     return f"To save memory: {', '.join(ways)}. Set {IGNORE}=1 in the environment to try anyway"
 
 
-def _parameters(trunk: ConViTConfig) -> int:
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in ConViT(trunk).parameters())
-
-
 def _activations(
-    trunk: ConViTConfig, side: int, images: int, amp: bool, run: Mapping[str, Any]
+    trunk: AnyConfig, side: int, images: int, amp: bool, run: Mapping[str, Any]
 ) -> float:
     """MiB that autograd keeps for a number of images."""
-    with torch.device("meta"):
-        model = ConViT(trunk).train()
+    model = sketch(trunk).train()
     model.set_grad_checkpointing(bool(run["grad_checkpointing"]))
     small = sum(parameter.numel() for parameter in model.parameters()) <= SMALL and side <= 96
     with torch.random.fork_rng(devices=[]), contextlib.nullcontext() if small else _tracing():
@@ -172,7 +171,7 @@ def _tracing() -> Iterator[None]:
         yield
 
 
-def _kept(model: ConViT, count: int, side: int, amp: bool) -> int:
+def _kept(model: Network, count: int, side: int, amp: bool) -> int:
     """Bytes of storages that autograd keeps, parameters left out."""
     tensors = [*model.parameters(), *model.buffers()]
     own = {tensor.untyped_storage()._cdata for tensor in tensors}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +21,6 @@ from convit_ssl.data.value_range import Reading
 from convit_ssl.engines.begun import find_begun
 from convit_ssl.engines.channels import channel_facts, check_channels, choose_channels
 from convit_ssl.engines.config import Composed
-from convit_ssl.engines.keys import hint
 from convit_ssl.engines.memory_size import Memory
 from convit_ssl.engines.pixel_ranges import OPTIONS, check_ranges, choose_ranges
 from convit_ssl.engines.placement import Placement, choose_precision, place
@@ -31,10 +29,16 @@ from convit_ssl.engines.scaling import scale
 from convit_ssl.engines.starting_weights import check_teacher, follow_weights
 from convit_ssl.engines.teacher import choose_teacher
 from convit_ssl.engines.testing import test_interval
+from convit_ssl.engines.trunks import (
+    check_other,
+    check_variant,
+    fit_probes,
+    network_config,
+    patch_size,
+)
 from convit_ssl.errors import UserError, coded
-from convit_ssl.methods import Choice, get_method, is_classifier
-from convit_ssl.models import VARIANTS, ConViTConfig, create_config
-from convit_ssl.models.cnn import RESNETS
+from convit_ssl.methods import Choice, get_method
+from convit_ssl.models.trunks import AnyConfig
 
 TEST_ONCE = 1_000_000  # epochs between tests: after the last one alone
 WITHOUT_FOLDER = ("digits", "mnist5k", "textures")  # data sets that read nothing of the user's
@@ -48,7 +52,7 @@ class Plan:
         config: VISSL's whole configuration, resolved; ours is under ``config.CONVIT_SSL``.
         options: ours, resolved.
         placement: where the processes go.
-        trunk: the network; None for a CNN of VISSL's.
+        trunk: the network.
         choices: what was set from the data, with reasons.
         facts: the data in numbers, for the screen and the checkpoint.
         arguments: of the command line.
@@ -59,7 +63,7 @@ class Plan:
     config: dict[str, Any]
     options: dict[str, Any]
     placement: Placement
-    trunk: ConViTConfig | None
+    trunk: AnyConfig
     choices: dict[str, Choice]
     facts: dict[str, Any]
     arguments: tuple[str, ...] = ()
@@ -79,9 +83,7 @@ def make_plan(composed: Composed) -> Plan:
         check_values(tree)
         check_ranges(tree)
         check_channels(tree, composed.explicit)
-        _check_variant(tree)
-    if tree.trunk.variant in RESNETS:
-        _choose_resnet(tree, composed.explicit)
+        check_variant(tree)
     placement = place(tree.run, tree.data.workers)
     tree.run.precision = choose_precision(tree.run.precision, placement.device)
     if tree.run.fsdp:
@@ -96,6 +98,8 @@ def make_plan(composed: Composed) -> Plan:
     split = _check_division(tree)
     follow_weights(tree, composed.explicit)
     choose_teacher(tree)
+    with coded("options"):
+        check_other(tree, composed.explicit)
     with coded("data"):
         train = _open(tree, "train")
     method = get_method(tree.method.name)
@@ -111,15 +115,14 @@ def make_plan(composed: Composed) -> Plan:
         before = None if tree.run.overwrite else find_begun(Path(tree.run.dir), len(train))
         size = train.native_size()
         choices, budget = scale(tree, composed.explicit, len(train), size, before, tested)
-    _check_views(tree)
+    _check_views(tree, composed.explicit)
     facts = {**_facts(tree, train), **channel_facts(tree, channels)}
     if split is not None:
         facts["split"] = split
     _derive(tree, placement, facts, labelled)
     tree.derived.budget = None if budget is None else dataclasses.asdict(budget)
-    trunk = None if tree.trunk.variant in RESNETS else _trunk(tree)
-    if method.frozen_trunk and trunk is not None:
-        _fit_probes(tree, trunk)
+    trunk = network_config(tree, composed.explicit)
+    fit_probes(tree, trunk)
     try:
         OmegaConf.resolve(tree)
     except OmegaConfBaseException as error:
@@ -251,50 +254,10 @@ def _check_every_label(tree: DictConfig, images: ImageFiles) -> None:
         )
 
 
-def _check_variant(tree: DictConfig) -> None:
-    name, known = tree.trunk.variant, [*VARIANTS, *RESNETS]
-    if name not in known:
-        near = hint(str(name), known)
-        raise UserError(f"unknown trunk.variant {name!r}{near} (there are: {', '.join(known)})")
-
-
-def _choose_resnet(tree: DictConfig, explicit: frozenset[str]) -> None:
-    """Have VISSL build its own trunk, for what it is there for and nothing else.
-
-    Raises:
-        UserError: an experiment or an option that needs a ConViT.
-    """
-    name = tree.trunk.variant
-    if not is_classifier(tree.method.name) or tree.weights:
-        what = f"weights={tree.weights}" if tree.weights else tree.experiment
-        raise UserError(
-            f"trunk={name} is the baseline CNN, which is only trained from scratch with "
-            f"config=convit_supervised; {what} needs one of this project's trunks"
-        )
-    if tree.optim.accumulate > 1:
-        raise UserError(
-            f"trunk={name} uses batch normalisation, so optim.accumulate={tree.optim.accumulate} "
-            f"would change the result; set optim.accumulate=1 and lower optim.batch_size"
-        )
-    needing = {
-        "run.fsdp": tree.run.fsdp,
-        "run.grad_checkpointing": tree.run.grad_checkpointing,
-        "optim.layer_decay": tree.optim.layer_decay is not None,
-    }
-    needless = [key for key, asked in needing.items() if asked]
-    needless += sorted(
-        key for key in explicit if key.startswith("trunk.") and key != "trunk.variant"
-    )
-    if needless:
-        raise UserError(f"trunk={name} has no {', '.join(needless)}; leave it out")
-    OmegaConf.update(tree, "config.MODEL.TRUNK.NAME", "resnet", force_add=True)
-    OmegaConf.update(tree, "config.MODEL.TRUNK.RESNETS.DEPTH", RESNETS[name], force_add=True)
-
-
-def _check_views(tree: DictConfig) -> None:
+def _check_views(tree: DictConfig, explicit: frozenset[str]) -> None:
     with coded("options"):
         check_own(tree.augmentation.own, str(tree.augment))
-    patch = patch_size(tree)
+    patch = patch_size(tree, explicit)
     for name in ("global_size", "local_size"):
         side = tree.crops[name]
         if name == "local_size" and not tree.crops.local_count:
@@ -305,13 +268,6 @@ def _check_views(tree: DictConfig) -> None:
                 f"crops.{name}={side} is not a multiple of trunk.patch_size={patch}; use {below} "
                 f"or {below + patch}"
             )
-
-
-def patch_size(tree: DictConfig) -> int:
-    """The patch of the trunk in pixels, its variant's unless it is given; 1 of a CNN."""
-    if tree.trunk.variant in RESNETS:
-        return 1
-    return int(tree.trunk.patch_size or create_config(tree.trunk.variant).patch_size)
 
 
 def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], labelled: bool) -> None:
@@ -366,29 +322,3 @@ def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], label
 def default_name(tree: DictConfig) -> str:
     """Name of the run folder: experiment, data and trunk."""
     return f"{tree.experiment}_{tree.data.name}_{tree.trunk.variant}"
-
-
-def _trunk(tree: DictConfig) -> ConViTConfig:
-    """Build the network's configuration, so that its refusals come early."""
-    names = {field.name for field in dataclasses.fields(ConViTConfig)}
-    overrides = {
-        key: value for key, value in tree.trunk.items() if key in names and value is not None
-    }
-    try:
-        return create_config(
-            tree.trunk.variant, **overrides, img_size=tree.crops.global_size, num_classes=0
-        )
-    except ValueError as error:
-        raise UserError(f"trunk: {error}") from None
-
-
-def _fit_probes(tree: DictConfig, trunk: ConViTConfig) -> None:
-    """Leave out the features that join more class tokens than the network has layers with one."""
-    model = tree.config.MODEL
-    plain = trunk.depth - trunk.num_gpsa_layers
-    names = [str(head[1].features) for head in model.HEAD.PARAMS]
-    for index in reversed(range(len(names))):
-        joined = re.search(r"concatCLS(\d+)", names[index])
-        if joined and int(joined[1]) > plain:
-            del model.HEAD.PARAMS[index]
-            del model.FEATURE_EVAL_SETTINGS.LINEAR_EVAL_FEAT_POOL_OPS_MAP[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from typing import Any, cast
 
@@ -9,11 +10,19 @@ from omegaconf import DictConfig, OmegaConf
 
 from convit_ssl.engines.begun import Begun
 from convit_ssl.engines.placement import Placement, place
+from convit_ssl.engines.trunks import least_side, patch_size
 from convit_ssl.methods import Choice, Method, get_method, is_classifier, scale_to_data
 from convit_ssl.methods.choices import Value
 from convit_ssl.methods.scale import Budget
 from convit_ssl.methods.scale_tables import MEASURED_WIDTH, Labels
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
+from convit_ssl.models.trunks import (
+    AnyConfig,
+    TrunkConfig,
+    UncountedError,
+    is_other,
+    operations_of,
+)
 
 # Name in methods/scale.py -> options that it sets.
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -95,11 +104,15 @@ def scale(
     own = (key for key in explicit - known if key.startswith("method."))
     given |= {key.removeprefix("method."): _given(tree, (key,)) for key in own}
     width = _network(tree, 1).embed_dim if is_convit else MEASURED_WIDTH
+    if not is_convit and (patch := patch_size(tree, explicit)) > 1:
+        given["patch_size"] = patch  # it is what it is, and crops are multiples of it
     budget = None
     if begun is not None:
         budget = begun.budget
-    elif images < PUBLISHED_FROM and is_convit:
-        budget = _budget(tree, method, images, size, given, labels, tested)
+    elif images < PUBLISHED_FROM and (is_convit or not labelled):
+        # The operations of a network of another library cannot always be counted.
+        with contextlib.suppress(UncountedError):
+            budget = _budget(tree, method, images, size, given, labels, tested)
     # How long a run is decides which settings there are.
     length = {name: value for name, value in given.items() if name == "epochs"}
     rules = scale_to_data(images, size, method.name, length, width, budget, labels)
@@ -121,6 +134,11 @@ def scale(
         if name not in overrides:
             for key in OPTIONS.get(name, (f"method.{name}",)):
                 OmegaConf.update(tree, key, _plain(choice.value))
+    least = 1 if is_convit else least_side(tree)
+    for name, key in (("global_crop_size", "global_size"), ("local_crop_size", "local_size")):
+        if name in chosen and f"crops.{key}" not in explicit and tree.crops[key] < least:
+            chosen[name] = Choice(least, "smaller maps of this network have no position left")
+            tree.crops[key] = least
     whole = method.frozen_trunk and tree.augmentation.min_crop_scale is not None
     if whole and "crops.global_scale" not in explicit:
         # Parts as small as pretraining takes cost a frozen trunk 4 points on digits.
@@ -198,7 +216,7 @@ def _fitting(
 
 
 def cpu_seconds(
-    network: ConViTConfig,
+    network: AnyConfig,
     method: type[Method[Any]],
     images: int,
     sizes: dict[str, int],
@@ -233,8 +251,10 @@ def cpu_seconds(
     return epoch, LOOKS * images * whole / flops
 
 
-def operations(network: ConViTConfig, side: int) -> int:
+def operations(network: AnyConfig, side: int) -> int:
     """Floating-point operations of the forward pass of one image, products and sums apart."""
+    if isinstance(network, TrunkConfig):
+        return operations_of(dataclasses.replace(network, img_size=side), side)
     tokens = (side // network.patch_size) ** 2
     dim = network.embed_dim
     linear = tokens * dim * dim * (4 + 2 * network.mlp_ratio)
@@ -243,8 +263,10 @@ def operations(network: ConViTConfig, side: int) -> int:
     return int(2 * (network.depth * (linear + attention) + embedding))
 
 
-def _network(tree: DictConfig, patch: int) -> ConViTConfig:
+def _network(tree: DictConfig, patch: int) -> AnyConfig:
     """The trunk as given, for its sizes alone."""
+    if is_other(tree.trunk.variant):
+        return TrunkConfig(str(tree.trunk.variant), in_chans=int(tree.trunk.in_chans))
     names = ("in_chans", "embed_dim", "depth", "mlp_ratio")
     changes = {name: tree.trunk[name] for name in names if tree.trunk[name] is not None}
     base = dataclasses.asdict(create_config(tree.trunk.variant))

@@ -188,9 +188,10 @@ class TrunkOptions:
 
     variant: str = option(
         "convit_small",
-        "The network to start from.",
+        "The network. Of one that is not a ConViT, only drop rates, global_pool, in_chans and "
+        "freeze_patch_embed can be set.",
         form="convit_nano, convit_tiny, convit_small, convit_base (each also _plus), deit_nano, "
-        "deit_tiny, deit_small, deit_base or resnet50",
+        "deit_tiny, deit_small, deit_base, resnet50, any timm:NAME, or a plugin's trunk",
     )
     patch_size: int | None = option(
         None, "Side of a patch.", unit="pixels", least=1
@@ -255,6 +256,12 @@ class TrunkOptions:
     )
     freeze_patch_embed: bool = option(
         False, "Keep the patch projection at its initial weights, as MoCo v3 does for stability."
+    )
+    pretrained: Any = option(
+        None,
+        "Weights that a timm:NAME starts from: true takes those that timm publishes, a path a "
+        "file of timm's weights. weights=PATH starts any trunk from a checkpoint.",
+        form="true or a path",
     )
     freeze_position: bool = option(
         False, "Keep the positional attention at its initial weights (an ablation)."

@@ -10,6 +10,7 @@ from convit_ssl.data.value_range import Reading
 from convit_ssl.engines.channels import KEPT, same_channels
 from convit_ssl.errors import UserError
 from convit_ssl.models import VARIANTS, create_config
+from convit_ssl.models.trunks import Network, OtherTrunk, is_other
 
 
 def check_teacher(path: str | None, classes: int) -> None:
@@ -35,28 +36,32 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
     """Take the network's shape and the images' scale from the weights that the run starts from."""
     if not tree.weights:
         return
-    from convit_ssl.export import load_trunk
-    from convit_ssl.export.load import check_activation, describe, reading_of, say_how_to_set, shape
+    from convit_ssl.export.load import (
+        check_activation,
+        describe,
+        load_network,
+        say_how_to_set,
+        shape,
+    )
 
+    if is_other(tree.trunk.variant):
+        _follow_other(tree, explicit)
+        return
     heads = tree.trunk.num_heads if "trunk.num_heads" in explicit else None
-    loaded = load_trunk(tree.weights, weights=tree.weights_from, num_heads=heads)
+    loaded = load_network(tree.weights, weights=tree.weights_from, num_heads=heads)
+    if isinstance(loaded, OtherTrunk):
+        if "trunk" in explicit or "trunk.variant" in explicit:
+            raise UserError(
+                f"{tree.weights} holds {loaded.config.trunk}, but trunk={tree.trunk.variant} is "
+                "asked for; leave trunk out"
+            )
+        tree.trunk.variant = loaded.config.trunk
+        _follow_other(tree, explicit)
+        return
     check_activation(loaded, tree.weights)
     say_how_to_set(loaded, tree.weights)
     config, provenance = loaded.config, vars(loaded)["provenance"]
-    reading = reading_of(loaded)
-    same = same_channels(reading, tree, explicit)
-    for name, value in reading.describe().items():
-        if name in KEPT and not same:
-            continue
-        if tree.data[name] is None or (value is True and f"data.{name}" not in explicit):
-            tree.data[name] = value
-    if same and reading.native:
-        entry = (provenance.get("entry") or {}).get("data") or {}
-        for name in ("mean", "std"):
-            tree.data[name] = entry.get(name) if tree.data[name] is None else tree.data[name]
-    roles = ("teacher", "student", "ema")
-    if tree.weights_from in roles and provenance["weights"] in roles:
-        tree.weights_from = provenance["weights"]  # a method without a teacher has a student only
+    _follow_images(tree, explicit, loaded)
     variant = provenance.get("variant")
     if variant in VARIANTS and variant != tree.trunk.variant:
         if "trunk" in explicit or "trunk.variant" in explicit:
@@ -86,3 +91,42 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
                 f"leave {key} out, or start without weights"
             )
         tree.trunk[name] = value
+
+
+def _follow_images(tree: DictConfig, explicit: frozenset[str], loaded: Network) -> None:
+    """Take over how the images of the weights were made, and which of them were taken."""
+    from convit_ssl.export import reading_of
+
+    provenance = vars(loaded)["provenance"]
+    reading = reading_of(loaded)
+    same = same_channels(reading, tree, explicit)
+    for name, value in reading.describe().items():
+        if name in KEPT and not same:
+            continue
+        if tree.data[name] is None or (value is True and f"data.{name}" not in explicit):
+            tree.data[name] = value
+    if same and reading.native:
+        entry = (provenance.get("entry") or {}).get("data") or {}
+        for name in ("mean", "std"):
+            tree.data[name] = entry.get(name) if tree.data[name] is None else tree.data[name]
+    roles = ("teacher", "student", "ema")
+    if tree.weights_from in roles and provenance["weights"] in roles:
+        tree.weights_from = provenance["weights"]  # a method without a teacher has a student only
+
+
+def _follow_other(tree: DictConfig, explicit: frozenset[str]) -> None:
+    """The same of a network that is not a ConViT; a file of its own library says nothing of it."""
+    from convit_ssl.export.load import describes_other, load_network
+
+    if not describes_other(tree.weights):
+        return
+    loaded = load_network(tree.weights, weights=tree.weights_from)
+    assert isinstance(loaded, OtherTrunk)
+    if loaded.config.trunk != tree.trunk.variant:
+        raise UserError(
+            f"{tree.weights} holds {loaded.config.trunk}, but trunk={tree.trunk.variant} is asked "
+            f"for; use trunk={loaded.config.trunk}"
+        )
+    _follow_images(tree, explicit, loaded)
+    if "trunk.in_chans" not in explicit:
+        tree.trunk.in_chans = loaded.config.in_chans

@@ -51,7 +51,7 @@ from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
 from convit_ssl.evaluation.results import commit, hardware, now, versions
 from convit_ssl.machine import keep_freed_memory
-from convit_ssl.models.cnn import count_cnn_parameters
+from convit_ssl.models.trunks import count_parameters
 from convit_ssl.printable import PrintableFormatter
 
 
@@ -254,7 +254,7 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
     options, facts = plan.options, plan.facts
     where = f" --data-dir {shlex.quote(options['data_dir'])}" if options["data_dir"] else ""
     quoted = shlex.quote(str(folder))
-    following = [f"convit-ssl export {quoted} --to safetensors"] if plan.trunk else []
+    following = [f"convit-ssl export {quoted} --to safetensors"]
     if facts["classes"] > 1 and not options["derived"]["test_model"] and _has_val(plan):
         following.insert(0, f"convit-ssl knn {quoted} --data {facts['name']}{where}")
     for words, command in zip(("next:", "     "), following, strict=False):
@@ -273,7 +273,7 @@ def _has_val(plan: Plan) -> bool:
 
 def _entry(plan: Plan) -> dict[str, Any]:
     """What a checkpoint says of its run."""
-    model = {**asdict(plan.trunk), "num_classes": 0} if plan.trunk else {}
+    model = {**asdict(plan.trunk), "num_classes": 0}
     return {
         "model": {k: list(v) if isinstance(v, tuple) else v for k, v in model.items()},
         "variant": plan.options["trunk"]["variant"],
@@ -322,12 +322,7 @@ def _seed(seed: int) -> None:
 
 
 def _count_parameters(plan: Plan) -> int:
-    from convit_ssl.models import ConViT
-
-    if plan.trunk is None:
-        return count_cnn_parameters(plan.options["trunk"]["variant"])
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in ConViT(plan.trunk).parameters())
+    return count_parameters(plan.trunk)
 
 
 def write_config(plan: Plan) -> None:

@@ -358,8 +358,6 @@ class Watch:
             generator=torch.Generator().manual_seed(0),
             timeout=patience if workers else 0,
         )
-        is_vissls = hasattr(trunk, "_feature_blocks")  # its ResNet asks which features
-        names = (["flatten"],) if is_vissls else ()
         features: list[Tensor] = []
         readable: list[Tensor] = []
         batches = iter(loader)
@@ -367,7 +365,7 @@ class Watch:
             for batch, _, indices in batches:
                 readable.append(indices >= 0)
                 with self.autocast():
-                    out = trunk(batch.to(self.device), *names)
+                    out = trunk(batch.to(self.device))
                 features.append((out[0] if isinstance(out, list) else out).float().cpu())
         except RuntimeError as error:
             if not workers or "timed out" not in str(error):

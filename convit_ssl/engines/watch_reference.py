@@ -20,6 +20,7 @@ from convit_ssl.evaluation.paired import Predictions, compare
 from convit_ssl.evaluation.tokens import pixels_of
 from convit_ssl.evaluation.verdict import Verdict, judge
 from convit_ssl.models import ConViT
+from convit_ssl.models.trunks import OtherTrunk, build_trunk
 
 if TYPE_CHECKING:
     from convit_ssl.engines.watch import Watch
@@ -212,10 +213,10 @@ def final_verdict(
     if sides is None:
         return None
     networks: dict[str, nn.Module] = {} if classifier is not None else {"network": trunk}
-    if isinstance(trunk, ConViT):
+    if isinstance(trunk, (ConViT, OtherTrunk)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(watch.options.seed))
-            networks[UNTRAINED] = ConViT(trunk.config).to(watch.device).eval()
+            networks[UNTRAINED] = build_trunk(trunk.config).to(watch.device).eval()
     results: dict[str, KnnResult] = {}
     read = sides
     for name, network in networks.items():

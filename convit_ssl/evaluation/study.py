@@ -18,6 +18,7 @@ from convit_ssl.evaluation.study_arms import (
     table3,
 )
 from convit_ssl.methods import self_supervised
+from convit_ssl.models.trunks import is_other
 
 FRACTIONS = (0.05, 0.1, 0.3, 0.5, 1.0)
 # Share of the schedule that warms up. The paper's 5 of 300 epochs are too short for few steps.
@@ -118,7 +119,7 @@ class Run:
                 found.append(word)
             elif experiment == self.arm.config:
                 found.append(rest)
-        if self.arm.trunk.startswith("resnet"):  # a CNN has no patches and the like
+        if is_other(self.arm.trunk):  # a CNN has no patches and the like
             found = [word for word in found if not word.startswith("trunk.")]
         return found
 

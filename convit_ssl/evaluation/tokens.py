@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from convit_ssl.data.channel_transform import as_channels, resize_channels
 from convit_ssl.data.pixels import image_header
 from convit_ssl.errors import UserError
+from convit_ssl.models.trunks import OtherTrunk
 
 CLASS_TOKEN = re.compile(r"class_last(\d+)")
+POOLED = "pooled"
+"""The one feature of a network that is not a ConViT."""
 PATCH_MEAN = re.compile(r"patch_mean_last(\d+)")
 
 
@@ -25,6 +28,8 @@ def available_columns(model: nn.Module) -> tuple[str, ...]:
     ConViT's class token exists from block `num_gpsa_layers` on, so the published sizes have
     `class_last1` and `class_last2`.
     """
+    if isinstance(model, OtherTrunk):
+        return (POOLED,)
     config: Any = getattr(model, "config", None)
     if config is None:
         raise UserError(f"{type(model).__name__} has no config; features need a ConViT")
@@ -36,7 +41,7 @@ def available_columns(model: nn.Module) -> tuple[str, ...]:
 
 def default_columns(model: nn.Module) -> tuple[str, ...]:
     """Class tokens of the last two blocks and the mean patch token, as far as they exist."""
-    wanted = ("class_last1", "class_last2", "patch_mean_last1")
+    wanted = (POOLED, "class_last1", "class_last2", "patch_mean_last1")
     available = available_columns(model)
     return tuple(name for name in wanted if name in available)
 
@@ -70,6 +75,9 @@ class TokenFeatures(nn.Module):
     ) -> Float[Tensor, "batch dim"]:
         """One row of features per image."""
         model: Any = self.model
+        if isinstance(model, OtherTrunk):
+            pooled: Tensor = model(images)
+            return pooled
         last, inside = model.forward_intermediates(images)
         patches = inside.tokens[0].shape[1] - (model.config.num_gpsa_layers == 0)
         columns = []
@@ -97,6 +105,11 @@ class PatchFeatures(nn.Module):
 
     def __init__(self, model: nn.Module, size: tuple[int, int]) -> None:
         super().__init__()
+        if isinstance(model, OtherTrunk):
+            raise UserError(
+                f"{model.config.trunk} gives one feature an image; features of patches need a "
+                "ConViT or a plain ViT"
+            )
         self.model = model
         config: Any = model.config
         rows, columns = (side // int(config.patch_size) for side in size)

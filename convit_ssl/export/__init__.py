@@ -8,10 +8,17 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from convit_ssl.export.load import Provenance, load_trunk, reading_of, resized
+from convit_ssl.export.load import Provenance, load_network, load_trunk, reading_of, resized
 from convit_ssl.models.fingerprint import weights_fingerprint
 
-__all__ = ["Provenance", "load_trunk", "reading_of", "resized", "weights_fingerprint"]
+__all__ = [
+    "Provenance",
+    "load_network",
+    "load_trunk",
+    "reading_of",
+    "resized",
+    "weights_fingerprint",
+]
 
 
 class _Callable(ModuleType):

@@ -78,7 +78,7 @@ def model_card(
         f"# {_cell(name)}\n",
         _description(model, provenance),
         _table(model, provenance, license_name),
-        _figures(figures),
+        figures_part(figures),
         _loading(model, differences, name, alone),
         _images(model, provenance),
         _checked(differences, is_oblong=model.config.image_shape[0] != model.config.image_shape[1]),
@@ -167,7 +167,8 @@ def _epochs(provenance: Mapping[str, Any]) -> str:
     return "not recorded" if epoch is None else str(epoch)
 
 
-def _figures(figures: Sequence[Figure]) -> str:
+def figures_part(figures: Sequence[Figure]) -> str:
+    """The section of figures that were measured with these weights."""
     if not figures:
         return "## Figures\n\nNone were recorded with these weights.\n"
     lines = ["## Figures\n", "Measured on these weights, by their fingerprint.\n"]

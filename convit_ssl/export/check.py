@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from convit_ssl.errors import UserError
-from convit_ssl.models import ConViT
+from convit_ssl.models.trunks import Network
 
 # fp32 outputs are of order one to ten after the last LayerNorm.
 TOLERANCE = 1e-5
@@ -38,18 +38,18 @@ class Difference:
         return f"{self.value:.1e} at {self.size[0]} x {self.size[1]} px"
 
 
-def random_images(model: ConViT, size: tuple[int, int], count: int = 3, seed: int = 0) -> Tensor:
+def random_images(model: Network, size: tuple[int, int], count: int = 3, seed: int = 0) -> Tensor:
     """Normalised noise, the same on each call: (count, channels, height, width)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, model.config.in_chans, *size, generator=generator)
 
 
-def own_size(model: ConViT) -> tuple[int, int]:
+def own_size(model: Network) -> tuple[int, int]:
     """(height, width) that the model was made for."""
     return model.config.image_shape
 
 
-def second_size(model: ConViT) -> tuple[int, int]:
+def second_size(model: Network) -> tuple[int, int]:
     """Two patches more on each side."""
     height, width = own_size(model)
     more = 2 * model.config.patch_size
@@ -57,7 +57,7 @@ def second_size(model: ConViT) -> tuple[int, int]:
 
 
 def compare(
-    model: ConViT,
+    model: Network,
     theirs: Callable[[Tensor], Tensor],
     size: tuple[int, int],
     ours: Callable[[Tensor], Tensor] | None = None,

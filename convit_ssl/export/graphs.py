@@ -16,12 +16,12 @@ from torch import Tensor
 from convit_ssl.errors import UserError
 from convit_ssl.export.check import own_size, random_images
 from convit_ssl.export.files import ENTRY, whole_file
-from convit_ssl.models import ConViT
+from convit_ssl.models.trunks import Network
 
 INPUT, OUTPUT = "images", "features"
 
 
-def make_program(model: ConViT) -> torch.export.ExportedProgram:
+def make_program(model: Network) -> torch.export.ExportedProgram:
     """The network as a graph that takes any number of images of its own size."""
     # Two images: PyTorch takes a single one for a constant.
     example = random_images(model, own_size(model), count=2)

@@ -59,9 +59,8 @@ def find_trunks(content: Any, path: str) -> list[FoundTrunk]:
     """
     found: list[FoundTrunk] = []
     beside: list[str] = []
-    for place, tensors in _state_dicts(content, (), set()):
-        cleaned = {_without_wrappers(key): value for key, value in tensors.items()}
-        trunks, others = _trunks_of(place, cleaned)
+    for place, tensors in state_dicts(content):
+        trunks, others = _trunks_of(place, tensors)
         found += trunks
         beside += others
     for trunk in found:
@@ -167,6 +166,15 @@ def _differ(one: FoundTrunk, other: FoundTrunk) -> bool:
     return any(a.shape != b.shape or not torch.equal(a, b) for a, b in pairs)
 
 
+def state_dicts(content: Any) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Every dictionary of tensors in a file's content, with the names on the way to it.
+
+    Wrappers' parts of keys are left out.
+    """
+    for place, tensors in _state_dicts(content, (), set()):
+        yield place, {without_wrappers(key): value for key, value in tensors.items()}
+
+
 def _state_dicts(
     content: Any, place: tuple[str, ...], seen: set[int]
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
@@ -197,17 +205,19 @@ def _trunks_of(
     for prefix in prefixes:
         inside = {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
         words = [word for word in (*place, *prefix.split(".")) if word]
-        trunks.append(FoundTrunk(_role(words), ".".join(words) or "the top level", inside))
+        trunks.append(FoundTrunk(role_of(words), ".".join(words) or "the top level", inside))
     others = [key for key in tensors if not any(key.startswith(prefix) for prefix in prefixes)]
     return trunks, [".".join((*place, key)) for key in others]
 
 
-def _role(words: list[str]) -> str:
+def role_of(words: list[str]) -> str:
+    """Teacher, student, ema, or model where the names on the way to a trunk do not say."""
     for role, pattern in _ROLES:
         if any(pattern.search(word) for word in words):
             return role
     return "model"
 
 
-def _without_wrappers(key: str) -> str:
+def without_wrappers(key: str) -> str:
+    """A key without what DDP, FSDP and torch.compile put into it."""
     return ".".join(part for part in key.split(".") if part not in _WRAPPERS)

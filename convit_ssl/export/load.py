@@ -14,6 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
+from convit_ssl import plugins
 from convit_ssl.checksums import whole_checkpoint
 from convit_ssl.errors import UserError
 from convit_ssl.export.building import (
@@ -34,16 +35,18 @@ from convit_ssl.export.guesses import Settled, settle
 from convit_ssl.export.infer import config_from_entry, config_from_tensors, variant_of
 from convit_ssl.export.keys import has_gpsa, to_official, without_class_position
 from convit_ssl.export.layouts import FoundTrunk, choose, find_trunks
+from convit_ssl.export.other import is_described, other_trunk
 from convit_ssl.export.provenance import Provenance, provenance_of, reading_of
 from convit_ssl.export.seal import check_fingerprint
 from convit_ssl.export.sources import locate
 from convit_ssl.export.stated import ACTIVATIONS, Stated, check_given, stated_beside, stated_inside
 from convit_ssl.methods import is_classifier
 from convit_ssl.models import ConViT, ConViTConfig
+from convit_ssl.models.trunks import Network, OtherTrunk
 
 __all__ = [
     "Provenance", "activation", "build", "check_activation", "describe", "from_tensors",
-    "layer_norm_eps", "load_trunk", "reading_of", "resample_positions", "resized",
+    "layer_norm_eps", "load_network", "load_trunk", "reading_of", "resample_positions", "resized",
     "say_how_to_set", "set_activation", "set_layer_norm_eps", "shape",
 ]  # fmt: skip
 
@@ -113,7 +116,52 @@ def load_trunk(
     if isinstance(img_size, int):
         img_size = (img_size, img_size)
     wanted = _Wanted(weights, img_size, num_classes, variant, given)
-    model = _from_content(_read(path), wanted)
+    model = _noted(_load(path, wanted), path)
+    if isinstance(model, OtherTrunk):
+        raise UserError(
+            f"{os.fspath(path)} holds {model.config.trunk}, and this needs a ConViT or a plain "
+            "ViT; knn, linear, features, explore, report and export take any network"
+        )
+    return model
+
+
+def load_network(
+    path: str | os.PathLike[str],
+    weights: str = "teacher",
+    img_size: int | tuple[int, int] | None = None,
+    **options: Any,
+) -> Network:
+    """`load_trunk`, of whatever network a run was trained with: ``trunk=timm:NAME``, a plugin's.
+
+    Args:
+        path: as for `load_trunk`.
+        weights: likewise.
+        img_size: likewise.
+        options: further arguments of `load_trunk`, for a ConViT.
+
+    Raises:
+        UserError: nothing was loaded, and why.
+    """
+    images = options.pop("images", None) or {}
+    heads, eps, act = (options.pop(name, None) for name in ("num_heads", "eps", "activation"))
+    given = check_given(heads, eps, act, images)
+    size = (img_size, img_size) if isinstance(img_size, int) else img_size
+    return _noted(_load(path, _Wanted(weights, size, given=given, **options)), path)
+
+
+def describes_other(path: str | os.PathLike[str]) -> bool:
+    """Whether a file of ours says that its network is not a ConViT."""
+    return is_described(_read(path).entry)
+
+
+def _load(path: str | os.PathLike[str], wanted: _Wanted) -> Network:
+    file = _read(path)
+    if not is_described(file.entry):
+        return _from_content(file, wanted)
+    return other_trunk(file.content, file.entry, file.name, wanted.weights, wanted.img_size)
+
+
+def _noted(model: Network, path: str | os.PathLike[str]) -> Network:
     if (whole := whole_checkpoint(Path(path))) is not None:
         vars(model)["provenance"]["notes"] += [f"Of the run, {text}." for text in whole[1]]
     return model
@@ -240,9 +288,17 @@ def _read(path: str | os.PathLike[str]) -> _File:
     content, entry = read_weights(file)
     if isinstance(content, dict) and isinstance(content.get(ENTRY), dict):
         entry = content[ENTRY]
+    plugins.load_recorded(_plugins_of(entry))
     if "model" in entry:
         return _File(str(file), content, entry, Stated())
     return _File(str(file), content, entry, stated_beside(file).under(stated_inside(content)))
+
+
+def _plugins_of(entry: dict[str, Any]) -> list[str]:
+    """The plugins that a run was made with, as its checkpoints and exports say."""
+    config = entry.get("config")
+    named = (config if isinstance(config, dict) else entry).get("plugins")
+    return [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
 
 
 def _for_channels(images: dict[str, Any], channels: int, path: str) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import nn
+
 from convit_ssl.data.value_range import Reading
 from convit_ssl.export.building import layer_norm_eps
 from convit_ssl.export.foreign import layout_of
@@ -89,7 +91,7 @@ def provenance_of(
     )
 
 
-def reading_of(model: ConViT) -> Reading:
+def reading_of(model: nn.Module) -> Reading:
     """How image files became pixels in training; the default where that is not known."""
     entry = getattr(model, "provenance", {}).get("entry") or {}
     return Reading.of(entry.get("data"))

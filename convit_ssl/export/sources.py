@@ -73,7 +73,7 @@ def _download(name: str) -> Downloaded:
     model_name = name.removeprefix("timm:")
     # Six attempts without a network are six warnings, before the one message below.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    _say_fetching(name)
+    say_fetching(name)
     try:
         model = timm.create_model(model_name, pretrained=True)
     # Whatever goes wrong between here and a hub, the user needs the name and the reason.
@@ -110,7 +110,7 @@ def stated_by_timm(model: nn.Module) -> Stated:
 
 
 @functools.cache
-def _say_fetching(name: str) -> None:
+def say_fetching(name: str) -> None:
     """Once a process, though a command may load the same weights several times."""
     text = f"fetching {name}; without a network this ends with an error within a minute"
     print(text, file=sys.stderr, flush=True)

@@ -30,8 +30,10 @@ from convit_ssl.export.files import (
 )
 from convit_ssl.export.keys import VISSL_LAYER_NORM_EPS, to_official, to_vissl
 from convit_ssl.export.load import layer_norm_eps, load_trunk
+from convit_ssl.export.other_targets import write_other
 from convit_ssl.export.save import describe_weights
 from convit_ssl.models import ConViT
+from convit_ssl.models.trunks import Network, OtherTrunk
 
 TARGETS = ("safetensors", "official", "timm", "hf", "onnx", "torch-export", "vissl")
 
@@ -65,7 +67,7 @@ class _Job:
 
 
 def export_trunk(
-    model: ConViT,
+    model: Network,
     targets: Sequence[str],
     output: Path,
     *,
@@ -76,7 +78,7 @@ def export_trunk(
     """Write a trunk in each form, check each, and put all in place only when all hold.
 
     Args:
-        model: as `load_trunk` gives it.
+        model: as `load_network` gives it.
         targets: some of `TARGETS`.
         output: the folder; files of other names in it are left alone.
         name: of the files.
@@ -100,6 +102,9 @@ def export_trunk(
     data = data if isinstance(data, dict) else {}
     model.eval()
     with whole_folder(output) as folder:
+        if isinstance(model, OtherTrunk):
+            rows = write_other(model, targets, folder, name, license_name, figures)
+            return [Written(form, files, [difference]) for form, files, difference in rows]
         job = _Job(model, folder, name, describe_weights(model), data, license_name)
         written = [_write_and_check(target, job) for target in dict.fromkeys(targets)]
         _write_cards(model, folder, written, name, license_name, figures)
@@ -108,7 +113,7 @@ def export_trunk(
 
 def _refuse_strangers(output: Path) -> None:
     """A model card takes the place of an earlier one, and of no other README."""
-    for name, sign in (("README.md", "convit_ssl"), ("config.json", "num_gpsa_layers")):
+    for name, sign in (("README.md", "convit_ssl"), ("config.json", "fingerprint")):
         try:
             text = (output / name).read_text(encoding="utf-8", errors="replace")
         except OSError:

@@ -91,11 +91,12 @@ class Linear(Method[LinearOptions]):
         """Classifiers of one feature."""
         return Probes(width, run.num_classes, options.learning_rates)
 
-    def forward(self, output: list[Tensor], target: Tensor) -> Tensor:
+    def forward(self, output: Tensor | list[Tensor], target: Tensor) -> Tensor:
         """Sum over the features' probes (B, probes, classes) of their mean cross-entropy."""
+        outputs = output if isinstance(output, list) else [output]  # of one feature
         losses = [
             F.cross_entropy(logits.float().flatten(0, 1), target.repeat_interleave(logits.shape[1]))
             * logits.shape[1]
-            for logits in output
+            for logits in outputs
         ]
         return torch.stack(losses).sum()

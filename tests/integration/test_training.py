@@ -12,7 +12,7 @@ from PIL import Image
 
 from convit_ssl.cli.main import main
 from convit_ssl.errors import UserError
-from convit_ssl.export import load_trunk
+from convit_ssl.export import load_network, load_trunk
 from tests.quick_run import Run
 
 pytestmark = pytest.mark.slow
@@ -164,20 +164,21 @@ def test_weights_of_a_method_without_a_teacher_are_called_the_students(
         assert f"weights_from: {role}" in written
 
 
-def test_vissls_cnn_trains_and_says_that_it_is_none_of_ours(tmp_path: Path) -> None:
+def test_the_cnn_of_the_comparison_trains_and_is_read_back(tmp_path: Path) -> None:
     run = Run(tmp_path)
     few = "optim.epochs=2 optim.batch_size=8 optim.lr=1e-2 run.threads=1 data.subset=per_class=2"
     words = f"config=convit_supervised data=digits trunk=resnet50 run=cpu {few}"
     run.arguments = [*words.split(), f"run.root={tmp_path}", "run.name=run", "watch.every=2"]
     assert run.complete() == 0, run.text()
-    assert "resnet50: 23.5 M parameters, VISSL's own" in run.text()
-    assert "convit-ssl export" not in run.text()
+    assert "resnet50: 23.5 M parameters, 2048 features" in run.text()
     assert all(math.isfinite(loss) for loss in run.losses())
     last = run.epochs()[-1]
     assert 0 <= last["knn"] <= 1, "features of a CNN are looked at as any others"
     assert "gates" not in last
-    with pytest.raises(UserError, match=r"holds no ConViT: .*_feature_blocks"):
+    with pytest.raises(UserError, match="holds resnet50, and this needs a ConViT"):
         load_trunk(run.folder)
+    images = torch.zeros(2, 3, 8, 8)
+    assert load_network(run.folder)(images).shape == (2, 2048)
 
 
 def test_probes_by_vissl_and_on_stored_features_agree(trained: Run, tmp_path: Path) -> None:
