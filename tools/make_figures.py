@@ -150,6 +150,35 @@ def with_interval(probe: dict[str, Any]) -> str:
     return f"{100 * probe['accuracy']:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
 
 
+def label_free(results: list[dict[str, Any]]) -> str:
+    """Rank correlations of label-free figures with kNN, over the runs of a study."""
+    from convit_ssl.evaluation.ranking import rank_correlation
+
+    head = ["collection", "runs", "RankMe", "feature deviation", "gate motion"]
+    rows = []
+    for result in results:
+        runs = [run["figures"] for run in result["runs"] if "knn" in (run["figures"] or {})]
+        gated = [figures for figures in runs if figures.get("gates")]
+        cells = []
+        for chosen, values in (
+            (runs, [figures["rankme"] for figures in runs]),
+            (runs, [figures["feature_std"] for figures in runs]),
+            (gated, [gate_motion(figures["gates"]) for figures in gated]),
+        ):
+            found = rank_correlation(values, [figures["knn"] for figures in chosen])
+            cells.append(
+                f"{found.value:+.2f} ({found.low:+.2f} to {found.high:+.2f}), {len(chosen)} runs"
+            )
+        rows.append([result["runs"][0]["data"]["name"], str(len(runs)), *cells])
+    return table(head, rows)
+
+
+def gate_motion(gates: list[list[float]]) -> float:
+    """Mean distance of the gates from sigmoid(1), where they start."""
+    values = [value for layer in gates for value in layer]
+    return sum(abs(value - 0.7310586) for value in values) / len(values)
+
+
 def table(head: list[str], rows: Iterable[list[str]]) -> str:
     """A Markdown table; figures are set to the right."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
@@ -189,6 +218,7 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "speed_summary": speed_summary,
     "demo": demo,
     "evidence": evidence,
+    "label_free": label_free,
     "cluster": cluster,
 }
 
