@@ -288,14 +288,14 @@ def _summary(found: Exploration, images: Images) -> list[str]:
     labelled = int((found.targets >= 0).sum())
     clusters = len(found.cluster_examples)
     lines = [
-        f"{len(images.paths):,} images, {labelled:,} with a label; {found.layout} map; {clusters} "
+        f"{len(images.paths):,} images, {labelled:,} labelled; {found.layout} map; {clusters} "
         f"cluster{'s' * (clusters != 1)} by {found.clustered_by}"
     ]
     if found.accuracy is not None:
         others = " of other groups" if found.group_names else ""
         lines.append(
-            f"neighbours{others} give {100 * found.accuracy:.1f} % of the labelled images their "
-            "label (weighted 20-NN, each image left out; to measure, use convit-ssl knn)"
+            f"the nearest images{others} have the right label for {100 * found.accuracy:.1f} % of "
+            "the labelled images (weighted 20-NN, leave-one-out; to measure, use convit-ssl knn)"
         )
     if found.to_label:
         lines.append(f"label next: {len(found.to_label)} images, the first is "

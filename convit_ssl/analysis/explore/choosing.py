@@ -62,7 +62,7 @@ def cover(
     counts = [max(1, round(float((closest == row).sum()) * scale)) for row in chosen]
     about = "about " if scale > 1 else ""
     return [
-        Choice(int(rows[row]), f"stands for {about}{n:,} {'image' if n == 1 else 'images'}")
+        Choice(int(rows[row]), f"represents {about}{n:,} {'image' if n == 1 else 'images'}")
         for row, n in zip(chosen, counts, strict=True)
     ]
 
@@ -117,7 +117,7 @@ def doubtful(
         Choice(
             int(row),
             f"labelled {classes[targets[row]]}; "
-            f"{votes.share[row]:.0%} of its neighbours' votes say {classes[votes.first[row]]}",
+            f"{votes.share[row]:.0%} of its neighbours' votes are for {classes[votes.first[row]]}",
         )
         for row in wrong
     ]

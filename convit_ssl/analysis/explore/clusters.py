@@ -74,7 +74,7 @@ def _by_means(
     best = max(scores, key=lambda k: scores[k]) if scores else 2
     chosen = KMeans(best, n_init=4, random_state=seed).fit(components[rows])
     found = np.concatenate([chosen.predict(part) for part in _parts(components)])
-    return _by_size(found), f"k-means, {best} clusters (HDBSCAN found none)"
+    return _by_size(found), "k-means (HDBSCAN found none)"
 
 
 def _by_size(labels: Int[np.ndarray, " images"]) -> Int[np.ndarray, " images"]:

@@ -113,7 +113,7 @@ function paint(canvas, picture, image, map, { over = true, query = null, signed 
 }
 
 function attention() {
-  const node = section("attention", "Attention maps", "Click a patch, or move the query with the arrow keys, to see what it attends to. Choose a layer and head in the table of small maps. Colours run with the square root of the attention, each map to its own largest value.");
+  const node = section("attention", "Attention maps", "Click a patch, or move the query with the arrow keys, to see what it attends to. Choose a layer and head in the table of small maps. Colours show the square root of the attention, scaled to the maximum of each map.");
   eachRun(node, (run, body) => {
     if (!run.attention || !run.attention.images.length) { body.append(missing("No attention maps: they need a checkpoint and an image.")); return; }
     explorer(run.attention, body);

@@ -61,7 +61,7 @@ function shareChart(title, series) {
 }
 
 function ablations() {
-  const node = section("ablations", "Ablations", "What gating and the convolutional init are worth.");
+  const node = section("ablations", "Ablations", "The effect of gating and of the convolutional init.");
   const rows = POINTS.filter((point) => point.ablation);
   const panels = el("div", { class: "split" });
   node.append(panels);

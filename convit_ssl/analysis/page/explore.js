@@ -45,7 +45,7 @@ function showHint() {
 }
 
 function mapSection() {
-  const node = section("map", `${MAIN.layout} map`, "Images that the features take for similar lie close together.");
+  const node = section("map", `${MAIN.layout} map`, "Images with similar features are close together.");
   const choices = colourings();
   const select = el("select", { id: "colour" }, choices.map((one) => el("option", {}, one.name)));
   const search = el("input", { type: "search", id: "search", placeholder: "part of a path", spellcheck: "false", autocomplete: "off" });

@@ -110,17 +110,17 @@ function clusterSection() {
 function listSections() {
   if (MAIN.to_label.length) {
     const why = new Map(MAIN.to_label);
-    section("next", "Label next", "Images without a label whose labels would tell the most, the best first: those that stand for many others, and those whose neighbours disagree.").append(...tiles(MAIN.to_label.map(([i]) => i), (i) => why.get(i), 24));
+    section("next", "Label next", "Unlabelled images that are worth labelling first: those that represent many others, and those whose neighbours disagree.").append(...tiles(MAIN.to_label.map(([i]) => i), (i) => why.get(i), 24));
   }
   if (MAIN.to_check.length) {
     const why = new Map(MAIN.to_check);
-    section("check", "Labels to check", "Images whose neighbours agree on another label. Either the label is wrong, or the features miss what matters.").append(...tiles(MAIN.to_check.map(([i]) => i), (i) => why.get(i), 24));
+    section("check", "Labels to check", "Images whose neighbours agree on another label. Either the label is wrong, or the features miss the difference.").append(...tiles(MAIN.to_check.map(([i]) => i), (i) => why.get(i), 24));
   }
-  section("odd", "Odd images", "Far from their neighbours, the oddest first. The score is the geometric mean of the local outlier factor and the distance to the neighbours over its median; 1 is usual.").append(...tiles(MAIN.odd, (i) => AT.outlier[i].toFixed(2), 24));
+  section("odd", "Odd images", "Images far from their neighbours, the most unusual first. The score is the geometric mean of the local outlier factor and the distance to the neighbours over its median; 1 is usual.").append(...tiles(MAIN.odd, (i) => AT.outlier[i].toFixed(2), 24));
 }
 
 function allSection() {
-  const node = section("all", "All images", "The same as the map, as a list; the search and the legend of the map choose what is in it.");
+  const node = section("all", "All images", "The map as a list; the search box and the legend of the map filter it.");
   const PAGE = 25;
   const orders = { "order of the files": null, "odd first": [...UNIQUE(COUNT)] };
   let order = null;

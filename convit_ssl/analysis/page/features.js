@@ -90,7 +90,7 @@ function neighbourRows(panel, queries) {
 }
 
 function features() {
-  const node = section("features", "Features", "What the pooled features of the newest checkpoint know about a sample of images.");
+  const node = section("features", "Features", "Pooled features of the newest checkpoint on a sample of images.");
   eachRun(node, (run, body) => {
     const panel = run.features;
     if (!panel) { body.append(missing("No features: they need a checkpoint and a few images.")); return; }
@@ -152,7 +152,7 @@ function classPanel(panel, body) {
 
 function attribution() {
   if (!RUNS.some((run) => run.attribution.length)) return;
-  const node = section("attribution", "Attribution", "What a classifier's answer rests on. Orange speaks for the class, blue against it.");
+  const node = section("attribution", "Attribution", "What the classifier's prediction is based on. Orange counts for the class, blue against it.");
   eachRun(node, (run, body) => {
     if (!run.attribution.length) { body.append(missing("This run has no classifier to explain.")); return; }
     const grid = el("div", { class: "cells", style: "--cell:210px" });

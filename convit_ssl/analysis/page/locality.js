@@ -35,7 +35,7 @@ const layerSeries = (history, layer) => history.y[0][layer].map((_, head) => ({
   name: `head ${head}`, colour: seriesColour(head), dash: seriesDash(head), width: 1.8, points: history.x.map((x, i) => [x, history.y[i][layer][head]]) }));
 
 function gates() {
-  const node = section("gates", "Gates", "The gate σ(λ) is the share of positional attention in a head: 1 is a convolution that looks at a fixed offset, 0 looks at content alone. In the paper early layers stay local and late ones let go.");
+  const node = section("gates", "Gates", "The gate σ(λ) is the share of positional attention in a head: 1 is a convolution that looks at a fixed offset, 0 looks at content alone. In the paper, early layers stay local and later layers become global.");
   if (RUNS.length > 1 && RUNS.some((run) => run.heads)) {
     node.append(runLegend(), figure("Mean gate of each layer", "at the newest checkpoint", lineChart({ title: "Mean gate of each layer", xLabel: "layer", whole: true, yDomain: [0, 1], height: 200,
       series: RUNS.map((run, index) => ({ name: run.name, colour: seriesColour(index), dash: runDash(index), dots: true,
@@ -52,7 +52,7 @@ function gates() {
     scaleBar("0 content", "1 position"));
     body.append(el("h3", {}, "Over training"));
     if (!run.gates) { body.append(missing("The run wrote no gates while it trained, and has no earlier checkpoint to read them from.")); return; }
-    if (run.gates.x.length < 2) body.append(missing("There is one measurement only."));
+    if (run.gates.x.length < 2) body.append(missing("There is only one measurement."));
     const grid = el("div", { class: "cells", style: "--cell:220px" });
     run.gates.y[0].forEach((_, layer) => grid.append(figure(`Layer ${layers[layer] ?? layer}`, "", lineChart({
       title: `Gates of layer ${layers[layer] ?? layer} over epochs`, series: layerSeries(run.gates, layer), whole: true, yDomain: [0, 1], height: 150, yTicks: 2, left: 30 }))));
@@ -100,7 +100,7 @@ function headPanel(now, start, row, layer) {
 }
 
 function heads() {
-  const node = section("heads", "Heads on the grid", "Where the positional half of each head looks, in patches from the query (the grey patch in the middle). A disc has its head's centre and width (one standard deviation); it is fuller the higher the gate. Dashed rings are the convolutional init.");
+  const node = section("heads", "Heads on the grid", "Where the positional half of each head looks, in patches from the query (the grey patch in the middle). Each disc shows the centre and width (one standard deviation) of a head; the higher the gate, the fuller the disc. Dashed rings are the convolutional init.");
   eachRun(node, (run, body) => {
     if (!run.heads) { body.append(missing("This run has no positional attention to show: no GPSA layers, or no checkpoint.")); return; }
     if (!run.heads_at_init) body.append(missing("This model did not start from the convolutional init, so no starting places are drawn."));

@@ -257,7 +257,7 @@ def test_the_command_from_images_to_page_and_table(collection, capsys):
     asked = [*options, "--group-by", "column:patient", "--out", str(out), "--to", "csv"]
     assert run_command("explore", asked) == 0
     said = capsys.readouterr().out
-    assert "40 images, 20 with a label; PCA map" in said and "of other groups give 100.0 %" in said
+    assert "40 images, 20 labelled; PCA map" in said and "right label for 100.0 %" in said
     rows = list(csv.DictReader((out / "explore.csv").open()))
     assert len(rows) == 40 and {row["group"] for row in rows} == {f"p{k}" for k in range(5)}
     assert rows[0]["file"] == str(collection / "images" / "p0" / "00.png")
