@@ -9,6 +9,7 @@ from pathlib import Path
 import convit_ssl.adapters  # noqa: F401  lets timm be imported beside a CPU build of torch
 from convit_ssl.cli import weights_options
 from convit_ssl.cli.values import Renamed
+from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.export.figures import figures_from_results, figures_from_run, of_these_weights
 from convit_ssl.export.load import (
     activation,
@@ -84,14 +85,16 @@ def write(args: argparse.Namespace, model: Network) -> Export:
         *figures_from_results(args.results),
     ]
     figures, left_out = of_these_weights(found, fingerprints(model))
-    written = export_trunk(
-        model,
-        targets,
-        output,
-        name=args.name or _default_name(model),
-        license_name=args.license,
-        figures=figures,
-    )
+    with progress_bar("export", "forms") as progress:
+        written = export_trunk(
+            model,
+            targets,
+            output,
+            name=args.name or _default_name(model),
+            license_name=args.license,
+            figures=figures,
+            progress=progress,
+        )
     return Export(output, written, len(figures), list(left_out))
 
 

@@ -74,6 +74,7 @@ def export_trunk(
     name: str = "convit",
     license_name: str = "unknown",
     figures: Sequence[Figure] = (),
+    progress: Callable[[int, int, str], None] | None = None,
 ) -> list[Written]:
     """Write a trunk in each form, check each, and put all in place only when all hold.
 
@@ -84,6 +85,7 @@ def export_trunk(
         name: of the files.
         license_name: of the weights, for the model card; an SPDX name or the hub's.
         figures: measured with these weights, for the model card.
+        progress: called with the number of finished forms, of all, and the name of the next.
 
     Raises:
         UserError: a target that cannot hold this network, or whose outputs differ. Nothing is
@@ -106,7 +108,12 @@ def export_trunk(
             rows = write_other(model, targets, folder, name, license_name, figures)
             return [Written(form, files, [difference]) for form, files, difference in rows]
         job = _Job(model, folder, name, describe_weights(model), data, license_name)
-        written = [_write_and_check(target, job) for target in dict.fromkeys(targets)]
+        written = []
+        forms = list(dict.fromkeys(targets))
+        for target in forms:
+            if progress:
+                progress(len(written), len(forms), target)
+            written.append(_write_and_check(target, job))
         _write_cards(model, folder, written, name, license_name, figures)
     return written
 

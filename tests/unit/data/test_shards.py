@@ -354,7 +354,7 @@ def test_damaged_shards_are_named(tmp_path: Path) -> None:
     whole = place.read_bytes()
     for data in (b"", b"no tar at all" * 100, whole[: len(whole) // 3]):
         place.write_bytes(data)
-        _refused(tmp_path / "d", r"the shard .*0\.tar (is cut short|holds no images)")
+        _refused(tmp_path / "d", r"the shard .*0\.tar (is incomplete|holds no images)")
     import gzip
 
     place.write_bytes(gzip.compress(whole))
