@@ -36,6 +36,7 @@ COMMANDS: dict[str, str] = {
     "scores": "score features without labels, next to untrained and raw pixels",
     "segment": "measure segmentation with frozen patch features and masks",
     "retrieve": "measure image retrieval: recall@1, recall@5 and mAP",
+    "evaluate": "measure features with evaluators of your own",
     "finetune": "fine-tune a checkpoint on labelled images",
     "results": "show result files as one table",
     "study": "run sample-efficiency, ablation and baseline studies",
