@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,9 @@ def measure(args: argparse.Namespace) -> list[Row]:
     images = viewed_images(args, own, args.split, listing)
     rows = np.random.default_rng(0).permutation(len(images))[:VIEWED].tolist()
     device = args.device or default_device()
-    asked = [ViewPixels(), *(Tokens(source.extractor, args.token, device) for source in networks)]
+    asked: list[Callable[[Tensor], Tensor]] = [
+        ViewPixels(), *(Tokens(source.extractor, args.token, device) for source in networks)
+    ]  # fmt: skip
     with progress_bar("random views", "images") as progress:
         views = view_features(asked, images, rows, device, progress)
     return [

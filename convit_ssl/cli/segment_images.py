@@ -175,7 +175,8 @@ def _map(picture: Tensor, network: nn.Module | None, patch: int, device: Any) ->
         made: Any = network.get_intermediate_layers(  # type: ignore[operator]
             picture[None].to(device), n=1, reshape=True
         )
-    return made[0][0].permute(1, 2, 0).float().cpu().clone()
+    rows: Tensor = made[0][0].permute(1, 2, 0).float().cpu().clone()
+    return rows
 
 
 def pixel_map(picture: Tensor, patch: int) -> Tensor:
@@ -184,5 +185,5 @@ def pixel_map(picture: Tensor, patch: int) -> Tensor:
     side = min(PIXEL_GRID, patch)
     rows, columns = height // patch, width // patch
     small = F.adaptive_avg_pool2d(picture[None], (rows * side, columns * side))[0]
-    cut = small.unflatten(2, (columns, side)).unflatten(1, (rows, side))
+    cut: Tensor = small.unflatten(2, (columns, side)).unflatten(1, (rows, side))
     return cut.permute(1, 3, 0, 2, 4).flatten(2)

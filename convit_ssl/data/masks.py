@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 from convit_ssl.data.folders import Listing
-from convit_ssl.data.pixels import MAX_PIXELS, check_size
+from convit_ssl.data.pixels import MAX_PIXELS
+from convit_ssl.data.raw_image import check_size
 from convit_ssl.data.storage import read_bytes
 from convit_ssl.errors import UserError
 
@@ -91,7 +92,8 @@ def read_mask(path: str) -> Mask:
             f"the mask {path} holds colours or fractions (shape {array.shape}, {array.dtype}); a "
             "mask holds one class number per pixel: save it as a grey or palette PNG"
         )
-    return array.astype(np.int64)
+    mask: Mask = array.astype(np.int64)
+    return mask
 
 
 def mask_classes(masks: Sequence[Mask], ignored: int | None) -> tuple[list[int], int | None]:

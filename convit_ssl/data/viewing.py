@@ -79,4 +79,5 @@ def _eight_bits(values: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Pi
     if high - low <= 1e-6 * max(abs(low), abs(high)):
         return np.full(values.shape, 0 if high == 0 else 128, np.uint8)
     share = np.clip((values - low) / (high - low), 0.0, 1.0)
-    return np.rint(255 * share).astype(np.uint8)
+    rounded: Pixels = np.rint(255 * share).astype(np.uint8)
+    return rounded

@@ -108,7 +108,7 @@ def export_trunk(
             rows = write_other(model, targets, folder, name, license_name, figures)
             return [Written(form, files, [difference]) for form, files, difference in rows]
         job = _Job(model, folder, name, describe_weights(model), data, license_name)
-        written = []
+        written: list[Written] = []
         forms = list(dict.fromkeys(targets))
         for target in forms:
             if progress:
