@@ -150,6 +150,9 @@ def run_data(args: argparse.Namespace) -> None:
     """``bench data``."""
     from convit_ssl.bench import inputs
 
+    if args.formats:
+        run_formats(args)
+        return
     device = args.device if args.device != "cpu" else None
     rows = inputs.measure(args.repeats, device)
     report.print_table(inputs.TITLE, inputs.COLUMNS, inputs.cells(rows))
@@ -161,6 +164,23 @@ def run_data(args: argparse.Namespace) -> None:
         made,
         [(inputs.TITLE, inputs.COLUMNS, inputs.cells(rows))],
         inputs.NOTES,
+    )
+
+
+def run_formats(args: argparse.Namespace) -> None:
+    """``bench data --formats``."""
+    from convit_ssl.bench import formats
+
+    rows = formats.measure(args.repeats)
+    report.print_table(formats.TITLE, formats.COLUMNS, formats.cells(rows))
+    comparison = {"device": "cpu", "what": "formats", "rows": rows}
+    made = record.make_record("data", [comparison], args.json, args.add)
+    report.write_markdown(
+        args.markdown,
+        "Image formats",
+        made,
+        [(formats.TITLE, formats.COLUMNS, formats.cells(rows))],
+        formats.NOTES,
     )
 
 

@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "accumulate", help="a step on the whole batch compared with the same batch in parts"
     )
     data = kinds.add_parser("data", help="input pipelines: time per image and core")
+    data.add_argument(
+        "--formats",
+        action="store_true",
+        help="instead, what reading each image format costs beside its own library",
+    )
     scaling = kinds.add_parser("scaling", help="1, 2 and 4 processes; growth with image size")
     startup = kinds.add_parser(
         "startup", help="time from the command to the first step, part by part"

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from convit_ssl import __version__
+from convit_ssl.analysis.channel_pictures import parse_show
 from convit_ssl.analysis.explore import Exploration, Images, Near, explore, write_folder
 from convit_ssl.analysis.explore.folder import TABLE, check_folder, common_root
 from convit_ssl.analysis.explore.layout import LAYOUTS, check_layout
@@ -67,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=natural,
         metavar="PIXELS",
         help="thumbnail side in pixels, up to 255; 0 for none",
+    )
+    add("--show", metavar="R,G,B", help="channels to show as RGB, such as 3,2,1 (counted from 1)")
+    add(
+        "--scale-bar",
+        action="store_true",
+        help="draw a scale bar on thumbnails of images whose files give the size of a pixel",
     )
     add(
         "--out", default="explore", help="folder for index.html and explore.csv (default: explore/)"
@@ -254,9 +261,13 @@ def without_self(rows: np.ndarray[Any, Any], similarities: np.ndarray[Any, Any])
 
 
 def _loader(images: Images, args: Namespace, unread: set[int]) -> Callable[[int], Image.Image]:
+    show = parse_show(args.show) if args.show else None
+
     def load(row: int) -> Image.Image:
         try:
-            return view_image(images.paths[row], side=args.thumbnail or 128)
+            return view_image(
+                images.paths[row], side=args.thumbnail or 128, show=show, scale_bar=args.scale_bar
+            )
         except Exception:  # Pillow raises many kinds; the row is told of
             unread.add(row)
             raise

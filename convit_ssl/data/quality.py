@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from convit_ssl.data.digests import content_digest
 from convit_ssl.data.pixels import Reading, image_header
-from convit_ssl.data.storage import read_bytes
+from convit_ssl.data.readers import reads_by_path
+from convit_ssl.data.storage import is_there, read_bytes
 from convit_ssl.data.viewing import view_image
 from convit_ssl.errors import UserError
 from convit_ssl.machine import available_cores
@@ -58,8 +60,12 @@ def inspect(path: str, reading: Reading | None = None) -> ImageFacts:
     """Read one image and say what is wrong with it; nothing is raised for a bad image."""
     facts = ImageFacts()
     try:
-        data = read_bytes(path)
-        facts.digest = hashlib.sha256(data).hexdigest()
+        data = None
+        if reads_by_path(path, reading or Reading()) and is_there(path):
+            facts.digest = content_digest(path)
+        else:
+            data = read_bytes(path)
+            facts.digest = hashlib.sha256(data).hexdigest()
         header = image_header(path)
         height, width, facts.mode = header.height, header.width, header.mode
         image = view_image(path, data, reading)

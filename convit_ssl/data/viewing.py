@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 from PIL import Image
 
-from convit_ssl.data.channel_reading import special_rgb
+from convit_ssl.data.channel_reading import read_planes
+from convit_ssl.data.part_names import split_part
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, decode_image
 from convit_ssl.data.planes import Planes
-from convit_ssl.data.readers import read_special
+from convit_ssl.data.readers import READERS, read_special, reader_by_path, reads_by_path
+from convit_ssl.data.scale_bar import with_scale_bar
+from convit_ssl.data.scenes import is_tile, open_scene, read_tile
 from convit_ssl.data.storage import read_bytes
 from convit_ssl.data.tiff import is_tiff, read_tiff_planes
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.value_range import Reading, to_rgb
 
 _SHOWN_AS_THEY_ARE = (1, 3, 4)  # channels
+_OVERVIEW = 2048  # longer side of a slide's overview, pixels
 _CUT = 0.5  # per cent of the pixels at either end, of images of many channels
 
 
@@ -22,42 +29,74 @@ def view_image(
     data: bytes | None = None,
     reading: Reading | None = None,
     side: int | None = None,
+    show: Sequence[int] | None = None,
+    scale_bar: bool = False,
 ) -> Image.Image:
     """An image as Pillow RGB.
 
     Of images of two channels, or of more than four, red, green and blue are the means of the first,
     the middle and the last third of the channels, each from its darkest to its brightest: no
-    channel is left out.
+    channel is left out. DICOM is shown in the window that the file suggests. Of a slide an overview
+    is shown.
 
     Args:
         path: with the part that is meant, if any.
         data: the file's bytes, where they are read already.
-        reading: what becomes black and white.
+        reading: what becomes black and white; by default as each file suggests.
         side: pixels of the longer side that are enough; None keeps all.
+        show: one channel or three, from 0 on, each from its darkest to its brightest.
+        scale_bar: draw one, where the file says how large its pixels are.
 
     Raises:
         Exception: whatever a library raises for a damaged file; there are many kinds.
     """
-    reading = reading or Reading()
-    data = read_bytes(path) if data is None else data
-    planes = read_special(path, data, reading)
-    if planes is None and is_tiff(data):
-        found = read_tiff_planes(data, MAX_PIXELS)
-        planes = found if found is not None and not _plain(found) else None
-        if planes is None:
-            return decode_image(data, reading=reading, side=side)
+    reading = reading or Reading(window="file")
+    planes = _planes(path, data, reading, side, bool(show) or scale_bar)
     if planes is None:
-        return decode_image(data, reading=reading, side=side)
-    pixels = special_rgb(path, data, reading) if _plain(planes) else thirds(planes)
-    assert pixels is not None
-    image = Image.fromarray(pixels)
+        return decode_image(read_bytes(path) if data is None else data, reading=reading, side=side)
+    image = Image.fromarray(_pixels(planes, reading, show))
+    spacing, width = planes.spacing, image.width
     if side is not None:
         image.thumbnail((side, side), Image.Resampling.BOX)
-    return image
+    if not scale_bar or spacing is None:
+        return image
+    scale = width / image.width
+    return with_scale_bar(image, (spacing[0] * scale, spacing[1] * scale))
 
 
-def _plain(planes: Planes) -> bool:
-    return planes.channels in _SHOWN_AS_THEY_ARE
+def _planes(
+    path: str, data: bytes | None, reading: Reading, side: int | None, closely: bool
+) -> Planes | None:
+    """The channels; None of what Pillow shows as it is."""
+    if reader_by_path(path) is READERS["slide"] and not split_part(path)[1]:
+        scene = open_scene(path, reading)
+        scale = max(1.0, max(scene.height, scene.width) / min(side or _OVERVIEW, _OVERVIEW))
+        return scene.region(0, 0, scene.width, scene.height, scale)
+    if data is None and not reads_by_path(path, reading):
+        data = read_bytes(path)
+    if closely:
+        # Any physical size lets the reader of TIFF look for that of a pixel.
+        return read_planes(path, data, replace(reading, physical=reading.physical or 1.0))
+    planes = read_tile(path, reading) if is_tile(path) else read_special(path, data, reading)
+    if planes is None and data is not None and is_tiff(data):
+        planes = read_tiff_planes(data, MAX_PIXELS)
+        planes = None if planes is not None and planes.channels in _SHOWN_AS_THEY_ARE else planes
+    return planes
+
+
+def _pixels(planes: Planes, reading: Reading, show: Sequence[int] | None) -> Pixels:
+    if show:
+        if max(show) >= planes.channels:
+            raise ValueError(f"it has {planes.channels} channels, and no channel {max(show) + 1}")
+        values = np.nan_to_num(planes.values.astype(np.float32), posinf=0.0, neginf=0.0)
+        parts = [_eight_bits(values[..., place]) for place in show]
+        return np.stack(parts * 3 if len(parts) == 1 else parts, axis=-1)
+    try:
+        raw = planes.raw()
+    except ValueError:
+        return thirds(planes)
+    window = planes.window if reading.window == "file" else reading.window
+    return to_rgb(raw, replace(reading, window=window))
 
 
 def thirds(planes: Planes) -> Pixels:

@@ -121,7 +121,8 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     place = int(fields.get(axis, size // 2))
     if not 0 <= place < size:
         raise ValueError(f"there are {size} {axis} slices, and no slice {place}")
-    plane = np.take(values, place, axis=number)
+    # By index and not by numpy's take, which copies all of a volume in Fortran's order first.
+    plane = values[(slice(None),) * number + (place,)]
     across, down = (zooms[n] if n < len(zooms) else 1.0 for n in range(3) if n != number)
     # RAS+: the first axis runs to the right, the second to the front, the third upwards.
     plane = np.ascontiguousarray(np.rot90(plane))

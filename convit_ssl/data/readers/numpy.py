@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,29 @@ from convit_ssl.data.readers import ImageFile
 from convit_ssl.data.value_range import Reading
 
 
+def _mapped(data: bytes) -> Any:
+    """The array of a plain NPY where its bytes lie, not copied; None of anything else."""
+    start = io.BytesIO(data)
+    if data[:6] != b"\x93NUMPY" or np.lib.format.read_magic(start) != (1, 0):
+        return None
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(start)
+    count = math.prod(shape)
+    if dtype.hasobject or len(data) - start.tell() < count * dtype.itemsize:
+        return None  # `numpy.load` says what is wrong
+    values = np.frombuffer(data, dtype, count, start.tell())
+    return values.reshape(shape, order="F" if fortran else "C")
+
+
 def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     """The array, of an NPZ the only one. The shorter of the outer axes are the channels.
 
     Raises:
         ValueError: objects, another number of dimensions, or several arrays.
     """
-    loaded: Any = np.load(io.BytesIO(file.bytes()), allow_pickle=False)
+    data = file.bytes()
+    loaded: Any = _mapped(data)
+    if loaded is None:
+        loaded = np.load(io.BytesIO(data), allow_pickle=False)
     if not isinstance(loaded, np.ndarray):
         if len(loaded.files) != 1:
             raise ValueError(

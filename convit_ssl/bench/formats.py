@@ -1,0 +1,358 @@
+"""``bench data --formats``: what reading a format costs beside its own library.
+
+Every file is written by a library of the format, and both readings are compared number by number
+before they are timed. Time is CPU time of the process, in alternating rounds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convit_ssl.data.channel_reading import read_planes
+from convit_ssl.data.readers import reads_by_path
+from convit_ssl.data.scenes import read_tile
+from convit_ssl.data.storage import read_bytes
+from convit_ssl.data.value_range import Reading
+
+Array = npt.NDArray[Any]
+TITLE = "Reading one image of each format"
+COLUMNS = ("format", "image", "ours, ms", "its library, ms", "ratio", "lowest and highest ratio")
+NOTES = [
+    "CPU time of one image as an (H, W, C) array in the numbers of its file, median of rounds that "
+    "alternate between this project's reader and the format's own library, called as its "
+    "documentation shows. Both gave equal arrays. Files of a few hundred KiB lie in the page "
+    "cache. A volume of NIfTI is decompressed once, by both; what is timed is a slice of it, which "
+    "costs microseconds. Slides and films stay open. Formats whose library is missing have no row."
+]
+_SIDE = 512
+_READING = Reading(depth="native")
+_LEAST_SECONDS = 0.05  # of a round
+
+
+@dataclass(frozen=True)
+class Case:
+    """One format.
+
+    Attributes:
+        name: of the format and its library.
+        image: what is read.
+        write: makes the file in a folder; gives the path that this project reads.
+        read: the same by the library, as (H, W, C).
+    """
+
+    name: str
+    image: str
+    write: Callable[[Path, Array], str]
+    read: Callable[[str], Array]
+
+
+def measure(repeats: int) -> list[dict[str, Any]]:
+    """A row for each format whose library is installed."""
+    rows = []
+    values = np.random.default_rng(0).integers(0, 4000, (_SIDE, _SIDE, 4)).astype(np.uint16)
+    # Smooth, so that compression has something to do.
+    values = np.sort(values, axis=1)
+    for case in CASES:
+        with tempfile.TemporaryDirectory(prefix="convit_ssl-formats-") as folder:
+            try:
+                path = case.write(Path(folder), values)
+                expected = case.read(path)
+            except ImportError:
+                continue
+            if not np.array_equal(ours(path), expected):
+                raise AssertionError(f"{case.name} is read differently")
+            rows.append({"format": case.name, "image": case.image, **_timed(case, path, repeats)})
+    return rows
+
+
+def ours(path: str) -> Array:
+    """An image as this project reads it, before anything is scaled."""
+    if "#tile=" in path:
+        return read_tile(path, _READING).values
+    data = None if reads_by_path(path, _READING) else read_bytes(path)
+    return read_planes(path, data, _READING).values
+
+
+def _timed(case: Case, path: str, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of an image, of each round."""
+    began = time.process_time()
+    ours(path)
+    case.read(path)
+    count = max(1, round(_LEAST_SECONDS / max(time.process_time() - began, 1e-6)))
+    mine: list[float] = []
+    theirs: list[float] = []
+    for _ in range(repeats):
+        for read, found in ((ours, mine), (case.read, theirs)):
+            began = time.process_time()
+            for _ in range(count):
+                read(path)
+            found.append(1000 * (time.process_time() - began) / count)
+    return {"ours_ms": mine, "library_ms": theirs}
+
+
+def cells(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """The rows as text."""
+    made = []
+    for row in rows:
+        pairs = zip(row["ours_ms"], row["library_ms"], strict=True)
+        ratios = sorted(mine / theirs for mine, theirs in pairs)
+        made.append([
+            row["format"], row["image"], f"{statistics.median(row['ours_ms']):.2f}",
+            f"{statistics.median(row['library_ms']):.2f}", f"{statistics.median(ratios):.2f}",
+            f"{ratios[0]:.2f} to {ratios[-1]:.2f}",
+        ])  # fmt: skip
+    return made
+
+
+def _file(path: str) -> str:
+    return path.partition("#")[0]
+
+
+def _write_tiff(folder: Path, values: Array) -> str:
+    import tifffile
+
+    tifffile.imwrite(folder / "a.tif", values, photometric="rgb", compression="zlib")
+    return str(folder / "a.tif")
+
+
+def _read_tiff(path: str) -> Array:
+    import tifffile
+
+    return np.asarray(tifffile.imread(path))
+
+
+def _write_stack(folder: Path, values: Array) -> str:
+    import tifffile
+
+    planes = np.stack([values.transpose(2, 0, 1)] * 8)
+    tifffile.imwrite(folder / "a.ome.tif", planes, metadata={"axes": "ZCYX"}, compression="zlib")
+    return str(folder / "a.ome.tif") + "#z=5"
+
+
+def _read_stack(path: str) -> Array:
+    import tifffile
+
+    with tifffile.TiffFile(_file(path)) as file:
+        pages = [file.series[0].pages[5 * 4 + n].asarray() for n in range(4)]  # type: ignore[union-attr]
+    return np.stack(pages, axis=-1)
+
+
+def _write_geotiff(folder: Path, values: Array) -> str:
+    import rasterio
+
+    with rasterio.open(
+        folder / "a.tif", "w", driver="GTiff", height=_SIDE, width=_SIDE, count=4, dtype="uint16",
+        crs="EPSG:32633", transform=rasterio.Affine(10, 0, 5e5, 0, -10, 5e6), compress="deflate",
+        tiled=True,
+    ) as file:  # fmt: skip
+        file.write(values.transpose(2, 0, 1))
+    return str(folder / "a.tif")
+
+
+def _read_geotiff(path: str) -> Array:
+    import rasterio
+
+    with rasterio.open(path) as file:
+        return np.ascontiguousarray(file.read().transpose(1, 2, 0))
+
+
+def _write_zarr(folder: Path, values: Array) -> str:
+    import zarr
+
+    made: Any = zarr.open(
+        str(folder / "a.zarr"), mode="w", shape=values.shape, dtype=values.dtype,
+        chunks=(256, 256, 4),
+    )  # fmt: skip
+    made[...] = values
+    return str(folder / "a.zarr")
+
+
+def _read_zarr(path: str) -> Array:
+    import zarr
+
+    opened: Any = zarr.open(path, mode="r")
+    return np.asarray(opened[...])
+
+
+def _write_slide(folder: Path, values: Array) -> str:
+    import tifffile
+    import tiffslide  # noqa: F401
+
+    pixels = np.tile((values[..., :3] // 16).astype(np.uint8), (2, 2, 1))
+    text = "Aperio Image Library v12\n1024x1024 |AppMag = 20|MPP = 0.5"
+    with tifffile.TiffWriter(folder / "a.svs") as file:
+        file.write(
+            pixels, description=text, tile=(256, 256), compression="jpeg", photometric="rgb",
+            metadata=None,
+        )  # fmt: skip
+    return str(folder / "a.svs") + "#tile=256,x=300,y=300,scale=1"
+
+
+_OPEN: dict[str, Any] = {}
+
+
+def _read_slide(path: str) -> Array:
+    import tiffslide
+
+    file = _file(path)
+    if file not in _OPEN:  # as slides are read: opened once
+        _OPEN.clear()
+        _OPEN[file] = tiffslide.TiffSlide(file)
+    return np.asarray(_OPEN[file].read_region((300, 300), 0, (256, 256), as_array=True))[..., :3]
+
+
+def _write_dicom(folder: Path, values: Array) -> str:
+    import pydicom
+    from pydicom.data import get_testdata_file
+
+    data = pydicom.dcmread(str(get_testdata_file("CT_small.dcm", download=False)))
+    data.Rows, data.Columns = _SIDE, _SIDE
+    data.PixelData = values[..., 0].astype(np.int16).tobytes()
+    data.save_as(folder / "a.dcm")
+    return str(folder / "a.dcm")
+
+
+def _read_dicom(path: str) -> Array:
+    import pydicom
+    from pydicom.pixels.processing import apply_rescale
+
+    data = pydicom.dcmread(path)
+    return np.asarray(apply_rescale(data.pixel_array, data))[..., None]
+
+
+def _write_nifti(folder: Path, values: Array) -> str:
+    import nibabel
+
+    volume = np.repeat(values[:128, :128, :1].astype(np.int16), 32, axis=2)
+    kind: Any = nibabel.Nifti1Image
+    nibabel.save(kind(volume, np.eye(4)), folder / "a.nii.gz")
+    return str(folder / "a.nii.gz") + "#axial=3"
+
+
+def _read_nifti(path: str) -> Array:
+    import nibabel
+
+    file = _file(path)
+    if file not in _OPEN:  # a volume is decompressed once, for all of its slices
+        _OPEN.clear()
+        image: Any = nibabel.load(file)
+        _OPEN[file] = np.asanyarray(image.dataobj)
+    return np.ascontiguousarray(np.rot90(_OPEN[file][..., 3]))[..., None]
+
+
+def _write_fits(folder: Path, values: Array) -> str:
+    from astropy.io import fits  # type: ignore[import-untyped]
+
+    fits.PrimaryHDU(values.transpose(2, 0, 1).astype(np.float32)).writeto(folder / "a.fits")
+    return str(folder / "a.fits")
+
+
+def _read_fits(path: str) -> Array:
+    from astropy.io import fits
+
+    values = np.asarray(fits.getdata(path))[:, ::-1]
+    return np.ascontiguousarray(values.transpose(1, 2, 0).astype(np.float32))
+
+
+def _write_heif(folder: Path, values: Array) -> str:
+    import pillow_heif
+    from PIL import Image
+
+    pixels = (values[..., :3] // 16).astype(np.uint8)
+    pillow_heif.from_pillow(Image.fromarray(pixels)).save(folder / "a.heic")
+    return str(folder / "a.heic")
+
+
+def _read_heif(path: str) -> Array:
+    import pillow_heif
+
+    return np.array(pillow_heif.open_heif(path))
+
+
+def _write_jxl(folder: Path, values: Array) -> str:
+    import pillow_jxl  # noqa: F401
+
+    return _write_pillow(folder, values, "a.jxl")
+
+
+def _write_webp(folder: Path, values: Array) -> str:
+    return _write_pillow(folder, values, "a.webp")
+
+
+def _write_pillow(folder: Path, values: Array, name: str) -> str:
+    from PIL import Image
+
+    Image.fromarray((values[..., :3] // 16).astype(np.uint8)).save(folder / name)
+    return str(folder / name)
+
+
+def _read_pillow(path: str) -> Array:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return np.array(image.convert("RGB"))
+
+
+def _write_npy(folder: Path, values: Array) -> str:
+    np.save(folder / "a.npy", values)
+    return str(folder / "a.npy")
+
+
+def _read_npy(path: str) -> Array:
+    return np.asarray(np.load(path))
+
+
+def _write_film(folder: Path, values: Array) -> str:
+    import av
+
+    pixels = (values[..., :3] // 16).astype(np.uint8)
+    with av.open(str(folder / "a.mp4"), "w") as out:
+        stream: Any = out.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = _SIDE
+        stream.gop_size = 10
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(np.roll(pixels, 8 * number, axis=1), format="rgb24")
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return str(folder / "a.mp4") + "#frame=10"
+
+
+def _read_film(path: str) -> Array:
+    import av
+
+    file = _file(path)
+    if file not in _OPEN:
+        _OPEN.clear()
+        _OPEN[file] = av.open(file)
+    container = _OPEN[file]
+    stream = container.streams.video[0]
+    container.seek(int(1 / stream.time_base), stream=stream)  # a key frame, one second in
+    return np.asarray(next(container.decode(stream)).to_ndarray(format="rgb24"))
+
+
+_FOUR = f"{_SIDE} x {_SIDE} x 4, 16 bits"
+_RGB = f"{_SIDE} x {_SIDE} x 3, 8 bits"
+CASES = (
+    Case("TIFF, deflate (tifffile)", _FOUR, _write_tiff, _read_tiff),
+    Case("OME-TIFF, one z of 8 (tifffile)", _FOUR, _write_stack, _read_stack),
+    Case("GeoTIFF, deflate (rasterio)", _FOUR, _write_geotiff, _read_geotiff),
+    Case("Zarr (zarr)", _FOUR, _write_zarr, _read_zarr),
+    Case("slide, one tile (tiffslide)", "256 x 256 x 3, 8 bits", _write_slide, _read_slide),
+    Case("DICOM (pydicom)", f"{_SIDE} x {_SIDE}, 16 bits", _write_dicom, _read_dicom),
+    Case("NIfTI, one slice (nibabel)", "128 x 128, 16 bits", _write_nifti, _read_nifti),
+    Case("FITS (astropy)", f"{_SIDE} x {_SIDE} x 4, float32", _write_fits, _read_fits),
+    Case("HEIC (pillow-heif)", _RGB, _write_heif, _read_heif),
+    Case("JPEG XL (pillow-jxl-plugin)", _RGB, _write_jxl, _read_pillow),
+    Case("WebP (Pillow)", _RGB, _write_webp, _read_pillow),
+    Case("NPY (numpy)", _FOUR, _write_npy, _read_npy),
+    Case("film, one frame (PyAV)", _RGB, _write_film, _read_film),
+)

@@ -1,0 +1,83 @@
+"""What people see of slides, stacks and n channels: chosen channels, windows and scale bars."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from convit_ssl.data.quality import inspect
+from convit_ssl.data.scale_bar import bar_of
+from convit_ssl.data.viewing import view_image
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("width", "length", "text"),
+    [(0.1, 0.02, "20 µm"), (0.012, 0.002, "2 µm"), (400.0, 100.0, "100 mm"), (5e6, 1e6, "1 km")],
+)
+def test_a_round_length(width: float, length: float, text: str) -> None:
+    assert bar_of(width) == (pytest.approx(length), text)
+
+
+def test_chosen_channels_and_a_scale_bar(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    values = RNG.integers(0, 4000, (5, 100, 120)).astype(np.uint16)
+    values[3, :50] = 0
+    values[3, 50:] = 4000
+    metadata = {"axes": "CYX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    path = str(tmp_path / "a.ome.tif")
+    tifffile.imwrite(path, values, metadata=metadata, photometric="minisblack")
+    grey = np.asarray(view_image(path, show=(3,)))
+    assert (grey[:50] == 0).all() and (grey[50:] == 255).all()
+    with pytest.raises(ValueError, match="no channel 6"):
+        view_image(path, show=(5,))
+    bar = np.asarray(view_image(path, show=(3,), scale_bar=True))
+    changed = np.argwhere((bar != grey).any(axis=-1))
+    assert len(changed) and changed[:, 0].min() > 50 and changed[:, 1].max() < 60
+    assert np.asarray(view_image(path)).shape == (100, 120, 3)
+
+
+def test_dicom_is_shown_in_its_own_window() -> None:
+    pytest.importorskip("pydicom")
+    from pydicom.data import get_testdata_file
+
+    from convit_ssl.data.channel_reading import read_planes
+    from convit_ssl.data.value_range import Reading, to_rgb
+
+    path = str(get_testdata_file("examples_overlay.dcm", download=False))
+    planes = read_planes(path, Path(path).read_bytes(), Reading())
+    assert planes.window is not None
+    expected = to_rgb(planes.raw(), Reading(window=planes.window))
+    assert np.array_equal(np.asarray(view_image(path)), expected)
+
+
+def test_check_reads_zarr_and_images_of_several_files(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    values = RNG.integers(0, 255, (20, 30, 3)).astype(np.uint8)
+    for name in ("a.zarr", "b.zarr"):
+        made = zarr.open(
+            str(tmp_path / name), mode="w", shape=values.shape, dtype="u1", chunks=(20, 30, 3)
+        )
+        made[...] = values
+    facts = [inspect(str(tmp_path / name)) for name in ("a.zarr", "b.zarr")]
+    assert not facts[0].problem and facts[0].size == (20, 30)
+    assert facts[0].digest == facts[1].digest
+    for name in ("1", "2"):
+        Image.fromarray(values[..., 0]).save(tmp_path / f"{name}.png")
+    joined = inspect(f"{tmp_path}/1.png#+dapi#+2.png#+gfp")
+    assert not joined.problem and joined.size == (20, 30)
+
+
+def test_an_overview_of_a_slide(tmp_path: Path) -> None:
+    pytest.importorskip("tiffslide")
+    from tests.unit.data.test_films_and_slides import slide
+
+    full = slide(tmp_path / "a.svs")
+    small = np.asarray(view_image(str(tmp_path / "a.svs"), side=128))
+    assert max(small.shape) == 128
+    assert np.abs(small.mean() - full.mean()) < 3
+    assert np.asarray(view_image(str(tmp_path / "a.svs"))).shape == full.shape
