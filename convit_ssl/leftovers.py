@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO
 
 _ALIVE = ".alive"
+_own: set[Path] = set()  # of this process, whose locks do not hold against itself
 _DAY = 86400.0  # seconds after which a folder without that file is abandoned
 
 
@@ -32,6 +33,7 @@ def working_folder(parent: Path, prefix: str) -> Iterator[Path]:
     """
     remove_abandoned(parent, prefix)
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    _own.add(folder)
     file = open(folder / _ALIVE, "w")  # noqa: SIM115 open for as long as the block runs
     try:
         with contextlib.suppress(OSError):  # some file systems have no locks
@@ -41,7 +43,16 @@ def working_folder(parent: Path, prefix: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        _own.discard(folder)
         file.close()
+
+
+def temporary_folder(prefix: str) -> contextlib.AbstractContextManager[Path]:
+    """`working_folder` where the system keeps temporary files.
+
+    Unlike `tempfile.TemporaryDirectory`, what a killed process left there goes with the next.
+    """
+    return working_folder(Path(tempfile.gettempdir()), prefix)
 
 
 def release(folder: Path) -> None:
@@ -53,7 +64,9 @@ def remove_abandoned(parent: Path, prefix: str) -> None:
     """Delete the temporary folders of processes that are gone."""
     for folder in parent.glob(f"{_escaped(prefix)}*"):
         with contextlib.suppress(OSError):
-            if folder.is_dir() and not folder.is_symlink() and _is_abandoned(folder):
+            if folder in _own or folder.is_symlink() or not folder.is_dir():
+                continue  # opening and closing the mark of one's own would drop its lock
+            if _is_abandoned(folder):
                 shutil.rmtree(folder, ignore_errors=True)
 
 

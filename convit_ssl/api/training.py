@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from convit_ssl.api.common import Data, coded, data_arguments
 from convit_ssl.children import safe_command, safe_environment
 from convit_ssl.errors import UserError
+from convit_ssl.leftovers import temporary_folder
 
 if TYPE_CHECKING:
     from convit_ssl.models.trunks import Network
@@ -201,7 +201,7 @@ def _here(words: Sequence[str]) -> int:
 
 def _elsewhere(words: Sequence[str], quiet: bool) -> int:
     """Run the command in a process of its own; what it could not do is raised here."""
-    with tempfile.TemporaryDirectory(prefix="convit_ssl-train-") as place:
+    with temporary_folder("convit_ssl-train-") as place:
         said = Path(place, "error.json")
         command = safe_command([sys.executable, "-m", "convit_ssl.api.child", str(said), *words])
         shown = sys.stdout.isatty() and not quiet and sys.stdout is sys.__stdout__

@@ -6,13 +6,13 @@ import argparse
 import contextlib
 import io
 import json
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from convit_ssl.errors import UserError
+from convit_ssl.leftovers import temporary_folder
 
 SUMMARY = (
     "Pretrain convit_nano with DINO on 1,000 of scikit-learn's digits, without labels; compare it "
@@ -81,7 +81,7 @@ def _epochs_that_fit(overrides: Sequence[str], started: float) -> int:
 def measure_epoch(overrides: Sequence[str]) -> float:
     """Seconds of the second epoch, without the start of the loaders, in a folder that goes away."""
     short = ("optim.epochs=2", "watch.every=0", "run.tensorboard=false", "run.overwrite=true")
-    with tempfile.TemporaryDirectory(prefix="convit_ssl-demo-") as folder:
+    with temporary_folder("convit_ssl-demo-") as folder:
         where = f"run.dir={Path(folder) / 'run'}"
         with contextlib.redirect_stdout(io.StringIO()):
             _call("train", *OVERRIDES, *overrides, *short, where)

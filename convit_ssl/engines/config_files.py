@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from convit_ssl.errors import UserError
+from convit_ssl.leftovers import temporary_folder
 from convit_ssl.reading import read_yaml
 
 FLAG = "--config-dir"
@@ -53,7 +53,7 @@ def own_files(arguments: Sequence[str], groups: Sequence[str]) -> Iterator[OwnFi
         UserError: a file or folder that is not there, or is no experiment.
     """
     words, named = _without_flag(arguments)
-    with tempfile.TemporaryDirectory(prefix="convit_ssl-config-") as place:
+    with temporary_folder("convit_ssl-config-") as place:
         kept: list[str] = []
         folders: list[Path] = []
         experiment = None

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -38,6 +37,7 @@ from convit_ssl.engines.run_folder import resume_words
 from convit_ssl.engines.signals import RunFailure
 from convit_ssl.engines.thread_trials import DECISIONS
 from convit_ssl.errors import TemporaryError, UserError, coded
+from convit_ssl.leftovers import temporary_folder
 
 # After one process failed, the others get so long to say why themselves, and to leave.
 LAST_WORDS = 5.0  # seconds
@@ -147,15 +147,15 @@ def _forget(folder: Path) -> None:
 
 def _spawn(plan: Plan, started: float) -> int:
     """One process per GPU or CPU share of this machine; the first failure ends all."""
-    with tempfile.TemporaryDirectory(prefix="convit_ssl-meet-") as meeting:
+    with temporary_folder("convit_ssl-meet-") as meeting:
         with _pass_signals_on() as relay:
             with safe_children(), _ctrl_c_waits():
                 context: Any = torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
-                    _process, (plan, started, meeting), plan.placement.processes, join=False
+                    _process, (plan, started, str(meeting)), plan.placement.processes, join=False
                 )
-            relay.to(context.processes, Path(meeting))
+            relay.to(context.processes, meeting)
             try:
-                _join(context, Path(meeting))
+                _join(context, meeting)
             except RunFailure as error:
                 if relay.passed and isinstance(error, _Ended):
                     return stopped_outside(relay.passed[0])
@@ -165,7 +165,7 @@ def _spawn(plan: Plan, started: float) -> int:
                 if isinstance(error, _Ended):
                     raise RunFailure(f"{error}. {_what_next(plan)}") from None
                 raise
-        codes = [int(path.read_text()) for path in Path(meeting).glob("code_*")]
+        codes = [int(path.read_text()) for path in meeting.glob("code_*")]
     if len(codes) == plan.placement.processes:
         return max(codes)
     if relay.passed:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import distributed as dist
 from torch import multiprocessing
 
 from convit_ssl.children import safe_children
+from convit_ssl.leftovers import temporary_folder
 
 Result = TypeVar("Result")
 
@@ -97,8 +97,8 @@ def run_in_processes(
             dist.destroy_process_group()
     if processes <= 1:
         return function(*arguments)
-    with tempfile.TemporaryDirectory(prefix="convit_ssl-group-") as folder:
-        return _spawn(function, processes, arguments, Path(folder))
+    with temporary_folder("convit_ssl-group-") as folder:
+        return _spawn(function, processes, arguments, folder)
 
 
 def _spawn(
