@@ -192,6 +192,7 @@ class Passes:
                 features = self.trunk.features(part)
             with _unsynchronised(self.task, part != last):
                 self._through(features, part)
+            del features  # the next part begins without what this one's graph holds
         _restore(after, self.split.views[0].device)
 
     def _through(self, features: Sequence[Tensor], part: int) -> None:

@@ -19,12 +19,14 @@ from convit_ssl.bench.report import TableOf
 from convit_ssl.machine import keep_freed_memory, peak_resident_mib
 from convit_ssl.methods import get_method
 
+STEPS = 3  # that a peak is taken over
 COLUMNS = ("step", "ms / image", "of the whole's time", "peak MiB", "of the whole's memory")
 NOTES = [
     "Steps of the real train step, with the heads as published, on images in memory. Time: whole "
-    "and parts alternate in one process; the ratio is the median over rounds. Peak memory: beyond "
-    "weights, gradients and optimiser state, each in a process of its own, resident memory on a "
-    "CPU and allocated memory on a GPU. The last line is the memory that the parts aim at: a batch "
+    "and parts alternate in one process; the ratio is the median over rounds. Peak memory: of "
+    f"{STEPS} steps, beyond weights, gradients and optimiser state, each in a process of its own, "
+    "resident memory on a CPU, where the first step of a process takes less than later ones, and "
+    "allocated memory on a GPU. The last line is the memory that the parts aim at: a batch "
     "of a part's size, which trains on other gradients. It lacks the images, features and heads of "
     "the rest of the batch."
 ]
@@ -145,18 +147,19 @@ def _in_a_process(plan: Plan, batch: int, parts: int) -> float:
 
 
 def peak(plan: Plan, batch: int, parts: int) -> float:
-    """The most that a step holds beyond what stays between steps, in MiB."""
+    """The most that steps hold beyond what stays between them, in MiB."""
     torch.set_num_threads(plan.threads)
     device = torch.device(plan.device)
     step = plan.step(parts)
     if device.type == "cuda":
-        return measure.peak_memory(lambda: step(batch), device)
+        return measure.peak_memory(lambda: [step(batch) for _ in range(STEPS)], device)
     keep_freed_memory()
     step(2)  # gradients, the optimiser's state and buffers of the libraries are there from now on
     before = _resident("VmRSS")
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-    step(batch)
+    for _ in range(STEPS):
+        step(batch)
     return _resident("VmHWM") - before
 
 
