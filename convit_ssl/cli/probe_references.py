@@ -51,16 +51,25 @@ def references(args: argparse.Namespace, own: Source) -> Iterator[Source | Missi
     Raises:
         UserError: references of something that is no trunk.
     """
+    yield from plain_references(args, own)
+    for name in args.reference:
+        yield frozen_source(name, args)
+    if not args.reference:
+        yield not_asked()
+
+
+def plain_references(args: argparse.Namespace, own: Source) -> Iterator[Source]:
+    """Raw pixels, and the network untrained if it is not so itself.
+
+    Raises:
+        UserError: references of something that is not a trunk.
+    """
     extractor = own.extractor
     if not isinstance(extractor, TokenFeatures) or not isinstance(extractor.model, ConViT):
         raise UserError("--references compares a trunk with pixels; CKPT is 'pixels' itself")
     yield open_source(args, "pixels", own.reading if own.reading.native else None)
     if not args.checkpoint.startswith("random:"):
         yield untrained_like(extractor.model, args)
-    for name in args.reference:
-        yield frozen_source(name, args)
-    if not args.reference:
-        yield not_asked()
 
 
 def not_asked() -> Missing:

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from convit_ssl.cli import probe_sources
+from convit_ssl.cli import probe_references, probe_sources
+from convit_ssl.cli.probe_references import Missing, asked
 from convit_ssl.data.annotations import group_keys, labelled
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.opening import find_listing
@@ -20,9 +21,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.evaluation.paired import Predictions, compare
 from convit_ssl.evaluation.results import write_json
 from convit_ssl.evaluation.retrieval import Retrieval, retrieve
-from convit_ssl.evaluation.tokens import TokenFeatures
 from convit_ssl.evaluation.verdict import Verdict, sentence
-from convit_ssl.models import ConViT
 from convit_ssl.terminal import Terminal
 
 SUMMARY = (
@@ -54,11 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--token",
         help="feature to compare, such as patch_mean_last1 (default: the last class token)",
     )
-    add(
-        "--references",
-        action="store_true",
-        help="also measure raw pixels and the untrained network",
-    )
+    probe_references.add_arguments(parser)
     add("--json", metavar="FILE", help="write results and all settings to this file")
 
 
@@ -71,17 +66,9 @@ def run(args: argparse.Namespace) -> int:
     split, listing = _listing(args)
     kinds, apart = _kinds(listing, args)
     own = probe_sources.open_source(args)
-    sources = [own]
-    if args.references:
-        model = getattr(own.extractor, "model", None)
-        if not isinstance(own.extractor, TokenFeatures) or not isinstance(model, ConViT):
-            raise UserError("--references compares a network with pixels; CKPT is 'pixels' itself")
-        pixels = probe_sources.open_source(
-            args, "pixels", own.reading if own.reading.native else None
-        )
-        trained = not args.checkpoint.startswith("random:")
-        untrained = [probe_sources.untrained_like(model, args)] if trained else []
-        sources = [pixels, *untrained, own]
+    compared = list(probe_references.references(args, own)) if asked(args) else []
+    missing = [one for one in compared if isinstance(one, Missing)]
+    sources = [one for one in compared if not isinstance(one, Missing)] + [own]
     found: dict[str, Retrieval] = {}
     for source in sources:
         made = probe_sources.read_features(source, args, split, listing)
@@ -92,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
         groups = None if apart is None else apart[rows]
         found[source.name] = retrieve(vectors, kinds[rows], groups, args.device or "cpu")
     _show(found, own.name, kinds, args)
+    for one in missing:
+        print(f"{one.name} (not measured): {one.reason}")
     return 0
 
 
@@ -164,11 +153,11 @@ def _verdict(
     correct = {name: one.first == 1 for name, one in found.items()}
     if any(not np.array_equal(one.queries, found[own].queries) for one in found.values()):
         return None
-    asked = kinds[found[own].queries]
-    predictions = Predictions(np.zeros(len(asked), np.int64), correct)
+    queries = kinds[found[own].queries]
+    predictions = Predictions(np.zeros(len(queries), np.int64), correct)
     others = {name: compare(predictions, own, name, False) for name in found if name != own}
 
-    tested = f"{len(asked):,} queries"
+    tested = f"{len(queries):,} queries"
     outcome, text = sentence(others, "recall@1", len(kinds), tested)
     text = text.replace(f"from {len(kinds):,} labels, ", "")
     return Verdict(outcome, text, "recall@1", "retrieval", others, len(kinds), tested)

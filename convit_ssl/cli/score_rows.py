@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from convit_ssl.cli import probe_sources
+from convit_ssl.cli.probe_references import plain_references
 from convit_ssl.cli.probe_sources import Source
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.images import ImageFiles, take
@@ -21,8 +22,6 @@ from convit_ssl.evaluation.label_free import SCORES, gate_motion, label_free_sco
 from convit_ssl.evaluation.label_free_views import RandomViews, ViewPixels, view_features
 from convit_ssl.evaluation.processes import default_device
 from convit_ssl.evaluation.progress import progress_bar
-from convit_ssl.evaluation.tokens import TokenFeatures
-from convit_ssl.models import ConViT
 
 IMAGES, VIEWED = 2000, 300
 FEWEST = 10
@@ -36,12 +35,7 @@ def measure(args: argparse.Namespace) -> list[Row]:
         UserError: CKPT is not a network, or there are fewer than ten images.
     """
     own = probe_sources.open_source(args)
-    if not isinstance(own.extractor, TokenFeatures) or not isinstance(own.extractor.model, ConViT):
-        raise UserError("scores compares a network with pixels; give a checkpoint as CKPT")
-    networks = [own]
-    if not args.checkpoint.startswith("random:"):
-        networks.insert(0, probe_sources.untrained_like(own.extractor.model, args))
-    pixels = probe_sources.open_source(args, "pixels", own.reading if own.reading.native else None)
+    sources = [*plain_references(args, own), own]
     listing = find_listing(probe_sources.data_name(args), args.data_dir, args.split)
     if len(listing.files) < FEWEST:
         raise UserError(f"{len(listing.files)} images are too few for scores; give 10 or more")
@@ -49,19 +43,19 @@ def measure(args: argparse.Namespace) -> list[Row]:
     listing = take(listing, np.sort(chosen).tolist())
     features = [
         column_of(probe_sources.read_features(source, args, args.split, listing), args.token)
-        for source in (pixels, *networks)
+        for source in sources
     ]
     images = viewed_images(args, own, args.split, listing)
     rows = np.random.default_rng(0).permutation(len(images))[:VIEWED].tolist()
     device = args.device or default_device()
     asked: list[Callable[[Tensor], Tensor]] = [
-        ViewPixels(), *(Tokens(source.extractor, args.token, device) for source in networks)
+        ViewPixels(), *(Tokens(source.extractor, args.token, device) for source in sources[1:])
     ]  # fmt: skip
     with progress_bar("random views", "images") as progress:
         views = view_features(asked, images, rows, device, progress)
     return [
         score_row(source, vectors, viewed)
-        for source, vectors, viewed in zip((pixels, *networks), features, views, strict=True)
+        for source, vectors, viewed in zip(sources, features, views, strict=True)
     ]
 
 

@@ -23,6 +23,7 @@ from convit_ssl.cli import (
 from convit_ssl.cli.study_baselines_images import StudyImages
 from convit_ssl.cli.study_baselines_runs import commands, pretrained
 from convit_ssl.cli.study_baselines_write import write
+from convit_ssl.cli.study_plan import refuse_other_settings
 from convit_ssl.data import evaluation_transform
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import label_training, study
@@ -257,15 +258,7 @@ class Baselines:
         names = COMPARED.split()
         asked = {name: getattr(self.args, name) for name in names}
         asked["images"] = self.images.learned(None).digest()
-        if path.exists():
-            before = json.loads(path.read_text())
-            changed = [name for name in asked if before.get(name) != asked[name]]
-            if changed:
-                raise UserError(
-                    f"{self.out} holds a study with different {', '.join(changed)}; give this one "
-                    f"another --out"
-                )
-        write_json(asked, path)
+        refuse_other_settings(path, asked, self.out)
 
 
 def _untrained(model: ConViT, classes: int, seed: int) -> ConViT:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from convit_ssl.cli import division_options
 from convit_ssl.data import open_dataset
@@ -14,6 +17,7 @@ from convit_ssl.engines.keys import hint
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import study
 from convit_ssl.evaluation.fingerprint import file_fingerprint
+from convit_ssl.evaluation.results import write_json
 from convit_ssl.export import load_trunk
 from convit_ssl.export.load import describe, say_how_to_set, shape
 from convit_ssl.export.sources import locate
@@ -116,6 +120,32 @@ def _check_weights(planned: study.Study) -> None:
 def _file_hash(path: str) -> str:
     file = locate(path)
     return file_fingerprint(file) if isinstance(file, Path) else path
+
+
+def refuse_other_settings(
+    path: Path, asked: Mapping[str, Any], folder: Path, about: Mapping[str, Any] | None = None
+) -> None:
+    """Write down the settings of a study, or compare them with those that its folder began with.
+
+    Args:
+        path: of the record.
+        asked: settings that every start of a study shares.
+        folder: of the study, for the message.
+        about: what is recorded beside them.
+
+    Raises:
+        UserError: the folder holds a study of other settings.
+    """
+    if path.exists():
+        before = json.loads(path.read_text())
+        changed = [name for name in asked if before.get(name) != asked[name]]
+        if changed:
+            raise UserError(
+                f"{folder} holds a study with different {', '.join(changed)}; give this one "
+                f"another --out"
+            )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json({**asked, **(about or {})}, path)
 
 
 def whole(args: argparse.Namespace) -> str | None:

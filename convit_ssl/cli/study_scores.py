@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import json
 import math
 import shlex
 import shutil
@@ -25,6 +24,7 @@ import torch
 from convit_ssl.cli import probe_division, probe_sources
 from convit_ssl.cli.score_rows import IMAGES, VIEWED, Tokens, column_of, score_row, viewed_images
 from convit_ssl.cli.study_baselines_images import StudyImages
+from convit_ssl.cli.study_plan import refuse_other_settings
 from convit_ssl.cli.study_scores_write import write
 from convit_ssl.data import ImageFiles
 from convit_ssl.data.folders import Listing
@@ -217,16 +217,7 @@ class ScoreStudy:
             for name in ("data", "subset", "size", "epochs", "set", "images_per_class")
         }
         asked["images"] = self.images.learned(None).digest()
-        if path.exists():
-            before = json.loads(path.read_text())
-            changed = [name for name in asked if before.get(name) != asked[name]]
-            if changed:
-                raise UserError(
-                    f"{self.folder} holds a study with other {', '.join(changed)}; "
-                    "give this one another --out"
-                )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_json({**asked, **surroundings()}, path)
+        refuse_other_settings(path, asked, self.folder, surroundings())
 
 
 def _listing(images: ImageFiles) -> Listing:
