@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
@@ -10,11 +9,9 @@ from classy_vision.optim import ClassyOptimizer, register_optimizer
 from torch import nn
 
 from convit_ssl.adapters.schedulers import WarmupCosine
+from convit_ssl.evaluation import finetune
 from convit_ssl.methods.linear import Probes
 from convit_ssl.models.trunks import OtherTrunk
-
-# Beside every vector (biases, norms, gates): the recipe's exemptions from weight decay.
-NO_DECAY = ("pos_embed", "cls_token")
 
 
 class TorchOptimizer(ClassyOptimizer):  # type: ignore[misc]
@@ -62,17 +59,8 @@ class TimmLars(TorchOptimizer):
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Whether the recipe applies weight decay: to matrices, but not to tokens and positions."""
-    return parameter.dim() > 1 and not name.endswith(NO_DECAY) and not name.endswith("weight_g")
-
-
-def layer_of(name: str, depth: int) -> int:
-    """Depth of a parameter for layer decay: 0 the embedding, i + 1 block i, depth + 1 the rest."""
-    block = re.search(r"(?:^|\.)blocks\.(\d+)\.", name)
-    if block:
-        return int(block[1]) + 1
-    embedding = re.search(r"(?:^|\.)(patch_embed\.|pos_embed$|cls_token$)", name)
-    return 0 if embedding else depth + 1
+    """Whether the recipe applies weight decay; not to the lengths of DINO's last layer, either."""
+    return finetune.decays(name, parameter) and not name.endswith("weight_g")
 
 
 def parameter_groups(
@@ -108,7 +96,7 @@ def parameter_groups(
             continue
         scale = probes.get(parameter, 1.0)
         if layer_decay is not None:
-            layer = layers.get(parameter, depth + 1) if layers else layer_of(name, depth)
+            layer = layers.get(parameter, depth + 1) if layers else finetune.layer_of(name, depth)
             scale *= layer_decay ** (depth + 1 - layer)
         decayed = decays(name, parameter) and parameter not in exempt
         groups.setdefault((scale, decayed), []).append(parameter)

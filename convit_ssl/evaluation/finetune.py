@@ -1,4 +1,4 @@
-"""Fine-tuning in plain PyTorch: layer-wise learning rates and frozen starts."""
+"""What decays, and how fast each layer learns, in pretraining and in fine-tuning."""
 
 from __future__ import annotations
 
@@ -73,38 +73,3 @@ def parameter_groups(
         groups[layer, decayed]["params"].append(parameter)
         groups[layer, decayed]["names"].append(name)
     return [groups[key] for key in sorted(groups)]
-
-
-class FrozenStart:
-    """Keeps everything but the classifier still for the first epochs.
-
-    A new classifier starts from noise, and its first gradients would undo some of what the
-    trunk has learned. Parameters that were frozen before stay frozen.
-
-    Args:
-        model: a ConViT, or a model that holds one as `trunk`.
-        epochs: how long; 0 never freezes.
-        heads: names, or prefixes of names, of what learns from the start.
-    """
-
-    def __init__(
-        self, model: nn.Module, epochs: float, heads: tuple[str, ...] = ("head", "heads")
-    ) -> None:
-        self.epochs = epochs
-        self._held = [
-            parameter
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad and not name.startswith(tuple(f"{h}." for h in heads))
-        ]
-
-    def apply(self, epoch: float) -> bool:
-        """Set `requires_grad` for an epoch, counted from 0; returns whether the trunk learns.
-
-        Make the optimiser before, with all parameters: those without gradients are skipped.
-        """
-        learns = epoch >= self.epochs
-        for parameter in self._held:
-            parameter.requires_grad_(learns)
-            if not learns:
-                parameter.grad = None
-        return learns

@@ -21,14 +21,13 @@ from convit_ssl.methods.base import (
 )
 from convit_ssl.methods.choices import Choice
 from convit_ssl.methods.clip import cancel_last_layer_gradients, clip_each, clip_global
-from convit_ssl.methods.collapse import diagnose, effective_rank, feature_std, mean_entropy
+from convit_ssl.methods.collapse import diagnose, effective_rank, feature_std
 from convit_ssl.methods.ema import build_teacher, update_teacher
 from convit_ssl.methods.heads import DINOHead
 from convit_ssl.methods.koleo import KoLeoLoss
 from convit_ssl.methods.multicrop import forward_crops, forward_packed, group_by_size
-from convit_ssl.methods.patch_projection import freeze_patch_projection
 from convit_ssl.methods.scale import scale_to_data
-from convit_ssl.methods.schedules import CosineSchedule, constant, scaled_learning_rate
+from convit_ssl.methods.schedules import CosineSchedule, constant
 
 # isort: split
 from convit_ssl.methods.barlow_twins import *
@@ -66,15 +65,12 @@ __all__ = [
     "feature_std",
     "forward_crops",
     "forward_packed",
-    "freeze_patch_projection",
     "get_method",
     "group_by_size",
     "is_classifier",
-    "mean_entropy",
     "options_of",
     "register_method",
     "scale_to_data",
-    "scaled_learning_rate",
     "self_supervised",
     "update_teacher",
 ]

@@ -42,13 +42,6 @@ def feature_std(features: Float[Tensor, "samples dim"]) -> float:
     return float(unit.std(dim=0, correction=0).mean() * math.sqrt(features.shape[1]))
 
 
-@torch.no_grad()
-def mean_entropy(logits: Float[Tensor, "samples out_dim"], temperature: int | float = 1.0) -> float:
-    """Mean entropy of ``softmax(logits / temperature)``, in nats; at most ln(out_dim)."""
-    probabilities = (logits.float() / temperature).softmax(dim=-1)
-    return float(torch.special.entr(probabilities).sum(dim=-1).mean())
-
-
 def diagnose(
     loss: int | float,
     out_dim: int | None = None,

@@ -90,14 +90,3 @@ class CosineSchedule:
 def constant(value: int | float) -> CosineSchedule:
     """A schedule that stays at ``value``."""
     return CosineSchedule(base=value, final=value, epochs=1)
-
-
-def scaled_learning_rate(
-    base_lr: int | float, global_batch: int, reference_batch: int = 256
-) -> float:
-    """Absolute learning rate from one given per ``reference_batch`` images.
-
-    ``global_batch`` counts all images of one optimiser step: images per process
-    x processes x accumulated steps. Source: arXiv:1706.02677.
-    """
-    return base_lr * global_batch / reference_batch

@@ -1,4 +1,4 @@
-"""Layer decay equals timm's; a frozen start freezes and thaws; hard distillation is DeiT's."""
+"""Layer decay equals timm's; hard distillation is DeiT's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from convit_ssl.evaluation.finetune import (
-    FrozenStart,
     decays,
     layer_of,
     parameter_groups,
@@ -54,26 +53,6 @@ def test_groups_hold_each_parameter_once_under_any_prefix(model: ConViT) -> None
     assert rates["trunk.pos_embed"] == pytest.approx(0.1 * 0.5**5)
     assert layer_of("module.trunk.blocks.11.norm1.weight", 12) == 12
     torch.optim.AdamW(groups)
-
-
-def test_frozen_start_thaws(model: ConViT) -> None:
-    model.reset_classifier(3)
-    model.pos_embed.requires_grad_(False)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    start = FrozenStart(model, epochs=1)
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-
-    def step() -> set[str]:
-        optimiser.zero_grad()
-        model(torch.randn(2, 3, 16, 16)).square().sum().backward()
-        optimiser.step()
-        return {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
-
-    assert start.apply(0) is False
-    assert step() == {"head.weight", "head.bias"}
-    assert start.apply(1) is True
-    assert "blocks.0.attn.qk.weight" in step()
-    assert not model.pos_embed.requires_grad
 
 
 def small_classifier(classes: int) -> ConViT:

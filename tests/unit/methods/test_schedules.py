@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convit_ssl.errors import UserError
-from convit_ssl.methods import CosineSchedule, constant, scaled_learning_rate
+from convit_ssl.methods import CosineSchedule, constant
 
 
 def published(
@@ -87,10 +87,6 @@ def test_teacher_temperature_and_constants() -> None:
 
 def test_past_the_end_it_stays() -> None:
     assert CosineSchedule(1, 0.25, epochs=2).value(99, 5) == 0.25
-
-
-def test_learning_rate_is_per_256_images() -> None:
-    assert scaled_learning_rate(5e-4, 1024) == pytest.approx(2e-3)
 
 
 @pytest.mark.parametrize(
