@@ -23,17 +23,17 @@ WORKERS ?= 2
 
 help:
 	@echo "make demo    pretrain, evaluate and export a ConViT on real images, in minutes"
-	@echo "make test    the tests but the slow ones (ARGS=... goes to pytest)"
-	@echo "make test-slow  the slow ones: training runs in processes of their own, killed and resumed"
+	@echo "make test    all tests but the slow ones (ARGS=... goes to pytest)"
+	@echo "make test-slow  the slow tests: training runs in separate processes, killed and resumed"
 	@echo "make check   everything that must pass: lint, format, types, imports, tests"
 	@echo "make test-cluster  the tests that need root and SLURM"
-	@echo "make format  mend what ruff can mend"
-	@echo "make findings  see whether the surprises in findings/ are still as stated (network, minutes)"
+	@echo "make format  fix what ruff can fix"
+	@echo "make findings  check whether the surprises in findings/ still hold (network, minutes)"
 	@echo "make docs    the documentation as a site, in build/site"
 	@echo "make results  file new results: a folder each, and the index"
 	@echo "make readme  the figures of README and docs, from results/"
 	@echo "make wheel   the wheel and the source distribution, in dist/"
-	@echo "make lock    remake requirements.lock (UPGRADE=1: with the newest versions)"
+	@echo "make lock    update requirements.lock (UPGRADE=1: to the newest versions)"
 	@echo "make clean   remove .venv and everything built"
 
 install: $(STAMP)
@@ -48,7 +48,7 @@ $(VENV)/.requirements: requirements.lock requirements-cuda.lock
 	  echo "make: no Python 3.10-3.13 with venv found. Install one (on Debian also python3-venv)," \
 	    "or name it: PYTHON=/path/to/python3.12 make ..." >&2; exit 1; }
 	@"$(PYTHON)" -c '$(SUITABLE)' || { \
-	  echo "make: PYTHON=$(PYTHON) is no Python 3.10-3.13 with venv and ensurepip." >&2; exit 1; }
+	  echo "make: PYTHON=$(PYTHON) is not a Python 3.10-3.13 with venv and ensurepip." >&2; exit 1; }
 	@echo "Installing into $(VENV) with $$("$(PYTHON)" -V): one to five minutes, once."
 	@"$(PYTHON)" -m venv --clear $(VENV)
 	@echo "  torch (1/3)"
