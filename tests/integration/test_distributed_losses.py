@@ -21,15 +21,20 @@ from convit_ssl.methods import (
     DIETLoss,
     DINOHead,
     DINOLoss,
+    Distill,
+    DistillOptions,
     KoLeoLoss,
     LeJEPALoss,
     MoCoV3Head,
     MoCoV3Loss,
     NTXentLoss,
+    Progress,
+    Run,
     SimCLRHead,
     SwAVHead,
     SwAVLoss,
     SwAVQueue,
+    TeacherFeatures,
     VICRegLoss,
 )
 
@@ -78,6 +83,16 @@ def lejepa(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple
     return LeJEPALoss(CROPS, directions=6)(head(torch.cat(crops)), step=3)[0], None
 
 
+def distill(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, Any]:
+    options = DistillOptions(teacher="x", teacher_dim=OUTPUTS, patch_weight=0.0, queue_size=4)
+    loss = Distill(options, Run(load_teacher=lambda _: nn.Identity()))
+    for step, features in enumerate(teacher):  # the second step sees the images of the first
+        loss._wanted = TeacherFeatures(features, None)
+        found = loss(head(crops[0]), torch.zeros(0))
+        loss.on_update(head, Progress(step, 1))
+    return found, loss.queue.embeddings
+
+
 def dino(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, Any]:
     criterion = DINOLoss(OUTPUTS, CROPS)
     for _ in range(2):  # the second step sees the centre of the first
@@ -89,12 +104,24 @@ def koleo(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[
     return KoLeoLoss()(head(crops[0])), None
 
 
-LOSSES = (simclr, moco_v3, swav, swav_queue, barlow_twins, vicreg, diet, lejepa, dino, koleo)
+LOSSES = (
+    simclr,
+    moco_v3,
+    swav,
+    swav_queue,
+    barlow_twins,
+    vicreg,
+    diet,
+    lejepa,
+    distill,
+    dino,
+    koleo,
+)
 METHODS = {f.__name__: f for f in LOSSES}
 # Collectives on each process for one step, backward included.
 COLLECTIVES = {
     "simclr": 2, "moco_v3": 2, "swav": 8, "swav_queue": 10, "barlow_twins": 4, "dino": 2,
-    "koleo": 2, "vicreg": 4, "diet": 0, "lejepa": 2,
+    "koleo": 2, "vicreg": 4, "diet": 0, "lejepa": 2, "distill": 4,
 }  # fmt: skip
 
 

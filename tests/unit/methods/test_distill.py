@@ -1,5 +1,6 @@
 """Distillation: losses against their formulas, teachers as they are fed, steps of a real task."""
 
+import copy
 import itertools
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,19 @@ def test_a_batch_in_parts_is_the_same_step(teachers: dict[str, str]) -> None:
     whole = steps(distilling(*words), 3)
     parts = steps(distilling(*words, "optim.accumulate=2"), 3)
     assert parts == pytest.approx(whole, rel=1e-5)
+
+
+def test_the_queue_is_part_of_a_checkpoint(teachers: dict[str, str]) -> None:
+    words = (f"teacher={teachers['ours']}", "method.queue_size=14", "optim=sgd")
+    whole, resumed = distilling(*words), distilling(*words)
+    steps(whole, 2)
+    for part in ("base_model", "base_loss"):
+        getattr(resumed, part).load_state_dict(getattr(whole, part).state_dict())
+    assert resumed.base_loss.queue.count() == 12
+    momenta = copy.deepcopy(whole.optimizer.optimizer.state_dict())
+    resumed.optimizer.optimizer.load_state_dict(momenta)
+    resumed.iteration = whole.iteration
+    assert steps(resumed, 2) == steps(whole, 2)
 
 
 def test_whole_images_are_seen_once(
