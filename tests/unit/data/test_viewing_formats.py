@@ -81,3 +81,22 @@ def test_an_overview_of_a_slide(tmp_path: Path) -> None:
     assert max(small.shape) == 128
     assert np.abs(small.mean() - full.mean()) < 3
     assert np.asarray(view_image(str(tmp_path / "a.svs"))).shape == full.shape
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_turns_16_bit_photographs_in_native_depth(tmp_path: Path, orientation: int) -> None:
+    from PIL import ImageOps
+
+    from convit_ssl.data import open_dataset
+    from convit_ssl.data.value_range import Reading
+
+    values = RNG.integers(0, 65535, (6, 9)).astype(np.uint16)
+    small = Image.fromarray((values >> 8).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(values).save(tmp_path / "a.png", exif=exif)
+    small.getexif()[0x0112] = orientation
+    expected = np.asarray(ImageOps.exif_transpose(small))
+    reading = Reading(depth="native", exif_rotation=True, channel_ranges=((0.0, 65535.0),))
+    found = np.rint(open_dataset("folder", tmp_path, reading=reading)[0][0][..., 0] * 65535)
+    assert np.array_equal(found.astype(np.uint16) >> 8, expected)
