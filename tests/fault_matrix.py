@@ -352,9 +352,10 @@ def main() -> int:
     parser.add_argument("--merge", type=Path, nargs="+", metavar="JSON", help="of parts, not run")
     args = parser.parse_args()
     if args.merge:
-        parts = [json.loads(path.read_text())["table"] for path in args.merge]
-        found = {name: row for part in parts for name, row in part.items()}
-        return _record({name: found[name] for name in COMMANDS if name in found}, args.record)
+        parts = [json.loads(path.read_text()) for path in args.merge]
+        found = {name: row for part in parts for name, row in part["table"].items()}
+        ran = sorted({part["commit"] for part in parts})
+        return _record({name: found[name] for name in COMMANDS if name in found}, args.record, ran)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         table: dict[str, dict[str, str]] = {}
@@ -362,14 +363,17 @@ def main() -> int:
     return _record(table, args.record)
 
 
-def _record(table: dict[str, dict[str, str]], stem: Path | None) -> int:
+def _record(
+    table: dict[str, dict[str, str]], stem: Path | None, ran: list[str] | None = None
+) -> int:
+    """Print and write the table; `ran` are the commits of parts that are put together."""
     silent = sum(cell.startswith(SILENT) for row in table.values() for cell in row.values())
     text = markdown(table, silent)
     print(text)
     if stem:
         record = {
             "table": table, "silent": silent, "commit": commit(), "time": now(),
-            "versions": versions(), "hardware": hardware(),
+            "versions": versions(), "hardware": hardware(), **({"ran_at": ran} if ran else {}),
         }  # fmt: skip
         place = record_folder(stem)
         (place / "README.md").write_text(text)
