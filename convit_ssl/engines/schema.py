@@ -173,7 +173,7 @@ class DataOptions:
         "How large a pixel is, for crops.physical, whatever the files say.",
         form="a length, such as 0.5um or 10m",
     )
-    physical: float | None = option(None, "Follows from crops.physical.", unit="mm")
+    physical: float | None = option(None, "Follows from crops.physical.", unit="mm", above=0)
     workers: int | None = option(
         None,
         "Loader processes per training process. By default as many as the machine allows; 0 loads "

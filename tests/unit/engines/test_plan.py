@@ -225,7 +225,7 @@ def test_any_folder_of_images_of_any_shape(
 
 
 @pytest.mark.parametrize(
-    ("classes", "words"), [(0, "contains no classifier"), (7, "knows 7 classes")]
+    ("classes", "words"), [(0, "contains no classifier"), (7, "has 7 classes")]
 )
 def test_a_teacher_decides_among_the_same_classes(classes: int, words: str, tmp_path: Path) -> None:
     model = create_model("convit_nano", img_size=8, patch_size=4, num_classes=classes)
