@@ -1,6 +1,6 @@
 # An image for NVIDIA GPUs; the host needs its driver and the NVIDIA container toolkit.
 #   docker build -f docker/gpu.Dockerfile -t convit_ssl:gpu .
-#   docker run --rm --gpus all -v /images:/images:ro -v "$PWD:/work" --shm-size 8g convit_ssl:gpu \
+#   docker run --rm --gpus all -v /images:/images:ro -v "$PWD:/data" --shm-size 8g convit_ssl:gpu \
 #       train config=convit_dino data=folder data_dir=/images run=gpu1
 FROM python:3.12-slim-bookworm AS wheel
 WORKDIR /source
@@ -21,6 +21,6 @@ RUN pip install --constraint /tmp/requirements.lock --constraint /tmp/requiremen
     && rm -rf /wheels /tmp/requirements.lock /tmp/requirements-cuda.lock
 RUN useradd --create-home user
 USER user
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["convit-ssl"]
 CMD ["--help"]
