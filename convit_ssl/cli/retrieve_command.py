@@ -139,6 +139,8 @@ def _show(
         console.print(line, soft_wrap=True)
     if args.json:
         made: dict[str, Any] = {"results": {name: one.as_dict() for name, one in found.items()}}
+        names = ("checkpoint", "data", "data_dir", "split", "by", "labels", "group_by", "token")
+        made["settings"] = {name: getattr(args, name) for name in names}
         made |= {"verdict": verdict.as_dict()} if verdict else {}
         write_json(made, args.json)
         console.print(f"written: {args.json}", soft_wrap=True)

@@ -42,6 +42,10 @@ EXAMPLE = (
 )
 PROBES = {"knn": NearestPatches, "linear": LinearPatches}
 Found = dict[str, SegmentationCounts]
+SETTINGS = (
+    "checkpoint", "data", "data_dir", "masks", "ignore", "img_size", "longest", "holdout",
+    "group_by", "split", "split_seed", "seed",
+)  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("segment reads patch features; give a checkpoint as CKPT")
     results: dict[str, Found] = {}
     for source in _sources(own, args):
-        results[source.name] = _measure(source, own, sides, targets, len(classes), args)
+        results[source.name] = _measure(source, own, sides, targets, classes, args)
     _show(results, own.name, sides, classes, args)
     if ignored is not None and any((mask == ignored).any() for part in masks for mask in part):
         print(f"pixels of number {ignored} belong to no class and count nowhere")
@@ -115,10 +119,11 @@ def _measure(
     own: Source,
     sides: Sequence[Side],
     targets: Sequence[Sequence[Mask]],
-    classes: int,
+    numbers: Sequence[int],
     args: argparse.Namespace,
 ) -> Found:
-    """Counts by probe."""
+    """Counts by probe; predicted masks hold the class numbers that the masks have."""
+    classes = len(numbers)
     network: Any = getattr(source.extractor, "model", None)
     config = own.extractor.model.config  # type: ignore[union-attr]
     patch = int(config.patch_size)  # type: ignore[union-attr,arg-type]
@@ -151,7 +156,11 @@ def _measure(
                 said = predict_mask(classifier, made, (truth.shape[0], truth.shape[1])).numpy()
                 counts[name][number] = count_image(truth, said, classes)
                 if is_own and args.predictions and name == args.probe[-1]:
-                    _write(Path(args.predictions), sides[1].listing.files[number], said)
+                    _write(
+                        Path(args.predictions),
+                        sides[1].listing.files[number],
+                        np.asarray(numbers)[said],
+                    )
     return {name: SegmentationCounts.of(found) for name, found in counts.items()}
 
 
@@ -197,6 +206,7 @@ def _show(
                     for name, found in results.items()
                 },
                 "verdicts": {probe: verdict.as_dict() for probe, verdict in verdicts.items()},
+                "settings": {name: getattr(args, name) for name in SETTINGS},
                 "classes": list(classes), "images": {"train": learned, "test": tested},
             },
             args.json,

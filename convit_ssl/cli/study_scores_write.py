@@ -174,6 +174,9 @@ def _knn_before(one: Mapping[str, Any]) -> float:
 
 def _above_untrained(found: Mapping[str, Any]) -> list[str]:
     """How often a score and 5-NN agree on whether training improved on the untrained network."""
+    found = {data: one for data, one in found.items() if _untrained(one)}
+    if not found:
+        return []
     lines = ["## Better than untrained?", "", f"| | {' | '.join(found)} |"]
     lines.append(f"|---|{'---:|' * len(found)}")
     for name, score in SCORES.items():

@@ -66,7 +66,9 @@ def test_the_command_segments_a_composed_set(
     assert found["verdicts"]["knn"]["against"]["raw pixels"]["units"] < 6  # groups, not images
     written = sorted((tmp_path / "said").glob("*.png"))
     assert len(written) == found["images"]["test"]
-    assert np.asarray(Image.open(written[0])).shape == (40, 56)
+    mask = np.asarray(Image.open(written[0]))
+    assert mask.shape == (40, 56) and set(np.unique(mask)) <= {0, 255}  # as the masks have them
+    assert found["settings"]["holdout"] == 0.3
 
 
 @pytest.mark.parametrize(
