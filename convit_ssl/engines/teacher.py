@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
+from convit_ssl.models.trunks import is_other
 
 
 def choose_teacher(tree: DictConfig) -> None:
@@ -30,11 +31,17 @@ def choose_teacher(tree: DictConfig) -> None:
             "distillation is for RGB images: teachers take three channels, and "
             f"data.channels={tree.data.channels} gives others; leave data.channels out"
         )
+    patches_wanted = method.patch_weight and not method.whole_images
+    if patches_wanted and is_other(str(tree.trunk.variant)):
+        raise UserError(
+            f"trunk={tree.trunk.variant} gives one vector of an image and no patches to compare; "
+            "add method.patch_weight=0 to learn the teacher's image features alone"
+        )
     from convit_ssl.adapters.teachers import open_teacher
 
     method.teacher = _whole(str(method.teacher))
     image, patches = open_teacher(method.teacher).widths()
-    if method.patch_weight and not patches and not method.whole_images:
+    if patches_wanted and not patches:
         raise UserError(
             f"method.teacher={method.teacher} has no grid of patches; add method.patch_weight=0 to "
             "learn its image features alone"
