@@ -45,8 +45,8 @@ class _SumOfParameters(nn.Module):
         super().__init__()
         self._held = parameters  # a list, so that they are not registered a second time
 
-    def forward(self) -> torch.Tensor:
-        """A scalar that every parameter has a gradient of, which is 0 where they are finite."""
+    def forward(self, _unused: torch.Tensor) -> torch.Tensor:
+        """A scalar that every parameter has a gradient of; DDP on a GPU wants an argument."""
         return torch.stack([0.0 * p.flatten()[0].float() for p in self._held]).sum()
 
 
@@ -61,11 +61,11 @@ def settle_buckets(model: DistributedDataParallel) -> None:
     Args:
         model: wrapped a moment ago, with its communication hook; it has no gradients yet.
     """
-    parameters = [p for p in model.module.parameters() if p.requires_grad]
     network = model.module
+    parameters = [p for p in network.parameters() if p.requires_grad]
     model.module = _SumOfParameters(parameters)
     try:
-        model().backward()
+        model(torch.zeros((), device=parameters[0].device)).backward()
     finally:
         model.module = network
     for parameter in parameters:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +62,20 @@ def layouts(settled: bool) -> list[list[int]]:
 def test_every_step_adds_gradients_in_the_same_order(group: None) -> None:
     first, second, third = layouts(settled=True)
     assert first == second == third
+
+
+def test_ddp_with_a_gpu_wants_an_argument(group: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the first of what it moved to the device, and there is none without one."""
+    model, given = DistributedDataParallel(Backwards()), []
+    plain = DistributedDataParallel._pre_forward
+
+    def noted(self: Any, *inputs: Any, **more: Any) -> Any:
+        given.append(len(inputs))
+        return plain(self, *inputs, **more)
+
+    monkeypatch.setattr(DistributedDataParallel, "_pre_forward", noted)
+    settle_buckets(model)
+    assert given == [1]
 
 
 def test_which_ddp_alone_does_not(group: None) -> None:
