@@ -149,7 +149,8 @@ def _is_part(key: str, where: str) -> bool:
 
 def _only(chosen: FoundTrunk, found: list[FoundTrunk], path: str) -> FoundTrunk:
     """The trunk, unless the file has another one by the same right."""
-    rivals = [trunk for trunk in found if trunk.role == chosen.role and _differ(trunk, chosen)]
+    others = (trunk for trunk in found if trunk is not chosen)  # NaN differs from itself
+    rivals = [trunk for trunk in others if trunk.role == chosen.role and _differ(trunk, chosen)]
     if rivals:
         places = ", ".join(trunk.where for trunk in (chosen, *rivals))
         raise UserError(

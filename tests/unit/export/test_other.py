@@ -136,3 +136,11 @@ def test_published_weights_that_cannot_be_fetched(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(UserError, match=r"OSError: no network.*trunk.pretrained=PATH"):
         start_published(trunk)
+
+
+def test_weights_of_a_diverged_run_are_one_trunk(checkpoint: Path) -> None:
+    content = torch.load(checkpoint)
+    trunk = content["classy_state_dict"]["base_model"]["model"]["trunk"]
+    trunk["network.pos_embed"] = trunk["network.pos_embed"] * float("nan")
+    torch.save(content, checkpoint)
+    assert isinstance(load_network(checkpoint, weights="student"), OtherTrunk)
