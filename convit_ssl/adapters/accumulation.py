@@ -3,9 +3,11 @@
 Each part's features are computed without a graph. Heads and loss then see the features of the
 whole batch at once, so negatives, means over the batch, a centre or a queue are those of the
 undivided step. The gradient at the features is what the trunk needs: each part is computed again,
-with a graph, and its share of that gradient goes back through it. No part keeps a graph meanwhile,
-so that the trunk's activations and those of heads and loss, which are the whole batch's, are never
-there together. That costs one forward pass of the trunk more. Views stay bytes until their part.
+with a graph, and its share of that gradient goes back through it. The last part keeps its graph
+from the first pass, so n parts cost n - 1 forward passes of a part more. Where the loss compares
+all images with all, its matrices are larger than what that saves in time: no part keeps a graph,
+so that the trunk's activations and those of heads and loss are never there together. Views stay
+bytes until their part.
 
 Source: Gao et al. 2021, GradCache (arXiv:2101.06983), cut between trunk and head.
 """
@@ -157,6 +159,7 @@ class Passes:
         self.split = Split.of(views, min(task.accumulate, len(Split.of(views, 1).views[0])))
         self.trunk = Trunk(task.base_model, self.split)
         self.states: list[list[Tensor]] = []
+        self.kept: list[Tensor] = []  # of the last part, with their graph, if it keeps it
         self.leaves: list[Tensor] = []
 
     def forward(self) -> None:
@@ -166,10 +169,15 @@ class Passes:
         pass that needs one.
         """
         found = []
+        last = self.split.parts - 1
         for part in range(self.split.parts):
             self.states.append(_random_state(self.split.views[0].device))
-            with torch.no_grad(), self.task.autocast():
-                found.append(self.trunk.features(part))
+            keeps = part == last and not self.task.base_loss.pairs
+            with torch.set_grad_enabled(keeps), self.task.autocast():
+                features = self.trunk.features(part)
+            self.kept = features if keeps else []
+            found.append([feature.detach() for feature in features])
+            del features
         self.leaves = [self.split.join(named) for named in zip(*found, strict=True)]
         learned = any(p.requires_grad for p in self.task.base_model.trunk.parameters())
         for leaf in self.leaves:
@@ -185,12 +193,14 @@ class Passes:
         if not any(leaf.requires_grad for leaf in self.leaves):
             return  # a frozen trunk
         after = _random_state(self.split.views[0].device)
-        last = self.split.parts - 1
-        for part in range(self.split.parts):
-            _restore(self.states[part], self.split.views[0].device)
-            with self.task.autocast():
-                features = self.trunk.features(part)
-            with _unsynchronised(self.task, part != last):
+        order = [self.split.parts - 1, *range(self.split.parts - 1)]
+        for part in order:
+            features, self.kept = self.kept, []
+            if not features:
+                _restore(self.states[part], self.split.views[0].device)
+                with self.task.autocast():
+                    features = self.trunk.features(part)
+            with _unsynchronised(self.task, part != order[-1]):
                 self._through(features, part)
             del features  # the next part begins without what this one's graph holds
         _restore(after, self.split.views[0].device)

@@ -93,7 +93,7 @@ def test_dropout_of_both_passes_is_the_same() -> None:
     )
     task.data_iterator = counted_batches(task)
     train_step(task)
-    (first, second), (first_again, second_again) = seen
+    (first, second), (second_again, first_again) = seen  # the last part first
     assert torch.allclose(first, first_again, atol=1e-6)
     assert torch.allclose(second, second_again, atol=1e-6)
     assert not torch.allclose(first, second, atol=1e-2)
@@ -115,6 +115,15 @@ def test_no_graph_of_the_trunk_is_kept_while_heads_and_loss_have_theirs() -> Non
     passes = Passes(task, task.on_device(views, target)[0])
     assert saved_bytes(passes.forward, task.base_model) == 0
     assert all(leaf.is_leaf and leaf.requires_grad for leaf in passes.leaves)
+    assert passes.kept == []
+
+
+def test_where_the_loss_is_small_the_last_part_keeps_its_graph() -> None:
+    task = tiny_task("convit_dino", "optim.accumulate=2")
+    views, target, _ = next(counted_batches(task))
+    passes = Passes(task, task.on_device(views, target)[0])
+    passes.forward()
+    assert all(feature.grad_fn is not None for feature in passes.kept)
 
 
 def test_views_stay_bytes_until_their_part() -> None:
