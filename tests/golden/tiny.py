@@ -37,6 +37,11 @@ IMAGES = 6  # of a step
 
 def tiny_task(experiment: str, *more: str) -> Any:
     """VISSL's task of an experiment, ready to train from counted weights."""
+    return ready(copy.deepcopy(tiny_config(experiment, more)))
+
+
+def ready(options: dict[str, Any]) -> Any:
+    """The task of a configuration of VISSL's, ready to train from counted weights."""
     from convit_ssl import adapters
 
     adapters.register()
@@ -44,7 +49,7 @@ def tiny_task(experiment: str, *more: str) -> Any:
     from vissl.trainer.trainer_main import build_task
     from vissl.utils.hydra_config import infer_and_assert_hydra_config
 
-    config = AttrDict(copy.deepcopy(tiny_config(experiment, more)))
+    config = AttrDict(options)
     infer_and_assert_hydra_config(config)
     task = build_task(config)
     task.set_checkpoint_path(None)

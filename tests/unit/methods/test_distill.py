@@ -14,7 +14,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.export.save import save_trunk
 from convit_ssl.methods.distill import DistillHead, patch_loss, similarity_loss
 from convit_ssl.models import ConViT, create_model
-from tests.golden.tiny import SMALL, count_weights, counted_batches
+from tests.golden.tiny import SMALL, counted_batches, ready
 
 
 def test_similarities_are_those_of_the_formula() -> None:
@@ -91,30 +91,11 @@ def test_a_teacher_sees_views_in_its_own_size_and_normalisation(teachers: dict[s
 
 def distilling(*more: str) -> Any:
     """A small task that learns from a teacher."""
-    from convit_ssl import adapters
-
-    adapters.register()
-    from vissl.config import AttrDict
-    from vissl.trainer.trainer_main import build_task
-    from vissl.utils.hydra_config import infer_and_assert_hydra_config
-
     from convit_ssl.engines.config import compose_experiment
     from convit_ssl.engines.plan import make_plan
 
     plan = make_plan(compose_experiment(["config=convit_distill", *SMALL.split(), *more]))
-    config = AttrDict(plan.config)
-    infer_and_assert_hydra_config(config)
-    task = build_task(config)
-    task.set_checkpoint_path(None)
-    task.set_checkpoint_folder("/runs/x")
-    task.set_hooks([])
-    task.prepare(pin_memory=False)
-    count_weights(task)
-    task.init_distributed_data_parallel_model()
-    task.iteration, task.train, task.max_iteration = 0, True, 40
-    task.dataloaders = {"train": [None] * 10}
-    task.base_model.train()
-    return task
+    return ready(plan.config)
 
 
 def steps(task: Any, count: int, same: bool = False) -> list[float]:
