@@ -30,6 +30,19 @@ from convit_ssl.methods.scale import scale_to_data
 from convit_ssl.methods.schedules import CosineSchedule, constant
 
 # isort: split
+from convit_ssl.methods import (
+    barlow_twins,
+    diet,
+    dino,
+    distill,
+    lejepa,
+    linear,
+    moco_v3,
+    simclr,
+    supervised,
+    swav,
+    vicreg,
+)
 from convit_ssl.methods.barlow_twins import *
 from convit_ssl.methods.diet import *
 from convit_ssl.methods.dino import *
@@ -74,3 +87,17 @@ __all__ = [
     "self_supervised",
     "update_teacher",
 ]
+for _method in (
+    barlow_twins,
+    diet,
+    dino,
+    distill,
+    lejepa,
+    linear,
+    moco_v3,
+    simclr,
+    supervised,
+    swav,
+    vicreg,
+):
+    __all__ += _method.__all__
