@@ -109,7 +109,7 @@ def _depths(kind: str, found: Sequence[tuple[Range, str]], chosen: Range) -> tup
     if mixed:
         text += (
             ". The collection seems to mix bit depths, so each image is scaled separately and "
-            "brightness cannot be compared between images; {option} gives all of them one range"
+            f"brightness cannot be compared between images; {option} gives all of them one range"
         )
     else:
         text += f". {option} is the range in use; change it if this is not what you want"

@@ -66,7 +66,7 @@ def write_images(folder: Path, count: int, size: tuple[int, int] = (8, 8)) -> No
         ("augment=quick", ["augment='quick'", "fast", "pil", "device"]),
         ("trunk.variant=convit_smal", ["trunk", "convit_smal", "convit_small"]),
         ("run.device=tpu", ["run.device='tpu'", "cpu", "cuda"]),
-        ("crops.global_size=30", ["crops.global_size=30", "patch of 4", "28", "32"]),
+        ("crops.global_size=30", ["crops.global_size=30", "trunk.patch_size=4", "28", "32"]),
         ("optim.batch_size=100000", ["optim.batch_size=100000", "images"]),
         ("run.processes=3", ["optim.batch_size=", "3 processes"]),
     ],

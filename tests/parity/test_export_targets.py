@@ -289,7 +289,7 @@ def test_a_name_stays_in_the_folder(name: str, tmp_path: Path) -> None:
 
 def test_somebodys_own_readme_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("my own")
-    with pytest.raises(UserError, match=r"README\.md is there already"):
+    with pytest.raises(UserError, match=r"README\.md already exists"):
         export_trunk(ConViT(SMALL), ["safetensors"], tmp_path)
     assert (tmp_path / "README.md").read_text() == "my own"
     (tmp_path / "README.md").unlink()

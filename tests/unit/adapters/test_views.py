@@ -1,8 +1,10 @@
 """The views of an experiment: as published, and what a collection changes."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pytest
+import torch
 from vissl.config import AttrDict
 
 import convit_ssl.adapters  # noqa: F401
@@ -12,6 +14,7 @@ from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.plan import make_plan
 from convit_ssl.errors import UserError
 from convit_ssl.methods import METHODS
+from convit_ssl.models import create_model
 from tests.golden.nets import published_plan
 
 BYOL = (0.4, 0.4, 0.2, 0.1)
@@ -93,9 +96,12 @@ def views(experiment: str, *options: str) -> AugmentConfig:
     return augment_config(AttrDict(make_plan(compose_experiment(arguments)).config).CONVIT_SSL)
 
 
-def test_every_method_has_views_of_its_own() -> None:
-    made = {name: published_plan(f"convit_{name}").config for name in METHODS}
-    for name, config in made.items():
+def test_every_method_has_views_of_its_own(tmp_path: Path) -> None:
+    teacher = tmp_path / "teacher.pth"
+    torch.save(create_model("convit_nano", img_size=224).state_dict(), teacher)
+    more = {"distill": [f"teacher={teacher}"]}
+    for name in METHODS:
+        config = published_plan(f"convit_{name}", 1_281_167, *more.get(name, [])).config
         assert augment_config(AttrDict(config).CONVIT_SSL).num_crops >= 1, name
 
 

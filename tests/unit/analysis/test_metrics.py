@@ -49,7 +49,7 @@ def test_damaged_lines_are_named_and_skipped(tmp_path):
     )
     found = read_metrics(path)
     assert found.series["loss"].values.tolist() == [3.0, 1.0]
-    assert "line 2, 3, 5" in found.problems[0]
+    assert "JSON objects: 2, 3, 5" in found.problems[0]
 
 
 def test_a_resumed_run_shows_the_later_measurement(tmp_path):

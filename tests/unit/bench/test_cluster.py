@@ -50,8 +50,8 @@ def test_what_breaks_is_named() -> None:
 def test_the_command_writes_what_it_prints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (steps,) = RESULTS.glob("**/bench_step_h200_2026-11-26*.json")
-    (data,) = RESULTS.glob("**/bench_data_cpu_2026-11-27*.json")
+    steps = RESULTS / "bench_step_h200_2026-11-26" / "result.json"
+    data = RESULTS / "bench_data_cpu_2026-11-27" / "result.json"
     out = tmp_path / "cluster.json"
     command = ["bench", "cluster", "--step", str(steps), "--data", str(data), "--json", str(out)]
     assert main([*command, "--markdown", str(tmp_path / "cluster.md")]) == 0

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from convit_ssl.data import loader_workers
+from convit_ssl.data.value_range import Reading
 from convit_ssl.engines import preflight
 from convit_ssl.engines.preflight import (
     Findings,
@@ -76,6 +77,8 @@ def task_on(paths: list[Path]) -> SimpleNamespace:
     """What the probe of images looks at: their paths, and a data set that replaces bad ones."""
 
     class Images(list[Path]):
+        reading = Reading()
+
         def path(self, index: int) -> str:
             return str(self[index])
 
