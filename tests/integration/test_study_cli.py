@@ -146,7 +146,7 @@ def test_baselines_end_in_one_table_and_are_resumed(
     assert "## Verdict" in capsys.readouterr().out
     changed = [word.replace("per_class=6", "per_class=7") for word in words]
     assert main(changed) != 0
-    assert "other subset" in capsys.readouterr().err
+    assert "different subset" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -195,7 +195,7 @@ def test_the_door_in_tools_and_an_import(
     assert main(["import", source, "--out", back, "--variant", "convit_nano"]) == 0
     out = capsys.readouterr().out
     assert "not loaded: nothing" in out
-    assert "largest difference to timm's ConViT" in out
+    assert "largest difference from timm's ConViT" in out
     student = load_trunk(run, weights="student").state_dict()
     again = load_trunk(back).state_dict()
     assert all(torch.equal(again[key], value) for key, value in student.items())
