@@ -29,7 +29,7 @@ before, start = peak_resident_mib(), time.perf_counter()
 data = open_dataset("folder", sys.argv[1])
 seconds = time.perf_counter() - start
 print(json.dumps({"images": len(data), "seconds": seconds, "mib": peak_resident_mib() - before,
-                  "to_a_worker_mib": len(pickle.dumps(data)) / 2**20, "last": data.path(-1)[len(sys.argv[1]) + 1 :]}))
+                  "to_a_worker_mib": len(pickle.dumps(data)) / 2**20}))
 """
 LOOK = """
 import json, sys, time
