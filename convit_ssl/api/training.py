@@ -96,8 +96,9 @@ def train(
     Args:
         data: a folder of images, or the name of a data set such as ``digits``.
         out: the run folder.
-        method: dino, simclr, moco_v3, swav or barlow_twins, which need no labels; supervised,
-            finetune or linear, which do; or one of a plugin, together with ``plugins=``.
+        method: one of `convit_ssl.methods.self_supervised`, such as dino, which need no labels;
+            supervised, finetune or linear, which do; or one of a plugin, together with
+            ``plugins=``.
         trunk: the network, such as ``convit_small`` or ``timm:resnet18``; by default that of
             `weights`, or else convit_small on a GPU, and ``convit_nano`` on a CPU.
         run: where to run: ``cpu``, ``gpu1``, ``gpu8``, ``slurm``; by default one GPU if there is

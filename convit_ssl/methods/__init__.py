@@ -4,6 +4,8 @@ Losses take embeddings and know of several processes; nothing here knows of a tr
 A method is known by being imported; the order below is the order in which methods are listed.
 """
 
+import sys
+
 from convit_ssl.methods.base import (
     METHODS,
     Crops,
@@ -30,19 +32,6 @@ from convit_ssl.methods.scale import scale_to_data
 from convit_ssl.methods.schedules import CosineSchedule, constant
 
 # isort: split
-from convit_ssl.methods import (
-    barlow_twins,
-    diet,
-    dino,
-    distill,
-    lejepa,
-    linear,
-    moco_v3,
-    simclr,
-    supervised,
-    swav,
-    vicreg,
-)
 from convit_ssl.methods.barlow_twins import *
 from convit_ssl.methods.diet import *
 from convit_ssl.methods.dino import *
@@ -87,17 +76,5 @@ __all__ = [
     "self_supervised",
     "update_teacher",
 ]
-for _method in (
-    barlow_twins,
-    diet,
-    dino,
-    distill,
-    lejepa,
-    linear,
-    moco_v3,
-    simclr,
-    supervised,
-    swav,
-    vicreg,
-):
-    __all__ += _method.__all__
+for _method in METHODS.values():
+    __all__ += sys.modules[_method.__module__].__all__
