@@ -38,8 +38,9 @@ NOTES = [
     "GB/s and between nodes by the network.",
     "8x400G, 100G, 10G: what is left of linear scaling with InfiniBand of 400 Gbit/s a GPU, and "
     "with Ethernet of 100 and 10 Gbit/s a node. Gradients travel during the backward pass, taken "
-    "as two thirds of the step; what does not fit into it is added. Latency, congestion and "
-    "stragglers are left out, so these are upper bounds. `run.gradients=bf16` halves the traffic.",
+    "as two thirds of the step; what does not fit into it is added, and so are features that a "
+    "loss gathers from all processes. Latency, congestion and stragglers are left out, so these "
+    "are upper bounds. `run.gradients=bf16` halves the traffic of gradients.",
     "Cores: loader cores a node with augment=fast. In: GB/s of JPEGs of 110 kB, as ImageNet's, "
     "read by all nodes together.",
     "Lost, in % of the time: half of the 10 minutes between two checkpoints and 5 minutes to "
@@ -97,25 +98,28 @@ def gathered_bytes(size: float, members: int) -> float:
     return (members - 1) * size
 
 
-def exchange_seconds(job: Job, cluster: Cluster, network: float) -> float:
-    """Time of a step's exchanges, if nothing else happened meanwhile.
+def exchange_seconds(job: Job, cluster: Cluster, network: float) -> tuple[float, float]:
+    """Time of a step's gradients and of the features that are gathered before them, each alone.
 
     Args:
         job: its sizes in bytes.
         cluster: how many GPUs, and in which nodes.
         network: GB/s each way that leave a node.
     """
-    local = min(cluster.per_node, cluster.gpus)
-    within = ring_bytes(job.gradients, local) + gathered_bytes(job.gathered, local)
-    between = ring_bytes(job.gradients, cluster.nodes) + gathered_bytes(
-        job.gathered * local, cluster.nodes
+    local, nodes = min(cluster.per_node, cluster.gpus), cluster.nodes
+    gradients = ring_bytes(job.gradients, local), ring_bytes(job.gradients, nodes)
+    features = gathered_bytes(job.gathered, local), gathered_bytes(job.gathered * local, nodes)
+    first, second = (
+        within / (NVLINK * 1e9) + between / (network * 1e9)
+        for within, between in (gradients, features)
     )
-    return within / (NVLINK * 1e9) + between / (network * 1e9)
+    return first, second
 
 
 def linear_share(job: Job, cluster: Cluster, network: float) -> float:
-    """Speed as a fraction of linear scaling from one GPU."""
-    exposed = max(0.0, exchange_seconds(job, cluster, network) - BACKWARD * job.step)
+    """Speed as a share of so many times one GPU's."""
+    gradients, features = exchange_seconds(job, cluster, network)
+    exposed = max(0.0, gradients - BACKWARD * job.step) + features
     return job.step / (job.step + exposed)
 
 

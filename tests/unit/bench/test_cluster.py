@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -27,11 +28,21 @@ def test_a_ring_sends_what_it_would_if_it_were_played(members: int) -> None:
 
 def test_what_the_backward_pass_hides_costs_nothing() -> None:
     nodes = Cluster(64, 8)
-    seconds = cluster.exchange_seconds(JOB, nodes, 12.5)
+    seconds, features = cluster.exchange_seconds(JOB, nodes, 12.5)
+    assert features == 0
     assert seconds == pytest.approx(2 * 7 / 8 * 200e6 / 450e9 + 2 * 7 / 8 * 200e6 / 12.5e9)
     assert cluster.linear_share(JOB, nodes, 12.5) == 1.0
-    slow = cluster.exchange_seconds(JOB, nodes, 1.25)
+    slow, _ = cluster.exchange_seconds(JOB, nodes, 1.25)
     assert cluster.linear_share(JOB, nodes, 1.25) == pytest.approx(0.1 / (0.1 + slow - 2 / 3 * 0.1))
+
+
+def test_gathered_features_hide_behind_nothing() -> None:
+    """The loss needs them before the backward pass begins."""
+    gathers = dataclasses.replace(JOB, gathered=1e6)
+    _, features = cluster.exchange_seconds(gathers, Cluster(64, 8), 12.5)
+    assert features == pytest.approx(7e6 / 450e9 + 7 * 8e6 / 12.5e9)
+    share = cluster.linear_share(gathers, Cluster(64, 8), 12.5)
+    assert share == pytest.approx(0.1 / (0.1 + features))
 
 
 def test_one_gpu_asks_nothing_of_a_network() -> None:
