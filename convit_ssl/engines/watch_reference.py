@@ -268,6 +268,7 @@ def _seen(options: Any, figures: dict[str, Any], references: References) -> Seen
         loss=references.loss,
         background=figures.get("background"),
         images=int(options.facts.images),
+        method=str(options.method.name),
     )
 
 

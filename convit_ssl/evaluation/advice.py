@@ -31,6 +31,7 @@ class Seen:
         background: how much more neighbours agree in the rim of the image than in its middle,
             -1..1; see `watch_reference.background_share`.
         images: trained on.
+        method: that trained; it is not recommended.
     """
 
     steps: int | None = None
@@ -42,6 +43,7 @@ class Seen:
     loss: Sequence[float] = ()
     background: float | None = None
     images: int | None = None
+    method: str | None = None
 
     @classmethod
     def of_run(cls, entry: Any) -> Seen:
@@ -62,6 +64,7 @@ class Seen:
             width=model.get("embed_dim"),
             background=figures.get("background"),
             images=data.get("images"),
+            method=_mapping(options.get("method")).get("name"),
         )
 
 
@@ -92,7 +95,8 @@ def next_steps(verdict: Verdict, seen: Seen) -> list[str]:
             "augmentation.min_crop_scale=0.4"
         )
     if seen.rank is not None and seen.width and seen.rank < LOW_RANK * seen.width:
-        spreading = ", ".join(m.name for m in METHODS.values() if m.spreads_features)
+        others = [m.name for m in METHODS.values() if m.spreads_features and m.name != seen.method]
+        spreading = ", ".join(others)
         found.append(
             f"features use {seen.rank:.0f} of {seen.width} directions: lengthen the learning-rate "
             f"warm-up, use a larger batch, or try a method that spreads features ({spreading})"
