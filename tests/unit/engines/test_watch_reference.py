@@ -40,6 +40,7 @@ def looking_at(root: Path, **data: Any) -> Watch:
         data_dir=str(root),
         seed=0,
         facts=SimpleNamespace(native_size=[16, 16], images=30),
+        method=SimpleNamespace(name="dino"),
         crops=SimpleNamespace(global_size=16),
         derived=SimpleNamespace(processes=1, workers=0, test_model=False, steps_per_epoch=3),
         optim=SimpleNamespace(epochs=40),
