@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from convit_ssl.cli import probe_division, probe_sources
+from convit_ssl.cli import division_options, probe_division, probe_sources
 from convit_ssl.cli.score_rows import IMAGES, VIEWED, Tokens, column_of, score_row, viewed_images
 from convit_ssl.cli.study_baselines_images import StudyImages
 from convit_ssl.cli.study_plan import refuse_other_settings
@@ -43,6 +43,7 @@ SCALES = (None, 0.3, 0.6)  # least share of an image in a crop; None leaves the 
 JITTERS = (None, 0.0)
 SEED = 2026
 UNTRAINED = 5  # networks that are also measured untrained
+DIVISION = ("holdout", "group_by", "labels", "split", "split_seed")
 TESTED = 600  # images at most, where there is a val or test folder
 Cell = dict[str, Any]
 
@@ -155,7 +156,7 @@ class ScoreStudy:
             words.append(f"augmentation.jitter={settings['jitter']}")
         subset = self.images.options.subset
         words += [f"data.subset='{subset}'"] if subset else []
-        return [*words, *args.set]
+        return [*words, *division_options.overrides(args), *args.set]
 
     def _pretrain(self, settings: Mapping[str, Any], folder: Path) -> None:
         """One run in this process: a start of its own would take longer than the training."""
@@ -214,7 +215,7 @@ class ScoreStudy:
         args = self.args
         asked = {
             name: getattr(args, name)
-            for name in ("data", "subset", "size", "epochs", "set", "images_per_class")
+            for name in ("data", "subset", "size", "epochs", "set", "images_per_class", *DIVISION)
         }
         asked["images"] = self.images.learned(None).digest()
         refuse_other_settings(path, asked, self.folder, surroundings())
