@@ -36,7 +36,10 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
 
     Raises:
         ImageTooLargeError: it announces more than ``max_pixels``.
+        ValueError: it has no pixels.
     """
+    if width < 1 or height < 1:
+        raise ValueError(f"{width} x {height} pixels is not an image")
     if width * height > max_pixels:
         raise ImageTooLargeError(
             f"{width} x {height} pixels is over the limit of {max_pixels:,} pixels"

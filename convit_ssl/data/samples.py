@@ -380,6 +380,8 @@ def _is_readable(path: str, max_pixels: int, reading: Reading) -> bool:
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image that Pillow knows"
+        return "not an image that Pillow knows, or a damaged one"
     text = " ".join(str(error).split())
+    if text == "could not create decoder object":  # all that Pillow says of a damaged WebP
+        return "the WebP file is damaged or cut off"
     return text or type(error).__name__

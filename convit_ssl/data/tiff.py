@@ -145,7 +145,9 @@ def tiff_header(file: IO[bytes]) -> TiffHeader:
             end=max((int(a + b) for a, b in zip(offsets, counts, strict=False)), default=0),
             geographic=any(tag in tags for tag in _GEO),
         )
-    except (KeyError, TypeError, SyntaxError, OSError, OverflowError) as error:
+    except KeyError as error:
+        raise ValueError(f"a damaged TIFF: its tag {error} is missing") from error
+    except (TypeError, SyntaxError, OSError, OverflowError) as error:
         raise ValueError(f"a damaged TIFF ({error})") from error
 
 

@@ -16,9 +16,18 @@ from convit_ssl.data.value_range import Reading
 
 
 def read(file: ImageFile, part: str, reading: Reading) -> Planes:
-    """The image, the first frame of an animation."""
-    with Image.open(io.BytesIO(file.bytes())) as opened:
-        check_size(*opened.size)
+    """The image, the first frame of an animation.
+
+    Raises:
+        ValueError: a damaged file. What libjxl says of it is how to build libjxl.
+    """
+    try:
+        opening = Image.open(io.BytesIO(file.bytes()))
+        check_size(*opening.size)
+        opening.load()
+    except RuntimeError as error:
+        raise ValueError("the JPEG XL file is damaged or cut off") from error
+    with opening as opened:
         image = ImageOps.exif_transpose(opened) if reading.exif_rotation else opened
         if image.mode == "L" or image.mode.startswith("I"):
             return Planes(np.array(image)[..., None], ("grey",))
