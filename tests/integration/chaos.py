@@ -7,7 +7,8 @@ so that it costs a second or two; so are the processes that it starts. They meet
 are killed as any others: half of the time while a checkpoint is being written, else at a random
 moment, from before the first step on. What is killed is everything at once, the launcher alone, one
 process alone, or one after the other. In a third of the lives the clock jumps. With --out the
-report is written too, under that name and today's date.
+report is written too, under that name and today's date. Stopped, the same command resumes: the
+count so far is in the folder of --root.
 """
 
 from __future__ import annotations
@@ -255,8 +256,8 @@ def chaos(
     from convit_ssl.engines.config import compose_experiment
     from convit_ssl.engines.plan import make_plan
     from convit_ssl.engines.train import write_config
+    from convit_ssl.evaluation.results import write_json
 
-    random.seed(seed)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
     run = Run(
         root,
@@ -274,7 +275,11 @@ def chaos(
     report: dict[str, Any] = {"kills": 0, "kinds": {}, "victims": {}, "clock_jumps": 0}
     report |= {"longest_step": [], "lost_seconds": [], "lost_steps": [], "seconds_to_leave": []}
     report |= {"most_files": 0, "lives_that_stepped": 0, "began_elsewhere": 0, "ended_early": 0}
-    saved = 0
+    count = root / "count.json"
+    if count.exists():
+        report = json.loads(count.read_text())
+    random.seed(seed + report["kills"])
+    saved = saved_step(run)
     while report["kills"] < kills:
         kind = random.choice(["starting", "training", "writing", "writing"])
         victim = random.choice([ALL, LAUNCHER, RANK, BY_TURNS] if processes > 1 else [ALL, RANK])
@@ -308,6 +313,7 @@ def chaos(
             report["lost_steps"].append(step - saved)
         report["most_files"] = max(report["most_files"], len(list(run.checkpoints.glob("*"))))
         print(f"kill {report['kills']}: {victim}, {kind}, step {step}, saved {saved}", flush=True)
+        write_json(report, count)
     life = Life(plan, processes, board, numbers)
     while not life.gone():
         time.sleep(0.05)
