@@ -101,6 +101,27 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     return content
 
 
+def read_record(path: str | os.PathLike[str], *keys: str) -> dict[str, Any]:
+    """A JSON object that an earlier start of the same command wrote.
+
+    Args:
+        path: of the file.
+        keys: that it must have.
+
+    Raises:
+        UserError: it cannot be read, is damaged or lacks a key.
+    """
+    content = read_json(path)
+    missing = [key for key in keys if not isinstance(content, dict) or key not in content]
+    if missing or not isinstance(content, dict):
+        what = f"it has no {missing[0]!r}" if missing else "it is not a JSON object"
+        raise UserError(
+            f"{printable(os.fspath(path))} is damaged: {what}. Delete it, and the same command "
+            "makes it again"
+        )
+    return content
+
+
 def read_yaml(path: str | os.PathLike[str]) -> Any:
     """The content of a YAML file: plain values only.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -62,8 +63,12 @@ class Run:
         path = self.folder / "metrics.jsonl"
         if not path.is_file():
             return []
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+        found = []
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError, RecursionError):  # a disk that was full
+                row = json.loads(line)
+                found += [row] if isinstance(row, dict) else []
+        return found
 
     def load(self, weights: str = "teacher") -> Network:
         """The network in evaluation mode; see `load_trunk`."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from convit_ssl.bench.report import TableOf
 from convit_ssl.errors import UserError
+from convit_ssl.reading import read_json
 
 FLOAT = 4  # bytes
 BACKWARD = 2 / 3  # share of a step during which gradients can travel
@@ -192,13 +191,19 @@ def jobs(step_file: str, data_file: str, methods: Sequence[str], size: str) -> l
 
 def _comparisons(file: str, kind: str) -> list[dict[str, Any]]:
     try:
-        content = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read as JSON of bench {kind}: {error}") from error
+        content = read_json(file)
+    except UserError as error:
+        raise UserError(f"{file} is not JSON of bench {kind}: {error}") from error
     if not isinstance(content, dict) or content.get("kind") != kind:
         raise UserError(f"{file} is not a result of bench {kind} (--json FILE)")
-    comparisons: list[dict[str, Any]] = content["comparisons"]
-    return comparisons
+    comparisons = content.get("comparisons")
+    whole = isinstance(comparisons, list) and all(
+        isinstance(each, dict) and isinstance(each.get("rows"), list) and each["rows"]
+        for each in comparisons
+    )
+    if not whole:
+        raise UserError(f"{file} is damaged: it has no list of comparisons with rows")
+    return list(comparisons)
 
 
 def _worker(inputs: Sequence[Mapping[str, Any]], crops: str, file: str) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import time
 from collections.abc import Callable
@@ -34,6 +33,7 @@ from convit_ssl.evaluation.results import write_json
 from convit_ssl.evaluation.tokens import TokenFeatures
 from convit_ssl.methods.scale_tables import SMALLEST_LABELLED
 from convit_ssl.models import ConViT
+from convit_ssl.reading import read_record
 
 PIXELS, UNTRAINED = "raw pixels", "untrained"
 LABELS, RESNET = "labels alone, ConViT", "labels alone, ResNet-18"
@@ -146,7 +146,7 @@ class Baselines:
         which = "" if seed is None else f"-seed{seed}"
         path = self.out / "cells" / f"{slug}{which}.json"
         if path.exists():
-            cell: Cell = json.loads(path.read_text())
+            cell: Cell = read_record(path, "row", "probes")
         else:
             started = time.perf_counter()
             cell = {"row": row, "seed": seed, **measure()}
@@ -250,8 +250,7 @@ class Baselines:
 
     def tested_images(self) -> dict[str, Any]:
         """Classes and groups of the images that every cell is measured on."""
-        found: dict[str, Any] = json.loads((self.out / TESTED).read_text())
-        return found
+        return read_record(self.out / TESTED)
 
     def _remember(self, path: Path) -> None:
         """Refuse a folder that holds a study of other settings."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import resource
 import shlex
 from pathlib import Path
@@ -16,6 +15,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.evaluation import study
 from convit_ssl.evaluation.results import write_json
 from convit_ssl.evaluation.study_runner import run_study
+from convit_ssl.reading import read_record
 
 SPENT = "core_seconds.json"
 SHORT, LONGER = 1, 4  # epochs of the runs that tell what an epoch costs
@@ -76,7 +76,7 @@ def _known_epochs(args: argparse.Namespace, out: Path, method: str) -> int | Non
     if args.minutes is None:
         return int(args.epochs)
     path = _calibration(out, method)
-    return int(json.loads(path.read_text())["epochs"]) if path.exists() else None
+    return int(read_record(path, "epochs")["epochs"]) if path.exists() else None
 
 
 def _calibration(out: Path, method: str) -> Path:
@@ -107,11 +107,8 @@ def _finish(run: study.Run, out: Path) -> Pretrained:
 
 
 def _spent(folder: Path) -> float:
-    try:
-        found: float = json.loads((folder / SPENT).read_text())["core_seconds"]
-    except OSError:
-        return 0.0
-    return found
+    path = folder / SPENT
+    return float(read_record(path, "core_seconds")["core_seconds"]) if path.exists() else 0.0
 
 
 def _of_children() -> float:

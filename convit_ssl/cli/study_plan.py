@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from convit_ssl.export.load import describe, say_how_to_set, shape
 from convit_ssl.export.sources import locate
 from convit_ssl.methods.scale_tables import PLAIN_BELOW, PLAIN_RECIPE
 from convit_ssl.models import VARIANTS, create_config
+from convit_ssl.reading import read_record
 
 
 def plan(args: argparse.Namespace) -> study.Study:
@@ -137,7 +137,7 @@ def refuse_other_settings(
         UserError: the folder holds a study of other settings.
     """
     if path.exists():
-        before = json.loads(path.read_text())
+        before = read_record(path)
         changed = [name for name in asked if before.get(name) != asked[name]]
         if changed:
             raise UserError(

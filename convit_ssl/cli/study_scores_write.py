@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ import numpy as np
 from convit_ssl.evaluation.label_free import SCORES
 from convit_ssl.evaluation.ranking import NEEDED, Correlation, passes, rank_correlation
 from convit_ssl.evaluation.results import record_folder, write_json
+from convit_ssl.reading import read_record
 
 Cell = dict[str, Any]
 ACCURACIES = {"knn": "5-NN", "linear": "linear probe"}
@@ -62,10 +62,8 @@ def write(out: Path, stem: str | None = None) -> None:
 
 
 def _collection(folder: Path) -> dict[str, Any]:
-    about = json.loads((folder / "study.json").read_text())
-    cells = {
-        path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("cells/*.json"))
-    }
+    about = read_record(folder / "study.json")
+    cells = {path.stem: read_record(path) for path in sorted(folder.glob("cells/*.json"))}
     pixels = cells.pop("pixels", None)
     return {
         "about": about,

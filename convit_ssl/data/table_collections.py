@@ -170,10 +170,20 @@ def _of_table(place: Path, folder: str, asked: list[str]) -> list[Row]:
 
 def _read_lines(place: Path) -> dict[str, list[str]]:
     try:
-        rows = [json.loads(line) for line in read_bytes(str(place)).splitlines() if line.strip()]
-        names = list(dict.fromkeys(name for row in rows for name in row))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+        lines = read_bytes(str(place)).decode("utf-8-sig").split("\n")
+        found = [(number, json.loads(line)) for number, line in enumerate(lines, 1) if line.strip()]
+    except RecursionError as error:
+        raise UserError(f"cannot read the table {place}: it is nested too deep") from error
+    except (OSError, ValueError) as error:
         raise UserError(f"cannot read the table {place}: {error}") from error
+    wrong = next((number for number, row in found if not isinstance(row, dict)), None)
+    if wrong is not None:
+        raise UserError(
+            f"cannot read the table {place}: line {wrong} is not a JSON object, such as "
+            '{"file_name": "a.png", "label": "cat"}'
+        )
+    rows = [row for _, row in found]
+    names = list(dict.fromkeys(name for row in rows for name in row))
     return {n: ["" if row.get(n) is None else str(row[n]) for row in rows] for n in names}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import torch
 
 from convit_ssl.checksums import digest, numbered_checkpoints, stated_damage
 from convit_ssl.errors import UserError
+from convit_ssl.reading import printable
 
 FORMAT = 1
 CHECKPOINTS = "checkpoints"  # folder of a run
@@ -118,8 +118,8 @@ def read_state(path: Path, mmap: bool = False) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
         missing = [key for key in ("classy_state_dict", "convit_ssl") if key not in state]
         missing += [key for key in ("config", "ranks") if key not in state["convit_ssl"]]
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, EOFError) as error:
-        reason = str(error).strip().partition("\n")[0][:160]
+    except Exception as error:  # unpickling damaged bytes raises nearly anything
+        reason = printable(str(error).strip().partition("\n")[0], 160) or type(error).__name__
         raise _no_state(path, f"cannot be read ({reason})") from None
     if missing:
         raise _no_state(path, f"lacks {', '.join(missing)}")

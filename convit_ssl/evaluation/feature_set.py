@@ -130,8 +130,9 @@ def load_features(folder: str | Path, verify: bool = True) -> FeatureSet:
         if str(error).startswith("cannot read"):
             raise UserError(f"no features in {folder}: {error}") from error
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError) as error:
-        reason = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else error
+    except Exception as error:  # numpy's header is parsed as Python, with any of its errors
+        known = isinstance(error, (OSError, ValueError))
+        reason = error if known else f"{type(error).__name__} {error}"
         raise UserError(f"no features in {folder}: {reason}") from error
 
 

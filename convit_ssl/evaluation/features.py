@@ -141,7 +141,7 @@ def _reusable(folder: Path, parts: dict[str, str], recompute: bool) -> FeatureSe
         if recompute or json.loads(manifest.read_text())["fingerprint"]["all"] != parts["all"]:
             return None
         found = load_features(folder)
-    except (UserError, ValueError, KeyError, TypeError) as error:
+    except (UserError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = error if isinstance(error, UserError) else f"{manifest} is damaged"
         say_once(f"warning: {reason}; extracting the features again")
         return None

@@ -254,7 +254,7 @@ def results_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
         cells = (str(details.get(name, "")) for name in columns)
         own = (_percent(row.get(key)) for key in shares.values())
         texts = (escape(printable(str(cell))) for cell in cells)
-        name = escape(printable(str(row["name"])))
+        name = escape(printable(str(row.get("name") or "unnamed")))
         table.add_row(name, _percent(row["accuracy"]), interval, *own, *texts)
     return table
 

@@ -18,6 +18,7 @@ from convit_ssl.evaluation.study import Run, Study
 from convit_ssl.evaluation.study_slurm import SlurmJobs, job_number
 from convit_ssl.evaluation.study_stop import stop, terminated_as_exit
 from convit_ssl.machine import available_cores
+from convit_ssl.reading import read_record
 
 RECORD = "study_run.json"
 RESULT = "result.json"
@@ -192,16 +193,13 @@ def _finished(study: Path) -> dict[str, Path]:
     found = {}
     for record in sorted(study.absolute().glob(f"runs/*/{RECORD}")):
         if (record.parent / RESULT).exists():
-            found[json.dumps(json.loads(record.read_text())["overrides"])] = record.parent
+            found[json.dumps(read_record(record, "overrides")["overrides"])] = record.parent
     return found
 
 
 def _record(state: State) -> dict[str, Any]:
-    try:
-        record: dict[str, Any] = json.loads((state.folder / RECORD).read_text())
-    except (OSError, ValueError):
-        return {}
-    return record
+    path = state.folder / RECORD
+    return read_record(path, "overrides") if path.exists() else {}
 
 
 def _collect(state: State) -> bool:
