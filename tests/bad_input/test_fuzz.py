@@ -60,18 +60,21 @@ def damaged_files(parser: Parser, folder: Path, draw: random.Random, ends: float
 
 @contextlib.contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise in what takes longer. The main thread alone."""
+    """Raise in what takes more time of the processor, or waits for long. The main thread alone."""
 
     def late(number: int, frame: Any) -> None:
         raise AssertionError(f"reading took over {seconds:g} s")
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    clocks = {signal.ITIMER_PROF: signal.SIGPROF, signal.ITIMER_REAL: signal.SIGALRM}
+    before = {number: signal.signal(number, late) for number in clocks.values()}
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.setitimer(signal.ITIMER_REAL, 30 * seconds)  # other programs may have the processor
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for clock, number in clocks.items():
+            signal.setitimer(clock, 0)
+            signal.signal(number, before[number])
 
 
 _VALUES = (b"0", b"-1", b"1e999", b"null", b"NaN", b"true", b"[", b"{", b"}", b'"', b",", b"\n",
