@@ -196,7 +196,7 @@ def _comparisons(file: str, kind: str) -> list[dict[str, Any]]:
         raise UserError(f"{file} is not JSON of bench {kind}: {error}") from error
     if not isinstance(content, dict) or content.get("kind") != kind:
         raise UserError(f"{file} is not a result of bench {kind} (--json FILE)")
-    comparisons = content.get("comparisons")
+    comparisons: Any = content.get("comparisons")
     whole = isinstance(comparisons, list) and all(
         isinstance(each, dict) and isinstance(each.get("rows"), list) and each["rows"]
         for each in comparisons
