@@ -17,6 +17,7 @@ from vissl.hooks import SSLClassyHookFunctions as Hooks
 from vissl.trainer.train_steps import register_train_step
 
 from convit_ssl.adapters.accumulation import Passes
+from convit_ssl.adapters.gradients import GradientBuffers
 from convit_ssl.adapters.schedulers import Position
 from convit_ssl.methods import Method, Progress
 
@@ -64,8 +65,8 @@ def _rows(output: Any, chosen: Tensor) -> Any:
 def _learn(task: Any, views: Any, target: Tensor) -> None:
     loss_module: Method[Any] = task.base_loss
     progress = Progress(task.iteration, task.steps_per_epoch)
-    task.optimizer.optimizer.zero_grad(set_to_none=True)
     passes = Passes(task, views) if task.accumulate > 1 else None
+    buffers = _without_gradients(task)
     if passes is not None:
         passes.forward()
     with task.autocast():
@@ -77,6 +78,8 @@ def _learn(task: Any, views: Any, target: Tensor) -> None:
     task.scaler.scale(loss).backward()
     if passes is not None:
         passes.backward()
+        if buffers is not None:
+            buffers.drop_untouched()
         task.average_gradients()
     total = loss.detach().float()
     task.last_batch.loss = total
@@ -92,6 +95,15 @@ def _learn(task: Any, views: Any, target: Tensor) -> None:
             task.model_ema.update(task.base_model)
         task.run_hooks(Hooks.on_update.name)
     task.num_updates += task.get_global_batchsize()
+
+
+def _without_gradients(task: Any) -> GradientBuffers | None:
+    """Forget the last step's gradients; a step in parts on a CPU keeps the memory they lie in."""
+    optimizer = task.optimizer.optimizer
+    if task.accumulate > 1 and task.device.type == "cpu" and not task.options.run.fsdp:
+        return GradientBuffers(optimizer)
+    optimizer.zero_grad(set_to_none=True)
+    return None
 
 
 def _optimizer_step(task: Any) -> None:

@@ -19,16 +19,20 @@ from convit_ssl.bench.report import TableOf
 from convit_ssl.machine import keep_freed_memory, peak_resident_mib
 from convit_ssl.methods import get_method
 
-STEPS = 3  # that a peak is taken over
-COLUMNS = ("step", "ms / image", "of the whole's time", "peak MiB", "of the whole's memory")
+STEPS = 6  # that a peak is taken over
+COLUMNS = (
+    "step", "ms / image", "of the whole's time", "tensors, peak MiB", "of the whole's tensors",
+    "resident, peak MiB", "of the whole's resident",
+)  # fmt: skip
 NOTES = [
     "Steps of the real train step, with the heads as published, on images in memory. Time: whole "
-    "and parts alternate in one process; the ratio is the median over rounds. Peak memory: of "
-    f"{STEPS} steps, beyond weights, gradients and optimiser state, each in a process of its own, "
-    "resident memory on a CPU, where the first step of a process takes less than later ones, and "
-    "allocated memory on a GPU. The last line is the memory that the parts aim at: a batch "
-    "of a part's size, which trains on other gradients. It lacks the images, features and heads of "
-    "the rest of the batch."
+    "and parts alternate in one process; the ratio is the median over rounds. Peak memory, beyond "
+    "weights, gradients and optimiser state, in processes of their own: the bytes of all tensors "
+    "alive at once, exactly counted in one step; and, on a CPU, resident memory over "
+    f"{STEPS} steps, which holds what the C library keeps for later as well and differs by some "
+    "per cent from run to run. The last line is the memory that the parts aim at: a batch of a "
+    "part's size, which trains on other gradients. It lacks the images, features and heads of the "
+    "rest of the batch."
 ]
 
 
@@ -125,34 +129,43 @@ def compare(plan: Plan, repeats: int) -> dict[str, Any]:
         parts: (plan.batch, plan.parts),
         part: (plan.batch // plan.parts, 1),
     }
-    memory = {name: _in_a_process(plan, *size) for name, size in sizes.items()}
+    tensors = {name: _in_a_process(peak_of_tensors, plan, *sizes[name]) for name in sizes}
+    resident = {}
+    if device.type == "cpu":
+        resident = {name: _in_a_process(peak_resident, plan, *sizes[name]) for name in sizes}
     rows = [
         {
             "name": name,
             "milliseconds": 1e3 * times[name].median / plan.batch if name in times else None,
             "times": 1 / measure.ratio(times[name], times[whole]) if name in times else None,
-            "peak_mib": memory[name],
-            "of_memory": memory[name] / memory[whole],
+            "peak_mib": tensors[name],
+            "of_memory": tensors[name] / tensors[whole],
+            "resident_mib": resident.get(name),
+            "of_resident": resident[name] / resident[whole] if resident else None,
         }
         for name in sizes
     ]
     return {"setting": dataclasses.asdict(plan), "rows": rows}
 
 
-def _in_a_process(plan: Plan, batch: int, parts: int) -> float:
-    """`peak` where nothing was allocated before."""
+def _in_a_process(measured: Callable[[Plan, int, int], float], *asked: Any) -> float:
+    """A peak where nothing was allocated before."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context) as pool:
-        return pool.submit(peak, plan, batch, parts).result()
+        return pool.submit(measured, *asked).result()
 
 
-def peak(plan: Plan, batch: int, parts: int) -> float:
-    """The most that steps hold beyond what stays between them, in MiB."""
+def peak_of_tensors(plan: Plan, batch: int, parts: int) -> float:
+    """The bytes of all tensors that a step holds at once, beyond what stays between steps, MiB."""
     torch.set_num_threads(plan.threads)
-    device = torch.device(plan.device)
     step = plan.step(parts)
-    if device.type == "cuda":
-        return measure.peak_memory(lambda: [step(batch) for _ in range(STEPS)], device)
+    return measure.peak_memory(lambda: step(batch), torch.device(plan.device))
+
+
+def peak_resident(plan: Plan, batch: int, parts: int) -> float:
+    """Resident memory of a CPU's steps beyond what stays between them, in MiB."""
+    torch.set_num_threads(plan.threads)
+    step = plan.step(parts)
     keep_freed_memory()
     step(2)  # gradients, the optimiser's state and buffers of the libraries are there from now on
     before = _resident("VmRSS")
@@ -187,6 +200,9 @@ def table(comparison: dict[str, Any]) -> TableOf:
     for row in comparison["rows"]:
         spent = "" if row["milliseconds"] is None else f"{row['milliseconds']:.1f}"
         times = "" if row["times"] is None else f"{row['times']:.2f} x"
-        memory = [f"{row['peak_mib']:.0f}", f"{row['of_memory']:.2f} x"]
-        lines.append([row["name"], spent, times, *memory])
+        tensors = [f"{row['peak_mib']:.0f}", f"{row['of_memory']:.2f} x"]
+        resident = ["", ""]
+        if row["resident_mib"] is not None:
+            resident = [f"{row['resident_mib']:.0f}", f"{row['of_resident']:.2f} x"]
+        lines.append([row["name"], spent, times, *tensors, *resident])
     return title(comparison), COLUMNS, lines

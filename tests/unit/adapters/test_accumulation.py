@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convit_ssl.adapters.accumulation import Passes, Split, Trunk, check_parts
+from convit_ssl.adapters.gradients import GradientBuffers
 from convit_ssl.adapters.train_step import train_step
 from convit_ssl.bench.measure import saved_bytes
 from convit_ssl.errors import UserError
@@ -124,6 +125,30 @@ def test_where_the_loss_is_small_the_last_part_keeps_its_graph() -> None:
     passes = Passes(task, task.on_device(views, target)[0])
     passes.forward()
     assert all(feature.grad_fn is not None for feature in passes.kept)
+
+
+def test_gradients_of_steps_in_parts_stay_where_they_lie() -> None:
+    """Allocated anew, they would cut free memory into pieces; see `GradientBuffers`."""
+    task = tiny_task("convit_simclr", "optim=sgd", "optim.accumulate=2")
+    task.data_iterator = counted_batches(task)
+    places = []
+    for _ in range(2):
+        train_step(task)
+        named = task.base_model.named_parameters()
+        places.append({name: p.grad.data_ptr() for name, p in named if p.grad is not None})
+    assert places[0] == places[1]
+
+
+def test_what_no_gradient_reaches_has_none_though_it_had_one() -> None:
+    """As after ``zero_grad``: weight decay and momentum would move it otherwise."""
+    first, second = (nn.Parameter(torch.ones(2)) for _ in range(2))
+    optimizer = torch.optim.SGD([first, second], lr=0.1)
+    (first.sum() + second.sum()).backward()
+    buffers = GradientBuffers(optimizer)
+    second.sum().backward()
+    buffers.drop_untouched()
+    assert first.grad is None
+    assert torch.equal(second.grad, torch.ones(2))
 
 
 def test_views_stay_bytes_until_their_part() -> None:
