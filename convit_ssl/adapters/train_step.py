@@ -20,6 +20,7 @@ from convit_ssl.adapters.accumulation import Passes
 from convit_ssl.adapters.gradients import GradientBuffers
 from convit_ssl.adapters.schedulers import Position
 from convit_ssl.methods import Method, Progress
+from convit_ssl.methods.base import hold_trunk
 
 
 @register_train_step("convit_ssl_train_step")
@@ -87,6 +88,8 @@ def _learn(task: Any, views: Any, target: Tensor) -> None:
     task.scaler.unscale_(task.optimizer.optimizer)
     task.clip_gradients()
     loss_module.on_gradients(task.base_model, progress)
+    if progress.epoch < task.options.optim.freeze_epochs:
+        hold_trunk(task.base_model)
     task.run_hooks(Hooks.on_backward.name)
     if task.may_step(total):
         _optimizer_step(task)

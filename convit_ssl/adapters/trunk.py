@@ -16,7 +16,9 @@ from convit_ssl.models.convit import Intermediates
 from convit_ssl.models.gpsa import GPSA
 from convit_ssl.models.trunks import OtherTrunk, TrunkConfig
 
-_NOT_FIELDS = ("VARIANT", "FREEZE_PATCH_EMBED", "FREEZE_POSITION", "GRAD_CHECKPOINTING")
+_NOT_FIELDS = (
+    "VARIANT", "FREEZE_PATCH_EMBED", "FREEZE_POSITION", "GATE_START", "GRAD_CHECKPOINTING",
+)  # fmt: skip
 
 
 def trunk_config(options: Mapping[str, Any]) -> Any:
@@ -48,6 +50,10 @@ class ConViTSSLTrunk(ConViT):
             self.patch_embed.requires_grad_(False)
         if options.get("FREEZE_POSITION", False):
             freeze_position(self)
+        if options.get("GATE_START") is not None:
+            for module in self.modules():
+                if isinstance(module, GPSA):
+                    module.set_gate(options["GATE_START"])
         self._all_tokens = head_takes_tokens(model_config)
 
     def forward(  # type: ignore[override]

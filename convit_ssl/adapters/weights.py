@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,6 +12,7 @@ from convit_ssl.export import load_trunk
 from convit_ssl.export.load import layer_norm_eps, set_layer_norm_eps
 from convit_ssl.export.other import start_from, start_published
 from convit_ssl.models import ConViT
+from convit_ssl.models.from_vit import GATE_OF_VIT, from_vit
 from convit_ssl.models.trunks import OtherTrunk
 
 PATCHES = "patch_embed.proj.weight"
@@ -66,6 +68,9 @@ def initialise(model: nn.Module, options: Any) -> None:
         img_size=trunk.config.img_size,
         num_heads=heads,
     )
+    if trunk.config.num_gpsa_layers and not loaded.config.num_gpsa_layers:
+        _initialise_from_vit(trunk, loaded, options)
+        return
     ours, theirs = trunk.state_dict(), loaded.state_dict()
     theirs[PATCHES] = for_channels(theirs[PATCHES], trunk.config.in_chans)
     wrong = [
@@ -75,6 +80,7 @@ def initialise(model: nn.Module, options: Any) -> None:
         for key, value in ours.items()
         if key not in theirs or theirs[key].shape != value.shape
     ]
+    wrong += [f"{key} unknown" for key in theirs if key not in ours and not key.startswith("head.")]
     if wrong:
         raise UserError(
             f"{options.weights} holds another network than trunk.variant={options.trunk.variant}: "
@@ -83,6 +89,19 @@ def initialise(model: nn.Module, options: Any) -> None:
         )
     trunk.load_state_dict({key: theirs[key] for key in ours}, strict=True)
     set_layer_norm_eps(trunk, layer_norm_eps(loaded))
+
+
+def _initialise_from_vit(trunk: ConViT, vit: ConViT, options: Any) -> None:
+    """Give a ConViT what a plain ViT learned, and say what that is."""
+    if vit.config.in_chans != trunk.config.in_chans:
+        adapted = for_channels(vit.patch_embed.proj.weight, trunk.config.in_chans)
+        vit.patch_embed.proj.weight = nn.Parameter(adapted.detach())
+    try:
+        taken = from_vit(trunk, vit, options.trunk.gate_start or GATE_OF_VIT)
+    except ValueError as error:
+        raise UserError(f"{options.weights} cannot start this ConViT: {error}") from None
+    set_layer_norm_eps(trunk, layer_norm_eps(vit))
+    logging.getLogger(__name__).info("ConViT from the ViT of %s: %s", options.weights, taken)
 
 
 def entry_of_trunk(model: nn.Module) -> dict[str, Any]:

@@ -127,6 +127,11 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         rows[""] = "reasons in config.yaml; override any, or set scale_to_data=false"
     if options["weights"]:
         rows["weights"] = f"{options['weights']} ({options['weights_from']})"
+        gate = options["trunk"]["gate_start"]
+        if gate is not None:
+            rows["weights"] += (
+                f", a plain ViT, whose first layers become GPSA with gates at {gate:g}"
+            )
     elif options["experiment"] in STARTING_FROM_WEIGHTS:
         rows["weights"] = "none (random init); pass weights=PATH to start from a checkpoint"
     if resumed_from:

@@ -270,6 +270,27 @@ def _check_views(tree: DictConfig, explicit: frozenset[str]) -> None:
             )
 
 
+def _check_frozen(tree: DictConfig) -> None:
+    """Refuse a trunk that would never learn, or that would stay at random weights for a while.
+
+    Raises:
+        UserError: which, and the way out.
+    """
+    frozen, epochs = tree.optim.freeze_epochs, tree.optim.epochs
+    if not frozen:
+        return
+    if frozen >= epochs:
+        raise UserError(
+            f"optim.freeze_epochs={frozen:g} of optim.epochs={epochs}: the trunk would never be "
+            "trained; give fewer"
+        )
+    if not tree.weights and not tree.trunk.pretrained:
+        raise UserError(
+            f"optim.freeze_epochs={frozen:g} keeps the trunk at its starting weights, and this run "
+            "starts from random ones; give weights=..., or trunk.pretrained for a network of timm"
+        )
+
+
 def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], labelled: bool) -> None:
     """Absolute numbers for VISSL from epochs, rates per 256 images, and the world size."""
     optim, world = tree.optim, placement.world_size
@@ -284,6 +305,7 @@ def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], label
             f"method.freeze_trunk_epochs={frozen:g} of optim.epochs={optim.epochs}: the trunk "
             f"would never be trained; give fewer, or train a linear probe (config=convit_linear)"
         )
+    _check_frozen(tree)
     if optim.batch_size > images:
         raise UserError(
             f"optim.batch_size={optim.batch_size} is more than the {images} images of "

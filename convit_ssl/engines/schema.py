@@ -228,6 +228,9 @@ class TrunkOptions:
     mlp_ratio: float | None = option(
         None, "Hidden width of the MLPs divided by embed_dim.", above=0
     )
+    qkv_bias: bool = option(
+        False, "Biases of queries, keys and values, as most ViTs have them and ConViT does not."
+    )
     drop_rate: float = option(
         0.0, "Dropout after each projection.", unit="probability", least=0, most=1
     )
@@ -242,6 +245,12 @@ class TrunkOptions:
     local_init: bool = option(
         True, "Start the GPSA layers as convolutions (the paper's convolutional init)."
     )
+    gate_start: float | None = option(
+        None,
+        "Share of position in each head's attention at the start, the rest being content; null for "
+        "the released 0.73, and for 0.1 where a plain ViT's weights are taken over.",
+        unit="share", above=0, most=0.999,
+    )  # fmt: skip
     use_gating: bool = option(
         True, "Gate each head between content and position; false adds the two."
     )

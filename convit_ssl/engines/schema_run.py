@@ -55,6 +55,12 @@ class OptimOptions:
         "Multiply the learning rate by this for each layer below the head (fine-tuning).",
         unit="factor", above=0, most=1,
     )  # fmt: skip
+    freeze_epochs: float = option(
+        0.0,
+        "The trunk keeps its starting weights for this long while the head learns, and is then "
+        "released; for trunks that start from weights.",
+        unit="epochs", least=0,
+    )  # fmt: skip
     skip_nan_steps: int = option(
         0,
         "Leave out up to this many steps whose loss is not finite before the run stops; 0 stops at "

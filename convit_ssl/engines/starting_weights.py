@@ -9,8 +9,11 @@ from omegaconf import DictConfig
 from convit_ssl.data.value_range import Reading
 from convit_ssl.engines.channels import KEPT, same_channels
 from convit_ssl.errors import UserError
-from convit_ssl.models import VARIANTS, create_config
+from convit_ssl.models import VARIANTS, ConViTConfig, create_config
+from convit_ssl.models.from_vit import GATE_OF_VIT
 from convit_ssl.models.trunks import Network, OtherTrunk, is_other
+
+OF_VIT = ("embed_dim", "depth", "num_heads")  # what a ConViT shares with the ViT it starts from
 
 
 def check_teacher(path: str | None, classes: int) -> None:
@@ -62,6 +65,14 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
     say_how_to_set(loaded, tree.weights)
     config, provenance = loaded.config, vars(loaded)["provenance"]
     _follow_images(tree, explicit, loaded)
+    if _from_vit(tree, explicit, config):
+        _follow_vit(tree, explicit, config)
+        return
+    if "trunk.gate_start" in explicit:
+        raise UserError(
+            f"trunk.gate_start={tree.trunk.gate_start} sets the gates of new GPSA layers; "
+            f"{tree.weights} has its own, or no such layers; leave it out"
+        )
     variant = provenance.get("variant")
     if variant in VARIANTS and variant != tree.trunk.variant:
         if "trunk" in explicit or "trunk.variant" in explicit:
@@ -78,10 +89,21 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
                 f"{tree.weights} holds {describe(config)}, but trunk={tree.trunk.variant} was "
                 f"requested; leave trunk out"
             )
+    _follow_fields(tree, explicit, config)
+
+
+def _follow_fields(
+    tree: DictConfig, explicit: frozenset[str], config: ConViTConfig, own: tuple[str, ...] = ()
+) -> None:
+    """Take over the fields of a configuration, but for regularisation and those named.
+
+    Raises:
+        UserError: one was asked for that the weights were not made with.
+    """
     regularisation = ("drop_rate", "attn_drop_rate", "drop_path_rate", "global_pool", "local_init")
     for name, value in dataclasses.asdict(config).items():
         key = f"trunk.{name}"
-        if name in regularisation or name not in tree.trunk:
+        if name in (*regularisation, *own) or name not in tree.trunk:
             continue
         if name == "in_chans" and Reading.of(tree.data).native:
             continue  # it follows the images, and the patch embedding follows it
@@ -91,6 +113,61 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
                 f"leave {key} out, or start without weights"
             )
         tree.trunk[name] = value
+
+
+def _from_vit(tree: DictConfig, explicit: frozenset[str], config: ConViTConfig) -> bool:
+    """Whether a ConViT is asked for, by its GPSA layers, and the weights are a plain ViT's."""
+    asked = explicit & {"trunk.num_gpsa_layers", "trunk.gate_start"}
+    if config.num_gpsa_layers or not asked:
+        return False
+    layers = tree.trunk.num_gpsa_layers
+    if layers is None:
+        layers = create_config(tree.trunk.variant).num_gpsa_layers
+    return bool(layers)
+
+
+def _follow_vit(tree: DictConfig, explicit: frozenset[str], config: ConViTConfig) -> None:
+    """Give a ConViT the shape of a plain ViT, whose weights it starts from.
+
+    Raises:
+        UserError: another shape is asked for, layers without gates, or more layers than there are.
+    """
+    from convit_ssl.export.load import describe
+
+    trunk = tree.trunk
+    asked = create_config(trunk.variant)
+    trunk.num_gpsa_layers = trunk.num_gpsa_layers or asked.num_gpsa_layers
+    if not trunk.use_gating:
+        raise UserError(
+            f"trunk.use_gating=false has no content half that {tree.weights} could start; leave it "
+            "out, or start without weights"
+        )
+    limit = config.depth - (trunk.global_pool == "token")
+    if trunk.num_gpsa_layers > limit:
+        raise UserError(
+            f"trunk.num_gpsa_layers={trunk.num_gpsa_layers}, but {tree.weights} has {config.depth} "
+            f"layers, the last of which the class token needs; use at most {limit}"
+        )
+    fitting = [name for name, known in VARIANTS.items() if _same_shape(known, config)]
+    if "trunk.variant" not in explicit and "trunk" not in explicit:
+        trunk.variant = next(
+            (name for name in fitting if VARIANTS[name].num_gpsa_layers), trunk.variant
+        )
+    elif trunk.variant not in fitting:
+        raise UserError(
+            f"{tree.weights} holds {describe(config)}, but trunk={trunk.variant} was requested; "
+            "leave trunk out, and the ConViT takes the ViT's width, depth and heads"
+        )
+    own = ("num_gpsa_layers", "locality_strength", "use_gating", "init_std", "pos_embed_std")
+    _follow_fields(tree, explicit, config, own)
+    trunk.local_init = False  # from_vit places the heads, whatever their number
+    if trunk.gate_start is None:
+        trunk.gate_start = GATE_OF_VIT
+
+
+def _same_shape(one: ConViTConfig, other: ConViTConfig) -> bool:
+    """Whether a ConViT and a ViT differ in nothing that weights depend on but GPSA."""
+    return all(getattr(one, name) == getattr(other, name) for name in OF_VIT)
 
 
 def _follow_images(tree: DictConfig, explicit: frozenset[str], loaded: Network) -> None:

@@ -244,6 +244,12 @@ class TeacherMethod(Method[Own]):
         return self
 
 
+def hold_trunk(student: nn.Module) -> None:
+    """Keep the trunk's weights in this step: an optimiser skips what has no gradient."""
+    for parameter in student.trunk.parameters():  # type: ignore[union-attr]
+        parameter.grad = None
+
+
 METHODS: dict[str, type[Method[Any]]] = {}
 Kind = TypeVar("Kind", bound=type[Method[Any]])
 

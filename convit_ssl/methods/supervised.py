@@ -18,6 +18,7 @@ from convit_ssl.methods.base import (
     MethodOptions,
     Progress,
     Run,
+    hold_trunk,
     register_method,
 )
 from convit_ssl.methods.scale_tables import PublishedRun
@@ -184,8 +185,7 @@ class Supervised(Method[SupervisedOptions]):
     def on_gradients(self, student: nn.Module, progress: Progress) -> None:
         """Hold the trunk for the first epochs: an optimiser skips what has no gradient."""
         if progress.epoch < self.options.freeze_trunk_epochs:
-            for parameter in student.trunk.parameters():  # type: ignore[union-attr]
-                parameter.grad = None
+            hold_trunk(student)
 
 
 def _load_teacher(path: str, run: Run) -> nn.Module:

@@ -115,13 +115,42 @@ class GPSA(nn.Module):
                 f"must be a square such as {kernel**2} or {(kernel + 1) ** 2}; "
                 "or set local_init=False"
             )
-        offset = torch.arange(kernel, dtype=torch.float32) - (kernel - 1) / 2
         with torch.no_grad():
             self.v.weight.copy_(torch.eye(self.dim))
-            self.pos_proj.weight[:, 0] = 2 * offset.repeat_interleave(kernel)
-            self.pos_proj.weight[:, 1] = 2 * offset.repeat(kernel)
+        self.place_heads()
+
+    def place_heads(self) -> None:
+        """Give each head one offset of a kernel, as `local_init` does, and leave the values alone.
+
+        The kernel is the square of the paper, or the rectangle nearest to one where the head
+        count is not a square: 2 x 3 for 6 heads, 3 x 4 for 12.
+        """
+        rows = next(r for r in range(math.isqrt(self.num_heads), 0, -1) if self.num_heads % r == 0)
+        columns = self.num_heads // rows
+        across = torch.arange(columns, dtype=torch.float32) - (columns - 1) / 2
+        down = torch.arange(rows, dtype=torch.float32) - (rows - 1) / 2
+        with torch.no_grad():
+            self.pos_proj.weight[:, 0] = 2 * across.repeat_interleave(rows)
+            self.pos_proj.weight[:, 1] = 2 * down.repeat(columns)
             self.pos_proj.weight[:, 2] = -1.0
             self.pos_proj.weight.mul_(self.locality_strength)
+
+    def set_gate(self, share: float) -> None:
+        """Give the position this share of every head's attention.
+
+        Args:
+            share: between 0 (content alone) and 1 (position alone), both excluded.
+
+        Raises:
+            ValueError: a share outside these limits, or a layer without gates.
+        """
+        if not self.use_gating or not 0 < share < 1:
+            raise ValueError(
+                f"the gates' share of position is {share}; it must lie between 0 and 1, in a layer "
+                "with gates (use_gating=True)"
+            )
+        with torch.no_grad():
+            self.gating_param.fill_(math.log(share) - math.log1p(-share))
 
     @property
     def gate(self) -> Float[Tensor, " heads"]:

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import torch
+from omegaconf import OmegaConf
 
+from convit_ssl.adapters.train_step import train_step
 from convit_ssl.adapters.weights import entry_of_trunk, initialise
+from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.plan import make_plan
+from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
 from convit_ssl.export.files import ENTRY
 from convit_ssl.export.load import layer_norm_eps, set_layer_norm_eps
 from convit_ssl.export.save import save_trunk
 from convit_ssl.models import ConViT, ConViTConfig
+from convit_ssl.models.from_vit import GATE_OF_VIT
+from tests.golden.tiny import SMALL, counted_batches, tiny_task
 
 CONFIG = ConViTConfig(
     img_size=8, patch_size=4, embed_dim=16, depth=2, num_heads=4, num_gpsa_layers=1, num_classes=0
 )
+VIT = dataclasses.replace(CONFIG, qkv_bias=True)
 
 
 def start(path: Path) -> Any:
@@ -43,6 +53,74 @@ def test_the_eps_of_the_weights_comes_along_and_is_kept(tmp_path: Path) -> None:
     content[ENTRY].update(entry)
     torch.save(content, tmp_path / "saved.torch")
     assert layer_norm_eps(load_trunk(tmp_path / "saved.torch")) == 1e-3
+
+
+def test_biases_of_queries_keys_and_values_come_along(tmp_path: Path) -> None:
+    source = ConViT(dataclasses.replace(VIT, num_gpsa_layers=0)).eval()
+    for block in source.blocks:
+        torch.nn.init.normal_(block.attn.qkv.bias)
+    save_trunk(source, tmp_path / "vit.torch")
+    words = ("trunk.num_gpsa_layers=1", "trunk.gate_start=0.2", "trunk.global_pool=avg")
+    for more in ((), words):
+        made = plan_of(tmp_path / "vit.torch", *more)
+        model: Any = SimpleNamespace(trunk=ConViT(made.trunk).eval())
+        initialise(model, OmegaConf.create(made.options))
+        state = model.trunk.state_dict()
+        if more:
+            assert torch.equal(state["blocks.0.attn.qk.bias"], source.blocks[0].attn.qkv.bias[:32])
+            assert torch.allclose(model.trunk.blocks[0].attn.gate, torch.tensor(0.2))
+        else:
+            assert torch.equal(state["blocks.0.attn.qkv.bias"], source.blocks[0].attn.qkv.bias)
+
+
+def test_a_convit_takes_the_shape_of_the_vit(tmp_path: Path) -> None:
+    save_trunk(ConViT(dataclasses.replace(VIT, num_gpsa_layers=0)), tmp_path / "vit.torch")
+    made = plan_of(tmp_path / "vit.torch", "trunk.num_gpsa_layers=1")
+    trunk = made.trunk
+    assert (trunk.embed_dim, trunk.num_heads, trunk.num_gpsa_layers, trunk.qkv_bias) == (
+        16, 4, 1, True,
+    )  # fmt: skip
+    assert made.options["trunk"]["gate_start"] == GATE_OF_VIT
+    for word, message in {
+        "trunk.num_gpsa_layers=2": "use at most 1",
+        "trunk=convit_nano trunk.num_gpsa_layers=1": "leave trunk out",
+        "trunk.num_gpsa_layers=1 trunk.use_gating=false": "no content half",
+        "trunk.num_gpsa_layers=1 optim.freeze_epochs=4": "would never be trained",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            plan_of(tmp_path / "vit.torch", *word.split())
+
+
+def test_gates_that_were_trained_are_not_set(tmp_path: Path) -> None:
+    save_trunk(ConViT(CONFIG), tmp_path / "source.torch")
+    with pytest.raises(UserError, match="has its own"):
+        plan_of(tmp_path / "source.torch", "trunk.gate_start=0.5")
+
+
+def test_a_trunk_of_random_weights_is_not_held(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="starts from random ones"):
+        plan_of(None, "optim.freeze_epochs=1")
+
+
+def test_the_trunk_is_held_and_then_released() -> None:
+    task = tiny_task("convit_simclr")
+    task.options.optim.freeze_epochs = 0.2  # two of ten steps
+    task.data_iterator = counted_batches(task)
+    trunk = task.base_model.trunk
+    before = {name: value.clone() for name, value in trunk.state_dict().items()}
+    for step in range(3):
+        head = next(task.base_model.heads.parameters()).detach().clone()
+        train_step(task)
+        task.iteration += 1
+        same = all(torch.equal(value, before[name]) for name, value in trunk.state_dict().items())
+        assert same == (step < 2)
+        assert step == 0 or not torch.equal(next(task.base_model.heads.parameters()), head)
+
+
+def plan_of(weights: Path | None, *more: str) -> Any:
+    words = f"config=convit_simclr {SMALL}".split()
+    words = [word for word in words if weights is None or not word.startswith("trunk")]
+    return make_plan(compose_experiment([*words, *([f"weights={weights}"] * bool(weights)), *more]))
 
 
 def test_ours_needs_no_word(tmp_path: Path) -> None:
