@@ -7,6 +7,8 @@ import sys
 
 import convit_ssl.adapters  # noqa: F401 spawned processes import this file, and need it too
 from convit_ssl.cli.main import run_command
+from convit_ssl.process_end import end_process, was_in_group
 
 if __name__ == "__main__":
-    sys.exit(run_command("train", sys.argv[1:]))
+    code = run_command("train", sys.argv[1:])
+    end_process(code) if was_in_group() else sys.exit(code)

@@ -16,6 +16,7 @@ from torch.multiprocessing.spawn import spawn
 
 from convit_ssl.bench import contenders, models
 from convit_ssl.bench.report import TableOf
+from convit_ssl.process_end import end_process, leave_group
 
 GROWING = ("ours", "vit", "timm")
 NOTES = [
@@ -144,7 +145,8 @@ def _worker(
     pairs = [(step(True), step(False)) for _ in range(repeats + 2)][2:]
     if rank == 0:
         queue.put(tuple(statistics.median(column) for column in zip(*pairs, strict=True)))
-    torch.distributed.destroy_process_group()
+    leave_group()
+    end_process(0)
 
 
 def _free_port() -> int:

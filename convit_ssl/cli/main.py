@@ -19,6 +19,7 @@ from convit_ssl.cli.words import join_numbers
 from convit_ssl.engines.output import printable_output, spell_out
 from convit_ssl.errors import UserError
 from convit_ssl.machine import wait_briefly
+from convit_ssl.process_end import end_process, was_in_group
 
 # Each command is a module of this package with SUMMARY, EXAMPLE, add_arguments(parser)
 # and run(args) -> exit code. It is imported only when it is called.
@@ -134,7 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         if not _reader_is_gone():
             raise
-        return 128 + 13  # as a shell reports SIGPIPE
+        code = 128 + 13  # as a shell reports SIGPIPE
+    if argv is None and was_in_group():
+        end_process(code)
     return code
 
 

@@ -38,6 +38,7 @@ from convit_ssl.engines.signals import RunFailure
 from convit_ssl.engines.thread_trials import DECISIONS
 from convit_ssl.errors import TemporaryError, UserError, coded
 from convit_ssl.leftovers import temporary_folder
+from convit_ssl.process_end import end_process
 
 # After one process failed, the others get so long to say why themselves, and to leave.
 LAST_WORDS = 5.0  # seconds
@@ -303,6 +304,7 @@ def _process(rank: int, plan: Plan, started: float, meeting: str) -> None:
 
             code = train(plan, rank, rank, str(Path(meeting, "rendezvous")), started)
             Path(meeting, f"code_{rank}").write_text(str(code))
+        end_process(0)
     except UserError as error:
         kind = "failure" if isinstance(error, TemporaryError) else "message"
         Path(meeting, f"{kind}_{rank}").write_text(str(error), **TEXT)

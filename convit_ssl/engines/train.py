@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from omegaconf import OmegaConf
 
 from convit_ssl import __version__, adapters, plugins
@@ -53,6 +52,7 @@ from convit_ssl.evaluation.results import commit, hardware, now, versions
 from convit_ssl.machine import keep_freed_memory
 from convit_ssl.models.trunks import count_parameters
 from convit_ssl.printable import PrintableFormatter
+from convit_ssl.process_end import leave_group
 
 
 def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) -> int:
@@ -112,7 +112,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
     finally:
         heartbeat.stop(finished)
         box.restore()
-        dist.destroy_process_group()
+        leave_group()
     return 0
 
 

@@ -20,6 +20,7 @@ from torch import multiprocessing
 
 from convit_ssl.children import safe_children
 from convit_ssl.leftovers import temporary_folder
+from convit_ssl.process_end import end_process, leave_group
 
 Result = TypeVar("Result")
 
@@ -94,7 +95,7 @@ def run_in_processes(
             result = function(*arguments)
             return result if rank() == 0 else None
         finally:
-            dist.destroy_process_group()
+            leave_group()
     if processes <= 1:
         return function(*arguments)
     with temporary_folder("convit_ssl-group-") as folder:
@@ -151,4 +152,5 @@ def _child(
     if index == 0:
         (folder / "result.pickle").write_bytes(pickle.dumps(result))
     dist.barrier()
-    dist.destroy_process_group()
+    leave_group()
+    end_process(0)

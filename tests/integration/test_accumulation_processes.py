@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from convit_ssl.process_end import end_process, leave_group
 from tests.golden.tiny import TINY, tiny_task
 from tests.unit.adapters.test_accumulation import METHODS, assert_same, two_steps
 
@@ -31,7 +32,8 @@ def compare(rank: int, meeting: str, fsdp: bool) -> None:
         both = [torch.empty_like(parts[name]) for _ in range(2)]
         dist.all_gather(both, parts[name])
         torch.testing.assert_close(both[0], both[1])
-    dist.destroy_process_group()
+    leave_group()
+    end_process(0)
 
 
 @pytest.mark.slow

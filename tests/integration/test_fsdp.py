@@ -12,6 +12,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from convit_ssl.models import ConViT, ConViTConfig
+from convit_ssl.process_end import end_process, leave_group
 from tests import quick_run
 from tests.quick_run import Run
 
@@ -103,7 +104,8 @@ def hold_a_share(rank: int, meeting: str) -> None:
     state = whole(model.state_dict())
     for key, value in plain.state_dict().items():
         assert torch.equal(state[key], value) if rank == 0 else state[key] is None, key
-    dist.destroy_process_group()
+    leave_group()
+    end_process(0)
 
 
 def test_each_process_holds_its_share(tmp_path: Path) -> None:

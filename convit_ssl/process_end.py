@@ -1,0 +1,51 @@
+"""How a process ends that was in a group of processes.
+
+A gloo group has threads of its own. `torch.distributed.destroy_process_group` ends them only when
+nothing refers to the group any more, and FSDP's caches refer to it until the very end. One that
+lets go of a tensor while the interpreter is being taken down aborts the process ("terminate called
+without an active exception"): a run that finished would be reported as failed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import sys
+import threading
+from typing import NoReturn
+
+_was_in_group = False
+
+
+def leave_group() -> None:
+    """Destroy this process's group; from now on `was_in_group` is true."""
+    global _was_in_group
+    _was_in_group = True
+    import torch.distributed
+
+    torch.distributed.destroy_process_group()
+
+
+def was_in_group() -> bool:
+    """Whether this process left a group, so that it should end by `end_process`."""
+    return _was_in_group
+
+
+def end_process(code: int) -> NoReturn:
+    """End this process with an exit code, without taking the interpreter down.
+
+    What a program may count on still happens, in the usual order: threads are waited for, exit
+    handlers run (temporary folders are removed, logs closed), and output is flushed.
+
+    Args:
+        code: the exit code.
+    """
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # ends executors' threads too
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError, OSError, ValueError):
+                stream.flush()
+    finally:
+        os._exit(code)
