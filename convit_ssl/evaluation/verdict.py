@@ -4,6 +4,7 @@
 level. No correction for several references is needed then: the claim is wrong only if the
 comparison with one particular reference is (an intersection-union test: Berger, Technometrics
 24, 1982). "Worse than" one of several is another kind of claim, and takes Holm's correction.
+Intervals are not corrected, so one may lie below 0 where "worse" is not said; `doubt` says why.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Verdict:
         lines = [self.text]
         for name, found in self.differences.items():
             if name != closest:
-                lines.append(f"  against {name}: {found.in_points()} points")
+                weak = doubt(self.differences, name)
+                lines.append(f"  against {name}: {found.in_points()} points{weak}")
         return lines + [f"  next: {text}" for text in self.advice]
 
     def as_dict(self) -> dict[str, Any]:
@@ -146,17 +148,44 @@ def sentence(
         few = f"; {found[name].units} units are too few to tell them apart; test on more"
     return (
         "not better",
-        f"not better than {name}: {found[name].in_points()} points of {points}{few}",
+        f"not better than {name}: {found[name].in_points()} points of {points}"
+        f"{doubt(found, name)}{few}",
+    )
+
+
+def doubt(found: Mapping[str, Difference], name: str) -> str:
+    """Why an interval without 0 is called neither better nor worse; else nothing.
+
+    Args:
+        found: by reference.
+        name: the reference.
+    """
+    one = found[name]
+    if one.low > 0 and not one.is_better:
+        return f"; weak evidence that it is better (p = {one.p_value:.2g})"
+    if one.high >= 0 or name in _worse(found):
+        return ""
+    weak = f"; weak evidence that it is worse (p = {one.p_value:.2g}"
+    if len(found) == 1:
+        return f"{weak})"
+    adjusted = _adjusted(found)[name]
+    return (
+        f"{weak}, or {adjusted:.2g} corrected for {len(found)} references; the interval is not "
+        f"corrected)"
     )
 
 
 def _worse(found: Mapping[str, Difference]) -> list[str]:
     """References that are better than the network, with Holm's correction for their number."""
-    ordered = sorted(found, key=lambda name: found[name].p_value)
-    worse = []
-    for position, name in enumerate(ordered):
-        if found[name].p_value > (1 - LEVEL) / (len(ordered) - position):
-            break
-        if found[name].is_worse:
-            worse.append(name)
-    return worse
+    adjusted = _adjusted(found)
+    return [name for name, one in found.items() if one.is_worse and adjusted[name] <= 1 - LEVEL]
+
+
+def _adjusted(found: Mapping[str, Difference]) -> dict[str, float]:
+    """P-values with Holm's correction (Scandinavian Journal of Statistics 6, 1979)."""
+    adjusted: dict[str, float] = {}
+    largest = 0.0
+    for position, name in enumerate(sorted(found, key=lambda one: found[one].p_value)):
+        largest = max(largest, min(1.0, (len(found) - position) * found[name].p_value))
+        adjusted[name] = largest
+    return adjusted

@@ -7,8 +7,14 @@ import pytest
 from scipy import stats
 
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.paired import Predictions, compare, over_seeds, sign_flip_p
-from convit_ssl.evaluation.verdict import judge
+from convit_ssl.evaluation.paired import (
+    Difference,
+    Predictions,
+    compare,
+    over_seeds,
+    sign_flip_p,
+)
+from convit_ssl.evaluation.verdict import doubt, judge, sentence
 
 
 def drawn(
@@ -117,6 +123,45 @@ def test_a_verdict_needs_every_reference_to_be_beaten() -> None:
     correct["frozen"] = draw.random(800) < 0.95
     verdict = judge(Predictions(truth, correct), "ours", [*correct][1:], 3000)
     assert verdict.outcome == "worse" and verdict.text.startswith("worse than frozen: -")
+
+
+def difference(low: float, high: float, p_value: float) -> Difference:
+    return Difference((low + high) / 2, low, high, p_value, 500)
+
+
+def test_words_and_intervals_agree() -> None:
+    """An interval without 0 that is not called better or worse says why it is not."""
+    found = {
+        "raw pixels": difference(-0.03, -0.001, 0.04),
+        "untrained": difference(-0.01, 0.03, 0.5),
+    }
+    outcome, text = sentence(found, "accuracy", 300, "500 images")
+    assert outcome == "not better"
+    assert "-1.6 (95 % interval -3.0 to -0.1)" in text
+    assert "weak evidence that it is worse (p = 0.04" in text
+    assert "or 0.08 corrected for 2 references; the interval is not corrected" in text
+    alone = {"raw pixels": difference(-0.03, -0.001, 0.04)}
+    assert sentence(alone, "accuracy", 300, "500 images")[0] == "worse"
+    unsure = {"raw pixels": difference(-0.03, -0.001, 0.06)}
+    outcome, text = sentence(unsure, "accuracy", 300, "500 images")
+    assert outcome == "not better" and "p = 0.06" in text and "corrected" not in text
+    above = {"raw pixels": difference(0.001, 0.03, 0.06)}
+    outcome, text = sentence(above, "accuracy", 300, "500 images")
+    assert outcome == "not better" and "weak evidence that it is better" in text
+    plain = {"raw pixels": difference(-0.01, 0.03, 0.5)}
+    assert "weak" not in sentence(plain, "accuracy", 300, "500 images")[1]
+
+
+def test_holms_correction_is_that_of_its_paper() -> None:
+    found = {
+        name: difference(-0.02, -0.001, p)
+        for name, p in zip("abc", (0.01, 0.04, 0.03), strict=True)
+    }
+    outcome, text = sentence(found, "accuracy", 300, "500 images")
+    # 3 x 0.01 passes; 2 x 0.03 does not, and nothing after it may.
+    assert outcome == "worse" and text.startswith("worse than a: ")
+    assert doubt(found, "a") == "" and "0.06 corrected for 3" in doubt(found, "b")
+    assert "0.06 corrected for 3" in doubt(found, "c")
 
 
 def test_few_groups_prove_nothing() -> None:
