@@ -7,12 +7,18 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from convit_ssl.cli.probe_sources import Source, open_source, untrained_like
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.frozen import SUGGESTED, how_to_get, is_hub_name, open_frozen
+from convit_ssl.evaluation.frozen import (
+    SUGGESTED,
+    FrozenFeatures,
+    how_to_get,
+    is_hub_name,
+    open_frozen,
+)
 from convit_ssl.evaluation.tokens import TokenFeatures
-from convit_ssl.models import ConViT
 
 
 @dataclass(frozen=True)
@@ -64,11 +70,11 @@ def plain_references(args: argparse.Namespace, own: Source) -> Iterator[Source]:
     Raises:
         UserError: references of something that is not a trunk.
     """
-    extractor = own.extractor
-    if not isinstance(extractor, TokenFeatures) or not isinstance(extractor.model, ConViT):
+    extractor: Any = own.extractor
+    if not isinstance(extractor, (TokenFeatures, FrozenFeatures)):
         raise UserError("--references compares a trunk with pixels; CKPT is 'pixels' itself")
     yield open_source(args, "pixels", own.reading if own.reading.native else None)
-    if not args.checkpoint.startswith("random:"):
+    if isinstance(extractor, TokenFeatures) and not args.checkpoint.startswith("random:"):
         yield untrained_like(extractor.model, args)
 
 

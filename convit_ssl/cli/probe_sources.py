@@ -24,6 +24,7 @@ from convit_ssl.evaluation.features import (
     fingerprint_parts,
     load_features,
 )
+from convit_ssl.evaluation.frozen import is_frozen_name, open_frozen
 from convit_ssl.evaluation.masking import MASKS, mask_model
 from convit_ssl.evaluation.processes import default_device, rank
 from convit_ssl.evaluation.progress import progress_bar
@@ -46,8 +47,8 @@ from convit_ssl.models.trunks import (
 )
 
 CHECKPOINT = (
-    "checkpoint, run folder, random:convit_nano (untrained), pixels, or a folder written by "
-    "`convit-ssl features`"
+    "checkpoint, run folder, random:convit_nano (untrained), pixels, timm:NAME or timm:NAME=FILE "
+    "(frozen), or a folder written by `convit-ssl features`"
 )
 # Of one batch on a CPU: 32 images of 224 pixels.
 CPU_PIXELS = 32 * 224**2
@@ -140,11 +141,21 @@ def open_source(
     if checkpoint.startswith("random:"):
         model = _untrained(checkpoint.removeprefix("random:"), args)
         name, provenance = checkpoint, {"variant": checkpoint, "seed": args.seed}
+    elif is_frozen_name(checkpoint):
+        return _frozen(checkpoint, args)
     else:
         model = weights_options.read_network(args, checkpoint)
         provenance = model.provenance  # type: ignore[assignment]
         name = _name(provenance, checkpoint)
     return source_of(model, name, provenance, args)
+
+
+def _frozen(name: str, args: argparse.Namespace) -> Source:
+    """A network of timm as it was published."""
+    maps = ("tokens",) if getattr(args, "tokens", None) == "patch" else ()
+    _refuse(args, ("mask", "img_size", "columns", *maps), f"{name}, a frozen network")
+    extractor, transform = open_frozen(name)
+    return Source(name.partition("=")[0], extractor, transform, {"reference": name})
 
 
 def source_of(

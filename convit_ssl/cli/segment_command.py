@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import torch
 from PIL import Image
 from rich.table import Table
 
-from convit_ssl.cli import division_options, probe_sources
-from convit_ssl.cli.probe_sources import Source
-from convit_ssl.cli.segment_images import MapTransform, Side, feature_maps, open_sides, read_masks
+from convit_ssl.cli import division_options, probe_references, probe_sources
+from convit_ssl.cli.segment_images import Side, feature_maps, open_sides, read_masks
+from convit_ssl.cli.segment_sources import MapSource, map_sources
 from convit_ssl.cli.values import natural, positive
 from convit_ssl.data.masks import Mask, mask_classes, numbered
 from convit_ssl.errors import UserError
@@ -29,7 +28,6 @@ from convit_ssl.evaluation.segmentation import (
 )
 from convit_ssl.evaluation.segmentation_scores import SegmentationCounts, compare_miou, count_image
 from convit_ssl.evaluation.verdict import Verdict, sentence
-from convit_ssl.models import ConViT
 from convit_ssl.terminal import Terminal
 from convit_ssl.writing import whole_file
 
@@ -43,8 +41,8 @@ EXAMPLE = (
 PROBES = {"knn": NearestPatches, "linear": LinearPatches}
 Found = dict[str, SegmentationCounts]
 SETTINGS = (
-    "checkpoint", "data", "data_dir", "masks", "ignore", "img_size", "longest", "holdout",
-    "group_by", "split", "split_seed", "seed",
+    "checkpoint", "reference", "data", "data_dir", "masks", "ignore", "img_size", "longest",
+    "holdout", "group_by", "split", "split_seed", "seed",
 )  # fmt: skip
 
 
@@ -69,11 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--longest", type=positive, default=448, metavar="PIXELS",
         help="shrink images whose longest side is larger; --img-size H W resizes all images",
     )  # fmt: skip
-    add(
-        "--references",
-        action="store_true",
-        help="also measure raw pixels and the untrained network",
-    )
+    probe_references.add_arguments(parser)
     add(
         "--predictions",
         metavar="DIR",
@@ -92,31 +86,23 @@ def run(args: argparse.Namespace) -> int:
     masks = [read_masks(side) for side in sides]
     classes, ignored = mask_classes([*masks[0], *masks[1]], args.ignore)
     targets = [[numbered(mask, classes) for mask in part] for part in masks]
-    own = probe_sources.open_source(args)
-    if not isinstance(getattr(own.extractor, "model", None), ConViT):
-        raise UserError("segment reads patch features; give a checkpoint as CKPT")
-    results: dict[str, Found] = {}
-    for source in _sources(own, args):
-        results[source.name] = _measure(source, own, sides, targets, classes, args)
+    sources, missing = map_sources(args)
+    own = sources[-1]
+    results = {
+        source.name: _measure(source, source is own, sides, targets, classes, args)
+        for source in sources
+    }
     _show(results, own.name, sides, classes, args)
+    for one in missing:
+        print(f"{one.name} (not measured): {one.reason}")
     if ignored is not None and any((mask == ignored).any() for part in masks for mask in part):
         print(f"pixels of number {ignored} belong to no class and count nowhere")
     return 0
 
 
-def _sources(own: Source, args: argparse.Namespace) -> list[Source]:
-    model: Any = own.extractor.model
-    if not args.references:
-        return [own]
-    pixels = dataclasses.replace(own, name="raw pixels", extractor=torch.nn.Identity())
-    if args.checkpoint.startswith("random:"):
-        return [pixels, own]
-    return [pixels, probe_sources.untrained_like(model, args), own]
-
-
 def _measure(
-    source: Source,
-    own: Source,
+    source: MapSource,
+    is_own: bool,
     sides: Sequence[Side],
     targets: Sequence[Sequence[Mask]],
     numbers: Sequence[int],
@@ -124,16 +110,9 @@ def _measure(
 ) -> Found:
     """Counts by probe; predicted masks hold the class numbers that the masks have."""
     classes = len(numbers)
-    network: Any = getattr(source.extractor, "model", None)
-    config = own.extractor.model.config  # type: ignore[union-attr]
-    patch = int(config.patch_size)  # type: ignore[union-attr,arg-type]
-    given = config.image_shape if args.img_size is not None else None  # type: ignore[union-attr]
-    plain = own.transform
-    transform = MapTransform(patch, args.longest, given, plain.mean, plain.std)  # type: ignore[arg-type]
+    network, patch = source.network, source.patch
     learned, tested = (
-        probe_sources.open_images(
-            args, side.name, dataclasses.replace(own, transform=transform), side.listing
-        )
+        probe_sources.open_images(args, side.name, source.as_source(), side.listing)
         for side in sides
     )
     maps, chosen = [], []
@@ -148,7 +127,6 @@ def _measure(
     none = (np.zeros((classes, classes), np.int64), np.zeros((2, classes), np.int64))
     # Images that cannot be read count nowhere, and keep their place.
     counts: dict[str, list[Any]] = {name: [none] * len(tested) for name in probes}
-    is_own = source is own
     with progress_bar(f"{source.name}: test", "images") as progress:
         for number, made in feature_maps(tested, network, patch, args.device, progress):
             truth = targets[1][number]

@@ -41,10 +41,66 @@ class FrozenFeatures(nn.Module):
         return features.flatten(1)
 
 
-class FrozenTransform:
-    """The transform that a network was published with; `size` is (height, width) in pixels.
+class FrozenMaps(nn.Module):
+    """The last map of features of a timm network, transformer or convolutional.
 
-    `config` is timm's: input_size, mean, std and others.
+    Attributes:
+        patch: pixels a side that one place of the map stands for.
+        size: height and width that images need; None where any multiple of `patch` will do.
+
+    Args:
+        model: of timm.
+        name: for messages.
+        shape: channels, height and width that it was published with.
+
+    Raises:
+        UserError: it has no maps.
+    """
+
+    def __init__(self, model: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.model = model
+        try:
+            self.patch = int(model.feature_info[-1]["reduction"])  # type: ignore[index]
+            self.get_intermediate_layers(torch.zeros(1, *shape))
+        except Exception as error:  # each network of timm fails in its own way
+            raise UserError(
+                f"{name} has no maps of features in timm {_timm_version()} "
+                f"({type(error).__name__}); segment needs a network with forward_intermediates"
+            ) from error
+        self.size: tuple[int, int] | None = None
+        channels, height, width = shape
+        try:
+            wider = torch.zeros(1, channels, height, width + self.patch)
+            self.get_intermediate_layers(wider)
+        except Exception:  # one size alone, which timm says by an assertion or otherwise
+            self.size = (height, width)
+
+    def get_intermediate_layers(
+        self, images: Float[Tensor, "batch chans height width"], n: int = 1, reshape: bool = True
+    ) -> list[Float[Tensor, "batch dim rows columns"]]:
+        """The last `n` maps, normalised as the network's output is; the call that ConViT has."""
+        model: Any = self.model
+        with torch.inference_mode():
+            found: list[Tensor] = model.forward_intermediates(
+                images, indices=n, norm=True, intermediates_only=True
+            )
+        return found
+
+
+def _timm_version() -> str:
+    import timm
+
+    return str(timm.__version__)
+
+
+class FrozenTransform:
+    """The transform that a network was published with.
+
+    Attributes:
+        config: timm's: input_size, mean, std and others.
+        size: height and width in pixels.
+        mean, std: of the channels, for values of 0 to 1.
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
@@ -52,6 +108,7 @@ class FrozenTransform:
 
         self.config = config
         self.size = tuple(config["input_size"][1:])
+        self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
         self._transform: Any = create_transform(**config, is_training=False)
 
     def __call__(self, image: Any) -> Tensor:
@@ -63,6 +120,16 @@ class FrozenTransform:
 def is_hub_name(name: str) -> bool:
     """Whether timm makes the network: timm:NAME, timm:NAME=FILE, hf-hub:NAME or local-dir:PATH."""
     return name.startswith(_HUBS)
+
+
+def is_frozen_name(name: str) -> bool:
+    """Whether a name on a hub is of a network that `open_frozen` reads, and no ConViT or ViT.
+
+    Those are read as trunks, which have more to show; a file that is named makes it a frozen one.
+    """
+    plain, _, file = name.removeprefix("timm:").partition("=")
+    trunk = plain.startswith(("convit", "vit_", "deit_"))
+    return name.startswith("timm:") and (bool(file) or not trunk)
 
 
 def open_frozen(name: str) -> tuple[FrozenFeatures, FrozenTransform]:
@@ -85,7 +152,7 @@ def open_frozen(name: str) -> tuple[FrozenFeatures, FrozenTransform]:
         overlay = {"pretrained_cfg_overlay": {"file": str(path)}}
     try:
         with _offline_without_a_network():
-            model = timm.create_model(plain, pretrained=True, num_classes=0, **overlay)
+            model = _created(plain, pretrained=True, num_classes=0, **overlay)
     except Exception as error:  # timm, the hub and the network have kinds of their own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{name}: {type(error).__name__}: {reason[:160]}") from error
@@ -95,6 +162,16 @@ def open_frozen(name: str) -> tuple[FrozenFeatures, FrozenTransform]:
     with torch.inference_mode():
         width = int(model(torch.zeros(1, *config["input_size"])).flatten(1).shape[1])
     return FrozenFeatures(model, width), FrozenTransform(config)
+
+
+def _created(name: str, **given: Any) -> Any:
+    """A network of timm; a transformer that takes images of any size, as convolutional ones do."""
+    import timm
+
+    try:
+        return timm.create_model(name, dynamic_img_size=True, **given)
+    except TypeError:  # it has no such option
+        return timm.create_model(name, **given)
 
 
 @contextlib.contextmanager

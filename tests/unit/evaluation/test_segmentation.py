@@ -15,6 +15,7 @@ from convit_ssl.cli.main import run_command
 from convit_ssl.cli.segment_images import MapTransform, pixel_map
 from convit_ssl.data.masks import mask_classes, numbered, read_mask
 from convit_ssl.errors import UserError
+from convit_ssl.evaluation.frozen import FrozenMaps, open_frozen
 from convit_ssl.evaluation.retrieval import retrieve
 from convit_ssl.evaluation.segmentation import (
     LinearPatches,
@@ -95,6 +96,68 @@ def test_bad_masks_are_refused_before_anything_is_computed(
     words = ["random:convit_nano", "--data-dir", str(tmp_path / "images"), "--holdout", "0.3"]
     assert run_command("segment", [*words, "--masks", str(tmp_path / "masks")]) == 2
     assert message in capsys.readouterr().err
+
+
+def published(folder: Path, name: str) -> str:
+    """A network of timm with weights in a file, as --reference takes it."""
+    import timm
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = timm.create_model(name, pretrained=False)
+    torch.save(model.state_dict(), folder / f"{name}.pth")
+    return f"timm:{name}={folder / name}.pth"
+
+
+@pytest.mark.parametrize(
+    ("name", "patch", "fixed"), [("test_vit", 16, None), ("test_resnet", 32, None)]
+)
+def test_maps_of_a_frozen_network_cover_images_of_any_shape(
+    tmp_path: Path, name: str, patch: int, fixed: tuple[int, int] | None
+) -> None:
+    extractor, transform = open_frozen(published(tmp_path, name))
+    maps = FrozenMaps(extractor.model, name, transform.config["input_size"])
+    assert maps.patch == patch and maps.size == fixed
+    (made,) = maps.get_intermediate_layers(torch.zeros(1, 3, 2 * patch, 5 * patch))
+    assert made.shape[-2:] == (2, 5)
+
+
+def test_a_network_of_one_size_is_shown_that_size() -> None:
+    from timm.models.vision_transformer import VisionTransformer
+
+    model = VisionTransformer(32, 16, embed_dim=32, depth=1, num_heads=2, num_classes=0).eval()
+    assert FrozenMaps(model, "mine", (3, 32, 32)).size == (32, 32)
+    with pytest.raises(UserError, match="has no maps of features"):
+        FrozenMaps(torch.nn.Linear(2, 2), "mine", (3, 8, 8))
+
+
+def test_frozen_networks_stand_beside_a_run_in_every_dense_and_plain_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compose(tmp_path, 10)
+    name = published(tmp_path, "test_resnet")
+    common = ["--data-dir", str(tmp_path / "images"), "--cache", str(tmp_path / "cache")]
+    found = tmp_path / "found.json"
+    words = ["--masks", str(tmp_path / "masks"), "--holdout", "0.3", "--json", str(found)]
+    own = ["random:convit_nano", "--img-size", "32"]
+    assert run_command("segment", [*own, *common, *words, "--reference", name]) == 0
+    rows = json.loads(found.read_text())["results"]
+    assert list(rows) == ["raw pixels", "timm:test_resnet, frozen", "random:convit_nano"]
+    assert "timm:test_resnet, frozen" in json.loads(found.read_text())["verdicts"]["knn"]["against"]
+    assert run_command("segment", [name, *common, *words, "--probe", "knn", "--references"]) == 0
+    assert list(json.loads(found.read_text())["results"]) == ["raw pixels", "timm:test_resnet"]
+    by = ["--by", "group", "--group-by", "name:^(p.)_", "--json", str(found)]
+    assert run_command("retrieve", [*own, *common, *by, "--reference", name]) == 0
+    assert "timm:test_resnet, frozen" in json.loads(found.read_text())["results"]
+    assert run_command("retrieve", [name, *common, *by, "--references"]) == 0
+    assert run_command("scores", [name, *common, "--images", "10", "--json", str(found)]) == 0
+    assert len(json.loads(found.read_text())["scores"]) == 2
+    out = ["--out", str(tmp_path / "explore"), "--layout", "pca", "--thumbnail", "0"]
+    assert run_command("explore", [name, *common, *out]) == 0
+    assert (tmp_path / "explore" / "index.html").is_file()
+    capsys.readouterr()
+    assert run_command("segment", ["pixels", *common, *words]) == 2
+    assert "give a checkpoint as CKPT" in capsys.readouterr().err
 
 
 def test_masks_are_numbers_whatever_they_are_stored_as(tmp_path: Path) -> None:
