@@ -21,6 +21,7 @@ from convit_ssl.data.value_range import Reading
 from convit_ssl.evaluation.splits import hold_out
 from convit_ssl.machine import start_method
 from convit_ssl.methods import get_method
+from convit_ssl.runs import RunFolder
 
 LARGEST_TESTING_BATCH = 256
 TESTING_PIXELS = LARGEST_TESTING_BATCH * 64**2
@@ -171,7 +172,7 @@ def testing_batch(side: int) -> int:
 
 def open_inputs(options: Any, device: torch.device) -> TaskInputs:
     """Open the data sets of an experiment with its augmentation."""
-    log = FaultLog(f"{options.run.dir}/unreadable.jsonl")
+    log = FaultLog(str(RunFolder(options.run.dir).unreadable))
     augmentation = augment_config(options)
     pipeline = options.augment
     train = open_split(options, "train", build_augmentation(augmentation, pipeline), log)

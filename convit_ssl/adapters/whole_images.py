@@ -15,6 +15,7 @@ from convit_ssl.data.evaluation_transform import evaluation_transform
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.features import extract_features, fingerprint_parts
 from convit_ssl.machine import user_cache
+from convit_ssl.runs import RunFolder
 
 PIXELS = 32 * 224**2  # of a batch on a CPU
 
@@ -48,7 +49,7 @@ def whole_features(name: str, options: Any, device: torch.device) -> Tensor:
     """
     teacher = open_teacher(name)
     extractor = ImageFeatures(teacher).eval()
-    log = FaultLog(f"{options.run.dir}/unreadable.jsonl")
+    log = FaultLog(str(RunFolder(options.run.dir).unreadable))
     images = open_split(options, "train", evaluation_transform(teacher.size), log, replace=False)
     parts = fingerprint_parts(extractor, images, "fp32")
     folder = user_cache() / "features" / f"teacher-{parts['all'][:24]}"

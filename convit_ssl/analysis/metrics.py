@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+
+from convit_ssl.errors import UserError
+from convit_ssl.runs import RunFolder
 
 # Per-layer, per-head quantities; the others are single numbers.
 NESTED_KEYS = ("gates", "nonlocality", "centre_distances", "widths")
@@ -55,15 +56,18 @@ class Metrics:
     last_epoch: float | None = None
 
 
-def read_metrics(path: Path) -> Metrics:
-    """Read a metrics.jsonl; a missing file or damaged lines end up in `problems`."""
+def read_metrics(folder: RunFolder) -> Metrics:
+    """Read a run's metrics.jsonl; a missing file or damaged lines end up in `problems`."""
     metrics = Metrics()
+    path = folder.metrics
     try:
-        text = path.read_bytes().decode("utf-8", errors="replace")
+        rows, damaged = folder.rows()
+    except UserError as error:
+        metrics.problems.append(f"No training curves: {error}.")
+        return metrics
     except OSError as error:
         metrics.problems.append(f"No training curves: {path.name}: {error.strerror}.")
         return metrics
-    rows, damaged = _parse(text)
     if damaged:
         shown = ", ".join(str(number) for number in damaged[:5])
         more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
@@ -109,22 +113,6 @@ def downsample_heads(series: HeadSeries, most: int) -> HeadSeries:
         return series
     chosen = np.unique(np.linspace(0, points - 1, most).round().astype(int))
     return HeadSeries(series.epochs[chosen], series.values[chosen])
-
-
-def _parse(text: str) -> tuple[list[dict[str, Any]], list[int]]:
-    rows, damaged = [], []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            damaged.append(number)
-    return rows, damaged
 
 
 def _without_repeats(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:

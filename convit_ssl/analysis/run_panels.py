@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convit_ssl.analysis.runs import Run
+from convit_ssl.runs import RunFolder
 
 # Rows in the page; the files hold all of them.
 MOST_UNREADABLE = 200
@@ -21,7 +22,7 @@ def verdict_panel(run: Run) -> dict[str, Any] | None:
         Plain data with text, outcome ("better", "not better", ...), metric, what it was tested on,
         a row for each reference in percentage points, and advice; None without a verdict.
     """
-    verdict = _result(run).get("verdict")
+    verdict = RunFolder(run.folder).read_result().get("verdict")
     if not isinstance(verdict, Mapping) or not isinstance(verdict.get("text"), str):
         return None
     against = verdict.get("against")
@@ -52,7 +53,8 @@ def data_panel(run: Run) -> dict[str, Any]:
         Facts by name, and the unreadable files with their reasons.
     """
     facts = run.config.get("facts")
-    facts = facts if isinstance(facts, Mapping) else _result(run).get("data", {})
+    if not isinstance(facts, Mapping):
+        facts = RunFolder(run.folder).read_result().get("data")
     facts = facts if isinstance(facts, Mapping) else {}
     size = facts.get("native_size")
     named = {
@@ -69,16 +71,8 @@ def data_panel(run: Run) -> dict[str, Any]:
         "facts": {name: str(value) for name, value in named.items() if value not in (None, "")},
         "unreadable": unreadable[:MOST_UNREADABLE],
         "unreadable_count": len(unreadable),
-        "warnings": _warnings(run.folder / "log.txt"),
+        "warnings": _warnings(RunFolder(run.folder).log),
     }
-
-
-def _result(run: Run) -> dict[str, Any]:
-    try:
-        found = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _points(value: Any) -> float | None:
@@ -92,7 +86,7 @@ def _count(value: Any) -> str | None:
 def _unreadable(folder: Path) -> list[list[str]]:
     """Path and reason of each unreadable file, in the order found."""
     found: dict[str, str] = {}
-    for line in _lines(folder / "unreadable.jsonl"):
+    for line in _lines(RunFolder(folder).unreadable):
         try:
             entry = json.loads(line)
         except ValueError:

@@ -11,6 +11,7 @@ from typing import Any
 from convit_ssl.analysis.metrics import Metrics, read_metrics
 from convit_ssl.errors import UserError
 from convit_ssl.reading import read_yaml
+from convit_ssl.runs import RunFolder
 
 _CHECKPOINT = re.compile(r"checkpoint_e(\d+)(?:_s(\d+))?\.torch$")
 
@@ -56,15 +57,15 @@ def read_run(folder: Path, name: str | None = None) -> Run:
         raise UserError(
             f"{folder} is not a run folder; give the folder that contains metrics.jsonl"
         )
-    config, problems = _read_config(folder / "config.yaml")
-    checkpoints = _find_checkpoints(folder / "checkpoints")
-    metrics_path = folder / "metrics.jsonl"
-    if not metrics_path.exists() and not checkpoints and not config:
+    files = RunFolder(folder)
+    config, problems = _read_config(files.config)
+    checkpoints = _find_checkpoints(files.checkpoints)
+    if not files.metrics.exists() and not checkpoints and not config:
         raise UserError(
             f"{folder} contains no metrics.jsonl, config.yaml or checkpoints/; give the folder "
             f"that training wrote, such as runs/NAME"
         )
-    metrics = read_metrics(metrics_path)
+    metrics = read_metrics(files)
     problems += metrics.problems
     if not checkpoints:
         problems.append(

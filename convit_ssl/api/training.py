@@ -18,6 +18,7 @@ from convit_ssl.api.common import Data, coded, data_arguments
 from convit_ssl.children import safe_command, safe_environment
 from convit_ssl.errors import UserError
 from convit_ssl.leftovers import temporary_folder
+from convit_ssl.runs import RunFolder
 
 if TYPE_CHECKING:
     from convit_ssl.models.trunks import Network
@@ -40,7 +41,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether it was trained to its last epoch."""
-        return (self.folder / "result.json").is_file()
+        return RunFolder(self.folder).finished()
 
     @property
     def result(self) -> dict[str, Any]:
@@ -54,21 +55,15 @@ class Run:
         with coded("training"):
             if not self.finished:
                 raise UserError(f"{self.folder} is not finished; call train() again to resume it")
-            found: dict[str, Any] = read_json(self.folder / "result.json")
+            found: dict[str, Any] = read_json(RunFolder(self.folder).result)
             return found
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """The measurements while it trained, in their order (`metrics.jsonl`)."""
-        path = self.folder / "metrics.jsonl"
-        if not path.is_file():
-            return []
-        found = []
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError, RecursionError):  # a disk that was full
-                row = json.loads(line)
-                found += [row] if isinstance(row, dict) else []
-        return found
+        with contextlib.suppress(FileNotFoundError):
+            return RunFolder(self.folder).rows()[0]
+        return []
 
     def load(self, weights: str = "teacher") -> Network:
         """The network in evaluation mode; see `load_trunk`."""
@@ -134,7 +129,7 @@ def train(
         raise KeyboardInterrupt(f"stopped; call train() again to resume {os.fspath(out)}")
     if code:
         with coded("training"):
-            raise UserError(f"training ended with exit code {code}; see {os.fspath(out)}/log.txt")
+            raise UserError(f"training ended with exit code {code}; see {RunFolder(out).log}")
     return Run(Path(out))
 
 

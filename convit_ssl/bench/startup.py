@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 
 from convit_ssl.bench.report import TableOf
 from convit_ssl.errors import UserError
+from convit_ssl.runs import RunFolder
 
 EXPERIMENT = ("config=convit_dino", "data=digits", "run=cpu", "trunk=convit_nano")
 # Which packages are imported for whose sake.
@@ -68,7 +68,7 @@ def _first_step(experiment: Sequence[str], python: Sequence[str]) -> tuple[float
         if done.returncode:
             last = [line for line in done.stderr.splitlines() if "import time:" not in line][-1:]
             raise UserError(f"{' '.join(experiment)} did not run: {''.join(last)}")
-        result = json.loads(Path(folder, "run", "result.json").read_text())
+        result = RunFolder(Path(folder, "run")).read_result()
         return float(result["figures"]["first_step_s"]), done.stderr
 
 

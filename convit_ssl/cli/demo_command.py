@@ -13,6 +13,7 @@ from typing import Any
 
 from convit_ssl.errors import UserError
 from convit_ssl.leftovers import temporary_folder
+from convit_ssl.runs import RunFolder
 
 SUMMARY = (
     "Pretrain convit_nano with DINO on 1,000 of scikit-learn's digits, without labels; compare it "
@@ -85,7 +86,7 @@ def measure_epoch(overrides: Sequence[str]) -> float:
         where = f"run.dir={Path(folder) / 'run'}"
         with contextlib.redirect_stdout(io.StringIO()):
             _call("train", *OVERRIDES, *overrides, *short, where)
-        result = json.loads(Path(folder, "run", "result.json").read_text())
+        result = RunFolder(Path(folder, "run")).read_result()
     return float(result["figures"]["seconds"])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -19,6 +18,7 @@ from convit_ssl.evaluation.results import (
     without_home,
     write_json,
 )
+from convit_ssl.runs import RunFolder
 
 
 def write(stem: str, results: Mapping[str, list[Any]], folder: Path, seconds: float) -> None:
@@ -38,7 +38,7 @@ def write(stem: str, results: Mapping[str, list[Any]], folder: Path, seconds: fl
         "versions": versions(),
         "hardware": hardware(),
     }
-    run = without_home(json.loads((folder / "result.json").read_text()))
+    run = without_home(RunFolder(folder).read_result())
     place = record_folder(stem)
     write_json({**about, "results": results, "run": run}, place / "result.json")
     (place / "README.md").write_text(page(about, results))

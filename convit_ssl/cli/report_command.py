@@ -19,6 +19,7 @@ from convit_ssl.cli import weights_options
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.models.trunks import Network
+from convit_ssl.runs import RunFolder
 
 SUMMARY = "write an HTML report of one or more runs, or of a study's results.json"
 EXAMPLE = "convit-ssl report runs/convit_dino_digits runs/deit_dino_digits --out reports/digits"
@@ -134,8 +135,7 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
 
 def _stamp(folders: list[Path]) -> list[float]:
     """Changes whenever a run has written a measurement or a checkpoint."""
-    names = ("metrics.jsonl", "checkpoints", "config.yaml")
-    paths = [folder / name for folder in folders for name in names]
+    paths = [path for folder in folders for path in RunFolder(folder).watched]
     return [path.stat().st_mtime if path.exists() else 0.0 for path in paths]
 
 

@@ -14,6 +14,7 @@ from convit_ssl.engines.checkpoint import CHECKPOINTS, sorted_checkpoints
 from convit_ssl.errors import UserError
 from convit_ssl.methods.scale import Budget
 from convit_ssl.reading import check_yaml
+from convit_ssl.runs import RunFolder
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,21 @@ class Begun:
     budget: Budget | None
 
 
+def read_options(folder: Path) -> dict[str, Any]:
+    """The options that a run recorded; empty where the file is missing or damaged.
+
+    Args:
+        folder: of the run.
+    """
+    path = RunFolder(folder).config
+    try:
+        check_yaml(path)
+        found: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except (UserError, OSError, ValueError, OmegaConfBaseException, YAMLError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def find_begun(folder: Path, images: int) -> Begun | None:
     """What the run in a folder began with; None without one, or with another number of images.
 
@@ -37,11 +53,10 @@ def find_begun(folder: Path, images: int) -> Begun | None:
     if not sorted_checkpoints(folder / CHECKPOINTS):
         return None
     try:
-        check_yaml(folder / "config.yaml")
-        config: Any = OmegaConf.load(folder / "config.yaml")
+        config = read_options(folder)
         budget = config["derived"]["budget"]
         if config["facts"]["images"] != images:
             return None
         return Begun(None if budget is None else Budget(**budget))
-    except (UserError, OSError, KeyError, TypeError, ValueError, OmegaConfBaseException, YAMLError):
+    except (KeyError, TypeError, ValueError):
         return None  # an older run, or a damaged file: the checkpoint tells whether it goes on

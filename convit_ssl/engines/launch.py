@@ -32,13 +32,13 @@ from convit_ssl.engines.memory import estimate, refuse_what_cannot_fit
 from convit_ssl.engines.output import lasting_output
 from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
-from convit_ssl.engines.resume import RESULT, check_same_run, finished
+from convit_ssl.engines.resume import check_same_run, finished
 from convit_ssl.engines.run_folder import resume_words
 from convit_ssl.engines.signals import RunFailure
-from convit_ssl.engines.thread_trials import DECISIONS
 from convit_ssl.errors import TemporaryError, UserError, coded
 from convit_ssl.leftovers import temporary_folder
 from convit_ssl.process_end import end_process
+from convit_ssl.runs import RunFolder
 
 # After one process failed, the others get so long to say why themselves, and to leave.
 LAST_WORDS = 5.0  # seconds
@@ -141,9 +141,12 @@ def _started_again() -> bool:
 
 
 def _forget(folder: Path) -> None:
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    for name in ("metrics.jsonl", DECISIONS, RESULT):
-        (folder / name).unlink(missing_ok=True)
+    run = RunFolder(folder)
+    for path in (run.checkpoints, *run.outcome):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _spawn(plan: Plan, started: float) -> int:

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from convit_ssl.errors import UserError
+from convit_ssl.runs import RunFolder
 
-LOCK = ".lock"
 # A process that was told to stop may still be writing its last checkpoint.
 PATIENCE = 30.0  # seconds
 SILENCE = 1.0  # seconds
@@ -30,7 +30,7 @@ def lock_run(folder: Path, patience: float = PATIENCE) -> Iterator[None]:
     Raises:
         UserError: another process holds it for longer than `patience` seconds.
     """
-    with open(folder / LOCK, "a+", encoding="utf-8") as file:
+    with open(RunFolder(folder).lock, "a+", encoding="utf-8") as file:
         began = time.monotonic()
         told = False
         while not _taken(file.fileno()):

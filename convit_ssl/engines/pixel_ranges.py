@@ -6,16 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
+from omegaconf import DictConfig
 
 from convit_ssl.data import ImageFiles
 from convit_ssl.data.value_range import Reading
+from convit_ssl.engines.begun import read_options
 from convit_ssl.engines.checkpoint import CHECKPOINTS, sorted_checkpoints
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.progress import progress_bar
-from convit_ssl.reading import check_yaml
 
 OPTIONS = ("white_level", "signed_range", "float_range")
 
@@ -68,10 +66,5 @@ def recorded_data(folder: Path | None, names: Sequence[str]) -> dict[str, Any]:
     """Options of ``data`` that the run in a folder began with."""
     if folder is None or not sorted_checkpoints(folder / CHECKPOINTS):
         return {}
-    try:
-        check_yaml(folder / "config.yaml")
-        config: Any = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
-        data = config["data"]
-        return {name: data[name] for name in names if name in data}
-    except (UserError, OSError, KeyError, TypeError, ValueError, OmegaConfBaseException, YAMLError):
-        return {}
+    data = read_options(folder).get("data")
+    return {name: data[name] for name in names if name in data} if isinstance(data, dict) else {}

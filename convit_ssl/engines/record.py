@@ -16,8 +16,7 @@ from torch import nn
 from convit_ssl.analysis.training import write_summary
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
-
-METRICS = "metrics.jsonl"
+from convit_ssl.runs import RunFolder
 
 
 class Recorder:
@@ -29,7 +28,7 @@ class Recorder:
     """
 
     def __init__(self, folder: Path, options: Any) -> None:
-        self.file = open(folder / METRICS, "a", encoding="utf-8")  # noqa: SIM115 open for the run
+        self.file = open(RunFolder(folder).metrics, "a", encoding="utf-8")  # noqa: SIM115 open for the run
         self.folder = folder
         self.options = options
         self._writer: Any = None
@@ -41,7 +40,7 @@ class Recorder:
 
         On a full disk they stay, behind those that will be written again.
         """
-        path = self.folder / METRICS
+        path = RunFolder(self.folder).metrics
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if _step(line) <= step]
         temporary = path.with_name(f".{path.name}.partial")
@@ -107,7 +106,7 @@ class Recorder:
 
             if not self.folder.is_dir():  # moved away: TensorBoard would make it again
                 raise OSError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.folder))
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"))
+            self._writer = SummaryWriter(str(RunFolder(self.folder).tensorboard))
         return self._writer
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from convit_ssl.engines.checkpoint import epochs_done, read_state, sorted_checkp
 from convit_ssl.engines.describe import all_options
 from convit_ssl.engines.plan import Plan
 from convit_ssl.errors import UserError
+from convit_ssl.runs import RunFolder
 
 # May differ between two starts of one run: where and how it runs, not what it computes.
 FREE = (
@@ -28,13 +29,10 @@ LISTED = 6
 WORDS = {"facts.digest": "which images there are (facts.digest)"}
 
 
-RESULT = "result.json"
-
-
 def finished(folder: Path, checkpoints: Path, plan: Plan) -> bool:
     """Whether a run is over: trained to its last epoch, and its result written."""
     trained = epochs_done(checkpoints) >= plan.options["optim"]["epochs"]
-    if not trained or not (folder / RESULT).is_file():
+    if not trained or not RunFolder(folder).finished():
         return False
     return stated_damage(sorted_checkpoints(checkpoints)[-1]) is None
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from convit_ssl.engines.checkpoint import sorted_checkpoints
-from convit_ssl.engines.lock import LOCK
+from convit_ssl.runs import RunFolder
 
 CHECK_EVERY = 1.0  # seconds
 # A network file system may be away for a moment.
@@ -61,7 +61,7 @@ class FolderGuard:
                 f"the run folder {self.folder} was deleted while training wrote to it, so "
                 "training has stopped; nothing of the run is left on disk"
             )
-        newest = newest_on_disk(Path(place) / "checkpoints")
+        newest = newest_on_disk(RunFolder(place).checkpoints)
         holds = f"the newest checkpoint there is {newest.name}" if newest else "without checkpoint"
         return (
             f"the run folder {self.folder} was moved to {place} while training wrote to it, so "
@@ -134,7 +134,7 @@ def _lock_state(folder: Path) -> tuple[int, int] | None:
     (fcntl(2), record locks).
     """
     try:
-        state = os.stat(folder / LOCK)
+        state = os.stat(RunFolder(folder).lock)
     except OSError:
         return None
     return state.st_mtime_ns, state.st_size

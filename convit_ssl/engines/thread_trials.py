@@ -20,9 +20,9 @@ import torch
 from convit_ssl.engines.hooks import QuietHook, TrainingHook
 from convit_ssl.engines.pace import Decision, Pace
 from convit_ssl.engines.placement import Placement
+from convit_ssl.runs import RunFolder
 from convit_ssl.writing import whole_file
 
-DECISIONS = "threads.jsonl"  # in the run folder
 MANY = 1024  # threads; a recorded number beyond is damage
 
 
@@ -61,7 +61,7 @@ class ThreadHook(QuietHook):
     ) -> None:
         super().__init__()
         self.most = most
-        self.path = folder / DECISIONS
+        self.path = RunFolder(folder).threads
         self.training = training
         self._clock, self._use = clock, use
         self._last: float | None = None

@@ -33,13 +33,13 @@ from convit_ssl.engines.checkpoint import (
 from convit_ssl.engines.console import Screen, run_facts
 from convit_ssl.engines.heartbeat import Heartbeat, HeartbeatHook
 from convit_ssl.engines.hooks import TrainingHook
-from convit_ssl.engines.lock import LOCK, lock_run
+from convit_ssl.engines.lock import lock_run
 from convit_ssl.engines.lost import describe_loss, describe_shortage
 from convit_ssl.engines.plan import Plan
 from convit_ssl.engines.preflight import PreflightHook
 from convit_ssl.engines.record import Recorder
 from convit_ssl.engines.rendezvous import join
-from convit_ssl.engines.resume import RESULT, check_same_run, steps_taken
+from convit_ssl.engines.resume import check_same_run, steps_taken
 from convit_ssl.engines.run_folder import FolderGuard, resume_words
 from convit_ssl.engines.saving import CheckpointHook
 from convit_ssl.engines.signals import RunFailure, SignalBox, Stopped
@@ -53,6 +53,7 @@ from convit_ssl.machine import keep_freed_memory
 from convit_ssl.models.trunks import count_parameters
 from convit_ssl.printable import PrintableFormatter
 from convit_ssl.process_end import leave_group
+from convit_ssl.runs import RunFolder
 
 
 def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) -> int:
@@ -75,7 +76,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
     folder = Path(plan.options["run"]["dir"])
     plugins.load(plan.options["plugins"])
     _environment(plan, rank, local_rank)
-    _log_to(folder / "log.txt" if rank == 0 else None)
+    _log_to(RunFolder(folder).log if rank == 0 else None)
     minutes = float(plan.options["run"]["timeout_minutes"])
     join(plan.placement, rank, meeting, minutes)
     world = plan.placement.world_size
@@ -239,16 +240,16 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
         "hardware": {**hardware(), "processes": plan.placement.world_size},
         "time": now(),
     }
+    written = RunFolder(folder).result
     try:
-        (folder / RESULT).write_text(json.dumps(result, indent=2) + "\n")
+        written.write_text(json.dumps(result, indent=2) + "\n")
     except OSError as error:
-        (folder / RESULT).unlink(missing_ok=True)
+        written.unlink(missing_ok=True)
         raise UserError(
-            f"training is finished, but {folder / RESULT} cannot be written ({error.strerror}). "
+            f"training is finished, but {written} cannot be written ({error.strerror}). "
             f"Free some space and run the same command again: it only writes the result"
         ) from None
-    last = folder / CHECKPOINTS / "last.torch"
-    screen.line(f"done: {last}", style="bold")
+    screen.line(f"done: {RunFolder(folder).last}", style="bold")
     for line in training.verdict_lines:
         screen.line(line)
     options, facts = plan.options, plan.facts
@@ -332,7 +333,7 @@ def write_config(plan: Plan) -> None:
     reasons = [f"# {name} = {c.written}: {c.reason}" for name, c in plan.choices.items()]
     make_folder(folder)
     with _writing_in(folder):
-        (folder / "config.yaml").write_text("\n".join([*reasons, text]), encoding="utf-8")
+        RunFolder(folder).config.write_text("\n".join([*reasons, text]), encoding="utf-8")
     spec = DivisionSpec.of(plan.options["data"], not plan.options["derived"]["test_model"])
     if spec.divides:
         division = open_division(plan.facts["name"], plan.options["data_dir"], spec)
@@ -347,7 +348,7 @@ def make_folder(folder: Path) -> None:
     """
     with _writing_in(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / LOCK).touch()
+        RunFolder(folder).lock.touch()
 
 
 @contextlib.contextmanager

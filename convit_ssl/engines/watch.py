@@ -41,6 +41,7 @@ from convit_ssl.evaluation.verdict import Verdict
 from convit_ssl.machine import start_method
 from convit_ssl.methods import effective_rank, feature_std
 from convit_ssl.models import ConViT
+from convit_ssl.runs import RunFolder
 
 RANK_IMAGES = 2000  # enough for the rank of a few hundred channels
 # An image that is looked at takes an eighth of the time of one that is trained on: it has one view
@@ -286,7 +287,7 @@ class Watch:
             max_corrupt=data.max_corrupt,
             replace=False,
             reading=Reading.of(data),
-            fault_log=FaultLog(f"{self.options.run.dir}/unreadable.jsonl"),
+            fault_log=FaultLog(str(RunFolder(self.options.run.dir).unreadable)),
             division=DivisionSpec.of(data, not self.options.derived.test_model),
         )
 

@@ -19,9 +19,9 @@ from convit_ssl.evaluation.study_slurm import SlurmJobs, job_number
 from convit_ssl.evaluation.study_stop import stop, terminated_as_exit
 from convit_ssl.machine import available_cores
 from convit_ssl.reading import read_record
+from convit_ssl.runs import RunFolder
 
 RECORD = "study_run.json"
-RESULT = "result.json"
 
 
 @dataclass
@@ -57,7 +57,7 @@ class State:
         """Share of the epochs that is done, from the run's own record."""
         if self.status == "done":
             return 1.0
-        last = last_metrics(self.folder)
+        last = RunFolder(self.folder).last_row()
         return min(1.0, float(last.get("epoch", 0)) / self.run.epochs) if last else 0.0
 
 
@@ -129,24 +129,6 @@ def _advance(states: Sequence[State], command: Command, jobs: int) -> None:
         _start(state, command, slot, jobs)
 
 
-def last_metrics(folder: Path) -> dict[str, Any]:
-    """The last whole line of a run's metrics.jsonl; empty without one."""
-    try:
-        with open(folder / "metrics.jsonl", "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - 8192))
-            lines = file.read().decode(errors="replace").splitlines()
-    except OSError:
-        return {}
-    for line in reversed(lines):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            return value
-    return {}
-
-
 def _look_back(state: State) -> None:
     """Find out what an earlier start of the study left."""
     record = _record(state)
@@ -160,7 +142,7 @@ def _look_back(state: State) -> None:
                 f"give the study another --out"
             )
         _refuse_other(state, record.get("marks", {}))
-    elif (state.folder / RESULT).exists():
+    elif RunFolder(state.folder).finished():
         raise UserError(
             f"{state.folder} holds a run that does not belong to a study; give the "
             f"study another --out"
@@ -192,7 +174,7 @@ def _finished(study: Path) -> dict[str, Path]:
     """Settings -> folder of the runs of a study that are done."""
     found = {}
     for record in sorted(study.absolute().glob(f"runs/*/{RECORD}")):
-        if (record.parent / RESULT).exists():
+        if RunFolder(record.parent).finished():
             found[json.dumps(read_record(record, "overrides")["overrides"])] = record.parent
     return found
 
@@ -204,12 +186,12 @@ def _record(state: State) -> dict[str, Any]:
 
 def _collect(state: State) -> bool:
     try:
-        result = json.loads((state.folder / RESULT).read_text())
+        result = json.loads(RunFolder(state.folder).result.read_text())
         accuracy = result["accuracy"]
     except (OSError, ValueError, KeyError, TypeError):
         return False
     if not isinstance(accuracy, (int, float)) and state.run.arm.labelled:
-        state.status, state.message = "failed", f"{RESULT} has no accuracy"
+        state.status, state.message = "failed", "result.json has no accuracy"
         return True
     record = _record(state)
     state.status, state.result = "done", {**result, "seconds": record.get("seconds")}

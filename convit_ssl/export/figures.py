@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from convit_ssl.errors import UserError
-from convit_ssl.reading import is_share, printable, read_json, read_text
+from convit_ssl.reading import is_share, printable, read_json
+from convit_ssl.runs import RunFolder
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,9 @@ def figures_from_run(checkpoint: str | Path, provenance: Mapping[str, Any]) -> l
     if isinstance(position, list) and position[1:] != [0]:
         return []  # saved within an epoch, after what was measured
     for folder in (file, *file.parents[:2]):
-        metrics = folder / "metrics.jsonl"
-        if metrics.is_file():
-            return _evaluation(metrics, provenance)
+        run = RunFolder(folder)
+        if run.metrics.is_file():
+            return _evaluation(run, provenance)
     return []
 
 
@@ -129,16 +130,10 @@ def _protocol(settings: Mapping[str, Any]) -> str:
     return printable(", ".join(f"{key} {value}" for key, value in shown.items()), 200)
 
 
-def _evaluation(metrics: Path, provenance: Mapping[str, Any]) -> list[Figure]:
+def _evaluation(run: RunFolder, provenance: Mapping[str, Any]) -> list[Figure]:
     """The last online evaluation, if it is of the epoch of the weights."""
-    last: dict[str, Any] = {}
-    for line in read_text(metrics).splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # a run that was cut off in mid-line
-            continue
-        if isinstance(record, dict) and isinstance(record.get("knn"), int | float):
-            last = record
+    measured = [row for row in run.rows()[0] if isinstance(row.get("knn"), int | float)]
+    last = measured[-1] if measured else {}
     if not last or last.get("epoch") != provenance.get("epoch"):
         return []
     value = float(last["knn"])

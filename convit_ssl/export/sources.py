@@ -16,6 +16,7 @@ from convit_ssl.checksums import whole_checkpoint
 from convit_ssl.errors import UserError
 from convit_ssl.export.architectures import activation_of
 from convit_ssl.export.stated import Stated
+from convit_ssl.runs import RunFolder
 
 _HUB = re.compile(r"^(timm:|hf-hub:|hf_hub:)")
 # Names that folders of weights use, the best known first.
@@ -45,7 +46,7 @@ def locate(name: str) -> Path | Downloaded:
         return whole[0]
     if not path.is_dir():
         return path
-    for candidate in (path / "checkpoints" / "last.torch", path / "last.torch"):
+    for candidate in (RunFolder(path).last, path / "last.torch"):
         if candidate.is_file():
             return candidate
     for file in _WEIGHT_FILES:

@@ -15,6 +15,7 @@ from convit_ssl.analysis.metrics import (
     downsample_heads,
     read_metrics,
 )
+from convit_ssl.runs import RunFolder
 
 
 def write(folder, *lines):
@@ -30,7 +31,7 @@ def test_epochs_and_evaluations_become_curves(tmp_path):
         {"kind": "eval", "epoch": 1, "step": 10, "knn": 0.4},
         {"kind": "epoch", "epoch": 2, "step": 20, "loss": 2.0, "gates": [[0.5, 0.4]]},
     )
-    found = read_metrics(path)
+    found = read_metrics(RunFolder(path.parent))
     assert found.problems == []
     assert found.series["loss"].values.tolist() == [3.0, 2.0]
     assert found.series["knn"].epochs.tolist() == [1.0]
@@ -47,24 +48,24 @@ def test_damaged_lines_are_named_and_skipped(tmp_path):
         {"kind": "epoch", "epoch": 3, "loss": 1.0},
         "\x00\x00\x00",
     )
-    found = read_metrics(path)
+    found = read_metrics(RunFolder(path.parent))
     assert found.series["loss"].values.tolist() == [3.0, 1.0]
     assert "JSON objects: 2, 3, 5" in found.problems[0]
 
 
 def test_a_resumed_run_shows_the_later_measurement(tmp_path):
     rows = [{"kind": "epoch", "epoch": e, "loss": v} for e, v in ((1, 5.0), (2, 4.0), (2, 3.5))]
-    found = read_metrics(write(tmp_path, *rows))
+    found = read_metrics(RunFolder(write(tmp_path, *rows).parent))
     assert found.series["loss"].values.tolist() == [5.0, 3.5]
     assert "repeated after a restart" in found.problems[0]
 
 
 def test_steps_stand_in_before_the_first_epoch_ends(tmp_path):
     rows = [{"kind": "step", "epoch": 1, "step": s, "loss": 9.0 - s} for s in range(4)]
-    found = read_metrics(write(tmp_path, *rows))
+    found = read_metrics(RunFolder(write(tmp_path, *rows).parent))
     np.testing.assert_allclose(found.series["loss"].epochs, [0.25, 0.5, 0.75, 1.0])
     fractions = [{"kind": "step", "epoch": e, "step": e, "loss": 1.0} for e in (0.1, 0.6)]
-    found = read_metrics(write(tmp_path, *fractions))
+    found = read_metrics(RunFolder(write(tmp_path, *fractions).parent))
     np.testing.assert_allclose(found.series["loss"].epochs, [0.1, 0.6])
 
 
@@ -73,13 +74,13 @@ def test_nan_is_kept_and_named(tmp_path):
         '{"kind": "epoch", "epoch": 1, "loss": 2}',
         '{"kind": "epoch", "epoch": 2, "loss": NaN}',
     ]
-    found = read_metrics(write(tmp_path, *rows))
+    found = read_metrics(RunFolder(write(tmp_path, *rows).parent))
     assert "loss is not finite in 1 of 2 measurements, first at epoch 2" in found.problems[0]
 
 
 def test_missing_and_empty_files_are_problems(tmp_path):
-    assert "No such file" in read_metrics(tmp_path / "metrics.jsonl").problems[0]
-    assert "no measurements yet" in read_metrics(write(tmp_path, "")).problems[0]
+    assert "No such file" in read_metrics(RunFolder(tmp_path)).problems[0]
+    assert "no measurements yet" in read_metrics(RunFolder(write(tmp_path, "").parent)).problems[0]
 
 
 def test_gates_of_another_shape_are_left_out(tmp_path):
@@ -89,7 +90,7 @@ def test_gates_of_another_shape_are_left_out(tmp_path):
         {"epoch": 3, "gates": "?"},
         {"epoch": 4, "gates": [[0.3, None]]},
     ]
-    found = read_metrics(write(tmp_path, *rows))
+    found = read_metrics(RunFolder(write(tmp_path, *rows).parent))
     assert found.heads["gates"].epochs.tolist() == [1.0, 4.0]
     assert np.isnan(found.heads["gates"].values[1, 0, 1])
     assert "2 of 4 measurements" in found.problems[0]

@@ -14,6 +14,7 @@ from convit_ssl.analysis import training
 from convit_ssl.analysis.locality import measure_nonlocality, positional_attention
 from convit_ssl.analysis.metrics import read_metrics
 from convit_ssl.models import create_model
+from convit_ssl.runs import RunFolder
 
 
 class Writer:
@@ -35,7 +36,7 @@ def test_summary_goes_through_metrics_jsonl_unchanged(tmp_path):
     summary = training.training_summary(model, images)
     line = json.dumps({"kind": "epoch", "epoch": 1, **summary}, allow_nan=False)
     (tmp_path / "metrics.jsonl").write_text(line)
-    read = read_metrics(tmp_path / "metrics.jsonl")
+    read = read_metrics(RunFolder(tmp_path))
     assert read.problems == []
     gates = positional_attention(model).gates
     np.testing.assert_allclose(read.heads["gates"].values[0], gates, atol=1e-6)

@@ -14,11 +14,11 @@ import pytest
 from convit_ssl.engines.pace import LONGEST_WAIT, Decision, Pace
 from convit_ssl.engines.placement import Placement
 from convit_ssl.engines.thread_trials import (
-    DECISIONS,
     ThreadHook,
     read_decisions,
     thread_hooks,
 )
+from convit_ssl.runs import RunFolder
 
 Machine = Callable[[int], float]
 
@@ -150,7 +150,7 @@ def test_a_run_changes_its_threads_and_says_so(tmp_path: Path) -> None:
     run.train(30)
     assert run.used == [2, 2, 1]
     assert run.screen.lines == ["1 thread: a step takes 0.2 s with 1, 0.6 s with 2"]
-    (line,) = (tmp_path / DECISIONS).read_text().splitlines()
+    (line,) = (RunFolder(tmp_path).threads).read_text().splitlines()
     entry = json.loads(line)
     assert entry["threads"] == 1
     assert entry["seconds"] == pytest.approx({"2": 0.6, "1": 0.2})
@@ -171,18 +171,18 @@ def test_tests_and_pauses_are_not_timed(tmp_path: Path) -> None:
         run.now += 100
         run.hook.on_step(run.task)
         run.task.train = True
-    entry = json.loads((tmp_path / DECISIONS).read_text())
+    entry = json.loads((RunFolder(tmp_path).threads).read_text())
     assert max(entry["seconds"].values()) < 1
 
 
 def threads_at(folder: Path, step: int) -> list[int]:
-    return [entry["threads"] for entry in read_decisions(folder / DECISIONS, step)]
+    return [entry["threads"] for entry in read_decisions(RunFolder(folder).threads, step)]
 
 
 def test_a_resumed_run_trains_as_its_checkpoint_was(tmp_path: Path) -> None:
     lines = ['{"step": 12, "threads": 1}', "damage", "3", '{"step": Infinity, "threads": 2}']
     lines += ['{"step": 90, "threads": 2}']
-    (tmp_path / DECISIONS).write_text("\n".join([*lines, '{"step": 95, "threads": -1}']))
+    (RunFolder(tmp_path).threads).write_text("\n".join([*lines, '{"step": 95, "threads": -1}']))
     found = [threads_at(tmp_path, step) for step in (11, 12, 89, 90, 100)]
     assert found == [[], [1], [1], [1, 2], [1, 2]]
     assert threads_at(tmp_path / "none", 5) == []

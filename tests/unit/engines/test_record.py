@@ -8,8 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from convit_ssl.engines.record import METRICS, Recorder
+from convit_ssl.engines.record import Recorder
 from convit_ssl.models import create_model
+from convit_ssl.runs import RunFolder
 
 LINES = [{"kind": "step", "epoch": 1, "step": step} for step in (10, 20, 30)]
 
@@ -18,13 +19,13 @@ LINES = [{"kind": "step", "epoch": 1, "step": step} for step in (10, 20, 30)]
 def recorder(tmp_path: Path) -> Recorder:
     text = "".join(json.dumps(line) + "\n" for line in LINES)
     # A kill cuts a line; a broken disk leaves anything.
-    (tmp_path / METRICS).write_bytes(text.encode() + b'\xff\xfe\n{"kind": "step", "epo')
+    (RunFolder(tmp_path).metrics).write_bytes(text.encode() + b'\xff\xfe\n{"kind": "step", "epo')
     run = SimpleNamespace(wandb=False, tensorboard=False)
     return Recorder(tmp_path, SimpleNamespace(run=run))
 
 
 def steps(recorder: Recorder) -> list[int]:
-    lines = (recorder.folder / METRICS).read_text().splitlines()
+    lines = (RunFolder(recorder.folder).metrics).read_text().splitlines()
     return [json.loads(line)["step"] for line in lines]
 
 
@@ -40,14 +41,14 @@ def test_a_full_disk_keeps_them(recorder: Recorder, monkeypatch: pytest.MonkeyPa
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    before = (recorder.folder / METRICS).read_bytes()
+    before = (RunFolder(recorder.folder).metrics).read_bytes()
     with monkeypatch.context() as context:
         context.setattr(Path, "write_text", full)
         recorder.drop_after(10)
-    assert (recorder.folder / METRICS).read_bytes() == before
+    assert (RunFolder(recorder.folder).metrics).read_bytes() == before
     recorder.write("step", 1, 40, {"loss": 1.0})
     recorder.close()
-    assert list(recorder.folder.iterdir()) == [recorder.folder / METRICS]
+    assert list(recorder.folder.iterdir()) == [RunFolder(recorder.folder).metrics]
 
 
 def test_intervals_are_no_tables_of_layers(

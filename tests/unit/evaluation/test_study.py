@@ -35,7 +35,8 @@ from convit_ssl.evaluation.study_report import (
     summarise,
     write_study,
 )
-from convit_ssl.evaluation.study_runner import State, last_metrics, run_study
+from convit_ssl.evaluation.study_runner import State, run_study
+from convit_ssl.runs import RunFolder
 
 SETTINGS = Settings("digits", epochs=20, batch_size=32)
 
@@ -310,7 +311,7 @@ def test_progress_is_read_from_the_run(tmp_path: Path) -> None:
     state = State(run, tmp_path, "running")
     assert state.progress == 0
     (tmp_path / "metrics.jsonl").write_text('{"kind":"epoch","epoch":1}\n{"kind":"step","epoch":2')
-    assert last_metrics(tmp_path) == {"kind": "epoch", "epoch": 1}
+    assert RunFolder(tmp_path).last_row() == {"kind": "epoch", "epoch": 1}
     assert state.progress == 1 / run.epochs
 
 
