@@ -20,8 +20,8 @@ RUN pip install --constraint /tmp/requirements.lock ${TORCH_INDEX:+--index-url "
     && pip install --constraint /tmp/requirements.lock "$(ls /wheels/*.whl)[${EXTRAS}]" \
     && pip install --no-deps vissl==0.1.6 \
     && rm -rf /wheels /tmp/requirements.lock
-RUN useradd --create-home user
-USER user
+RUN useradd --create-home --uid 1000 user
+USER 1000
 WORKDIR /data
 ENTRYPOINT ["convit-ssl"]
 CMD ["--help"]

@@ -19,8 +19,8 @@ RUN pip install --constraint /tmp/requirements.lock --constraint /tmp/requiremen
         "$(ls /wheels/*.whl)[${EXTRAS}]" \
     && pip install --no-deps vissl==0.1.6 \
     && rm -rf /wheels /tmp/requirements.lock /tmp/requirements-cuda.lock
-RUN useradd --create-home user
-USER user
+RUN useradd --create-home --uid 1000 user
+USER 1000
 WORKDIR /data
 ENTRYPOINT ["convit-ssl"]
 CMD ["--help"]

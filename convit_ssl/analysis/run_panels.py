@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from convit_ssl.analysis.runs import Run
+from convit_ssl.data.collection import COLUMNS, KINDS, counted
+from convit_ssl.errors import UserError
+from convit_ssl.reading import read_text
 from convit_ssl.runs import RunFolder
 
 # Rows in the page; the files hold all of them.
@@ -43,6 +49,35 @@ def verdict_panel(run: Run) -> dict[str, Any] | None:
         "labels": verdict.get("labels"),
         "against": rows,
         "advice": [str(text) for text in verdict.get("advice") or ()],
+    }
+
+
+def read_check(path: Path) -> dict[str, Any]:
+    """What `convit-ssl check` found, for the panel of the images.
+
+    Args:
+        path: of the check.csv that it wrote.
+
+    Raises:
+        UserError: it cannot be read, or is another table.
+    """
+    table = csv.DictReader(io.StringIO(read_text(path), newline=""))
+    if table.fieldnames != list(COLUMNS):
+        raise UserError(
+            f"--check {path}: not a table that convit-ssl check wrote (its columns are "
+            f"{', '.join(COLUMNS)}); make one with convit-ssl check DATA"
+        )
+    rows = list(table)
+    counts = Counter(row["kind"] for row in rows)
+    shown = sorted(rows, key=lambda row: KINDS.index(row["kind"]) if row["kind"] in KINDS else 99)
+    return {
+        "table": str(path),
+        "counts": [counted(kind, counts[kind]) for kind in KINDS if counts[kind]],
+        "count": len(rows),
+        "rows": [
+            [row["kind"], row["file"], row["other_file"] or "", row["detail"] or ""]
+            for row in shown[:MOST_UNREADABLE]
+        ],
     }
 
 

@@ -120,7 +120,7 @@ def page_run(summary: RunSummary, budget: int) -> dict[str, Any]:
     data["titles"] = {key: titles.get(key, key.replace("_", " ")) for key in data["curves"]}
     data["folder"] = str(summary.run.folder)
     data["verdict"] = verdict_panel(summary.run)
-    data["images"] = data_panel(summary.run)
+    data["images"] = {**data_panel(summary.run), "check": summary.check}
     data["attention"] = None
     if summary.model is not None and summary.attention:
         data["attention"] = pack_attention(summary.attention, summary.model, budget)

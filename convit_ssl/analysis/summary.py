@@ -77,6 +77,7 @@ class RunSummary:
     features: FeatureMap | None = None
     attributions: list[Attribution] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
+    check: dict[str, Any] | None = None
     problems: list[str] = field(default_factory=list)
 
 

@@ -16,10 +16,12 @@ from convit_ssl.analysis.collection_page import Card, CountTable, Section, write
 from convit_ssl.analysis.page import write_text
 from convit_ssl.cli import division_options
 from convit_ssl.data.collection import (
+    COLUMNS,
     KINDS,
     SERIOUS,
     Collection,
     Finding,
+    counted,
     findings,
     gather,
     open_parts,
@@ -145,19 +147,10 @@ def _summary(collection: Collection, found: Sequence[Finding]) -> list[str]:
     counts = Counter(one.kind for one in found)
     parts = Counter(collection.parts)
     told = ", ".join(f"{name} {count:,}" for name, count in parts.items())
-    lines = [", ".join(_told(kind, counts[kind]) for kind in KINDS if counts[kind])]
+    lines = [", ".join(counted(kind, counts[kind]) for kind in KINDS if counts[kind])]
     lines[0] = f"found: {lines[0]}" if lines[0] else "nothing found"
     lines.append(f"{len(collection.paths):,} images" + (f" ({told})" if len(parts) > 1 else ""))
     return [*lines, *collection.notes]
-
-
-def _told(kind: str, count: int) -> str:
-    words = {
-        "leak": "pairs across parts", "labels differ": "pairs with two labels",
-        "across groups": "pairs across groups", "odd": "of another depth or size",
-        "duplicate": "copies within a part",
-    }  # fmt: skip
-    return f"{count:,} {words.get(kind, kind)}"
 
 
 def _section(kind: str, collection: Collection, found: Sequence[Finding]) -> Section:
@@ -194,8 +187,7 @@ def _tables(collection: Collection) -> list[CountTable]:
 def _write_csv(path: Path, collection: Collection, found: Sequence[Finding]) -> None:
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
-    about = ("file", "part", "label", "group")
-    rows.writerow(("kind", *about, *(f"other_{name}" for name in about), "detail"))
+    rows.writerow(COLUMNS)
     columns = (collection.files, collection.parts, collection.labels, collection.groups)
     for one in found:
         own = [column[one.image] for column in columns]

@@ -12,6 +12,7 @@ from pathlib import Path
 from convit_ssl.analysis.attribution import METHODS
 from convit_ssl.analysis.channel_pictures import parse_show
 from convit_ssl.analysis.report import write_report
+from convit_ssl.analysis.run_panels import read_check
 from convit_ssl.analysis.runs import read_runs
 from convit_ssl.analysis.sampling import open_sample, recorded_data, recorded_reading
 from convit_ssl.analysis.summary import summarise_run
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", choices=("train", "val"), help="split to use (default: val if there is one)")
     add("--images", type=int, default=300, help="number of images used to describe the features")
     add("--show", metavar="R,G,B", help="channels to show as RGB, such as 3,2,1 (counted from 1)")
+    add("--check", type=Path, metavar="CSV", help="show what convit-ssl check found: its check.csv")
     add("--image", type=Path, action="append", default=[], help="draw attention maps of this image")
     weights_options.add_arguments(parser)
     add(
@@ -109,6 +111,8 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
         for found in args.runs:
             weights_options.read_network(args, found)
 
+    checked = read_check(args.check) if args.check else None
+
     def load(path: Path) -> Network:
         return weights_options.read_network(args, path)
 
@@ -121,6 +125,7 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
             if progress:
                 progress(done, len(runs) + 1, f"attention and features of {one.name}")
             summaries.append(summarise_run(one, load, sample, args.attribution, layout=args.layout))
+        summaries[0].check = checked
         if problem:
             summaries[0].problems.append(problem)
         if progress:

@@ -20,6 +20,23 @@ LEAK, LABELS, GROUPS, COPY = "leak", "labels differ", "across groups", "duplicat
 # Findings that leave a script with exit code 1; plain copies in one part are told, no more.
 SERIOUS = (LEAK, LABELS, GROUPS, "truncated", "unreadable", "black", "blank", "odd")
 KINDS = (*SERIOUS, COPY)
+_ABOUT = ("file", "part", "label", "group")
+COLUMNS = ("kind", *_ABOUT, *(f"other_{name}" for name in _ABOUT), "detail")  # of check.csv
+_COUNTED = {
+    LEAK: "pairs across parts",
+    LABELS: "pairs with two labels",
+    GROUPS: "pairs across groups",
+    "odd": "of another depth or size",
+    COPY: "copies within a part",
+}
+
+
+def counted(kind: str, count: int) -> str:
+    """A number of findings of a kind in words, such as ``3 pairs across parts``."""
+    words = _COUNTED.get(kind, kind)
+    if count == 1:
+        words = words.replace("pairs", "pair").replace("copies", "copy")
+    return f"{count:,} {words}"
 
 
 @dataclass(frozen=True)

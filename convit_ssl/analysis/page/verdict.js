@@ -35,6 +35,14 @@ function images() {
     body.append(el("table", { class: "data facts-of" }, el("tbody", {}, facts)));
     const warnings = run.images.warnings;
     if (warnings.length) body.append(el("div", { class: "note" }, el("b", {}, "Warnings about the data"), el("ul", {}, warnings.map((text) => el("li", {}, text)))));
+    const check = run.images.check;
+    if (check) {
+      const rest = check.count > check.rows.length ? `; the first ${check.rows.length} are shown, ${check.table} has all` : "";
+      if (!check.count) body.append(el("p", {}, `Data check: nothing found (${check.table}).`));
+      else body.append(el("details", { open: true }, el("summary", {}, `Data check: ${check.counts.join(", ")}${rest}`),
+        el("table", { class: "data" }, el("thead", {}, el("tr", {}, ["finding", "file", "other file", "detail"].map((name) => el("th", { scope: "col" }, name)))),
+          el("tbody", {}, check.rows.map((row) => el("tr", {}, row.map((text) => el("td", {}, text))))))));
+    }
     const count = run.images.unreadable_count;
     if (count) {
       const shown = run.images.unreadable;

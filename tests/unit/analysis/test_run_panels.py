@@ -6,9 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pytest
+from PIL import Image
+
 from convit_ssl.analysis.metrics import Metrics
-from convit_ssl.analysis.run_panels import data_panel, verdict_panel
+from convit_ssl.analysis.run_panels import data_panel, read_check, verdict_panel
 from convit_ssl.analysis.runs import Run
+from convit_ssl.cli.main import run_command
+from convit_ssl.errors import UserError
 
 
 def run(folder: Path, **config: Any) -> Run:
@@ -61,3 +67,33 @@ def test_images_with_full_paths_warnings_and_unreadable_files(tmp_path: Path) ->
 def test_a_run_without_files_has_empty_panels(tmp_path: Path) -> None:
     found = data_panel(run(tmp_path))
     assert found["unreadable"] == [] and found["warnings"] == []
+
+
+def test_what_the_check_found(tmp_path: Path) -> None:
+    """The table of a real check, of a folder with a copy across parts and a black image."""
+    draw = np.random.default_rng(0)
+    for part, number in (("train", 6), ("val", 3)):
+        folder = tmp_path / "images" / part / "cells"
+        folder.mkdir(parents=True)
+        for index in range(number):
+            pixels = draw.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{part}, {index}.png")
+    black = Image.new("RGB", (40, 40))
+    black.save(tmp_path / "images/train/cells/black.png")
+    copied = (tmp_path / "images/train/cells/train, 0.png").read_bytes()
+    (tmp_path / "images/val/cells/copy.png").write_bytes(copied)
+    assert run_command("check", [str(tmp_path / "images"), "--out", str(tmp_path / "check")]) == 1
+    found = read_check(tmp_path / "check" / "check.csv")
+    assert found["counts"] == ["1 pair across parts", "1 black"] and found["count"] == 2
+    (leak, dark) = found["rows"]
+    assert leak[0] == "leak" and {Path(leak[1]).name, Path(leak[2]).name} == {
+        "train, 0.png", "copy.png",
+    }  # fmt: skip
+    assert dark[:3] == ["black", "train/cells/black.png", ""]
+
+
+@pytest.mark.parametrize("text", ["", "file,label\na,b\n", "kind\n"])
+def test_another_table_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "table.csv").write_text(text)
+    with pytest.raises(UserError, match="not a table that convit-ssl check wrote"):
+        read_check(tmp_path / "table.csv")
