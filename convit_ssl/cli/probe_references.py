@@ -75,7 +75,8 @@ def plain_references(args: argparse.Namespace, own: Source) -> Iterator[Source]:
         raise UserError("--references compares a trunk with pixels; CKPT is 'pixels' itself")
     yield open_source(args, "pixels", own.reading if own.reading.native else None)
     if isinstance(extractor, TokenFeatures) and not args.checkpoint.startswith("random:"):
-        yield untrained_like(extractor.model, args)
+        model: Any = extractor.model
+        yield untrained_like(model, args)
 
 
 def not_asked() -> Missing:
