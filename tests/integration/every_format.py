@@ -159,11 +159,13 @@ def cells(row: dict[str, Any]) -> list[str]:
     ]  # fmt: skip
 
 
-def write_result(found: dict[str, Any], out: str) -> None:
+def write_result(found: dict[str, Any], out: str, in_process: bool) -> None:
     from convit_ssl.evaluation.results import commit, hardware, record_folder, versions, write_json
 
     date = time.strftime("%Y-%m-%d", time.gmtime())
-    command = "python tests/integration/every_format.py --out " + out
+    command = f"python tests/integration/every_format.py --out {out}"
+    command += " --in-process" if in_process else ""
+    processes = "All commands ran in one process" if in_process else "Each command was a process"
     about = {"commit": commit(), "versions": versions(), "hardware": hardware(), "date": date}
     folder = record_folder(f"{out}_{date}")
     write_json({"command": command, **about, **found}, folder / "result.json")
@@ -176,7 +178,7 @@ def write_result(found: dict[str, Any], out: str) -> None:
     (folder / "README.md").write_text(
         f"# Every image format, from files to a report\n\n`{command}`, {date}, commit "
         f"{about['commit']}.\n\n{about['hardware']['cpu']}, {about['hardware']['cores']} cores; "
-        f"torch {about['versions']['torch']}. Each command was a process of its own.\n\n"
+        f"torch {about['versions']['torch']}. {processes}.\n\n"
         "A collection of two classes in each format, written by the library of the format. "
         "*Equal*: images of train and val (of slides, three tiles a slide) whose numbers are "
         "those that the library reads. A ConViT of 30 thousand weights is trained for two epochs; "
@@ -216,7 +218,8 @@ def main() -> int:
         print(row)
     print("left out, not installed:", ", ".join(left_out) or "none")
     if args.out:
-        write_result({"formats": rows, "libraries": libraries, "left_out": left_out}, args.out)
+        write_result({"formats": rows, "libraries": libraries, "left_out": left_out}, args.out,
+                     args.in_process)  # fmt: skip
     return 0
 
 
