@@ -1,8 +1,8 @@
 """Self-supervised pretraining of ConViT (arXiv:2103.10697) in VISSL style.
 
-`convit_ssl.train`, `embed`, `knn`, `linear`, `load_trunk`, `report` and `export` are the interface
-for scripts and notebooks. Importing this package loads nothing heavy: each name is imported when it
-is used.
+`convit_ssl.train`, `embed`, `knn`, `linear`, `segment`, `retrieve`, `scores`, `check`,
+`load_trunk`, `report` and `export` are the interface for scripts and notebooks. Importing this
+package loads nothing heavy: each name is imported when it is used.
 """
 
 import importlib
@@ -12,15 +12,23 @@ __version__ = "0.2.0"
 
 # Name -> module. `export` is also the package of exports, which can be called like the function.
 _LAZY = {
+    "CheckResult": "convit_ssl.api",
     "Features": "convit_ssl.api",
     "ProbeResult": "convit_ssl.api",
+    "RetrieveResult": "convit_ssl.api",
     "Run": "convit_ssl.api",
+    "ScoreResult": "convit_ssl.api",
+    "SegmentResult": "convit_ssl.api",
     "UserError": "convit_ssl.errors",
+    "check": "convit_ssl.api",
     "embed": "convit_ssl.api",
     "knn": "convit_ssl.api",
     "linear": "convit_ssl.api",
     "load_trunk": "convit_ssl.api",
     "report": "convit_ssl.api",
+    "retrieve": "convit_ssl.api",
+    "scores": "convit_ssl.api",
+    "segment": "convit_ssl.api",
     "train": "convit_ssl.api",
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -13,7 +14,15 @@ from convit_ssl.errors import UserError, coded
 if TYPE_CHECKING:
     from convit_ssl.api.training import Run
 
-__all__ = ["Data", "Weights", "arguments_of", "coded", "data_arguments", "weights_argument"]
+__all__ = [
+    "Data",
+    "Weights",
+    "arguments_of",
+    "coded",
+    "compared",
+    "data_arguments",
+    "weights_argument",
+]
 
 # A folder, or the name of a data set such as digits.
 Data: TypeAlias = "str | os.PathLike[str]"
@@ -48,6 +57,12 @@ def data_arguments(data: Data) -> dict[str, str]:
     built_in = ", ".join(key for key, source in SOURCES.items() if source.built_in)
     with coded("data"):
         raise UserError(f"{name}: there is no such folder, and no such data set ({built_in})")
+
+
+def compared(references: bool | Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """The options that ask for references: none, the plain ones, or frozen networks besides."""
+    networks = [] if isinstance(references, bool) else [os.fspath(name) for name in references]
+    return {"references": bool(references), "reference": networks}
 
 
 def weights_argument(weights: Weights) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from convit_ssl.api.common import Data, Weights, arguments_of, coded, data_arguments
+from convit_ssl.api.common import Data, Weights, arguments_of, coded, compared, data_arguments
 from convit_ssl.api.common import weights_argument as name_of
 
 if TYPE_CHECKING:
@@ -172,9 +171,8 @@ def _measured(
     from convit_ssl.cli import probe_division, probe_report
     from convit_ssl.evaluation.processes import run_in_processes
 
-    networks = [] if isinstance(references, bool) else [os.fspath(name) for name in references]
-    compared = {"references": bool(references), "reference": networks}
-    args = arguments_of(command, [name_of(weights)], {**given, **data_arguments(data), **compared})
+    where = {**data_arguments(data), **compared(references)}
+    args = arguments_of(command, [name_of(weights)], {**given, **where})
     with coded("data"):
         probe_division.prepare(args)
     with coded("weights"):

@@ -6,7 +6,8 @@ import argparse
 import csv
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +78,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What was found in a collection.
+
+    Attributes:
+        collection: its images.
+        found: without the kinds that are accepted.
+        lines: the summary.
+        page, table: what was written.
+    """
+
+    collection: Collection
+    found: list[Finding]
+    lines: list[str]
+    page: Path
+    table: Path
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing serious was found."""
+        return not any(one.kind in SERIOUS for one in self.found)
+
+    def counts(self) -> dict[str, int]:
+        """Findings by kind."""
+        return dict(Counter(one.kind for one in self.found))
+
+    def rows(self) -> list[dict[str, str]]:
+        """The rows of check.csv."""
+        return [dict(zip(COLUMNS, row, strict=True)) for row in _rows(self.collection, self.found)]
+
+
 def run(args: argparse.Namespace) -> int:
     """Look, write the page and the table, and say what was found."""
+    made = look(args)
+    print("\n".join(made.lines))
+    print(f"written: {made.page}, {made.table}")
+    return 0 if made.is_clean else 1
+
+
+def look(args: argparse.Namespace) -> Checked:
+    """Find duplicates and bad images; write the page and the table.
+
+    Raises:
+        UserError: the collection cannot be read.
+    """
     built_in = args.data in SOURCES and not Path(args.data).is_dir()
     name = args.format or (args.data if built_in else "folder")
     spec = division_options.spec_of(args)
@@ -94,22 +138,21 @@ def run(args: argparse.Namespace) -> int:
     if args.trunk:
         pairs += _alike_in_features(args.trunk, collection, pairs)
     found = [one for one in findings(collection, facts, pairs) if one.kind not in args.ignore]
-    serious = [one for one in found if one.kind in SERIOUS]
     out = Path(args.out)
-    _write_csv(out / "check.csv", collection, found)
-    lines = _summary(collection, found)
+    made = Checked(
+        collection, found, _summary(collection, found), out / "check.html", out / "check.csv"
+    )
+    _write_csv(made)
     write_collection_page(
-        out / "check.html",
+        made.page,
         f"Check of {args.data}",
-        lines,
-        not serious,
+        made.lines,
+        made.is_clean,
         _tables(collection),
         [_section(kind, collection, found) for kind in KINDS],
         lambda position: None if not facts[position].size[0] else load(position),
     )
-    print("\n".join(lines))
-    print(f"written: {out / 'check.html'}, {out / 'check.csv'}")
-    return 1 if serious else 0
+    return made
 
 
 def _alike_in_features(trunk: str, collection: Collection, known: list[Pair]) -> list[Pair]:
@@ -184,15 +227,19 @@ def _tables(collection: Collection) -> list[CountTable]:
     return tables
 
 
-def _write_csv(path: Path, collection: Collection, found: Sequence[Finding]) -> None:
+def _rows(collection: Collection, found: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
+    columns = (collection.files, collection.parts, collection.labels, collection.groups)
+    for one in found:
+        own = [str(column[one.image]) for column in columns]
+        other = [""] * len(columns)
+        if one.other is not None:
+            other = [str(column[one.other]) for column in columns]
+        yield (one.kind, *own, *other, one.detail)
+
+
+def _write_csv(made: Checked) -> None:
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(COLUMNS)
-    columns = (collection.files, collection.parts, collection.labels, collection.groups)
-    for one in found:
-        own = [column[one.image] for column in columns]
-        other: list[Any] = [""] * 4
-        if one.other is not None:
-            other = [column[one.other] for column in columns]
-        rows.writerow((one.kind, *own, *other, one.detail))
-    write_text(path, text.getvalue())
+    rows.writerows(_rows(made.collection, made.found))
+    write_text(made.table, text.getvalue())

@@ -18,7 +18,7 @@ from convit_ssl.analysis.channel_pictures import parse_show
 from convit_ssl.analysis.explore import Exploration, Images, Near, explore, write_folder
 from convit_ssl.analysis.explore.folder import TABLE, check_folder, common_root
 from convit_ssl.analysis.explore.layout import LAYOUTS, check_layout
-from convit_ssl.cli import probe_sources
+from convit_ssl.cli import probe_sources, reading_options
 from convit_ssl.cli.values import natural
 from convit_ssl.data.collection import Opened, gather, open_parts
 from convit_ssl.data.division import DivisionSpec
@@ -47,16 +47,13 @@ _VOTERS_OF_GROUPS = 50  # of which those of one's own group do not vote
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     probe_sources.add_arguments(parser)
+    reading_options.add_labels(
+        parser,
+        ". Images without a row are unlabelled",
+        ": shown on the map; images of the same group are not used to predict each other's labels",
+    )
+    reading_options.add_token(parser, "use")
     add = parser.add_argument
-    add("--labels", metavar="TABLE:COLUMNS", help=(
-        "labels (and groups) from a CSV or Parquet table, such as table.csv:file,label,patient; "
-        "or folder:2, name:REGEX. Images without a row are unlabelled"
-    ))  # fmt: skip
-    add("--group-by", metavar="WHAT", help=(
-        "folder:1, column:patient (of --labels), name:REGEX: shown on the map; images of the same "
-        "group are not used to predict each other's labels"
-    ))  # fmt: skip
-    add("--token", help="feature to use, such as patch_mean_last1 (default: the last class token)")
     add(
         "--layout",
         choices=LAYOUTS,

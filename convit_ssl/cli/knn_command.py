@@ -6,7 +6,7 @@ import argparse
 import time
 from typing import Any
 
-from convit_ssl.cli import probe_division, probe_report, probe_sources
+from convit_ssl.cli import probe_division, probe_report, probe_sources, reading_options
 from convit_ssl.cli.values import above_zero, positive
 from convit_ssl.evaluation.feature_set import FeatureSet
 from convit_ssl.evaluation.knn import (
@@ -43,10 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--metric", choices=METRICS, default="cosine",
         help="distance; raw pixels are measured with both, and the better one counts",
     )  # fmt: skip
-    add(
-        "--token",
-        help="feature to compare, such as patch_mean_last1 (default: the last class token)",
-    )
+    reading_options.add_token(parser, "compare")
     add("--confusion", metavar="PNG", help="write a figure of the confusion matrix to this file")
 
 

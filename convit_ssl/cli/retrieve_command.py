@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from rich.table import Table
 
-from convit_ssl.cli import probe_references, probe_sources
+from convit_ssl.cli import probe_references, probe_sources, reading_options
 from convit_ssl.cli.probe_references import Missing, asked
 from convit_ssl.data.annotations import group_keys, labelled
 from convit_ssl.data.folders import Listing
@@ -34,33 +35,52 @@ EXAMPLE = "convit-ssl retrieve random:convit_nano --data digits --split val --re
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     probe_sources.add_arguments(parser)
+    reading_options.add_split(parser, when="val if there is one, else train")
+    reading_options.add_labels(parser)
     add = parser.add_argument
-    add(
-        "--split",
-        choices=("train", "val", "test"),
-        help="split to use (default: val if there is one, else train)",
-    )
-    add(
-        "--labels", metavar="TABLE:COLUMNS", help="as in table.csv:file,label; folder:2, name:REGEX"
-    )
-    add("--group-by", metavar="WHAT", help="folder:1, column:patient (of --labels), name:REGEX")
     add(
         "--by", choices=("label", "group"), default="label",
         help="what counts as a match. By label with --group-by, images of the same group (a "
         "patient) are not counted",
     )  # fmt: skip
-    add(
-        "--token",
-        help="feature to compare, such as patch_mean_last1 (default: the last class token)",
-    )
+    reading_options.add_token(parser, "compare")
     probe_references.add_arguments(parser)
-    add("--json", metavar="FILE", help="write results and all settings to this file")
+    reading_options.add_json(parser)
+
+
+@dataclass(frozen=True)
+class Retrieved:
+    """What was found of each source.
+
+    Attributes:
+        found: by name, the network last.
+        verdict: None without references.
+        missing: references that are not here.
+        images: among which was searched.
+    """
+
+    found: dict[str, Retrieval]
+    verdict: Verdict | None
+    missing: list[Missing]
+    images: int
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
-    if args.processes > 1:
-        raise UserError("retrieve runs in one process; leave --processes out")
+    made = measure(args)
+    _show(made, args)
+    for one in made.missing:
+        print(f"{one.name} (not measured): {one.reason}")
+    return 0
+
+
+def measure(args: argparse.Namespace) -> Retrieved:
+    """Retrieval by the network and its references.
+
+    Raises:
+        UserError: images without what is asked for, or options that do not go together.
+    """
+    reading_options.refuse_processes(args, "retrieve")
     if probe_sources.is_features_folder(args):
         raise UserError(f"{args.checkpoint} holds features; give the network that made them")
     split, listing = _listing(args)
@@ -78,10 +98,7 @@ def run(args: argparse.Namespace) -> int:
         vectors = torch.from_numpy(np.array(column, np.float32))
         groups = None if apart is None else apart[rows]
         found[source.name] = retrieve(vectors, kinds[rows], groups, args.device or "cpu")
-    _show(found, own.name, kinds, args)
-    for one in missing:
-        print(f"{one.name} (not measured): {one.reason}")
-    return 0
+    return Retrieved(found, _verdict(found, own.name, kinds), missing, len(kinds))
 
 
 def _listing(args: argparse.Namespace) -> tuple[str, Listing]:
@@ -119,13 +136,12 @@ def _kinds(
     return np.asarray(listing.targets, np.int64), groups
 
 
-def _show(
-    found: Mapping[str, Retrieval], own: str, kinds: np.ndarray[Any, Any], args: argparse.Namespace
-) -> None:
+def _show(made: Retrieved, args: argparse.Namespace) -> None:
     console = Terminal()
-    queries = len(found[own].queries)
+    found, verdict = made.found, made.verdict
+    queries = len(list(found.values())[-1].queries)
     table = Table(
-        title=f"retrieval by {args.by}: {queries:,} queries among {len(kinds):,} images",
+        title=f"retrieval by {args.by}: {queries:,} queries among {made.images:,} images",
         title_justify="left", title_style="bold", box=None,
     )  # fmt: skip
     for name in ("", "recall@1", "recall@5", "mAP"):
@@ -134,15 +150,14 @@ def _show(
         values = (one.recall(1), one.recall(5), one.mean_precision())
         table.add_row(name, *(f"{100 * value:.1f} %" for value in values))
     console.print(table)
-    verdict = _verdict(found, own, kinds)
     for line in verdict.lines() if verdict else ():
         console.print(line, soft_wrap=True)
     if args.json:
-        made: dict[str, Any] = {"results": {name: one.as_dict() for name, one in found.items()}}
+        told: dict[str, Any] = {"results": {name: one.as_dict() for name, one in found.items()}}
         names = ("checkpoint", "data", "data_dir", "split", "by", "labels", "group_by", "token")
-        made["settings"] = {name: getattr(args, name) for name in names}
-        made |= {"verdict": verdict.as_dict()} if verdict else {}
-        write_json(made, args.json)
+        told["settings"] = {name: getattr(args, name) for name in names}
+        told |= {"verdict": verdict.as_dict()} if verdict else {}
+        write_json(told, args.json)
         console.print(f"written: {args.json}", soft_wrap=True)
 
 

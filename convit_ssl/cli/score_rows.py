@@ -14,6 +14,7 @@ from torch import Tensor
 from convit_ssl.cli import probe_sources
 from convit_ssl.cli.probe_references import plain_references
 from convit_ssl.cli.probe_sources import Source
+from convit_ssl.cli.reading_options import refuse_processes
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.images import ImageFiles, take
 from convit_ssl.data.opening import find_listing
@@ -34,6 +35,9 @@ def measure(args: argparse.Namespace) -> list[Row]:
     Raises:
         UserError: CKPT is not a network, or there are fewer than ten images.
     """
+    refuse_processes(args, "scores")
+    if probe_sources.is_features_folder(args):
+        raise UserError(f"{args.checkpoint} holds features; scores needs the network itself")
     own = probe_sources.open_source(args)
     sources = [*plain_references(args, own), own]
     listing = find_listing(probe_sources.data_name(args), args.data_dir, args.split)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import torch
 from PIL import Image
 from rich.table import Table
 
-from convit_ssl.cli import division_options, probe_references, probe_sources
+from convit_ssl.cli import division_options, probe_references, probe_sources, reading_options
+from convit_ssl.cli.probe_references import Missing
 from convit_ssl.cli.segment_images import Side, feature_maps, open_sides, read_masks
 from convit_ssl.cli.segment_sources import MapSource, map_sources
 from convit_ssl.cli.values import natural, positive
@@ -73,13 +75,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write predicted masks of the test images as PNG to this folder",
     )
-    add("--json", metavar="FILE", help="write results and all settings to this file")
+    reading_options.add_json(parser)
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What was found of each source.
+
+    Attributes:
+        results: by name and probe, the network last.
+        verdicts: by probe; empty without references.
+        missing: references that are not here.
+        classes: numbers that masks hold.
+        ignored: the number of pixels that belong to no class, where there are any.
+        images: learned from, and tested on.
+    """
+
+    results: dict[str, Found]
+    verdicts: dict[str, Verdict]
+    missing: list[Missing]
+    classes: list[int]
+    ignored: int | None
+    images: tuple[int, int]
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
-    if args.processes > 1:
-        raise UserError("segment runs in one process; leave --processes out")
+    found = measure(args)
+    _show(found, args)
+    for one in found.missing:
+        print(f"{one.name} (not measured): {one.reason}")
+    if found.ignored is not None:
+        print(f"pixels of number {found.ignored} belong to no class and count nowhere")
+    return 0
+
+
+def measure(args: argparse.Namespace) -> Segmented:
+    """Segmentation by the network and its references.
+
+    Raises:
+        UserError: nothing to test on, masks that do not fit, or a network without maps.
+    """
+    reading_options.refuse_processes(args, "segment")
     if args.mask or args.subset:
         raise UserError("--mask and --subset have no effect on segment; leave them out")
     sides = open_sides(args)
@@ -92,12 +129,12 @@ def run(args: argparse.Namespace) -> int:
         source.name: _measure(source, source is own, sides, targets, classes, args)
         for source in sources
     }
-    _show(results, own.name, sides, classes, args)
-    for one in missing:
-        print(f"{one.name} (not measured): {one.reason}")
-    if ignored is not None and any((mask == ignored).any() for part in masks for mask in part):
-        print(f"pixels of number {ignored} belong to no class and count nowhere")
-    return 0
+    seen = ignored is not None and any((one == ignored).any() for part in masks for one in part)
+    learned, tested = (len(side.listing.files) for side in sides)
+    verdicts = _verdicts(results, own.name, sides[1], learned)
+    return Segmented(
+        results, verdicts, missing, list(classes), ignored if seen else None, (learned, tested)
+    )
 
 
 def _measure(
@@ -148,15 +185,10 @@ def _write(folder: Path, file: str, said: Any) -> None:
         Image.fromarray(said.astype(np.uint8 if said.max() < 256 else np.uint16)).save(partial)
 
 
-def _show(
-    results: Mapping[str, Found],
-    own: str,
-    sides: Sequence[Side],
-    classes: Sequence[int],
-    args: argparse.Namespace,
-) -> None:
+def _show(made: Segmented, args: argparse.Namespace) -> None:
     console = Terminal()
-    learned, tested = (len(side.listing.files) for side in sides)
+    results, classes = made.results, made.classes
+    learned, tested = made.images
     table = Table(
         title=f"segmentation: {tested:,} images by {learned:,} others, {len(classes)} classes",
         title_justify="left", title_style="bold", box=None,
@@ -168,12 +200,11 @@ def _show(
             values = (counts.miou(), counts.boundary_iou(), counts.pixel_accuracy())
             table.add_row(name, probe, *(f"{100 * value:.1f} %" for value in values))
     console.print(table)
-    last = results[own][args.probe[-1]]
+    last = list(results.values())[-1][args.probe[-1]]
     shares = zip(classes, last.class_iou(), strict=True)
     text = " · ".join(f"{number}: {100 * value:.1f}" for number, value in shares)
     console.print(f"IoU by class ({args.probe[-1]}), %: {text}", soft_wrap=True)
-    verdicts = _verdicts(results, own, sides[1], learned)
-    for probe, verdict in verdicts.items():
+    for probe, verdict in made.verdicts.items():
         for number, line in enumerate(verdict.lines()):
             console.print(f"{probe}: {line}" if number == 0 else line, soft_wrap=True)
     if args.json:
@@ -183,9 +214,9 @@ def _show(
                     name: {probe: counts.as_dict() for probe, counts in found.items()}
                     for name, found in results.items()
                 },
-                "verdicts": {probe: verdict.as_dict() for probe, verdict in verdicts.items()},
+                "verdicts": {probe: verdict.as_dict() for probe, verdict in made.verdicts.items()},
                 "settings": {name: getattr(args, name) for name in SETTINGS},
-                "classes": list(classes), "images": {"train": learned, "test": tested},
+                "classes": classes, "images": {"train": learned, "test": tested},
             },
             args.json,
         )  # fmt: skip

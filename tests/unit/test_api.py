@@ -16,7 +16,10 @@ from convit_ssl.api import common, training
 from convit_ssl.errors import UserError
 from convit_ssl.models import create_model
 
-NAMES = ("train", "embed", "knn", "linear", "load_trunk", "report", "export")
+NAMES = (
+    "train", "embed", "knn", "linear", "segment", "retrieve", "scores", "check", "load_trunk",
+    "report", "export",
+)  # fmt: skip
 SMALL = {"img_size": 16, "device": "cpu"}
 
 
@@ -125,6 +128,50 @@ def test_a_probe_gives_figures_references_and_a_verdict(images: Path, tmp_path: 
     assert found.references == {"raw pixels": 1.0}
     assert found.verdict is not None and found.verdict.text in str(found)
     assert set(found.per_class) == {"a", "b"}
+
+
+def test_what_needs_no_probe_is_a_call_too(images: Path, tmp_path: Path) -> None:
+    cache = {"cache": tmp_path / "cache", **SMALL}
+    masks = tmp_path / "masks"
+    for file in images.rglob("*.png"):
+        mask = masks / file.relative_to(images)
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        bright = np.asarray(Image.open(file)).mean(axis=2) > 120
+        Image.fromarray(bright.astype(np.uint8)).save(mask)
+    dense = convit_ssl.segment(
+        "random:convit_nano", images, masks, holdout=0.4, references=True, probe=["knn"], **cache
+    )
+    assert list(dense.results) == ["raw pixels", "random:convit_nano"]
+    assert dense.classes == (0, 1) and sum(dense.images) == 12
+    assert dense.results["raw pixels"]["knn"]["miou"] > 0.9
+    assert dense.verdicts["knn"].differences.keys() == {"raw pixels"}
+    assert "raw pixels, knn: mIoU" in str(dense) and "frozen network" in dense.not_measured
+    found = convit_ssl.retrieve(
+        "random:convit_nano", images, references=True, group_by="name:(p.)_", **cache
+    )
+    assert list(found.results) == ["raw pixels", "random:convit_nano"]
+    assert found.results["raw pixels"]["queries"] == 12 and found.verdict is not None
+    assert str(found).startswith("raw pixels: recall@1 ") and found.verdict.text in str(found)
+    free = convit_ssl.scores("random:convit_nano", images, images=12, **cache)
+    assert free.rows[0]["name"] == "raw pixels" and free.scores["gate_motion"] == 0.0
+    assert str(free)
+    clean = convit_ssl.check(images, out=tmp_path / "clean", holdout=0.5, group_by="name:(p.)_")
+    assert clean.page.is_file() and clean.table.is_file() and str(clean)
+    assert clean.is_clean is not bool(set(clean.counts) - {"duplicate"})
+    twice = images / "b" / "p1_99.png"
+    twice.write_bytes((images / "a" / "p0_00.png").read_bytes())
+    try:
+        spoilt = convit_ssl.check(images, out=tmp_path / "spoilt")
+    finally:
+        twice.unlink()
+    assert not spoilt.is_clean and spoilt.counts["labels differ"] >= 1
+    row = next(one for one in spoilt.findings if one["kind"] == "labels differ")
+    assert {row["file"], row["other_file"]} == {"a/p0_00.png", "b/p1_99.png"}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        convit_ssl.scores("random:convit_nano", images, colour=1)
+    with pytest.raises(UserError, match="holdout") as raised:
+        convit_ssl.segment("random:convit_nano", images, masks, **cache)
+    assert raised.value.code == "data"
 
 
 def test_a_trunk_is_loaded_and_written(tmp_path: Path) -> None:
