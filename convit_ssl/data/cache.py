@@ -1,7 +1,8 @@
 """Decoded small images, kept in memory that all loader workers share.
 
 Decoding a 64-pixel PNG takes as long as augmenting it. Each image of a small collection
-is therefore decoded once per run and process group, by the first worker that meets it.
+is therefore decoded once per run and process group, by the first worker that meets it:
+8-bit RGB, or the scaled channels of images of native depth.
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convit_ssl.data.pixels import Pixels
-
 DEFAULT_BYTES = 1 << 30
+_SHAPE_BYTES = 16  # of each image: height, width, channels, and a place that keeps them aligned
 
 
 def _anonymous_file(size: int) -> int:
@@ -34,46 +34,49 @@ def _anonymous_file(size: int) -> int:
 
 
 class PixelCache:
-    """Slots of equal size for the (H, W, 3) uint8 arrays of ``num_images`` images.
+    """Slots of equal size for the (H, W, C) arrays of ``num_images`` images.
 
     Workers made by fork, forkserver or spawn share it; any other copy starts empty.
 
     Args:
         num_images: number of slots.
         slot_bytes: size of the largest image that is kept.
+        dtype: of all images: uint8, or float32 of native depth.
     """
 
-    def __init__(self, num_images: int, slot_bytes: int) -> None:
+    def __init__(self, num_images: int, slot_bytes: int, dtype: str = "uint8") -> None:
         self.num_images = num_images
-        self.slot_bytes = slot_bytes
-        self._open(_anonymous_file(num_images * (slot_bytes + 8)))
+        self.dtype = dtype
+        size = np.dtype(dtype).itemsize
+        self.slot_bytes = -(-slot_bytes // size) * size
+        self._open(_anonymous_file(num_images * (self.slot_bytes + _SHAPE_BYTES)))
 
     def _open(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._owner = os.getpid()
-        size = self.num_images * (self.slot_bytes + 8)
+        size = self.num_images * (self.slot_bytes + _SHAPE_BYTES)
         memory = mmap.mmap(descriptor, size)
-        split = self.num_images * 8
-        shapes = np.frombuffer(memory, np.int32, self.num_images * 2)
-        self._shapes: npt.NDArray[np.int32] = shapes.reshape(-1, 2)
-        self._pixels: Pixels = np.frombuffer(memory, np.uint8, offset=split).reshape(
-            self.num_images, self.slot_bytes
-        )
+        split = self.num_images * _SHAPE_BYTES
+        shapes = np.frombuffer(memory, np.int32, split // 4)
+        self._shapes: npt.NDArray[np.int32] = shapes.reshape(-1, _SHAPE_BYTES // 4)
+        values: Any = np.frombuffer(memory, self.dtype, offset=split)
+        self._pixels: Any = values.reshape(self.num_images, -1)
 
-    def get(self, position: int) -> Pixels | None:
+    def get(self, position: int) -> Any:
         """The image, as a view that is not to be written to; None where it is not kept."""
-        height, width = self._shapes[position].tolist()
+        height, width, channels, _ = self._shapes[position].tolist()
         if height == 0:
             return None
-        return self._pixels[position, : height * width * 3].reshape(height, width, 3)
+        kept = self._pixels[position, : height * width * channels]
+        return kept.reshape(height, width, channels)
 
-    def put(self, position: int, pixels: Pixels) -> None:
+    def put(self, position: int, pixels: Any) -> None:
         """Keep an image, where it fits its slot."""
-        if pixels.size > self.slot_bytes:
+        if pixels.nbytes > self.slot_bytes or pixels.dtype != self.dtype:
             return
         self._pixels[position, : pixels.size] = pixels.reshape(-1)
-        # The width first: a reader takes an image with a height as complete.
-        self._shapes[position, 1] = pixels.shape[1]
+        # The height last: a reader takes an image with a height as complete.
+        self._shapes[position, 1:3] = pixels.shape[1:]
         self._shapes[position, 0] = pixels.shape[0]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -81,13 +84,15 @@ class PixelCache:
         return {
             "num_images": self.num_images,
             "slot_bytes": self.slot_bytes,
+            "dtype": self.dtype,
             "shared": shared,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.num_images = state["num_images"]
         self.slot_bytes = state["slot_bytes"]
-        size = self.num_images * (self.slot_bytes + 8)
+        self.dtype = state["dtype"]
+        size = self.num_images * (self.slot_bytes + _SHAPE_BYTES)
         self._open(_anonymous_file(size) if state["shared"] is None else state["shared"].detach())
 
     def __del__(self) -> None:
@@ -97,14 +102,24 @@ class PixelCache:
 
 
 def make_cache(
-    sizes: Sequence[tuple[int, int]], num_images: int, max_bytes: int = DEFAULT_BYTES
+    sizes: Sequence[tuple[int, int]],
+    num_images: int,
+    max_bytes: int = DEFAULT_BYTES,
+    channels: int | None = None,
 ) -> PixelCache | None:
     """A cache for images whose sample has these (height, width), where they all fit.
 
     Several processes on one machine each make their own, and share ``max_bytes``.
+
+    Args:
+        sizes: of some of the images.
+        num_images: of the collection.
+        max_bytes: for all processes of this machine.
+        channels: of images of native depth, which are float32; None for 8-bit RGB.
     """
-    slot = max(height * width * 3 for height, width in sizes)
+    pixel, dtype = (3, "uint8") if channels is None else (4 * channels, "float32")
+    slot = max(height * width * pixel for height, width in sizes)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if slot * num_images * processes > max_bytes:
         return None
-    return PixelCache(num_images, slot)
+    return PixelCache(num_images, slot, dtype)

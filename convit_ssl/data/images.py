@@ -110,10 +110,18 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         self._cache: PixelCache | None = None
         if cache_bytes is None:
             cache_bytes = DEFAULT_BYTES if getattr(transform, "seeded", False) else 0
-        if cache_bytes > 0 and not self.reading.native and not self._draws():
-            sizes = [(header.height, header.width) for header in self.probe()]
-            self._cache = make_cache(sizes, len(self.files), cache_bytes)
+        if cache_bytes > 0 and not self._draws():
+            self._cache = self._make_cache(cache_bytes)
         self._by_class: dict[int, np.ndarray[Any, np.dtype[np.int64]]] | None = None
+
+    def _make_cache(self, most: int) -> PixelCache | None:
+        """Of native depth only where the channels are known, as in every run."""
+        ranges = self.reading.channel_ranges
+        if self.reading.native and ranges is None:
+            return None
+        sizes = [(header.height, header.width) for header in self.probe()]
+        channels = len(ranges) if self.reading.native and ranges is not None else None
+        return make_cache(sizes, len(self.files), most, channels)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -187,7 +195,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
     def _read(self, position: int, repeat: int = 0) -> Picture:
         path = self.path(position)
         drawn = self._drawn(path, position, repeat)
-        if self.reading.native:
+        if self.reading.native and (drawn is not None or self._cache is None):
             return self.reader.channels(path, drawn)
         arrays = getattr(self.transform, "reads_arrays", False)
         if drawn is not None:
@@ -196,9 +204,10 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         if self._cache is not None:
             pixels = self._cache.get(position)
             if pixels is None:
-                pixels = self.reader.array(path)
+                read = self.reader.channels if self.reading.native else self.reader.array
+                pixels = read(path)
                 self._cache.put(position, pixels)
-            return pixels if arrays else Image.fromarray(pixels)
+            return pixels if arrays or self.reading.native else Image.fromarray(pixels)
         if arrays:
             return self.reader.array(path, getattr(self.transform, "min_side", None))
         return self.reader.image(path)

@@ -24,6 +24,7 @@ from convit_ssl.data.names import NameTable, as_label
 from convit_ssl.data.parameters import draw_crops
 from convit_ssl.data.randomness import RepeatedIndex, sample_seed
 from convit_ssl.data.samplers import EpochSampler
+from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 
 
@@ -226,6 +227,32 @@ def test_the_cache_gives_back_what_it_got(folder: Path) -> None:
     clone = copy.deepcopy(dataset._cache)
     assert clone is not None
     assert clone.get(0) is None
+
+
+def test_images_of_native_depth_are_kept_in_their_own_numbers(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        values = rng.integers(-900, 3000, (8 + number, 9, 5)).astype(np.int16)
+        tifffile.imwrite(tmp_path / f"{number}.tif", values, photometric="minisblack")
+    ranges = tuple((-900.0, 3000.0 + channel) for channel in range(5))
+    reading = Reading(depth="native", channels=tuple(range(1, 6)), channel_ranges=ranges)
+    kept = open_dataset("folder", tmp_path, reading=reading, cache_bytes=1 << 20)
+    plain = open_dataset("folder", tmp_path, reading=reading)
+    first = [np.array(kept[place][0]) for place in range(6)]
+    expected = [plain[place][0] for place in range(6)]
+    for path in tmp_path.glob("*.tif"):
+        path.unlink()  # from memory now
+    again = [kept[place][0] for place in range(6)]
+    for one, two, three in zip(first, again, expected, strict=True):
+        assert one.dtype == two.dtype == np.float32 and three.shape == two.shape
+        assert np.array_equal(one, two) and np.array_equal(two, three)
+    config = AugmentConfig.dino(8, 4, 2).for_channels([0.5] * 5, [0.2] * 5)
+    kept.transform = build_augmentation(config)
+    for place in range(6):
+        kept[place]  # crops leave what is kept as it is
+    kept.transform = None
+    assert all(np.array_equal(kept[n][0], expected[n]) for n in range(6))
 
 
 def test_the_cache_is_only_made_where_all_fits() -> None:
