@@ -73,7 +73,12 @@ class References:
                  PIXELS: pixels.predictions == pixels.truth},
                 groups_of(self.watch.options, sides.val, labelled_rows(sides.val, sides.val_rows)),
             )  # fmt: skip
-            difference = compare(predictions, "features", PIXELS, predictions.uneven)
+            balanced = predictions.uneven
+            difference = compare(predictions, "features", PIXELS, balanced)
+            figures["over_pixels_metric"] = "balanced accuracy" if balanced else "accuracy"
+            figures["over_pixels_of"] = [
+                predictions.score(name, balanced) for name in ("features", PIXELS)
+            ]
             figures["over_pixels"] = difference.value
             figures["over_pixels_95"] = [difference.low, difference.high]
         if self._thumbnails is not None and len(self._thumbnails) == len(bank):
@@ -116,9 +121,11 @@ class References:
 
 
 def _no_better(epoch: int, figures: dict[str, Any], low: float, high: float) -> str:
+    features, pixels = figures["over_pixels_of"]
     text = (
         f"epoch {epoch}: features are not better than raw pixels yet: kNN "
-        f"{100 * figures['knn']:.1f} % and {100 * figures['knn_pixels']:.1f} %, difference "
+        f"{figures['over_pixels_metric']} {100 * features:.1f} % and {100 * pixels:.1f} %, "
+        "difference "
         f"{100 * figures['over_pixels']:+.1f} points (95 % interval {100 * low:+.1f} to "
         f"{100 * high:+.1f})"
     )

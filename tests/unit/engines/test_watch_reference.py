@@ -94,6 +94,22 @@ def test_features_that_are_no_better_than_pixels_are_told_so_by_epoch_5(tmp_path
     assert not look.references.messages(6, figures), "once is enough"
 
 
+def test_accuracies_and_their_difference_are_of_one_kind(tmp_path: Path) -> None:
+    """Where classes are uneven all three are of balanced accuracy, and the sum is right."""
+    root = photographs(tmp_path / "images", 60)
+    for file in sorted(root.glob("*/b/*.png"))[:22]:
+        file.unlink()
+    look = looking_at(root)
+    trunk = create_model("convit_nano", img_size=16, patch_size=4, num_classes=0)
+    figures = {**look.look(trunk), "loss": 2.0}
+    features, pixels = figures["over_pixels_of"]
+    assert figures["over_pixels_metric"] == "balanced accuracy"
+    assert features - pixels == pytest.approx(figures["over_pixels"])
+    figures["over_pixels_95"] = [-0.1, 0.1]
+    (text,) = look.references.messages(5, figures)
+    assert f"kNN balanced accuracy {100 * features:.1f} % and {100 * pixels:.1f} %" in text
+
+
 def test_knn_that_falls_while_the_loss_falls_is_said(tmp_path: Path) -> None:
     look = looking_at(tmp_path)
     for epoch, (knn, loss) in enumerate([(0.5, 3.0), (0.6, 2.5), (0.55, 2.2)], 1):
