@@ -90,7 +90,9 @@ def _gradients_and_norms(
         return [], torch.zeros(1, device=listed[0].device if listed else None)
     gradients = [own_share(gradient) for gradient in given]
     device = gradients[0].device
-    norms = torch.stack([norm.to(device, torch.float32) for norm in torch._foreach_norm(gradients)])
+    exact = any(gradient.dtype == torch.float64 for gradient in gradients)
+    dtype = torch.float64 if exact else torch.float32
+    norms = torch.stack([norm.to(device, dtype) for norm in torch._foreach_norm(gradients)])
     mesh = getattr(given[0], "device_mesh", None)
     if mesh is not None:  # each process holds a share of every gradient
         squares = norms.square()

@@ -17,6 +17,7 @@ from convit_ssl.methods.base import (
     Run,
     register_method,
 )
+from convit_ssl.methods.gather import full_precision
 from convit_ssl.methods.scale_tables import PublishedRun
 from convit_ssl.options import option
 
@@ -95,7 +96,9 @@ class Linear(Method[LinearOptions]):
         """Sum over the features' probes (B, probes, classes) of their mean cross-entropy."""
         outputs = output if isinstance(output, list) else [output]  # of one feature
         losses = [
-            F.cross_entropy(logits.float().flatten(0, 1), target.repeat_interleave(logits.shape[1]))
+            F.cross_entropy(
+                full_precision(logits).flatten(0, 1), target.repeat_interleave(logits.shape[1])
+            )
             * logits.shape[1]
             for logits in outputs
         ]

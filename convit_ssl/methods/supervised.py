@@ -21,6 +21,7 @@ from convit_ssl.methods.base import (
     hold_trunk,
     register_method,
 )
+from convit_ssl.methods.gather import full_precision
 from convit_ssl.methods.scale_tables import PublishedRun
 from convit_ssl.options import option
 
@@ -175,12 +176,15 @@ class Supervised(Method[SupervisedOptions]):
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean over images. Targets (B,) int64, or (B, classes) float32."""
+        output = full_precision(output)
+        if target.dim() == 2:
+            target = target.to(output.dtype)
         if self.training and self.distillation is not None:
             self.distillation.parts = self.parts
-            loss: Tensor = self.distillation(output.float(), target, self._images)
+            loss: Tensor = self.distillation(output, target, self._images)
             return loss
         smoothing = self.options.smoothing if self.training and target.dim() == 1 else 0.0
-        return F.cross_entropy(output.float(), target, label_smoothing=smoothing)
+        return F.cross_entropy(output, target, label_smoothing=smoothing)
 
     def on_gradients(self, student: nn.Module, progress: Progress) -> None:
         """Hold the trunk for the first epochs: an optimiser skips what has no gradient."""

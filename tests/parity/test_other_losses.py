@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from convit_ssl.methods import BarlowTwinsLoss, MoCoV3Loss, SwAVLoss, SwAVQueue, sinkhorn
+from convit_ssl.methods.base import Run, get_method, options_of
 
 
 def published_moco(queries: list[Tensor], keys: list[Tensor], temperature: float) -> Tensor:
@@ -159,3 +160,15 @@ def test_bad_arguments() -> None:
         SwAVLoss(1)
     with pytest.raises(ValueError, match=r"epsilon=0"):
         SwAVLoss(2, epsilon=0)
+
+
+def test_labels_in_float64_are_not_rounded_to_float32() -> None:
+    """Beside the released ConViT, losses of float64 were 1e-7 apart."""
+    options = options_of({"name": "supervised", "smoothing": 0.1})
+    loss = get_method("supervised")(options, Run(num_classes=5))
+    logits, target = torch.randn(3, 5, dtype=torch.float64), torch.tensor([0, 4, 2])
+    log = logits.log_softmax(1)
+    expected = -(0.9 * log[range(3), target] + 0.1 * log.mean(1)).mean()
+    torch.testing.assert_close(loss(logits, target), expected, rtol=1e-14, atol=0)
+    mixed = F.one_hot(target, 5) * 0.9 + 0.02  # as mixup gives them
+    torch.testing.assert_close(loss(logits, mixed), expected, rtol=1e-6, atol=0)

@@ -48,6 +48,16 @@ def test_all_together_as_pytorch(max_norm: float) -> None:
     compare(ours, theirs)
 
 
+@pytest.mark.parametrize("clip", [clip_each, clip_global])
+def test_gradients_in_float64_are_clipped_in_float64(clip) -> None:  # type: ignore[no-untyped-def]
+    """Norms in float32 made DINO in float64 differ from the released code by 1e-8."""
+    parameter = nn.Parameter(torch.zeros(7, dtype=torch.float64))
+    parameter.grad = torch.linspace(1, 2, 7, dtype=torch.float64)
+    expected = parameter.grad * 0.5 / (parameter.grad.norm() + 1e-6)
+    clip([parameter], 0.5)
+    torch.testing.assert_close(parameter.grad, expected, rtol=1e-15, atol=0)
+
+
 def compare(ours: list[nn.Parameter], theirs: list[nn.Parameter]) -> None:
     for mine, other in zip(ours, theirs, strict=True):
         assert (mine.grad is None) == (other.grad is None)
