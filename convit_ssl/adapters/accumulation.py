@@ -90,6 +90,7 @@ class Trunk:
         sizes = groupby(numbered, key=lambda pair: pair[1].shape[-2:])
         self.groups = [[index for index, _ in group] for _, group in sizes]
         self.masks = [self._draw(len(group)) for group in self.groups]
+        self.hidden: Tensor | None = getattr(self.network, "hidden_patches", None)
 
     def _draw(self, crops: int) -> Masks | None:
         """What drop-path would draw for a group of crops of the whole batch, in its order."""
@@ -110,7 +111,7 @@ class Trunk:
         found = []
         for group, masks in zip(self.groups, self.masks, strict=True):
             images = torch.cat([self.split.views[index][rows] for index in group])
-            with self._masked(masks, len(group), rows):
+            with self._masked(masks, len(group), rows), self._hidden(rows):
                 found.append(self.model.trunk(images, self.names))
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
@@ -129,6 +130,20 @@ class Trunk:
             yield
         finally:
             network.path_masks = None
+
+    @contextlib.contextmanager
+    def _hidden(self, rows: slice) -> Any:
+        """Hide the patches of a part that are hidden in the batch, in its first crops."""
+        if self.hidden is None:
+            yield
+            return
+        network: Any = self.network
+        crops = len(self.hidden) // self.split.images
+        network.hidden_patches = self.hidden.unflatten(0, (crops, -1))[:, rows].flatten(0, 1)
+        try:
+            yield
+        finally:
+            network.hidden_patches = self.hidden
 
 
 @torch.no_grad()

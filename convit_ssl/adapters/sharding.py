@@ -93,7 +93,9 @@ def whole_trunk(trunk: ConViT) -> ConViT:
     """A copy of a sharded trunk that this process can use alone. A collective call."""
     device = next(trunk.parameters()).device
     copy = ConViT(trunk.config).to(device)
-    copy.load_state_dict(whole(trunk.state_dict(), everywhere=True))
+    state = whole(trunk.state_dict(), everywhere=True)
+    state.pop("mask_token", None)  # for training alone
+    copy.load_state_dict(state)
     return copy.requires_grad_(False).eval()
 
 

@@ -66,6 +66,7 @@ def _rows(output: Any, chosen: Tensor) -> Any:
 def _learn(task: Any, views: Any, target: Tensor) -> None:
     loss_module: Method[Any] = task.base_loss
     progress = Progress(task.iteration, task.steps_per_epoch)
+    loss_module.on_views(task.base_model, views, progress)
     passes = Passes(task, views) if task.accumulate > 1 else None
     buffers = _without_gradients(task)
     if passes is not None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from vissl.models.trunks import register_model_trunk
 
 from convit_ssl.methods import get_method
@@ -55,6 +55,9 @@ class ConViTSSLTrunk(ConViT):
                 if isinstance(module, GPSA):
                     module.set_gate(options["GATE_START"])
         self._all_tokens = head_takes_tokens(model_config)
+        self.gives_tokens = False  # in evaluation as well, to a method that asks its teacher
+        if _method_has(model_config, "hides_patches"):
+            self.mask_token = nn.Parameter(torch.zeros(1, 1, self.config.embed_dim))
 
     def forward(  # type: ignore[override]
         self, x: Tensor, out_feat_keys: Sequence[str] | None = None
@@ -74,8 +77,12 @@ class ConViTSSLTrunk(ConViT):
         if not out_feat_keys:
             tokens = self.forward_features(x)
             feature = self.forward_head(tokens, pre_logits=True)
-            if self._all_tokens and self.training:
-                return [torch.cat((feature.unsqueeze(1), tokens[:, 1:]), dim=1)]
+            if self.gives_tokens or (self._all_tokens and self.training):
+                whole = torch.cat((feature.unsqueeze(1), tokens[:, 1:]), dim=1)
+                # Small crops go to the head with the large ones, which looks at their first token.
+                height, width = self.grid_size(*self.config.image_shape)
+                missing = 1 + height * width - whole.shape[1]
+                return [nn.functional.pad(whole, (0, 0, 0, missing)) if missing > 0 else whole]
             return [feature]
         tokens, inside = self.forward_intermediates(x)
         grid = self.grid_size(*x.shape[-2:])
@@ -121,10 +128,14 @@ class ConViTSSLTrunk(ConViT):
 
 def head_takes_tokens(model_config: Any) -> bool:
     """Whether the head that follows is that of a method that learns from patches, too."""
+    return _method_has(model_config, "all_tokens")
+
+
+def _method_has(model_config: Any, trait: str) -> bool:
     heads = model_config.get("HEAD", {}).get("PARAMS") or []
     options: Any = heads[0][1] if heads and len(heads[0]) > 1 else {}
     method: Any = options.get("method")
-    return bool(method) and get_method(method["name"]).all_tokens
+    return bool(method) and bool(getattr(get_method(method["name"]), trait))
 
 
 @register_model_trunk("convit_ssl_other")

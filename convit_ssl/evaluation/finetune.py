@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-NO_DECAY = ("pos_embed", "cls_token")
+NO_DECAY = ("pos_embed", "cls_token", "mask_token")
 
 
 def layer_of(name: str, depth: int) -> int:
@@ -20,7 +20,7 @@ def layer_of(name: str, depth: int) -> int:
     block = re.search(r"(?:^|\.)blocks\.(\d+)\.", name)
     if block is not None:
         return int(block[1]) + 1
-    embedding = re.search(r"(?:^|\.)(patch_embed\.|pos_embed$|cls_token$)", name)
+    embedding = re.search(r"(?:^|\.)(patch_embed\.|pos_embed$|cls_token$|mask_token$)", name)
     return 0 if embedding else depth + 1
 
 

@@ -34,8 +34,9 @@ _TO_VISSL = (
 )
 # VISSL's ConViT uses nn.LayerNorm's default; the release, timm and this project use 1e-6.
 VISSL_LAYER_NORM_EPS = 1e-5
-# Buffers that old versions saved, made anew by whoever needs them.
-_DERIVED = re.compile(r"(^|\.)rel_indices$")
+# Buffers that old versions saved, made anew by whoever needs them, and what stands for a hidden
+# patch in training.
+_DERIVED = re.compile(r"(^|\.)rel_indices$|^mask_token$")
 
 
 def is_vissl(tensors: dict[str, Tensor]) -> bool:

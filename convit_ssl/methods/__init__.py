@@ -36,6 +36,7 @@ from convit_ssl.methods.barlow_twins import *
 from convit_ssl.methods.diet import *
 from convit_ssl.methods.dino import *
 from convit_ssl.methods.distill import *
+from convit_ssl.methods.ibot import *
 from convit_ssl.methods.lejepa import *
 from convit_ssl.methods.linear import *
 from convit_ssl.methods.moco_v3 import *

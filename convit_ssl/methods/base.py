@@ -122,6 +122,8 @@ class Method(nn.Module, Generic[Own]):
         by_number: targets are the numbers of the images, from 0, in place of their classes.
         all_tokens: the head gets (rows, 1 + patches, width), the image's feature first, in place of
             that feature alone.
+        hides_patches: the trunk gets a token that stands for a hidden patch, and `on_views` says
+            which are hidden (``trunk.hidden_patches``).
         spreads_features: the loss keeps features from using few directions.
         teacher: the momentum copy of the student, None where the method has none.
         stats: detached figures of the last step, for the log.
@@ -142,6 +144,7 @@ class Method(nn.Module, Generic[Own]):
     pairs: ClassVar[bool] = False
     by_number: ClassVar[bool] = False
     all_tokens: ClassVar[bool] = False
+    hides_patches: ClassVar[bool] = False
     spreads_features: ClassVar[bool] = False
 
     def __init__(self, options: Own, run: Run) -> None:
@@ -191,6 +194,9 @@ class Method(nn.Module, Generic[Own]):
 
     def prepare(self, whole_features: Callable[[str], Tensor]) -> None:
         """Take a named network's features of all whole images, by number, if they are wanted."""
+
+    def on_views(self, student: nn.Module, views: Any, progress: Progress) -> None:
+        """Decide what the student sees of the step's images, before its forward pass."""
 
     def observe(self, inputs: Any, progress: Progress) -> None:
         """See the step's images before the loss is computed."""

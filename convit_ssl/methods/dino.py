@@ -149,7 +149,7 @@ class DINOLoss(nn.Module):
         targets, entropies = [], []
         for crop in crops:
             with torch.autocast(crop.device.type, enabled=False):
-                probabilities, entropy = self._sharpen(crop.detach(), teacher_temperature)
+                probabilities, entropy = self.sharpen(crop.detach(), teacher_temperature)
             targets.append(probabilities)
             entropies.append(entropy)
         loss = cross_view_entropy(student, targets, self.student_temperature, self.num_crops)
@@ -159,7 +159,7 @@ class DINOLoss(nn.Module):
         return DINOOutput(loss, entropy, loss.detach() - entropy)
 
     @torch.no_grad()
-    def _sharpen(self, logits: Tensor, temperature: int | float) -> tuple[Tensor, Tensor]:
+    def sharpen(self, logits: Tensor, temperature: int | float) -> tuple[Tensor, Tensor]:
         """Probabilities (B, K) and their mean entropy."""
         scaled = (full_precision(logits) - self.center) / temperature
         scaled -= scaled.amax(dim=-1, keepdim=True)

@@ -170,7 +170,7 @@ def _choose_crops(chooser: Chooser, side: int, method: Kind, budget: Budget | No
     most = method.local_crops
     if not most:
         return
-    count = min(_row(LOCAL_CROP_RULES, side), most)
+    count = most if side >= LOCAL_CROP_RULES[0][0] else min(_row(LOCAL_CROP_RULES, side), most)
     reason = f"images of {side} pixels; {most} as published from 96 up"
     if alone:
         count, reason = 0, "on a processor epochs instead; 4 of 32 pixels gained little"

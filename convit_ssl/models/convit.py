@@ -159,6 +159,9 @@ class ConViT(nn.Module):
         self.grad_checkpointing = False
         # Of the blocks, for the next batch, where it is a part of a larger one; None draws them.
         self.path_masks: list[Tensor | None] | None = None
+        # Patches (rows, patches) that training hides behind `mask_token`, in crops of their number.
+        self.hidden_patches: Tensor | None = None
+        self.mask_token: nn.Parameter | None = None
         self.patch_embed = PatchEmbed(config.patch_size, config.in_chans, config.embed_dim)
         height, width = self.grid_size(*config.image_shape)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, config.embed_dim))
@@ -409,6 +412,8 @@ class ConViT(nn.Module):
         # leaves them, channel by channel, every LayerNorm would copy its tokens first.
         positions = self._position_embedding(grid)
         patches = self.patch_embed(x)
+        if self.hidden_patches is not None and self.training:
+            patches = self._hide(patches)
         tokens = patches.contiguous() if positions is None else positions + patches
         if keep is None:
             return tokens, grid, None
@@ -416,6 +421,16 @@ class ConViT(nn.Module):
         tokens = tokens.gather(1, index.expand(-1, -1, tokens.shape[-1]))
         all_positions = grid_positions(grid, x.device).expand(x.shape[0], -1, -1)
         return tokens, grid, all_positions.gather(1, index.expand(-1, -1, 2))
+
+    def _hide(self, patches: Tensor) -> Tensor:
+        """A learned token in place of each hidden patch; it, too, is told where it is."""
+        assert self.mask_token is not None and self.hidden_patches is not None
+        hidden, rows = self.hidden_patches, len(patches)
+        if patches.shape[1] != hidden.shape[1]:  # small crops
+            return patches
+        if rows > len(hidden):  # small crops of the size of large ones, which come first
+            hidden = F.pad(hidden, (0, 0, 0, rows - len(hidden)))
+        return torch.where(hidden.unsqueeze(-1), self.mask_token.to(patches.dtype), patches)
 
     def _position_embedding(self, grid: tuple[int, int]) -> Tensor | None:
         """Resampled to the exact grid: a rounded scale factor would miss a row."""

@@ -32,6 +32,7 @@ EXPERIMENTS = (
     "convit_diet",
     "convit_dino",
     "convit_finetune",
+    "convit_ibot",
     "convit_lejepa",
     "convit_linear",
     "convit_low_shot",

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import copy
 import functools
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # What makes each method small, beside `SMALL`.
 SMALL = """
@@ -22,7 +26,9 @@ LOCAL = "crops.local_count=2 crops.local_size=4"
 TINY = {
     "convit_barlow_twins": HEAD,
     "convit_diet": "",
+    "convit_distill": "method.patch_weight=0.5",
     "convit_dino": f"{HEAD} {LOCAL} method.bottleneck_dim=8 method.koleo_weight=0.1",
+    "convit_ibot": f"{HEAD} {LOCAL} method.bottleneck_dim=8 method.koleo_weight=0.1",
     "convit_lejepa": f"{HEAD} {LOCAL} method.directions=8",
     "convit_linear": "method.learning_rates=[0.1,1.0]",
     "convit_moco_v3": HEAD,
@@ -71,7 +77,24 @@ def tiny_config(experiment: str, more: tuple[str, ...]) -> dict[str, Any]:
     from convit_ssl.engines.plan import make_plan
 
     words = f"config={experiment} {SMALL} {TINY[experiment]}".split()
+    if experiment == "convit_distill":
+        words.append(f"teacher={tiny_teacher()}")
     return make_plan(compose_experiment([*words, *more])).config
+
+
+@functools.cache
+def tiny_teacher() -> str:
+    """A file of a network in counted weights, for as long as this process lives."""
+    from convit_ssl.export.save import save_trunk
+    from convit_ssl.models import create_model
+
+    sizes = {"embed_dim": 16, "depth": 2, "num_gpsa_layers": 1, "patch_size": 2, "img_size": 8}
+    teacher = create_model("convit_nano", num_classes=0, **sizes)
+    count_parameters(teacher)
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    save_trunk(teacher, Path(folder) / "teacher.torch")
+    return f"{folder}/teacher.torch"
 
 
 def twenty_steps(task: Any) -> dict[str, Any]:
@@ -94,11 +117,16 @@ def count_weights(task: Any) -> None:
     """Weights that depend on their place alone, in the student and so in its teacher."""
     teacher = getattr(task.base_loss, "teacher", None)
     for model in (task.base_model, *([] if teacher is None else [teacher])):
-        with torch.no_grad():
-            for start, (name, weight) in enumerate(sorted(model.named_parameters())):
-                if weight.dim() > 1 and not name.endswith("weight_g"):
-                    scale = 2.0 / weight[0].numel() ** 0.5
-                    weight.copy_(counted(weight.shape, start) * scale)
+        count_parameters(model)
+
+
+@torch.no_grad()
+def count_parameters(model: nn.Module) -> None:
+    """Matrices that depend on their place alone."""
+    for start, (name, weight) in enumerate(sorted(model.named_parameters())):
+        if weight.dim() > 1 and not name.endswith("weight_g"):
+            scale = 2.0 / weight[0].numel() ** 0.5
+            weight.copy_(counted(weight.shape, start) * scale)
 
 
 def counted_batches(task: Any, start: int = 0) -> Iterator[tuple[Any, Tensor, Tensor]]:

@@ -12,11 +12,13 @@ from convit_ssl.process_end import end_process, leave_group
 from tests.golden.tiny import TINY, tiny_task
 from tests.unit.adapters.test_accumulation import METHODS, assert_same, two_steps
 
+# Those without a run of their own in `test_fsdp`.
+SHARED = ("convit_diet", "convit_distill", "convit_ibot", "convit_lejepa", "convit_vicreg")
 COMMON = ("optim=sgd", "run.processes=2")
 
 
 def compare(rank: int, meeting: str, fsdp: bool) -> None:
-    """One of two processes: each method in one part and in two."""
+    """One of two processes: each method in one part and in two, as copies and in shares."""
     torch.set_num_threads(1)
     from classy_vision.generic.distributed_util import set_cpu_device
 
@@ -32,6 +34,11 @@ def compare(rank: int, meeting: str, fsdp: bool) -> None:
         both = [torch.empty_like(parts[name]) for _ in range(2)]
         dist.all_gather(both, parts[name])
         torch.testing.assert_close(both[0], both[1])
+    for experiment in SHARED if fsdp else ():
+        more = (*COMMON, *METHODS[experiment])
+        copies = two_steps(tiny_task(experiment, *more), 100 * rank)
+        shares = two_steps(tiny_task(experiment, *more, "run.fsdp=true"), 100 * rank)
+        assert_same(shares, copies)
     leave_group()
     end_process(0)
 

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from convit_ssl.methods import (
+    IBOT,
     BarlowTwinsHead,
     BarlowTwinsLoss,
     DIETLoss,
@@ -23,6 +24,8 @@ from convit_ssl.methods import (
     DINOLoss,
     Distill,
     DistillOptions,
+    Hidden,
+    IBOTOptions,
     KoLeoLoss,
     LeJEPALoss,
     MoCoV3Head,
@@ -100,6 +103,20 @@ def dino(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[T
     return output.loss, criterion.center
 
 
+def ibot(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, Any]:
+    loss = IBOT(IBOTOptions(out_dim=OUTPUTS), Run(2, CROPS - 2))
+    # Of each large crop, a patch that is hidden and one that is not.
+    masks = torch.tensor([[True, False]]).expand(2 * len(crops[0]), 2).numpy()
+    loss._hidden = Hidden.of(masks, torch.device("cpu"))
+    for _ in range(2):  # the second step sees the centres of the first
+        loss._targets = torch.cat(teacher)
+        loss._patch_outputs = torch.cat((loss._targets + 1, loss._targets.mean(0, keepdim=True)))
+        found = loss(
+            head(torch.cat((*crops, *(crop + 0.5 for crop in crops[:2])))), target=crops[0]
+        )
+    return found, torch.cat((loss.dino.center, loss.patches.center))
+
+
 def koleo(head: nn.Module, crops: list[Tensor], teacher: list[Tensor]) -> tuple[Tensor, Any]:
     return KoLeoLoss()(head(crops[0])), None
 
@@ -115,13 +132,14 @@ LOSSES = (
     lejepa,
     distill,
     dino,
+    ibot,
     koleo,
 )
 METHODS = {f.__name__: f for f in LOSSES}
 # Collectives on each process for one step, backward included.
 COLLECTIVES = {
     "simclr": 2, "moco_v3": 2, "swav": 8, "swav_queue": 10, "barlow_twins": 4, "dino": 2,
-    "koleo": 2, "vicreg": 4, "diet": 0, "lejepa": 2, "distill": 4,
+    "koleo": 2, "vicreg": 4, "diet": 0, "lejepa": 2, "distill": 4, "ibot": 4,
 }  # fmt: skip
 
 

@@ -23,7 +23,17 @@ with (ROOT / "tests/published/settings.csv").open(newline="", encoding="utf-8") 
 # What each kind of experiment has to have a row for.
 ALWAYS = {"optim.name", "optim.warmup_epochs", "optim.epochs", "optim.batch_size"}
 ALWAYS |= {"optim.weight_decay", "crops.global_scale"}
-PRETRAINING = {"dino", "simclr", "moco_v3", "swav", "barlow_twins", "vicreg", "diet", "lejepa"}
+PRETRAINING = {
+    "dino",
+    "simclr",
+    "moco_v3",
+    "swav",
+    "barlow_twins",
+    "vicreg",
+    "diet",
+    "lejepa",
+    "ibot",
+}
 # Options of a method that name it, or that no publication has a value for.
 OWN = {"name", "test_every", "holdout", "num_classes", "scale"}
 

@@ -22,7 +22,9 @@ def steps(task: Any, first: int, count: int) -> list[float]:
     return losses
 
 
-@pytest.mark.parametrize("experiment", ["convit_diet", "convit_lejepa"])
+@pytest.mark.parametrize(
+    "experiment", ["convit_diet", "convit_distill", "convit_ibot", "convit_lejepa"]
+)
 def test_steps_after_a_checkpoint_are_the_same(experiment: str) -> None:
     whole, resumed = tiny_task(experiment), tiny_task(experiment)
     steps(whole, 0, 2)
