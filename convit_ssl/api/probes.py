@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from convit_ssl.api.common import Data, Weights, arguments_of, coded, compared, data_arguments
 from convit_ssl.api.common import weights_argument as name_of
+from convit_ssl.once import within_command
 
 if TYPE_CHECKING:
     from convit_ssl.evaluation.verdict import Verdict
@@ -159,6 +160,7 @@ def linear(
     )  # fmt: skip
 
 
+@within_command()
 def _measured(
     command: str,
     weights: Weights,

@@ -14,6 +14,7 @@ from convit_ssl.api.common import Data, Weights, arguments_of, coded, data_argum
 from convit_ssl.api.common import weights_argument as name_of
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.feature_tables import FeatureTable
+from convit_ssl.once import within_command
 
 Array = np.ndarray[Any, Any]
 
@@ -106,6 +107,7 @@ class Features:
             return self.table.write_parquet(Path(path))
 
 
+@within_command()
 def embed(
     weights: Weights,
     data: Data | Sequence[str | os.PathLike[str]],

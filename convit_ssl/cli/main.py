@@ -19,6 +19,7 @@ from convit_ssl.cli.words import join_numbers
 from convit_ssl.engines.output import printable_output, spell_out
 from convit_ssl.errors import UserError
 from convit_ssl.machine import wait_briefly
+from convit_ssl.once import within_command
 from convit_ssl.process_end import end_process, was_in_group
 
 # Each command is a module of this package with SUMMARY, EXAMPLE, add_arguments(parser)
@@ -100,7 +101,8 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
     try:
         args = _parse(parser, join_numbers(arguments))
         check_outputs(args)
-        return int(command.run(args))
+        with within_command():
+            return int(command.run(args))
     except UserError as error:
         if debug:
             raise

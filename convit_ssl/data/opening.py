@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import os
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from convit_ssl.data.sources import get_source, materialise
 from convit_ssl.data.split_folders import check_split
 from convit_ssl.data.table_collections import find_table_images
 from convit_ssl.errors import UserError
+from convit_ssl.once import once
 
 # Collections that are no folders of images.
 LISTED: dict[str, Callable[[str | os.PathLike[str], str], Listing]] = {
@@ -44,9 +45,32 @@ def find_listing(
 ) -> Listing:
     """The images of a split, in folders, in a list or in shards; nothing of them is read.
 
+    A command lists them once; see `convit_ssl.once`.
+
     Raises:
         UserError: unknown name, missing, empty or inconsistent collection.
     """
+    place = None if data_dir is None else os.fspath(data_dir)
+    return once(
+        ("listing", data, place, split), lambda: _packed(_find_listing(data, place, split))
+    )()
+
+
+def _packed(listing: Listing) -> Callable[[], Listing]:
+    """Makes the listing anew, from a third of its memory: a run keeps it while it trains."""
+    if type(listing) is not Listing:
+        return lambda: listing
+    root, classes, targets = listing.root, listing.classes, array("q", listing.targets)
+    names = "\0".join(listing.files).encode(errors="surrogateescape")
+
+    def unpacked() -> Listing:
+        files = names.decode(errors="surrogateescape").split("\0") if names else []
+        return Listing(root, files, list(targets), list(classes))
+
+    return unpacked
+
+
+def _find_listing(data: str, data_dir: str | None, split: str) -> Listing:
     if data in REGISTERED:
         check_split(split)
         return registered_listing(data, data_dir, split)
@@ -61,17 +85,14 @@ def find_listing(
 def open_division(
     data: str, data_dir: str | os.PathLike[str] | None, spec: DivisionSpec
 ) -> Division:
-    """The images of train, divided; the same object for the same question.
+    """The images of train, divided; a command divides them once (see `convit_ssl.once`).
 
     Raises:
         UserError: they cannot be divided; nothing of them is read.
     """
-    return _open_division(data, None if data_dir is None else os.fspath(data_dir), spec)
-
-
-@functools.lru_cache(4)
-def _open_division(data: str, data_dir: str | None, spec: DivisionSpec) -> Division:
-    return divide(find_listing(data, data_dir, "train"), spec)
+    place = None if data_dir is None else os.fspath(data_dir)
+    key = ("division", data, place, spec)
+    return once(key, lambda: divide(find_listing(data, data_dir, "train"), spec))
 
 
 def divided_listing(

@@ -11,6 +11,7 @@ from convit_ssl.engines.early_signals import signals_outside_training
 from convit_ssl.engines.early_words import refuse_unknown
 from convit_ssl.engines.output import lasting_output
 from convit_ssl.errors import coded
+from convit_ssl.once import within_command
 
 
 def run_experiment(arguments: Sequence[str], started: float | None = None) -> int:
@@ -24,7 +25,7 @@ def run_experiment(arguments: Sequence[str], started: float | None = None) -> in
         UserError: what the user can mend; for misspelled options, before PyTorch is imported.
     """
     started = started or time.time()
-    with signals_outside_training(), lasting_output():
+    with signals_outside_training(), lasting_output(), within_command():
         with coded("options"):
             refuse_unknown(arguments)
             from convit_ssl.engines.config import compose_experiment

@@ -51,11 +51,13 @@ from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
 from convit_ssl.evaluation.results import commit, hardware, now, versions
 from convit_ssl.machine import keep_freed_memory
 from convit_ssl.models.trunks import count_parameters
+from convit_ssl.once import within_command
 from convit_ssl.printable import PrintableFormatter
 from convit_ssl.process_end import leave_group
 from convit_ssl.runs import RunFolder
 
 
+@within_command()
 def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) -> int:
     """Train in this process until the run is done, or a signal stops it.
 
