@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from convit_ssl.data.channel_transform import resize_channels
+from convit_ssl.data.colour_maps import coloured, composite, stain_colours
 from convit_ssl.errors import UserError
 
 # Share of the pixels at either end that are cut off for display.
@@ -23,15 +24,25 @@ class ChannelPicture:
         array: values as `read_channels` gives them.
         shown: channels, from 0 on, that are shown as red, green and blue; one is shown in grey.
         window: whether 0 and 1 are the ends of a window, to be shown as black and white.
+        names: of all channels, as far as they have any: those called after stains are shown in
+            the colours of these, unless channels were chosen.
+        colour_map: of matplotlib, for a single channel.
+        width_mm: of the whole picture; None where the file does not say.
     """
 
     def __init__(
         self, array: npt.NDArray[np.float32], shown: Sequence[int] | None = None,
-        window: bool = False,
+        window: bool = False, names: Sequence[Any] = (), colour_map: str | None = None,
+        width_mm: float | None = None,
     ) -> None:  # fmt: skip
         self.array = array
-        self.shown = tuple(shown) if shown else usual_channels(array.shape[-1])
-        self.window = window
+        self.names, self.window, self.colour_map = names, window, colour_map
+        self.width_mm = width_mm
+        channels = array.shape[-1]
+        stains = stain_colours(names) if channels > 1 and len(names) == channels else None
+        self.stains = None if shown else stains
+        everything = tuple(range(channels))
+        self.shown = tuple(shown) if shown else everything if stains else usual_channels(channels)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -41,11 +52,16 @@ class ChannelPicture:
     def resize(self, size: tuple[int, int], *_filter: Any, **_options: Any) -> ChannelPicture:
         """The same at another (width, height)."""
         array = resize_channels(self.array, (size[1], size[0]), "bilinear")
-        return ChannelPicture(array, self.shown, self.window)
+        shown = None if self.stains else self.shown
+        return ChannelPicture(array, shown, self.window, self.names, self.colour_map, self.width_mm)
 
     def convert(self, mode: str) -> Image.Image:
         """The shown channels as 8 bits; each from its darkest to its brightest without a window."""
         parts = [self._eight_bits(self.array[..., place]) for place in self.shown]
+        if self.stains:
+            return Image.fromarray(composite(parts, self.stains)).convert(mode)
+        if len(parts) == 1 and self.colour_map:
+            return Image.fromarray(coloured(parts[0], self.colour_map)).convert(mode)
         parts = parts * 3 if len(parts) == 1 else parts
         parts += [np.zeros_like(parts[0])] * (3 - len(parts))
         return Image.fromarray(np.stack(parts[:3], axis=-1)).convert(mode)
@@ -76,9 +92,11 @@ def parse_show(text: str) -> tuple[int, ...]:
     return tuple(int(part) - 1 for part in parts)
 
 
-def describe_shown(shown: Sequence[int], names: Sequence[str] = ()) -> str:
+def describe_shown(shown: Sequence[int], names: Sequence[str] = (), stains: bool = False) -> str:
     """What the page says of the channels on it."""
     known = [names[place] if place < len(names) else f"channel {place + 1}" for place in shown]
+    if stains:
+        return "shown: " + ", ".join(known) + " in the colours of these stains"
     if len(known) == 1:
         return f"shown: {known[0]} in grey"
     colours = ("red", "green", "blue")

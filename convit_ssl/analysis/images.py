@@ -21,6 +21,7 @@ from convit_ssl.data.channel_transform import resize_channels
 from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
 from convit_ssl.data.pixels import Reading, decode_image
 from convit_ssl.data.readers import reads_by_path
+from convit_ssl.data.scale_bar import picture_width, with_scale_bar
 from convit_ssl.data.storage import read_bytes
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
@@ -28,6 +29,7 @@ from convit_ssl.models import ConViT
 # Pixels of the longer side of what a page or a figure is made from.
 LARGEST = 2048
 RGB = 3
+_ROOM = 256  # pixels of the longer side that a scale bar wants
 Bounded = TypeVar("Bounded", bound=Shown)
 
 
@@ -53,6 +55,7 @@ def open_image(
     reading: Reading | None = None,
     side: int = LARGEST,
     show: Sequence[int] | None = None,
+    colour_map: str | None = None,
 ) -> Shown:
     """Open a picture, no larger than is shown: as RGB, or in all channels of native depth.
 
@@ -61,6 +64,7 @@ def open_image(
         reading: how files become 8-bit RGB, as in training.
         side: a picture whose longer side has more pixels is made smaller.
         show: channels that are shown, from 0 on.
+        colour_map: of matplotlib, for images of one channel in native depth.
 
     Raises:
         UserError: no such file, or not a picture.
@@ -70,17 +74,32 @@ def open_image(
         place = str(path)
         data = None if reads_by_path(place, reading) else read_bytes(place)
         if reading.native:
-            return bounded(in_channels(read_channels(place, data, reading), reading, show), side)
+            array = read_channels(place, data, reading)
+            channels = in_channels(array, reading, show, colour_map)
+            return bounded(measured(channels, place, reading), side)
         special = special_rgb(place, data, reading)
         if special is not None:
-            return bounded(Image.fromarray(special), side)
-        return bounded(decode_image(data or b"", reading=reading, side=side), side)
+            return bounded(measured(Image.fromarray(special), place, reading), side)
+        picture = decode_image(data or b"", reading=reading, side=side)
+        return bounded(measured(picture, place, reading), side)
     except Exception as error:  # Pillow and tifffile raise many kinds for a damaged file
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot open {path} as an image: {reason}") from error
 
 
-def in_channels(array: Any, reading: Reading, show: Sequence[int] | None) -> ChannelPicture:
+def measured(image: Bounded, path: str, reading: Reading) -> Bounded:
+    """The image, which knows how wide it is in mm where its file says so."""
+    width = picture_width(path, reading)
+    if isinstance(image, ChannelPicture):
+        image.width_mm = width
+    elif width is not None:
+        image.info["width_mm"] = width
+    return image
+
+
+def in_channels(
+    array: Any, reading: Reading, show: Sequence[int] | None, colour_map: str | None = None
+) -> ChannelPicture:
     """An array as a picture.
 
     Raises:
@@ -91,7 +110,8 @@ def in_channels(array: Any, reading: Reading, show: Sequence[int] | None) -> Cha
             f"--show {','.join(str(place + 1) for place in show)}: the images have "
             f"{array.shape[-1]} channels"
         )
-    return ChannelPicture(array, show, reading.window is not None)
+    names = reading.channels if isinstance(reading.channels, tuple) else ()
+    return ChannelPicture(array, show, reading.window is not None, names, colour_map)
 
 
 def bounded(image: Bounded, side: int = LARGEST) -> Bounded:
@@ -159,7 +179,20 @@ def prepare_image(
         pixels = pixels.mean(dim=0, keepdim=True)
     factor = min(1.0, display_side / max(rgb.size))
     shown = rgb.resize((max(1, round(rgb.width * factor)), max(1, round(rgb.height * factor))))
+    shown = _with_bar(shown, image)
     return PreparedImage(name, pixels, np.asarray(shown), model.grid_size(height, width))
+
+
+def _with_bar(shown: Image.Image, image: Shown) -> Image.Image:
+    """With a scale bar, where the size is known; a small picture is enlarged to make room."""
+    width = image.width_mm if isinstance(image, ChannelPicture) else image.info.get("width_mm")
+    if not width:
+        return shown
+    times = max(1, round(_ROOM / max(shown.size)))
+    if times > 1:
+        size = shown.width * times, shown.height * times
+        shown = shown.resize(size, Image.Resampling.NEAREST)
+    return with_scale_bar(shown, (width / shown.width, width / shown.width))
 
 
 def statistics(model: nn.Module) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convit_ssl.analysis.images import bounded, in_channels, open_image
+from convit_ssl.analysis.images import bounded, in_channels, measured, open_image
 from convit_ssl.analysis.runs import Run, find_value
 from convit_ssl.analysis.summary import LabelledImage, Sample
 from convit_ssl.data import open_dataset
@@ -39,6 +39,7 @@ def open_sample(
     shown: int = 4,
     reading: Reading | None = None,
     show: Sequence[int] | None = None,
+    colour_map: str | None = None,
 ) -> tuple[Sample | None, str | None]:
     """A sample spread evenly over a data set, and what went wrong with it, in one sentence.
 
@@ -51,17 +52,27 @@ def open_sample(
         shown: see `pictures`.
         reading: how files become 8-bit RGB, or channels.
         show: channels that are shown as red, green and blue, from 0 on.
+        colour_map: of matplotlib, for images of one channel in native depth.
 
     Raises:
         UserError: a file of `pictures` cannot be opened.
     """
-    chosen = [(path.name, open_image(path, reading, show=show)) for path in pictures]
-    labelled, classes, source, problem = _labelled(data, data_dir, split, images, reading, show)
+    chosen = [
+        (path.name, open_image(path, reading, show=show, colour_map=colour_map))
+        for path in pictures
+    ]
+    labelled, classes, source, problem = _labelled(
+        data, data_dir, split, images, reading, show, colour_map
+    )
     if not labelled and not chosen:
         return None, problem or "No images: give --data or --image."
     if not chosen:
         places = np.unique(np.linspace(0, len(labelled) - 1, shown).round().astype(int))
-        chosen = [(labelled[i].name, labelled[i].image) for i in places]
+        reading = reading or Reading()
+        chosen = [
+            (each.name, measured(each.image, each.path, reading))
+            for each in (labelled[i] for i in places)
+        ]
     return Sample(chosen, labelled, classes, source), problem
 
 
@@ -72,6 +83,7 @@ def _labelled(
     images: int,
     reading: Reading | None,
     show: Sequence[int] | None,
+    colour_map: str | None,
 ) -> tuple[list[LabelledImage], list[str], str, str | None]:
     if data is None:
         unknown = "The data set is unknown, so features are not shown (give --data)."
@@ -94,8 +106,9 @@ def _labelled(
                 unread.append(file)
                 continue
             if dataset.reading.native:
-                image = in_channels(image, dataset.reading, show)
-            labelled.append(LabelledImage(bounded(image), target, file.rsplit("/", 1)[-1]))
+                image = in_channels(image, dataset.reading, show, colour_map)
+            name, path = file.rsplit("/", 1)[-1], dataset.path(int(place))
+            labelled.append(LabelledImage(bounded(image), target, name, path))
         return labelled, list(dataset.classes), f"{data}, {name}", _unreadable(unread, len(places))
     return [], [], "pictures given", f"No images of data={data}: {problem}"
 

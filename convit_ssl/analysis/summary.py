@@ -41,6 +41,7 @@ class LabelledImage:
     image: Shown
     target: int
     name: str
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,14 @@ def _channels_shown(model: ConViT, sample: Sample) -> dict[str, Any]:
         return {}
     entry = getattr(model, "provenance", {}).get("entry") or {}
     names = (entry.get("data") or {}).get("channel_names") or ()
-    return {"channels": f"{first.array.shape[-1]}; {describe_shown(first.shown, names)}"}
+    text = describe_shown(first.shown, names, first.stains is not None)
+    window = (entry.get("data") or {}).get("window")
+    ends = "each from its darkest to its brightest"
+    if isinstance(window, list | tuple):
+        ends = f"{window[0]:g} as black and {window[1]:g} as white"
+    elif window:
+        ends = "in the window of each file"
+    return {"channels": f"{first.array.shape[-1]}; {text}, {ends}"}
 
 
 def prepared_batch(model: Network, images: Sequence[Shown]) -> torch.Tensor:

@@ -21,6 +21,7 @@ from convit_ssl.analysis.explore.layout import LAYOUTS, check_layout
 from convit_ssl.cli import probe_sources, reading_options
 from convit_ssl.cli.values import natural
 from convit_ssl.data.collection import Opened, gather, open_parts
+from convit_ssl.data.colour_maps import check_colour_map
 from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.subsets import choose
@@ -68,8 +69,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--show", metavar="R,G,B", help="channels to show as RGB, such as 3,2,1 (counted from 1)")
     add(
+        "--colour-map",
+        metavar="NAME",
+        help="matplotlib's colour map for images of one channel, such as viridis (default: grey)",
+    )
+    add(
         "--scale-bar",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=True,
         help="draw a scale bar on thumbnails of images whose files give the size of a pixel",
     )
     add(
@@ -259,12 +266,14 @@ def without_self(rows: np.ndarray[Any, Any], similarities: np.ndarray[Any, Any])
 
 def _loader(images: Images, args: Namespace, unread: set[int]) -> Callable[[int], Image.Image]:
     show = parse_show(args.show) if args.show else None
+    check_colour_map(args.colour_map)
 
     def load(row: int) -> Image.Image:
         try:
             return view_image(
-                images.paths[row], side=args.thumbnail or 128, show=show, scale_bar=args.scale_bar
-            )
+                images.paths[row], side=args.thumbnail or 128, show=show,
+                scale_bar=args.scale_bar, colour_map=args.colour_map,
+            )  # fmt: skip
         except Exception:  # Pillow raises many kinds; the row is told of
             unread.add(row)
             raise

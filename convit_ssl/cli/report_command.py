@@ -17,6 +17,7 @@ from convit_ssl.analysis.runs import read_runs
 from convit_ssl.analysis.sampling import open_sample, recorded_data, recorded_reading
 from convit_ssl.analysis.summary import summarise_run
 from convit_ssl.cli import weights_options
+from convit_ssl.data.colour_maps import check_colour_map
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.models.trunks import Network
@@ -36,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", choices=("train", "val"), help="split to use (default: val if there is one)")
     add("--images", type=int, default=300, help="number of images used to describe the features")
     add("--show", metavar="R,G,B", help="channels to show as RGB, such as 3,2,1 (counted from 1)")
+    add(
+        "--colour-map",
+        metavar="NAME",
+        help="matplotlib's colour map for images of one channel, such as viridis (default: grey)",
+    )
     add("--check", type=Path, metavar="CSV", help="show what convit-ssl check found: its check.csv")
     add("--image", type=Path, action="append", default=[], help="draw attention maps of this image")
     weights_options.add_arguments(parser)
@@ -92,6 +98,7 @@ def _follow(args: argparse.Namespace, folder: Path, seen: list[float]) -> None:
 
 def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
     stamp = _stamp(args.runs)
+    check_colour_map(args.colour_map)
     runs = read_runs(args.runs)
     name, data_dir = recorded_data(runs[0])
     data_dir = args.data_dir or (None if args.data else data_dir)
@@ -103,6 +110,7 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
         args.image,
         reading=recorded_reading(runs[0]),
         show=parse_show(args.show) if args.show else None,
+        colour_map=args.colour_map,
     )
     nothing = sample is None or not sample.labelled
     if problem and nothing and first and (args.data or args.data_dir or args.split):

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
+
+from convit_ssl.data.channel_reading import read_planes
+from convit_ssl.data.readers import is_tiff_name, reader_by_path, reads_by_path
+from convit_ssl.data.storage import read_bytes
+from convit_ssl.data.value_range import Reading
 
 _NICE = (1, 2, 5)
 _UNITS = ((1e6, "km"), (1e3, "m"), (1.0, "mm"), (1e-3, "µm"), (1e-6, "nm"))
@@ -31,9 +41,30 @@ def with_scale_bar(image: Image.Image, spacing: tuple[float, float] | None) -> I
     draw.rectangle(box, fill=(255, 255, 255))
     draw.text(
         (left, bottom - thick - 2), text, fill=(255, 255, 255), anchor="lb", stroke_width=1,
-        stroke_fill=(0, 0, 0), font_size=max(8, image.height // 16),
+        stroke_fill=(0, 0, 0), font=_font(max(8, image.height // 16)),
     )  # fmt: skip
     return image
+
+
+@functools.lru_cache(8)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: Pillow's own font has no µ."""
+    import matplotlib
+
+    path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(path, size)
+
+
+def picture_width(path: str, reading: Reading) -> float | None:
+    """Of a whole picture in mm; None where neither the file nor ``data.pixel_size`` says it."""
+    if not reading.pixel_size and reader_by_path(path) is None and not is_tiff_name(path):
+        return None
+    with contextlib.suppress(Exception):  # whatever a library raises: it is read elsewhere, too
+        data = None if reads_by_path(path, reading) else read_bytes(path)
+        planes = read_planes(path, data, replace(reading, physical=reading.physical or 1.0))
+        across = reading.pixel_size or (planes.spacing[1] if planes.spacing else 0.0)
+        return across * planes.values.shape[1] or None
+    return None
 
 
 def bar_of(width: float) -> tuple[float, str]:

@@ -9,10 +9,17 @@ import numpy as np
 from PIL import Image
 
 from convit_ssl.data.channel_reading import read_planes
+from convit_ssl.data.colour_maps import coloured, composite, stain_colours
 from convit_ssl.data.part_names import split_part
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, decode_image
 from convit_ssl.data.planes import Planes
-from convit_ssl.data.readers import READERS, read_special, reader_by_path, reads_by_path
+from convit_ssl.data.readers import (
+    READERS,
+    is_tiff_name,
+    read_special,
+    reader_by_path,
+    reads_by_path,
+)
 from convit_ssl.data.scale_bar import with_scale_bar
 from convit_ssl.data.scenes import is_tile, open_scene, read_tile
 from convit_ssl.data.storage import read_bytes
@@ -20,6 +27,7 @@ from convit_ssl.data.tiff import is_tiff, read_tiff_planes
 from convit_ssl.data.value_range import Reading, to_rgb
 
 _SHOWN_AS_THEY_ARE = (1, 3, 4)  # channels
+_SMALL = 128  # pixels of the longer side; smaller pictures are enlarged to have a scale bar
 _OVERVIEW = 2048  # longer side of a slide's overview, pixels
 _CUT = 0.5  # per cent of the pixels at either end, of images of many channels
 
@@ -31,13 +39,15 @@ def view_image(
     side: int | None = None,
     show: Sequence[int] | None = None,
     scale_bar: bool = False,
+    colour_map: str | None = None,
 ) -> Image.Image:
     """An image as Pillow RGB.
 
     Of images of two channels, or of more than four, red, green and blue are the means of the first,
     the middle and the last third of the channels, each from its darkest to its brightest: no
-    channel is left out. DICOM is shown in the window that the file suggests. Of a slide an overview
-    is shown.
+    channel is left out. Channels that are called after stains, such as DAPI and GFP, are shown in
+    the colours of these. DICOM is shown in the window that the file suggests. Of a slide an
+    overview is shown.
 
     Args:
         path: with the part that is meant, if any.
@@ -46,20 +56,26 @@ def view_image(
         side: pixels of the longer side that are enough; None keeps all.
         show: one channel or three, from 0 on, each from its darkest to its brightest.
         scale_bar: draw one, where the file says how large its pixels are.
+        colour_map: of matplotlib, for what is shown in grey.
 
     Raises:
         Exception: whatever a library raises for a damaged file; there are many kinds.
     """
     reading = reading or Reading(window="file")
-    planes = _planes(path, data, reading, side, bool(show) or scale_bar)
+    measured = scale_bar and (reader_by_path(path) is not None or is_tiff_name(path))
+    planes = _planes(path, data, reading, side, bool(show or colour_map) or measured)
     if planes is None:
         return decode_image(read_bytes(path) if data is None else data, reading=reading, side=side)
-    image = Image.fromarray(_pixels(planes, reading, show))
+    image = Image.fromarray(_pixels(planes, reading, show, colour_map))
     spacing, width = planes.spacing, image.width
     if side is not None:
         image.thumbnail((side, side), Image.Resampling.BOX)
     if not scale_bar or spacing is None:
         return image
+    times = (side or _SMALL) // max(image.size)
+    if times > 1:  # room for the bar and its text
+        size = image.width * times, image.height * times
+        image = image.resize(size, Image.Resampling.NEAREST)
     scale = width / image.width
     return with_scale_bar(image, (spacing[0] * scale, spacing[1] * scale))
 
@@ -84,19 +100,28 @@ def _planes(
     return planes
 
 
-def _pixels(planes: Planes, reading: Reading, show: Sequence[int] | None) -> Pixels:
+def _pixels(
+    planes: Planes, reading: Reading, show: Sequence[int] | None, colour_map: str | None
+) -> Pixels:
     if show:
         if max(show) >= planes.channels:
             raise ValueError(f"it has {planes.channels} channels, and no channel {max(show) + 1}")
         values = np.nan_to_num(planes.values.astype(np.float32), posinf=0.0, neginf=0.0)
         parts = [_eight_bits(values[..., place]) for place in show]
+        if len(parts) == 1 and colour_map:
+            return coloured(parts[0], colour_map)
         return np.stack(parts * 3 if len(parts) == 1 else parts, axis=-1)
+    stains = stain_colours(planes.names) if planes.channels > 1 else None
+    if stains is not None and len(stains) == planes.channels:
+        values = np.nan_to_num(planes.values.astype(np.float32), posinf=0.0, neginf=0.0)
+        return composite([_eight_bits(values[..., n]) for n in range(planes.channels)], stains)
     try:
         raw = planes.raw()
     except ValueError:
         return thirds(planes)
     window = planes.window if reading.window == "file" else reading.window
-    return to_rgb(raw, replace(reading, window=window))
+    pixels = to_rgb(raw, replace(reading, window=window))
+    return coloured(pixels[..., 0], colour_map) if colour_map and planes.channels == 1 else pixels
 
 
 def thirds(planes: Planes) -> Pixels:

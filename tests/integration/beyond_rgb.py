@@ -176,7 +176,7 @@ def measure(root: Path, seeds: list[int], train: int, val: int) -> list[dict[str
                 out = root / str(number)
                 command(
                     "train", METHODS[name], *TRAIN, f"data_dir={data}", f"run.root={out}",
-                    f"run.seed={seed}", f"optim.epochs={EPOCHS[name]}", *row["options"],
+                    f"seed={seed}", f"optim.epochs={EPOCHS[name]}", *row["options"],
                 )  # fmt: skip
                 found = accuracies(out / "run", data)
                 for network in NETWORKS:

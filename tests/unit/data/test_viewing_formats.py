@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from convit_ssl.data.quality import inspect
-from convit_ssl.data.scale_bar import bar_of
+from convit_ssl.data.scale_bar import _font, bar_of
 from convit_ssl.data.viewing import view_image
 
 RNG = np.random.default_rng(0)
@@ -21,6 +21,21 @@ RNG = np.random.default_rng(0)
 )
 def test_a_round_length(width: float, length: float, text: str) -> None:
     assert bar_of(width) == (pytest.approx(length), text)
+
+
+def test_the_font_of_scale_bars_has_their_letters() -> None:
+    font = _font(16)
+    unknown = bytes(font.getmask("\uffff"))
+    assert all(bytes(font.getmask(letter)) != unknown for letter in "µnkm12345")
+
+
+def test_small_pictures_are_enlarged_for_their_scale_bar(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    path = str(tmp_path / "a.ome.tif")
+    metadata = {"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    tifffile.imwrite(path, np.zeros((20, 30), np.uint16), metadata=metadata)
+    assert view_image(path, side=112, scale_bar=True).size == (90, 60)
+    assert view_image(path, side=112).size == (30, 20)
 
 
 def test_chosen_channels_and_a_scale_bar(tmp_path: Path) -> None:
