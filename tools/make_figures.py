@@ -70,6 +70,27 @@ def speed(results: list[dict[str, Any]]) -> str:
     return table(head, rows)
 
 
+def ceiling(results: list[dict[str, Any]]) -> str:
+    """How much of a large matrix product's speed training reaches, ours and a plain ViT."""
+    rows = []
+    for comparison in (c for result in results for c in result["comparisons"]):
+        setting = comparison["setting"]
+        shares = {row["name"]: row["of_ceiling"] for row in comparison["rows"]}
+        if setting["mode"] != "training" or shares["ours"] is None:
+            continue
+        where = "GPU" if setting["device"] == "cuda" else f"CPU, {setting['threads']} thread"
+        how = ", compiled" if setting["compiled"] else ""
+        rows.append(
+            [
+                f"{where}, {setting['size']}, {setting['side']} px, {setting['dtype']}, "
+                f"batch {setting['batch']}{how}",
+                f"{100 * shares['ours']:.0f} %",
+                f"{100 * shares['vit']:.0f} %" if shares.get("vit") else "",
+            ]
+        )
+    return table(["training", "ConViT", "plain ViT"], rows)
+
+
 def speed_summary(results: list[dict[str, Any]]) -> str:
     """One line per device and size; where a side was measured in two batches, the worse ratio."""
     groups: dict[str, dict[int, dict[str, float]]] = {}
@@ -216,6 +237,7 @@ def cluster(results: list[dict[str, Any]]) -> str:
 KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "speed": speed,
     "speed_summary": speed_summary,
+    "ceiling": ceiling,
     "demo": demo,
     "evidence": evidence,
     "label_free": label_free,
