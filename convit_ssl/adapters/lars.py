@@ -26,7 +26,8 @@ class PublishedLars(Lars):  # type: ignore[misc]
     """
 
     def __init__(self, params: Any, **options: Any) -> None:
-        super().__init__(params, **options)
+        # timm's 1e-8 in the denominator is in no released code; it leaves norms of 0 alone anyway.
+        super().__init__(params, **{"eps": 0.0, **options})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
