@@ -15,6 +15,8 @@ from PIL import Image
 
 from convit_ssl.cli.main import main
 from convit_ssl.cli.study_baselines import LINEAR, Baselines
+from convit_ssl.export.save import save_trunk
+from convit_ssl.models import create_model
 
 opened: list[str] = []
 _listening = False
@@ -125,24 +127,38 @@ sys.exit(code)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("experiment", ["convit_simclr", "convit_supervised"])
-def test_training_opens_test_in_its_last_evaluation(
-    experiment: str, folder: Path, tmp_path: Path
-) -> None:
-    words = (
-        f"train config={experiment} data=folder data_dir={folder} run=cpu trunk=convit_nano "
-        "trunk.embed_dim=32 trunk.depth=2 trunk.num_gpsa_layers=1 trunk.patch_size=4 "
-        "crops.global_size=8 optim.batch_size=12 optim.epochs=2 run.threads=1 run.name=run "
-        f"data.workers=0 run.tensorboard=false watch.every=1 run.root={tmp_path}"
-    ).split()
+def run_a_child(folder: Path, tmp_path: Path, words: str) -> tuple[str, int]:
+    """Train; epochs that were written when test was first opened, and how often it was."""
+    words += (
+        f" run.root={tmp_path} run.threads=1 run.tensorboard=false data.workers=0 watch.every=1 "
+        "optim.batch_size=12 crops.global_size=8"
+    )
     metrics = tmp_path / "run" / "metrics.jsonl"
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, str(folder), str(metrics), *words],
+        [sys.executable, "-c", CHILD, str(folder), str(metrics), *words.split()],
         capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     line = next(line for line in done.stdout.splitlines() if line.startswith("EARLIEST"))
-    earliest = line.split()[1]
+    return line.split()[1], int(line.split()[3])
+
+
+TINY = "trunk.embed_dim=32 trunk.depth=2 trunk.num_gpsa_layers=1 trunk.patch_size=4"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["convit_simclr", "convit_supervised", "finetune"])
+def test_training_opens_test_in_its_last_evaluation(
+    experiment: str, folder: Path, tmp_path: Path
+) -> None:
+    if experiment == "finetune":
+        save_trunk(create_model("convit_nano", img_size=8, patch_size=4), tmp_path / "trunk.pth")
+        words = f"finetune {tmp_path}/trunk.pth --data folder --data-dir {folder} --device cpu"
+        words += " --epochs 2 --name run"
+    else:
+        words = f"train config={experiment} data=folder data_dir={folder} run=cpu {TINY}"
+        words += " trunk=convit_nano optim.epochs=2 run.name=run"
+    earliest, times = run_a_child(folder, tmp_path, words)
     # The verdict belongs to the last epoch's evaluation, whose line is written after it.
-    assert earliest == "None" or int(earliest) >= 1, line
+    assert earliest == "None" or int(earliest) >= 1
+    assert times in (0, 3 * 18)  # the trained network, the untrained one and raw pixels
