@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import deque
 from pathlib import Path
@@ -17,6 +18,7 @@ from convit_ssl.engines.console import Screen, Speed, duration
 from convit_ssl.engines.record import Recorder
 from convit_ssl.engines.val_figures import accuracy_figures, described
 from convit_ssl.engines.watch import Watch
+from convit_ssl.engines.watch_scores import unproven
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.machine import peak_resident_mib
@@ -68,6 +70,9 @@ class TrainingHook(QuietHook):
     def on_start(self, task: Any) -> None:
         """Show the bar."""
         self.watch = Watch(self.options, task.device, task.autocast)
+        doubt = unproven(self.watch.best_by)
+        if doubt and self.screen is not None:
+            self.screen.line(f"warning: {doubt}", style="yellow")
         self.speed = Speed(task.max_iteration, task.iteration, task.get_global_batchsize())
         if self.screen is not None:
             self.screen.start(task.max_iteration, task.iteration)
@@ -213,10 +218,15 @@ class TrainingHook(QuietHook):
             "again; optim.skip_nan_steps=N leaves out N such steps"
         )
 
+    def _compare_with_best(self, epoch: int, figures: dict[str, Any]) -> None:
+        """Remember the best epoch by what ``watch.best_by`` names, where it was measured."""
+        name = self.watch.best_by
+        if figures.get(name) is not None and figures[name] > self.best.get(name, -math.inf):
+            self.best = {"epoch": epoch, name: figures[name]}
+
     def _judge(self, epoch: int, figures: dict[str, Any]) -> None:
         """Name a collapse once, as long as it lasts."""
-        if "knn" in figures and figures["knn"] > self.best.get("knn", -1.0):
-            self.best = {"epoch": epoch, "knn": figures["knn"]}
+        self._compare_with_best(epoch, figures)
         method = self.options.method
         message = diagnose(
             figures.get("cross_entropy", figures["loss"]),

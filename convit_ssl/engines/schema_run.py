@@ -182,3 +182,9 @@ class WatchOptions:
         "default a sample of both, at least 1,000 and 500, in under 2 % of the time.",
         unit="images", least=1,
     )  # fmt: skip
+    best_by: str = option(
+        "knn",
+        "What checkpoints/best.torch is chosen by: kNN accuracy, or, without labels, a label-free "
+        "score. A score that has not been shown to rank networks is used with a warning.",
+        choices=("knn", "rankme", "lidar", "alpha_req", "two_view", "gate_motion"),
+    )

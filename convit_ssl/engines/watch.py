@@ -27,12 +27,14 @@ from convit_ssl.data.loader_workers import (
 from convit_ssl.data.value_range import Reading
 from convit_ssl.engines.watch_reference import (
     BY,
+    KNN,
     References,
     Sides,
     final_verdict,
     groups_of,
     measure_knn,
 )
+from convit_ssl.engines.watch_scores import score_of
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.knn import KnnResult
@@ -86,6 +88,14 @@ class Watch:
         self.workers_hung = False
         self._pools: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None = None
         self.references = References(self)
+        self.best_by = str(options.watch.best_by)
+
+    @property
+    def bank(self) -> ImageFiles:
+        """The images of train, opened."""
+        self._open()
+        assert self._bank is not None
+        return self._bank
 
     def due(self, epoch: int) -> bool:
         """Whether to look after this many epochs: the last one always, unless never."""
@@ -160,8 +170,9 @@ class Watch:
         """Figures for the log. Every process takes part; all get the same.
 
         Returns:
-            ``rankme``, ``feature_std``, ``gates`` and what else `training_summary` gives, and
-            ``knn`` in 0..1, and ``knn_name``, what it is, where train and val have labels.
+            ``rankme``, ``feature_std``, ``gates`` and what else `training_summary` gives, the
+            score that the best checkpoint is chosen by, and ``knn`` in 0..1, and ``knn_name``,
+            what it is, where train and val have labels.
 
         Raises:
             LookError: in every process, where one cannot read its images.
@@ -178,6 +189,9 @@ class Watch:
             "feature_std": feature_std(sample),
             **self.heads(trunk),
         }
+        if self.best_by not in (KNN, *figures):
+            score = _together(lambda: score_of(self, trunk, sample, self.best_by))
+            figures |= {} if score is None else {self.best_by: score}
         if self._val is not None:
             val, val_rows = self._features(trunk, self._val, self._val_rows)
             sides = Sides(self._bank, rows, self._val, val_rows)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from convit_ssl.engines.watch import Watch
 
 Rows = np.ndarray[Any, Any]
+KNN = "knn"
 PIXELS, UNTRAINED = "raw pixels", "untrained network"
 # Epochs after which features that are no better than pixels are said to be so.
 FIRST, BY = 3, 5
@@ -99,16 +100,17 @@ class References:
                 found.append(_no_better(epoch, figures, low, high))
         if falls_while_loss_falls(self.knn, self.loss):
             best, value = max(self.knn, key=lambda pair: pair[1])
+            kept = " (checkpoints/best.torch)" if self.watch.best_by == KNN else ""
             found.append(
                 f"kNN falls while the loss falls: {100 * figures['knn']:.1f} %, and "
-                f"{100 * value:.1f} % after epoch {best:g} (checkpoints/best.torch). The network "
+                f"{100 * value:.1f} % after epoch {best:g}{kept}. The network "
                 f"lowers the loss by something unrelated to your classes"
             )
         return found
 
     def _measure_pixels(self, sides: Sides) -> tuple[KnnResult, Tensor | None]:
         transform = pixels_of(sides.bank)
-        opened = [_with_transform(images, transform) for images in (sides.bank, sides.val)]
+        opened = [with_transform(images, transform) for images in (sides.bank, sides.val)]
         flat = nn.Flatten(1)
         bank, rows = self.watch.features(flat, opened[0], sides.bank_rows)
         val, val_rows = self.watch.features(flat, opened[1], sides.val_rows)
@@ -160,7 +162,8 @@ def groups_of(options: Any, images: ImageFiles, rows: Rows) -> Rows | None:
     return np.array([number[images.files[int(row)]] for row in rows], np.int64)
 
 
-def _with_transform(images: ImageFiles, transform: Callable[..., Any]) -> ImageFiles:
+def with_transform(images: ImageFiles, transform: Callable[..., Any]) -> ImageFiles:
+    """The same images with another transform."""
     import copy
 
     other = copy.copy(images)

@@ -32,11 +32,13 @@ class Score:
         title: for a table.
         meaning: one sentence.
         of_pixels: whether it is defined for pixels.
+        of_views: whether it needs several random views of each image.
     """
 
     title: str
     meaning: str
     of_pixels: bool = True
+    of_views: bool = False
 
 
 SCORES: Mapping[str, Score] = {
@@ -45,13 +47,16 @@ SCORES: Mapping[str, Score] = {
         "LiDAR",
         "how many directions tell images apart, beside how views of one image differ "
         "(arXiv:2312.04000)",
+        of_views=True,
     ),
     "alpha_req": Score(
         "alpha-ReQ",
         "decay of the eigenvalues of the features' covariance, as -|alpha - 1| (NeurIPS 2022)",
     ),
     "two_view": Score(
-        "two-view retrieval", "share of images whose other view is the nearest of all, 0 to 1"
+        "two-view retrieval",
+        "share of images whose other view is the nearest of all, 0 to 1",
+        of_views=True,
     ),
     "gate_motion": Score(
         "gate motion", "how far the gates have moved from their start, 0 to 1", of_pixels=False
@@ -60,6 +65,32 @@ SCORES: Mapping[str, Score] = {
 
 # Scores that `convit-ssl study scores` found to rank networks right on each of its collections.
 PASSED: tuple[str, ...] = ()
+
+
+def label_free_score(
+    name: str,
+    model: nn.Module,
+    features: Float[Tensor, "samples dim"],
+    views: Float[Tensor, "images views dim"] | None = None,
+) -> float | None:
+    """One score of a network; None where it has none, as a network without gates.
+
+    Args:
+        name: one of `SCORES`.
+        model: the network.
+        features: its features of images as they are.
+        views: of several random views of each of some images, for scores `of_views`.
+
+    Raises:
+        ValueError: it needs views.
+    """
+    if name == "gate_motion":
+        return gate_motion(model)
+    if not SCORES[name].of_views:
+        return effective_rank(features) if name == "rankme" else alpha_req(features)
+    if views is None:
+        raise ValueError(f"{name} needs views")
+    return lidar(views) if name == "lidar" else two_view_retrieval(views[:, 0], views[:, 1])
 
 
 def label_free_scores(
@@ -74,9 +105,14 @@ def label_free_scores(
     return {
         "rankme": effective_rank(features),
         "lidar": lidar(views),
-        "alpha_req": -abs(eigenvalue_decay(features) - 1.0),
+        "alpha_req": alpha_req(features),
         "two_view": two_view_retrieval(views[:, 0], views[:, 1]),
     }
+
+
+def alpha_req(features: Float[Tensor, "samples dim"]) -> float:
+    """How near to 1 the decay of the eigenvalues is: 0 at best, and negative."""
+    return -abs(eigenvalue_decay(features) - 1.0)
 
 
 def eigenvalue_decay(features: Float[Tensor, "samples dim"]) -> float:

@@ -79,7 +79,7 @@ def looking_at(root: Path, max_corrupt: float = 0.2) -> Watch:
         derived=SimpleNamespace(processes=1, workers=0, test_model=False),
         optim=SimpleNamespace(epochs=4),
         run=SimpleNamespace(dir=str(root.parent / "run"), timeout_minutes=1),
-        watch=SimpleNamespace(every=None, knn_images=None, knn_k=5),
+        watch=SimpleNamespace(every=None, knn_images=None, knn_k=5, best_by="knn"),
     )
     return Watch(options, torch.device("cpu"), contextlib.nullcontext)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,10 +14,15 @@ import pytest
 import torch
 from PIL import Image
 
-from convit_ssl.engines import watch
+from convit_ssl.engines import watch, watch_scores
+from convit_ssl.engines.hooks import TrainingHook
+from convit_ssl.engines.schema_run import WatchOptions
 from convit_ssl.engines.watch import Watch
 from convit_ssl.engines.watch_reference import background_share
+from convit_ssl.engines.watch_scores import unproven
+from convit_ssl.evaluation.label_free import SCORES
 from convit_ssl.models import create_model
+from convit_ssl.options import KEY
 
 
 def photographs(root: Path, images: int = 40) -> Path:
@@ -45,7 +51,7 @@ def looking_at(root: Path, **data: Any) -> Watch:
         derived=SimpleNamespace(processes=1, workers=0, test_model=False, steps_per_epoch=3),
         optim=SimpleNamespace(epochs=40),
         run=SimpleNamespace(dir=str(root.parent), timeout_minutes=5),
-        watch=SimpleNamespace(every=None, knn_k=5, knn_images=None),
+        watch=SimpleNamespace(every=None, knn_k=5, knn_images=None, best_by="knn"),
     )
     return Watch(options, torch.device("cpu"), contextlib.nullcontext)
 
@@ -163,3 +169,36 @@ def test_a_network_that_learned_the_labels_is_judged_by_what_it_says(tmp_path: P
     verdict = look.verdict(trunk, {"loss": 1.0}, classifier)
     assert verdict is not None and verdict.outcome == "worse"
     assert verdict.differences["raw pixels"].value == -1.0
+
+
+@pytest.mark.parametrize("name", list(SCORES))
+def test_the_best_checkpoint_can_be_chosen_without_labels(tmp_path: Path, name: str) -> None:
+    root = photographs(tmp_path / "images")
+    look = looking_at(root)
+    look.options.data.labels = None
+    look.best_by = name
+    for file in sorted(root.glob("*/*/*.png")):  # no class folders: no labels
+        file.rename(root / f"{file.parts[-3]}{file.name}")
+    for folder in root.glob("s*"):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    trunk = create_model("convit_nano", img_size=16, patch_size=4, num_classes=0)
+    figures = look.look(trunk)
+    assert "knn" not in figures and np.isfinite(figures[name])
+    assert figures[name] == look.look(trunk)[name], "the same images and views every time"
+    hook = TrainingHook(look.options, None, None, 0.0)
+    hook.watch = look
+    for epoch, value in enumerate([0.2, 0.5, 0.4], 1):
+        hook._compare_with_best(epoch, {"loss": 1.0, name: value})
+    assert hook.best == {"epoch": 2, name: 0.5}
+
+
+def test_a_score_without_proof_is_named_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert unproven("knn") is None
+    text = unproven("rankme")
+    assert text is not None and "has not been shown to rank networks" in text
+    monkeypatch.setattr(watch_scores, "PASSED", ("rankme",))
+    assert unproven("rankme") is None
+    assert "shown so far: rankme" in str(unproven("lidar"))
+    best_by = next(one for one in fields(WatchOptions) if one.name == "best_by")
+    assert best_by.metadata[KEY].choices == watch_scores.CHOICES

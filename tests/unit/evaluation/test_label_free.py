@@ -15,9 +15,11 @@ from convit_ssl.cli.main import run_command
 from convit_ssl.cli.study_scores import draw_settings
 from convit_ssl.cli.study_scores_write import write
 from convit_ssl.evaluation.label_free import (
+    PASSED,
     SCORES,
     eigenvalue_decay,
     gate_motion,
+    label_free_score,
     label_free_scores,
     lidar,
     two_view_retrieval,
@@ -166,6 +168,29 @@ def test_a_study_writes_its_tables_from_the_runs_that_are_there(tmp_path: Path) 
     assert found["correlations"]["knn"]["gate_motion"]["a"]["rho"] == 1.0
     page = (tmp_path / "results.md").read_text()
     assert "Passed: gate motion." in page and "run 099 failed" in page
+
+
+def test_the_scores_that_passed_are_those_of_the_committed_study() -> None:
+    """PASSED is not typed by hand: it is what the newest study of label-free scores found."""
+    results = Path(__file__).parents[3] / "results"
+    studies = [
+        json.loads(file.read_text()) for file in sorted(results.glob("label_free_*/result.json"))
+    ]
+    newest = [one for one in studies if one.get("study") == "scores"][-1:]
+    assert list(PASSED) == [name for one in newest for name in one["passed"]]
+    for one in newest:
+        runs = [len(found["runs"]) for found in one["collections"].values()]
+        assert len(runs) >= 3 and min(runs) >= 30
+
+
+def test_one_score_is_that_of_all() -> None:
+    features, views = drawn(40, 8), drawn(20, 4, 8, seed=1)
+    model = torch.nn.Linear(2, 2)
+    for name, value in label_free_scores(features, views).items():
+        assert label_free_score(name, model, features, views) == value
+    assert label_free_score("gate_motion", model, features) is None
+    with pytest.raises(ValueError, match="needs views"):
+        label_free_score("lidar", model, features)
 
 
 def test_settings_of_a_run_follow_from_its_number() -> None:
