@@ -88,7 +88,11 @@ class Watch:
         self.workers_hung = False
         self._pools: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None = None
         self.references = References(self)
-        self.best_by = str(options.watch.best_by)
+
+    @cached_property
+    def best_by(self) -> str:
+        """The figure that the best checkpoint is chosen by."""
+        return str(self.options.watch.best_by)
 
     @property
     def bank(self) -> ImageFiles:

@@ -116,8 +116,8 @@ def doubtful(
     return [
         Choice(
             int(row),
-            f"labelled {classes[targets[row]]}; "
-            f"{votes.share[row]:.0%} of its neighbours' votes are for {classes[votes.first[row]]}",
+            # A card shows its label above this, and has room for a few words.
+            f"neighbours say {classes[votes.first[row]]} ({votes.share[row]:.0%} of votes)",
         )
         for row in wrong
     ]
