@@ -153,6 +153,32 @@ def evidence(results: list[dict[str, Any]]) -> str:
     return table(head, rows)
 
 
+def differences(results: list[dict[str, Any]]) -> str:
+    """A line for each method of each baselines study: paired differences in points, 95 % interval.
+
+    All are of frozen features (the linear probe), on the same test images for all; intervals
+    cover seeds and images.
+    """
+    others = {
+        "raw pixels": "against raw pixels",
+        "untrained": "untrained",
+        "labels alone, ConViT": "labels alone",
+        "labels alone, ResNet-18": "ResNet-18, labels alone",
+    }
+    rows = []
+    for result in results:
+        for method in result["methods"]:
+            found = result["differences"][method]
+            seeds = next(len(row["seeds"]) for row in result["rows"] if row["row"] == method)
+            cells = []
+            for other in others:
+                value = 100 * found[other]["difference"]
+                low, high = (100 * end for end in found[other]["interval_95"])
+                cells.append(f"{value:+.1f} ({low:+.1f} to {high:+.1f})")
+            rows.append([f"{result['data']}, {method}", str(seeds), *cells])
+    return table(["collection, method", "seeds", *others.values()], rows)
+
+
 def evidence_cell(row: dict[str, Any] | None, metric: str) -> str:
     """Such as 71.3 (70.1 to 72.5), 3.0 core-min."""
     if row is None:
@@ -240,6 +266,7 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "ceiling": ceiling,
     "demo": demo,
     "evidence": evidence,
+    "differences": differences,
     "label_free": label_free,
     "cluster": cluster,
 }

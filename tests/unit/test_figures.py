@@ -61,3 +61,20 @@ def test_evidence_is_a_line_for_each_collection() -> None:
         "| not measured | simclr 70.0 (69.0 to 71.0), 3.0 core-min "
         "| 75.0 (74.0 to 76.0), 4.5 core-min |"
     )
+
+
+def test_differences_are_a_line_for_each_method() -> None:
+    def found(value: float) -> dict[str, Any]:
+        return {"difference": value, "interval_95": [value - 0.02, value + 0.02]}
+
+    others = ("raw pixels", "untrained", "labels alone, ConViT", "labels alone, ResNet-18")
+    result = {
+        "data": "textures",
+        "methods": ["simclr"],
+        "rows": [{"row": "simclr", "seeds": [0, 1, 2]}],
+        "differences": {"simclr": {name: found(0.1 * i) for i, name in enumerate(others)}},
+    }
+    assert TOOL["differences"]([result]).splitlines()[2] == (
+        "| textures, simclr | 3 | +0.0 (-2.0 to +2.0) | +10.0 (+8.0 to +12.0) "
+        "| +20.0 (+18.0 to +22.0) | +30.0 (+28.0 to +32.0) |"
+    )
