@@ -138,6 +138,7 @@ class TrainingHook(QuietHook):
             figures |= self.watch.figures(trunk)
             if self.recorder is not None:
                 self.recorder.write_locality(trunk, figures, self._steps(task))
+            self._compare_with_best(epoch, figures)
             self._judge(epoch, figures)
             self._compare(task, epoch, trunk, figures)
             figures["look_seconds"] = round(time.perf_counter() - started, 3)
@@ -226,7 +227,6 @@ class TrainingHook(QuietHook):
 
     def _judge(self, epoch: int, figures: dict[str, Any]) -> None:
         """Name a collapse once, as long as it lasts."""
-        self._compare_with_best(epoch, figures)
         method = self.options.method
         message = diagnose(
             figures.get("cross_entropy", figures["loss"]),
