@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+
+from convit_ssl.errors import UserError
 
 SUMMARY = (
     "measure speed and memory side by side: models, training steps, input pipelines, scaling, "
@@ -16,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(
         dest="kind",
         required=True,
-        metavar="model|step|accumulate|data|scaling|startup|threads|cluster",
+        metavar="model|step|accumulate|data|scaling|startup|threads|cluster|all",
     )
     model = kinds.add_parser(
         "model",
@@ -44,6 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cluster = kinds.add_parser(
         "cluster", help="what 8, 64 and 512 GPUs would ask for, worked out from measured steps"
     )
+    everything = kinds.add_parser("all", help="all benchmarks but cluster, within a time limit")
+    everything.add_argument("--device", default="cpu", help="cpu or cuda")
+    everything.add_argument("--minutes", type=float, default=30.0, help="time limit of all")
+    everything.add_argument("--out", default="bench", help="folder for results and logs")
     for kind in (model, step, accumulate, data, scaling, startup, threads, cluster):
         kind.add_argument("--device", default="cpu", help="cpu or cuda")
         kind.add_argument(
@@ -109,7 +116,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print, write."""
+    if args.kind == "all":
+        return _run_all(args)
     from convit_ssl.bench import commands
 
     commands.run(args)
     return 0
+
+
+def _run_all(args: argparse.Namespace) -> int:
+    """Every benchmark; 1 if one failed, 0 also where the time was up."""
+    from convit_ssl.bench.everything import commands, run_all
+
+    if not 0 < args.minutes < float("inf"):
+        raise UserError(f"--minutes {args.minutes:g}: give a number of minutes above 0")
+    out = Path(args.out)
+    outcomes = run_all(commands(args.device, out), out, args.minutes)
+    print(f"written: {out}")
+    return int(any(words.startswith("failed") for words in outcomes.values()))
