@@ -25,8 +25,9 @@ def header(file: ImageFile, part: str) -> ImageHeader:
     """Size and kind of number, without the pixels."""
     data = _open(file, False)
     grey = int(data.get("SamplesPerPixel", 1)) == 1
-    signed = int(data.get("PixelRepresentation", 0)) == 1 or float(_slope(data)[1]) < 0
-    eight = int(data.BitsAllocated) <= 8 and _slope(data) == (1.0, 0.0)
+    slope = _slope(_of_frame(data, _frame(part), "PixelValueTransformationSequence"))
+    signed = int(data.get("PixelRepresentation", 0)) == 1 or slope[1] < 0
+    eight = int(data.BitsAllocated) <= 8 and slope == (1.0, 0.0)
     kind = "8 bits" if eight else "signed" if signed else "unsigned"
     return ImageHeader(int(data.Rows), int(data.Columns), grey, kind, "L" if grey else "RGB")
 
@@ -52,8 +53,8 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
         raise ValueError("the DICOM file contains no image")
     check_size(int(data.Columns), int(data.Rows))
     several = int(data.get("NumberOfFrames", 1) or 1) > 1
-    index = int(part_fields(part).get("frame", 0)) if several else None
-    values = pixel_array(data, index=index, raw=True)
+    frame = _frame(part)
+    values = pixel_array(data, index=frame if several else None, raw=True)
     meaning = str(data.get("PhotometricInterpretation", "MONOCHROME2"))
     if values.ndim == 3 and meaning.startswith("YBR"):
         values = convert_color_space(values, _decoded(data, meaning), "RGB")
@@ -61,16 +62,50 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     if meaning == "PALETTE COLOR":
         values = apply_color_lut(values, data)
     inverted = meaning == "MONOCHROME1"
+    valid = None
     if values.ndim == 2:
-        values = _rescaled(values, data)[..., None]
+        valid = _valid(values, data)
+        values = _rescaled(values, data, frame)[..., None]
     grey = values.shape[-1] == 1
     return Planes(
         values,
         ("grey",) if grey else ("R", "G", "B"),
-        inverted=inverted,
-        window=_window(data) if grey else None,
-        spacing=_spacing(data),
+        valid,
+        inverted,
+        _window(_of_frame(data, frame, "FrameVOILUTSequence")) if grey else None,
+        _spacing(_of_frame(data, frame, "PixelMeasuresSequence")),
     )
+
+
+def _frame(part: str) -> int:
+    return int(part_fields(part).get("frame", 0))
+
+
+def _of_frame(data: Any, frame: int, name: str) -> Any:
+    """What describes a frame: in files of the enhanced kinds a group of its own, or all frames'."""
+    groups = data.get("PerFrameFunctionalGroupsSequence") or []
+    shared = data.get("SharedFunctionalGroupsSequence") or []
+    for group in (*groups[frame : frame + 1], *shared[:1]):
+        found = group.get(name)
+        if found:
+            return found[0]
+    return data
+
+
+def _valid(values: Any, data: Any) -> Any:
+    """(H, W), False in the padding around a picture; None without any."""
+    first = data.get("PixelPaddingValue")
+    if not isinstance(first, int):
+        return None
+    last = data.get("PixelPaddingRangeLimit", first)
+    signed = int(data.get("PixelRepresentation", 0)) == 1
+    ends = []
+    for end in (first, last):
+        # Written as unsigned by some, whatever the pixels are.
+        size = 1 << int(data.BitsAllocated)
+        ends.append(int(end) - size if signed and int(end) >= size // 2 else int(end))
+    padding = (values >= min(ends)) & (values <= max(ends))
+    return ~padding if padding.any() and not padding.all() else None
 
 
 def _decoded(data: Any, meaning: str) -> str:
@@ -82,11 +117,11 @@ def _slope(data: Any) -> tuple[float, float]:
     return float(data.get("RescaleSlope", 1) or 1), float(data.get("RescaleIntercept", 0) or 0)
 
 
-def _rescaled(values: Any, data: Any) -> Any:
+def _rescaled(values: Any, data: Any, frame: int) -> Any:
     """Stored values to units; whole numbers stay whole."""
     if "ModalityLUTSequence" in data:
         return apply_modality_lut(values, data)
-    slope, intercept = _slope(data)
+    slope, intercept = _slope(_of_frame(data, frame, "PixelValueTransformationSequence"))
     if (slope, intercept) == (1.0, 0.0):
         return values
     scaled = values.astype(np.float64) * slope + intercept

@@ -101,6 +101,64 @@ def test_frames_are_images(tmp_path: Path) -> None:
     assert np.rint(images[1][0] * 255) == pytest.approx(wanted, abs=0)
 
 
+def enhanced(path: Path) -> Any:
+    """Three frames, each with a slope, an intercept and a window of its own; one pixel size."""
+    from pydicom.dataset import Dataset
+
+    data = pydicom.dcmread(dicom("CT_small.dcm"))
+    values = np.random.default_rng(0).integers(0, 2000, (3, 12, 16)).astype(np.int16)
+    data.Rows, data.Columns, data.NumberOfFrames = 12, 16, 3
+    data.PixelData = values.tobytes()
+    for name in ("RescaleSlope", "RescaleIntercept", "PixelSpacing", "PixelPaddingValue"):
+        if name in data:
+            delattr(data, name)
+    groups = []
+    for frame in range(3):
+        units, window, group = Dataset(), Dataset(), Dataset()
+        units.RescaleSlope, units.RescaleIntercept = 2, -1000 - frame
+        window.WindowCenter, window.WindowWidth = 40.5 + frame, 401
+        group.PixelValueTransformationSequence = [units]
+        group.FrameVOILUTSequence = [window]
+        groups.append(group)
+    size, shared = Dataset(), Dataset()
+    size.PixelSpacing = [0.5, 0.25]
+    shared.PixelMeasuresSequence = [size]
+    data.PerFrameFunctionalGroupsSequence = groups
+    data.SharedFunctionalGroupsSequence = [shared]
+    data.save_as(path)
+    return values.astype(int)
+
+
+def test_frames_with_values_and_windows_of_their_own(tmp_path: Path) -> None:
+    values = enhanced(tmp_path / "a.dcm")
+    for frame in range(3):
+        path = f"{tmp_path}/a.dcm#frame={frame}"
+        planes = read_planes(path, (tmp_path / "a.dcm").read_bytes(), NATIVE)
+        assert np.array_equal(planes.values[..., 0], 2 * values[frame] - 1000 - frame)
+        assert planes.window == pytest.approx((-160 + frame, 240 + frame))
+        assert planes.spacing == (0.5, 0.25)
+        assert image_header(path).kind == "signed"
+
+
+@pytest.mark.parametrize(("signed", "padding"), [(1, -2000), (0, 63536)])
+def test_padding_is_no_data(tmp_path: Path, signed: int, padding: int) -> None:
+    data = pydicom.dcmread(dicom("CT_small.dcm"))
+    values = np.full((8, 8), 1100, np.int32)
+    values[:2], values[2] = padding, padding + 5
+    data.Rows = data.Columns = 8
+    data.PixelRepresentation = signed
+    data.PixelData = values.astype(np.int16 if signed else np.uint16).tobytes()
+    data.add_new(0x00280120, "SS" if signed else "US", padding)
+    data.save_as(tmp_path / "a.dcm")
+    planes = read_planes(str(tmp_path / "a.dcm"), (tmp_path / "a.dcm").read_bytes(), NATIVE)
+    assert planes.valid is not None
+    assert planes.valid.sum(axis=1).tolist() == [0, 0] + [8] * 6
+    data.add_new(0x00280121, "SS" if signed else "US", padding + 5)
+    data.save_as(tmp_path / "a.dcm")
+    planes = read_planes(str(tmp_path / "a.dcm"), (tmp_path / "a.dcm").read_bytes(), NATIVE)
+    assert planes.valid is not None and planes.valid.sum(axis=1).tolist() == [0] * 3 + [8] * 5
+
+
 def test_a_broken_dicom_is_one_message(tmp_path: Path) -> None:
     content = dicom("CT_small.dcm").read_bytes()
     (tmp_path / "good.dcm").write_bytes(content)
