@@ -96,7 +96,8 @@ class ScoreStudy:
 
     def __init__(self, args: argparse.Namespace, out: Path) -> None:
         self.args, self.out = args, out
-        self.folder = out / str(args.data)
+        own = args.data == "folder" and args.data_dir  # several of them share a study
+        self.folder = out / (Path(args.data_dir).resolve().name if own else str(args.data))
         self.images = StudyImages(args, self.folder / "features")
         if not args.dry_run:
             self._remember(self.folder / "study.json")

@@ -45,6 +45,24 @@ def test_dry_run_prints_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert "run.dir='studies/ablation_digits/runs/convit-10pct-seed0'" in words
 
 
+def test_a_study_of_scores_trains_on_the_division_that_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(24):
+        path = tmp_path / "images" / "ab"[number % 2] / f"p{number // 4}_{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (8, 8), number).save(path)
+    words = ["study", "scores", "--data", "folder", "--data-dir", str(tmp_path / "images")]
+    words += ["--holdout", "0.25", "--group-by", "name:(p[0-9]+)_", "--runs", "2", "--dry-run"]
+    assert main([*words, "--out", str(tmp_path / "study")]) == 0
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        given = shlex.split(line)
+        assert f"run.root={tmp_path}/study/images/runs" in given, "one folder for each collection"
+        assert "data.holdout=0.25" in given and "data.group_by=name:(p[0-9]+)_" in given
+
+
 @pytest.mark.parametrize(
     ("images", "run", "mixup"), [(1_001, "gpu1", 0.0), (1_000, "cpu", 0.0), (1_000, "gpu1", 0.8)]
 )

@@ -37,3 +37,11 @@ def test_few_labels_have_settings_of_their_own(
 def test_a_list_wins_over_the_share(monkeypatch: pytest.MonkeyPatch) -> None:
     tree = composed(monkeypatch, "--low-shot", "1", "--subset", "list=my lists/1percent.txt")
     assert tree.data.subset == "list=my lists/1percent.txt"
+
+
+def test_a_division_reaches_the_experiment(monkeypatch: pytest.MonkeyPatch) -> None:
+    flags = ("--holdout", "0.2", "--group-by", "column:patient", "--split-seed", "3")
+    tree = composed(monkeypatch, *flags, "--labels", "scans.csv:file,label,patient")
+    assert (tree.data.holdout, tree.data.split_seed) == (0.2, 3)
+    assert tree.data.group_by == "column:patient"
+    assert tree.data.labels == "scans.csv:file,label,patient"

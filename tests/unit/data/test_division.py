@@ -156,6 +156,21 @@ def test_labels_and_groups_come_from_a_table(tmp_path: Path) -> None:
     assert division.notes == ("1 of 60 images are unlabelled and not used for testing",)
 
 
+def test_a_parquet_table_divides_as_a_csv_does(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    flat = Listing(Path("/data"), [f"{i:03d}.png" for i in range(60)], [-1] * 60, [])
+    labels = ["sick" if i % 3 else "well" for i in range(60)]
+    path = write_table(tmp_path, flat, state=labels, patient=[f"p{i // 6}" for i in range(60)])
+    pandas.read_csv(path, sep=";", dtype=str).to_parquet(tmp_path / "same.parquet")
+    parts = [
+        divide(flat, DivisionSpec(holdout=0.2, labels=f"{one}:file,state,patient",
+                                  group_by="column:patient")).test_rows().tolist()
+        for one in (path, tmp_path / "same.parquet")
+    ]  # fmt: skip
+    assert parts[0] == parts[1] and len(parts[0]) == 12
+
+
 def test_a_table_that_names_other_images_is_refused(tmp_path: Path) -> None:
     flat = Listing(Path("/data"), ["a.png", "b.png"], [-1, -1], [])
     other = Listing(Path("/data"), ["x.png", "y.png"], [-1, -1], [])
