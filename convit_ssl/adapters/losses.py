@@ -7,15 +7,15 @@ holds it (``teacher.trunk.*``, ``teacher.heads.*``) with the rest of the method'
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from classy_vision.losses import ClassyLoss, register_loss
 from torch import Tensor
 
 from convit_ssl.adapters.accumulation import features_in_parts
-from convit_ssl.adapters.teachers import open_teacher
+from convit_ssl.adapters.teachers import open_classifier, open_teacher
 from convit_ssl.errors import UserError
-from convit_ssl.export import load_trunk
 from convit_ssl.methods import Method, Run, get_method, options_of
 
 
@@ -31,7 +31,12 @@ class VisslLoss(ClassyLoss):  # type: ignore[misc]
             UserError: an option out of its range.
         """
         kind = get_method(config["method"]["name"])
-        run = Run(**config["run"], load_classifier=load_trunk, load_teacher=open_teacher)
+        said = config.get("teacher_settings")
+        run = Run(
+            **config["run"],
+            load_classifier=partial(open_classifier, settings=said),
+            load_teacher=partial(open_teacher, settings=said),
+        )
         more = {"teacher_features": _teacher_features} if kind.has_teacher else {}
         # Its state's names in a checkpoint are the method's own, so it is no wrapper.
         loss: Any = type(f"Vissl{kind.__name__}", (kind, ClassyLoss), more)

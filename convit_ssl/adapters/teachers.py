@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from convit_ssl.adapters.weights import for_own_images
 from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.frozen import is_hub_name, open_frozen
 from convit_ssl.export import load_trunk
 from convit_ssl.methods import TeacherFeatures
 from convit_ssl.models import ConViT
+from convit_ssl.weights_settings import loading_options
 
 
 class FrozenTeacher(nn.Module):
@@ -77,24 +80,53 @@ class FrozenTeacher(nn.Module):
         return found.image.shape[1], 0 if found.patches is None else found.patches.shape[1]
 
 
-@functools.lru_cache(maxsize=1)
-def open_teacher(name: str) -> FrozenTeacher:
+def open_teacher(name: str, settings: Any = None) -> FrozenTeacher:
     """The network of a name or a file; opened once in a process.
 
     Args:
         name: ``timm:NAME``, ``timm:NAME=FILE``, ``hf-hub:NAME``, a checkpoint or a run folder.
+        settings: what a file does not say; see `WeightsSettings`.
 
     Raises:
         UserError: it cannot be had, or takes no RGB images; says what to do.
     """
+    said = loading_options(settings)
+    return _opened(name, json.dumps(said))
+
+
+def open_classifier(path: str, settings: Any = None) -> ConViT:
+    """A frozen classifier that takes the views of a student of RGB images.
+
+    Args:
+        path: of a checkpoint with a classifier.
+        settings: what the file does not say; see `WeightsSettings`.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    model = load_trunk(path, **loading_options(settings))
+    return for_own_images(model)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(name: str, said: str) -> FrozenTeacher:
+    settings = json.loads(said)
     if is_hub_name(name):
+        if settings:
+            given = next(iter(settings.get("images", settings)))
+            raise UserError(
+                f"teacher_settings.{given} is for a file of weights, and {name} says it itself; "
+                "leave it out"
+            )
         extractor, transform = open_frozen(name)
         channels, height, width = transform.config["input_size"]
         _check_channels(name, channels)
         return FrozenTeacher(
             extractor.model, (height, width), transform.config["mean"], transform.config["std"]
         )
-    model = load_trunk(name, num_classes=0)
+    if "img_size" in settings:
+        settings["img_size"] = tuple(settings["img_size"])
+    model = load_trunk(name, num_classes=0, **settings)
     _check_channels(name, model.config.in_chans)
     entry = vars(model).get("provenance", {}).get("entry") or {}
     data = entry.get("data") or {}

@@ -5,16 +5,21 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
+from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
-from convit_ssl.export.load import layer_norm_eps, set_layer_norm_eps
+from convit_ssl.export.load import layer_norm_eps, resized, set_layer_norm_eps
 from convit_ssl.export.other import start_from, start_published
 from convit_ssl.models import ConViT
 from convit_ssl.models.from_vit import GATE_OF_VIT, from_vit
 from convit_ssl.models.trunks import OtherTrunk
+from convit_ssl.weights_settings import loading_options
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 PATCHES = "patch_embed.proj.weight"
 LAYER_NORM_EPS = 1e-6  # of the networks that this project builds
 
@@ -40,6 +45,48 @@ def for_channels(weight: Tensor, channels: int) -> Tensor:
     return weight[:, turns] * (own / channels)
 
 
+def for_images_of(
+    weight: Tensor, bias: Tensor, own: Statistics, other: Statistics
+) -> tuple[Tensor, Tensor]:
+    """A patch embedding that gives for images of one normalisation what it gave for another.
+
+    Exact: (x - m) / s of one is a linear function of the other, and patches have no padding.
+
+    Args:
+        weight: (embed_dim, channels, patch, patch).
+        bias: (embed_dim,).
+        own: mean and standard deviation of each channel that it was trained with.
+        other: those of the images that it will see.
+    """
+    (mean, std), (new_mean, new_std) = (
+        (torch.tensor(values, dtype=torch.float64) for values in pair) for pair in (own, other)
+    )
+    kernel = weight.double()
+    scaled = kernel * (new_std / std)[:, None, None]
+    shift = torch.einsum("ocij,c->o", kernel, (new_mean - mean) / std)
+    return scaled.to(weight.dtype), (bias.double() + shift).to(bias.dtype)
+
+
+def statistics_of(model: nn.Module) -> Statistics | None:
+    """Mean and deviation by which the images of a file's network are normalised, where known."""
+    entry = vars(model).get("provenance", {}).get("entry") or {}
+    data = entry.get("data") or {}
+    mean, std = (data.get(name) if isinstance(data, dict) else None for name in ("mean", "std"))
+    if not mean and not std:
+        return None
+    return tuple(mean or IMAGENET_MEAN), tuple(std or IMAGENET_STD)
+
+
+def for_own_images(model: ConViT) -> ConViT:
+    """The network, changed to take our RGB images as it took its own."""
+    own, ours = statistics_of(model), (IMAGENET_MEAN, IMAGENET_STD)
+    if own is not None and own != ours and model.config.in_chans == 3:
+        projection: Any = model.patch_embed.proj
+        made = for_images_of(projection.weight.data, projection.bias.data, own, ours)
+        projection.weight.data, projection.bias.data = made
+    return model
+
+
 def initialise(model: nn.Module, options: Any) -> None:
     """Load ``weights=PATH`` into the trunk of a VISSL model, every tensor of it.
 
@@ -60,14 +107,16 @@ def initialise(model: nn.Module, options: Any) -> None:
             f"weights={options.weights} needs the trunk convit_ssl; this experiment has "
             f"{type(trunk).__name__}"
         )
+    said = loading_options(options.weights_settings)
     # Of a file that says it, the plan has compared it already.
-    heads = options.trunk.num_heads
-    loaded = load_trunk(
-        options.weights,
-        weights=options.weights_from,
-        img_size=trunk.config.img_size,
-        num_heads=heads,
-    )
+    said["num_heads"] = options.trunk.num_heads
+    size = trunk.config.img_size
+    said.setdefault("img_size", size)
+    loaded = load_trunk(options.weights, weights=options.weights_from, **said)
+    if said["img_size"] != size:  # what they were made for, not what they are wanted for
+        loaded = resized(loaded, size)
+    if not Reading.of(options.data).native:
+        loaded = for_own_images(loaded)
     if trunk.config.num_gpsa_layers and not loaded.config.num_gpsa_layers:
         _initialise_from_vit(trunk, loaded, options)
         return

@@ -47,7 +47,7 @@ def whole_features(name: str, options: Any, device: torch.device) -> Tensor:
     Raises:
         UserError: an image cannot be read, so that it would have no target.
     """
-    teacher = open_teacher(name)
+    teacher = open_teacher(name, options.teacher_settings)
     extractor = ImageFeatures(teacher).eval()
     log = FaultLog(str(RunFolder(options.run.dir).unreadable))
     images = open_split(options, "train", evaluation_transform(teacher.size), log, replace=False)

@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
 def _model(args: argparse.Namespace) -> ConViT:
     if (args.checkpoint is None) == (args.trunk is None):
         raise UserError("give a checkpoint or --trunk NAME")
+    if args.trunk is not None:
+        weights_options.refuse(args, "a checkpoint", but=("img_size",))
     if args.trunk is None:
         return weights_options.read_trunk(args, args.checkpoint)
     if args.trunk.startswith("vissl:"):

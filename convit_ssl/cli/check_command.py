@@ -15,7 +15,7 @@ from PIL import Image
 
 from convit_ssl.analysis.collection_page import Card, CountTable, Section, write_collection_page
 from convit_ssl.analysis.page import write_text
-from convit_ssl.cli import division_options
+from convit_ssl.cli import division_options, weights_options
 from convit_ssl.data.collection import (
     COLUMNS,
     KINDS,
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     division_options.add_arguments(parser)
     add("--trunk", metavar="CKPT", help="also compare images by the features of this network")
+    weights_options.add_arguments(parser)
     add("--out", default="check", help="folder for check.html and check.csv (default: check/)")
     kinds = ", ".join(f"'{kind}'" if " " in kind else kind for kind in SERIOUS)
     add(
@@ -123,6 +124,8 @@ def look(args: argparse.Namespace) -> Checked:
     Raises:
         UserError: the collection cannot be read.
     """
+    if not args.trunk:
+        weights_options.refuse(args, "--trunk CKPT")
     built_in = args.data in SOURCES and not Path(args.data).is_dir()
     name = args.format or (args.data if built_in else "folder")
     spec = division_options.spec_of(args)
@@ -136,7 +139,7 @@ def look(args: argparse.Namespace) -> Checked:
     with progress_bar("comparing", "pairs") as progress:
         pairs = find_duplicates(facts, load, progress)
     if args.trunk:
-        pairs += _alike_in_features(args.trunk, collection, pairs)
+        pairs += _alike_in_features(args, collection, pairs)
     found = [one for one in findings(collection, facts, pairs) if one.kind not in args.ignore]
     out = Path(args.out)
     made = Checked(
@@ -155,18 +158,19 @@ def look(args: argparse.Namespace) -> Checked:
     return made
 
 
-def _alike_in_features(trunk: str, collection: Collection, known: list[Pair]) -> list[Pair]:
+def _alike_in_features(
+    args: argparse.Namespace, collection: Collection, known: list[Pair]
+) -> list[Pair]:
     """Pairs that a network takes for the same; see `duplicates_in_features`."""
     import numpy as np
     import torch
 
     from convit_ssl.cli.probe_sources import source_of
     from convit_ssl.data.samples import SampleReader, UnreadableImageError
-    from convit_ssl.export import load_trunk
 
-    model = load_trunk(trunk)
+    model = weights_options.read_network(args, args.trunk, num_classes=0)
     plain = argparse.Namespace(mask=None)
-    source = source_of(model, trunk, getattr(model, "provenance", {}), plain)
+    source = source_of(model, args.trunk, getattr(model, "provenance", {}), plain)
     reader = SampleReader(collection.paths, max_corrupt=1.0, reading=source.reading)
     read: Any = reader.channels if source.reading.native else reader.image
     features = np.full((len(collection.paths), model.config.embed_dim), np.nan, np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from convit_ssl.cli import division_options
+from convit_ssl.cli import division_options, weights_options
 from convit_ssl.cli.values import positive
 from convit_ssl.cli.weights_options import WHICH
 
@@ -33,11 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--weights", default="teacher", metavar="WHICH", help=WHICH)
     add(
-        "--num-heads",
-        type=positive,
-        help="number of attention heads, for a plain ViT of another project",
-    )
-    add(
         "--epochs",
         type=positive,
         help="epochs (default: 100 as published, or chosen from the number of images)",
@@ -57,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", help="name of the run folder under runs/")
     add("--seed", type=int, default=0)
     division_options.add_arguments(parser)
+    weights_options.add_settings(parser, "--weights-img-size")
     add("overrides", nargs="*", metavar="key=value", help="any other option of the experiment")
 
 
@@ -72,7 +68,6 @@ def run(args: argparse.Namespace) -> int:
         "data.subset": subset and f"'{subset}'",
         "optim.epochs": args.epochs,
         "crops.global_size": args.img_size,
-        "trunk.num_heads": args.num_heads,
         "run.name": args.name,
     }
     arguments = [
@@ -86,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
         f"seed={args.seed}",
         *(f"{key}={value}" for key, value in given.items() if value is not None),
         *division_options.overrides(args),
+        *weights_options.overrides(args),
         *args.overrides,
     ]
     return run_experiment(arguments, STARTED)

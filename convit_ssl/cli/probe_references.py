@@ -91,7 +91,8 @@ def frozen_source(name: str, args: argparse.Namespace) -> Source | Missing:
         UserError: a file that is not there.
     """
     if not is_hub_name(name):
-        plain = argparse.Namespace(**{**vars(args), "img_size": None, "mask": None, "token": None})
+        size = getattr(args, "reference_size", None)
+        plain = argparse.Namespace(**{**vars(args), "img_size": size, "mask": None, "token": None})
         source = open_source(plain, name)
         return dataclasses.replace(source, name=f"{source.name}, frozen")
     # Six attempts without a network are six warnings, before the one row.

@@ -130,6 +130,8 @@ def open_source(
         UserError: it cannot be loaded, or the images cannot be opened.
     """
     checkpoint = checkpoint or args.checkpoint
+    if args.checkpoint == "pixels" or args.checkpoint.startswith("random:"):
+        weights_options.refuse(args, "a checkpoint as CKPT", but=("img_size",))
     if checkpoint == "pixels":
         if args.checkpoint == "pixels":
             maps = ("tokens",) if getattr(args, "tokens", None) == "patch" else ()

@@ -18,6 +18,7 @@ from convit_ssl.cli import (
     probe_division,
     probe_references,
     probe_sources,
+    weights_options,
 )
 from convit_ssl.cli.study_baselines_images import StudyImages
 from convit_ssl.cli.study_baselines_runs import commands, pretrained
@@ -128,10 +129,11 @@ class Baselines:
     def _open_references(self) -> list[probe_sources.Source | probe_references.Missing]:
         if not self.args.reference:
             return [probe_references.not_asked()]
-        return [
-            probe_references.frozen_source(name, self.images.options)
-            for name in self.args.reference
-        ]
+        said = weights_options.settings_of(self.args)
+        size = said.pop("img_size", None)
+        known = {**vars(self.images.options), **said, "reference_size": size}
+        options = argparse.Namespace(**known)
+        return [probe_references.frozen_source(name, options) for name in self.args.reference]
 
     def _reference_cells(self) -> None:
         for source in self.references:

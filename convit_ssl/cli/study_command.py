@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from convit_ssl.cli import division_options
+from convit_ssl.cli import division_options, weights_options
 from convit_ssl.cli.study_baselines import run as run_baselines
 from convit_ssl.cli.study_kinds import BASELINES, KINDS, SCORES, refuse_others
 from convit_ssl.cli.study_plan import plan
@@ -17,6 +17,7 @@ from convit_ssl.cli.study_probes import probe_runs
 from convit_ssl.cli.study_scores import run as run_scores
 from convit_ssl.cli.values import Renamed, above_zero, positive
 from convit_ssl.evaluation import study
+from convit_ssl.evaluation.frozen import is_hub_name
 from convit_ssl.evaluation.results import record_folder
 from convit_ssl.evaluation.study_pretraining import write_pretraining
 from convit_ssl.evaluation.study_report import progress_table, write_study
@@ -108,6 +109,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     }
     add("--checkpoints", **start, help="also fine-tune these checkpoints")
     add("--weights", **start, action=Renamed, new="--checkpoints")
+    weights_options.add_settings(parser)
     add("--no-scratch", action="store_true", help="only fine-tune, do not train from scratch")
     add("--run", default="cpu", help="machine preset of configs/run: cpu, gpu1, slurm, ...")
     add("--jobs", type=positive, default=1, help="number of runs at a time on this machine")
@@ -134,6 +136,8 @@ def run(args: argparse.Namespace) -> int:
     """Plan, run, write."""
     out = Path(args.out or f"studies/{args.kind.replace('-', '_')}_{args.data}")
     refuse_others(args, _defaults(args))
+    if not args.weights and all(map(is_hub_name, args.reference)):
+        weights_options.refuse(args, "--checkpoints, or a file as --reference")
     if args.kind == BASELINES:
         return run_baselines(args, out)
     if args.kind == SCORES:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convit_ssl.cli import division_options
+from convit_ssl.cli import division_options, weights_options
 from convit_ssl.data import open_dataset
 from convit_ssl.engines.config import compose_experiment, group_names
 from convit_ssl.engines.keys import hint
@@ -18,11 +18,12 @@ from convit_ssl.evaluation import study
 from convit_ssl.evaluation.fingerprint import file_fingerprint
 from convit_ssl.evaluation.results import write_json
 from convit_ssl.export import load_trunk
-from convit_ssl.export.load import describe, say_how_to_set, shape
+from convit_ssl.export.load import describe, shape
 from convit_ssl.export.sources import locate
 from convit_ssl.methods.scale_tables import PLAIN_BELOW, PLAIN_RECIPE
 from convit_ssl.models import VARIANTS, create_config
 from convit_ssl.reading import read_record
+from convit_ssl.weights_settings import loading_options
 
 
 def plan(args: argparse.Namespace) -> study.Study:
@@ -56,6 +57,7 @@ def plan(args: argparse.Namespace) -> study.Study:
         (
             *_recipe(len(train) < PLAIN_BELOW or args.run == "cpu"),
             *division_options.overrides(args),
+            *(f"convit_finetune:{word}" for word in weights_options.overrides(args)),
             *args.set,
         ),
         args.images_per_class,
@@ -76,7 +78,7 @@ def plan(args: argparse.Namespace) -> study.Study:
         planned = study.ablation(args.size, settings, args.presets, fractions, seeds, depth)
     study.check_batch(settings, len(train), planned.fractions)
     checkpoints = {arm.weights for arm in planned.arms if arm.weights}
-    _check_weights(planned)
+    _check_weights(planned, loading_options(weights_options.settings_of(args)))
     return dataclasses.replace(
         planned,
         images=train.digest(),
@@ -100,20 +102,19 @@ def _recipe(plain: bool) -> list[str]:
     return words
 
 
-def _check_weights(planned: study.Study) -> None:
+def _check_weights(planned: study.Study, settings: Mapping[str, Any]) -> None:
     """Refuse a checkpoint of another network before the first run."""
     if any(re.match(r"(\w+:)?trunk\.", word) for word in planned.runs[0].settings.overrides):
         return  # training compares what is given
     for arm in planned.arms:
         if not arm.weights:
             continue
-        model = load_trunk(arm.weights)
-        say_how_to_set(model, arm.weights)
+        model = load_trunk(arm.weights, **settings)
         held, asked = model.config, create_config(arm.trunk)
         if shape(held) != shape(asked):
             raise UserError(
                 f"--checkpoints {arm.trunk}={arm.weights}: it holds {describe(held)}, "
-                f"no {arm.trunk}"
+                f"not {arm.trunk}"
             )
 
 

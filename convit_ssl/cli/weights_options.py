@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 from typing import Any
 
 from convit_ssl.cli.values import above_zero, positive
+from convit_ssl.errors import UserError
 from convit_ssl.export.load import load_network, load_trunk
-from convit_ssl.export.stated import ACTIVATIONS, INTERPOLATIONS
+from convit_ssl.export.stated import INTERPOLATIONS
 from convit_ssl.models import ConViT
 from convit_ssl.models.trunks import Network
+from convit_ssl.options import KEY, Option
+from convit_ssl.weights_settings import WeightsSettings, loading_options
 
 WHICH = (
     "which weights: teacher, student, ema, or part of a key prefix in the file, such as "
@@ -26,41 +30,83 @@ def add_arguments(
     Args:
         parser: of the command.
         role: the option that says which of a file's weights are meant.
-        img_size: help of --img-size; None leaves it out.
+        img_size: help of --img-size, where it is more than what the file does not say.
     """
-    add = parser.add_argument
-    add(role, default="teacher", metavar="WHICH", help=WHICH)
+    parser.add_argument(role, default="teacher", metavar="WHICH", help=WHICH)
     if img_size is not None:
-        add("--img-size", type=image_size, metavar="H W", help=img_size)
-    add = parser.add_argument_group(
-        "weights of other projects", "settings that the weights file does not record"
-    ).add_argument
-    add("--num-heads", type=positive, metavar="N", help="number of attention heads of a plain ViT")
-    add(
-        "--eps",
-        type=above_zero,
-        metavar="X",
-        help="epsilon of the LayerNorms, such as 1e-6 or 1e-5",
-    )
-    add(
-        "--activation",
-        choices=tuple(dict.fromkeys(ACTIVATIONS.values())),
-        help="activation of the MLPs",
-    )
-    add(
-        "--mean",
-        type=numbers,
-        metavar="V",
-        help="per-channel mean, for values from 0 to 1",
-    )
-    add("--std", type=numbers, metavar="V", help="per-channel standard deviation, likewise")
-    add(
+        parser.add_argument("--img-size", type=image_size, metavar="H,W", help=img_size)
+    group = add_settings(parser, None if img_size is not None else "--img-size")
+    group.add_argument(
         "--crop-ratio",
         type=above_zero,
         metavar="R",
         help="side of the centre crop divided by the side of the resized image",
     )
-    add("--interpolation", choices=INTERPOLATIONS, help="resampling used to resize images")
+    group.add_argument(
+        "--interpolation", choices=INTERPOLATIONS, help="resampling used to resize images"
+    )
+
+
+def add_settings(
+    parser: argparse.ArgumentParser, img_size: str | None = "--img-size"
+) -> argparse._ArgumentGroup:
+    """A flag for each of `WeightsSettings`: what every command that reads weights takes.
+
+    Args:
+        parser: of the command.
+        img_size: name of the flag for `img_size`; None where the command has one already.
+    """
+    group = parser.add_argument_group(
+        "weights of other projects", "settings that the weights file does not record"
+    )
+    for field in dataclasses.fields(WeightsSettings):
+        about: Option = field.metadata[KEY]
+        flag = img_size if field.name == "img_size" else "--" + field.name.replace("_", "-")
+        if flag is None:
+            continue
+        more = {"choices": about.choices} if about.choices else _KINDS[field.name]
+        group.add_argument(flag, help=_help(about.says), **more)
+    return group
+
+
+def _help(says: str) -> str:
+    text = says.removesuffix(".")
+    return text[0].lower() + text[1:]
+
+
+def settings_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What the flags of `add_settings` say, by the names of `WeightsSettings`."""
+    values = {field.name: getattr(args, field.name, None) for field in _FIELDS}
+    size = getattr(args, "weights_img_size", values["img_size"])
+    values["img_size"] = (size, size) if isinstance(size, int) else size
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def refuse(args: argparse.Namespace, needs: str, *, but: tuple[str, ...] = ()) -> None:
+    """Refuse settings of weights where no weights are given.
+
+    Args:
+        args: parsed options of `add_settings`.
+        needs: the option that names the weights.
+        but: settings that mean something all the same.
+
+    Raises:
+        UserError: a setting is given.
+    """
+    given = next((name for name in settings_of(args) if name not in but), None)
+    if given is not None:
+        raise UserError(f"--{given.replace('_', '-')} describes a file of weights; add {needs}")
+
+
+def overrides(args: argparse.Namespace) -> list[str]:
+    """The same as options of training."""
+    return [
+        f"weights_settings.{name}={_written(value)}" for name, value in settings_of(args).items()
+    ]
+
+
+def _written(value: Any) -> str:
+    return f"[{','.join(map(str, value))}]" if isinstance(value, tuple) else str(value)
 
 
 def read_trunk(
@@ -78,10 +124,7 @@ def read_trunk(
     return load_trunk(
         path,
         weights=getattr(args, role),
-        num_heads=args.num_heads,
-        eps=args.eps,
-        activation=args.activation,
-        images=_images(args),
+        **_said(args),
         **more,
     )
 
@@ -101,16 +144,17 @@ def read_network(
         num_classes=num_classes,
         weights=args.weights,
         img_size=getattr(args, "img_size", None),
-        num_heads=args.num_heads,
-        eps=args.eps,
-        activation=args.activation,
-        images=_images(args),
+        **_said(args),
     )
 
 
-def _images(args: argparse.Namespace) -> dict[str, Any]:
-    images = {name: getattr(args, name) for name in ("mean", "std", "crop_ratio", "interpolation")}
-    return {name: value for name, value in images.items() if value is not None}
+def _said(args: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `load_trunk` beside its size."""
+    found = loading_options(settings_of(args))
+    found.pop("img_size", None)
+    images = {name: getattr(args, name, None) for name in ("crop_ratio", "interpolation")}
+    said = {name: value for name, value in images.items() if value is not None}
+    return {**found, "images": {**found.get("images", {}), **said}}
 
 
 def image_size(text: str) -> int | tuple[int, int]:
@@ -127,3 +171,13 @@ def numbers(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not like 0.5,0.5,0.5") from None
+
+
+_FIELDS = dataclasses.fields(WeightsSettings)
+_KINDS: dict[str, dict[str, Any]] = {
+    "num_heads": {"type": positive, "metavar": "N"},
+    "eps": {"type": above_zero, "metavar": "X"},
+    "img_size": {"type": image_size, "metavar": "H,W"},
+    "mean": {"type": numbers, "metavar": "V"},
+    "std": {"type": numbers, "metavar": "V"},
+}

@@ -95,6 +95,7 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
         choices = named_experiment(choices)
         tree, own = _compose_groups(choices, files)
         if "experiment" not in tree:
+            _refuse_without_header(tree, choices)
             return _compose_vissl(files)
     if files.experiment:
         tree.experiment = files.experiment
@@ -238,6 +239,13 @@ def _refuse_choice(overrides: Sequence[str], error: Exception, folders: Sequence
                 f"{override}: not found, neither here nor in VISSL's configurations"
             ) from None
     raise UserError(_first_lines(error)) from None
+
+
+def _refuse_without_header(tree: DictConfig, choices: Sequence[str]) -> None:
+    """An experiment of ours whose keys landed among VISSL's."""
+    if OmegaConf.select(tree, "config.experiment") is not None:
+        named = next((word for word in choices if word.startswith("config=")), "this experiment")
+        raise UserError(f"{named}: its file must begin with the line `# @package _global_`")
 
 
 def _compose_vissl(files: OwnFiles) -> Composed:

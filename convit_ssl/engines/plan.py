@@ -235,7 +235,7 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> float:
         tree.method.test_every = TEST_ONCE
     if tree.method.test_every is None:
         tree.method.test_every = test_interval(len(train), len(val), tree.method.name)
-    check_teacher(tree.method.get("distill_from"), len(train.classes))
+    check_teacher(tree.method.get("distill_from"), len(train.classes), tree.teacher_settings)
     if tree.method.num_classes not in (None, len(train.classes)):
         raise UserError(
             f"method.num_classes={tree.method.num_classes}, but {train.root} has "

@@ -12,6 +12,7 @@ from typing import Any
 
 from convit_ssl.engines.schema_run import OptimOptions, RunOptions, WatchOptions
 from convit_ssl.options import RANGE, option, section
+from convit_ssl.weights_settings import WeightsSettings
 
 __all__ = [
     "AugmentationOptions",
@@ -419,6 +420,8 @@ class Experiment:
     seed: int = option(
         0, "Of the initial weights, the order of images and all augmentation.", least=0
     )
+    weights_settings: WeightsSettings = section(WeightsSettings)
+    teacher_settings: WeightsSettings = section(WeightsSettings)
     data: DataOptions = section(DataOptions)
     trunk: TrunkOptions = section(TrunkOptions)
     crops: CropOptions = section(CropOptions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -12,17 +13,18 @@ from convit_ssl.errors import UserError
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
 from convit_ssl.models.from_vit import GATE_OF_VIT
 from convit_ssl.models.trunks import Network, OtherTrunk, is_other
+from convit_ssl.weights_settings import loading_options
 
 OF_VIT = ("embed_dim", "depth", "num_heads")  # what a ConViT shares with the ViT it starts from
 
 
-def check_teacher(path: str | None, classes: int) -> None:
+def check_teacher(path: str | None, classes: int, settings: Any = None) -> None:
     """The classifier that a supervised run distils from decides among the same classes."""
     if not path:
         return
     from convit_ssl.export import load_trunk
 
-    known = load_trunk(path).config.num_classes
+    known = load_trunk(path, **loading_options(settings)).config.num_classes
     if not known:
         raise UserError(
             f"method.distill_from={path} contains no classifier; give a checkpoint of "
@@ -38,6 +40,7 @@ def check_teacher(path: str | None, classes: int) -> None:
 def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
     """Take the network's shape and the images' scale from the weights that the run starts from."""
     if not tree.weights:
+        refuse_settings(tree, "weights_settings", "weights=PATH")
         return
     from convit_ssl.export.load import (
         check_activation,
@@ -50,8 +53,7 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
     if is_other(tree.trunk.variant):
         _follow_other(tree, explicit)
         return
-    heads = tree.trunk.num_heads if "trunk.num_heads" in explicit else None
-    loaded = load_network(tree.weights, weights=tree.weights_from, num_heads=heads)
+    loaded = load_network(tree.weights, weights=tree.weights_from, **_said(tree, explicit))
     if isinstance(loaded, OtherTrunk):
         if "trunk" in explicit or "trunk.variant" in explicit:
             raise UserError(
@@ -168,6 +170,26 @@ def _follow_vit(tree: DictConfig, explicit: frozenset[str], config: ConViTConfig
 def _same_shape(one: ConViTConfig, other: ConViTConfig) -> bool:
     """Whether a ConViT and a ViT differ in nothing that weights depend on but GPSA."""
     return all(getattr(one, name) == getattr(other, name) for name in OF_VIT)
+
+
+def _said(tree: DictConfig, explicit: frozenset[str]) -> dict[str, Any]:
+    """What the user says of the weights; the heads of the network to train are those of both."""
+    said = loading_options(tree.weights_settings)
+    if "trunk.num_heads" in explicit:
+        said.setdefault("num_heads", tree.trunk.num_heads)
+    return said
+
+
+def refuse_settings(tree: DictConfig, section: str, needs: str) -> None:
+    """Refuse what is said of a file where there is none.
+
+    Raises:
+        UserError: a setting is given.
+    """
+    said = loading_options(tree[section])
+    name = next(iter(said.get("images", said)), None)
+    if name is not None:
+        raise UserError(f"{section}.{name} describes a file, and there is none; add {needs}")
 
 
 def _follow_images(tree: DictConfig, explicit: frozenset[str], loaded: Network) -> None:

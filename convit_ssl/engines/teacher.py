@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from convit_ssl.data.value_range import Reading
+from convit_ssl.engines.starting_weights import refuse_settings
 from convit_ssl.errors import UserError
 from convit_ssl.models.trunks import is_other
 
@@ -18,6 +19,8 @@ def choose_teacher(tree: DictConfig) -> None:
         UserError: none is given, it cannot be had, or it does not fit the images.
     """
     method = tree.method
+    if not (method.get("teacher") or method.get("distill_from")):
+        refuse_settings(tree, "teacher_settings", "method.teacher or method.distill_from")
     if "teacher_dim" not in method:
         return
     if not method.teacher:
@@ -40,7 +43,8 @@ def choose_teacher(tree: DictConfig) -> None:
     from convit_ssl.adapters.teachers import open_teacher
 
     method.teacher = _whole(str(method.teacher))
-    image, patches = open_teacher(method.teacher).widths()
+    settings = OmegaConf.to_container(tree.teacher_settings)
+    image, patches = open_teacher(method.teacher, settings).widths()
     if patches_wanted and not patches:
         raise UserError(
             f"method.teacher={method.teacher} has no grid of patches; add method.patch_weight=0 to "

@@ -19,6 +19,7 @@ from convit_ssl.export.architectures import Named, named_network
 from convit_ssl.export.foreign import layout_of
 from convit_ssl.export.grid import settle_size
 from convit_ssl.export.keys import VISSL_LAYER_NORM_EPS, has_gpsa, is_vissl
+from convit_ssl.export.normalisation import settle_images
 from convit_ssl.export.stated import ACTIVATIONS, Stated
 from convit_ssl.models import VARIANTS
 from convit_ssl.reading import printable
@@ -40,7 +41,11 @@ _RELEASED = (
     (r"vit-s-\d+ep", 12),
     (r"(dino_)?(deit|vit)[_-]?ti(ny)?", 3),
 )
-_LAYOUT_EPS = {"official": 1e-6, "torchvision": 1e-6}
+PLAIN_LAYER_NORM_EPS = 1e-6
+_WITH_EPS = {
+    "official": "all plain ViTs of timm, DeiT, DINO, DINOv2, iBOT, MAE and MoCo v3",
+    "torchvision": "all ViTs of torchvision",
+}
 CONVIT_LAYER_NORM_EPS = 1e-6  # of the release and of timm's
 _IMPORTED = "a file that `convit-ssl import` wrote says it to every command"
 
@@ -101,7 +106,7 @@ def settle(
     eps = _eps(raw, has_gpsa(tensors), stated, named, guesses, notes)
     activation = _activation(tensors, stated, named, path, guesses, notes)
     size, class_position, used = settle_size(tensors, stated, asked, patch, path, guesses, notes)
-    _normalisation(stated, guesses, notes)
+    settle_images(raw, tensors, where, stated, named is not None, path, guesses, notes)
     resample = asked is not None and not used
     return Settled(heads, eps, activation, size, class_position, resample, guesses, notes)
 
@@ -249,13 +254,13 @@ def _eps(
         return named.eps
     if gpsa:
         return CONVIT_LAYER_NORM_EPS
-    layout = layout_of(dict(raw))
-    eps = _LAYOUT_EPS.get(layout, 1e-6)  # DINOv2's in transformers
+    tool = _WITH_EPS.get(layout_of(dict(raw)), "DINOv2's in transformers")
     guesses.append(
-        f"LayerNorm eps {eps:g} is assumed, the {layout} networks' own; PyTorch's default is "
-        "1e-05, and features trained with that differ in the fifth digit. --eps X sets it"
+        f"LayerNorm eps {PLAIN_LAYER_NORM_EPS:g} is taken from the names of the tensors: {tool} "
+        "have it. A network that was built with PyTorch's default, 1e-05, gives features that are "
+        "off by up to 1 %. --eps X sets it"
     )
-    return eps
+    return PLAIN_LAYER_NORM_EPS
 
 
 def _activation(
@@ -280,21 +285,8 @@ def _activation(
         return found
     if not has_gpsa(tensors):
         guesses.append(
-            "GELU is assumed as the activation; a network that was trained with another (CLIP's "
-            "quick_gelu) gives wrong features. --activation NAME sets it"
+            "GELU is assumed as the activation, which all networks with these names have in timm, "
+            "DINO and MAE; one that was trained with another (CLIP's quick_gelu) gives wrong "
+            "features. --activation NAME sets it"
         )
     return "gelu"
-
-
-def _normalisation(stated: Stated, guesses: list[str], notes: list[str]) -> None:
-    if stated.mean is not None:
-        mean = ", ".join(f"{value:.4g}" for value in stated.mean)
-        std = ", ".join(f"{value:.4g}" for value in stated.std or ())
-        if stated.origin.get("mean") != "you":
-            notes.append(f"images: mean ({mean}), std ({std}), from {stated.origin.get('mean')}")
-        return
-    guesses.append(
-        "images are normalised with ImageNet's mean and standard deviation, cropped and resized "
-        "as usual; for a network trained otherwise (0.5 and 0.5, in part of timm) set --mean, "
-        "--std, --crop-ratio and --interpolation"
-    )

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import logging
 import os
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,12 +167,11 @@ def _noted(model: Network, path: str | os.PathLike[str]) -> Network:
 
 
 def say_how_to_set(model: ConViT, path: str) -> None:
-    """For commands without the options of a guess: how to settle it before they read a file."""
+    """For training, whose options have other names than the flags that a guess names."""
     if vars(model)["provenance"]["guesses"]:
-        quoted = shlex.quote(path)
         _warn(
-            f"{path}: to set what is assumed, run `convit-ssl import {quoted} --out FILE` with the "
-            "options named above, and give FILE here"
+            f"{path}: as options of training, --eps X is weights_settings.eps=X, and so are "
+            "num_heads, activation, img_size, mean and std"
         )
 
 

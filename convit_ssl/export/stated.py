@@ -33,7 +33,7 @@ _STD = ("std", "image_std")
 _PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
 INTERPOLATIONS = tuple(_PILLOW.values())
 
-ACTIVATIONS = {
+ACTIVATIONS = {  # to one of ACTIVATION_NAMES
     "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_tanh": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh", "quick_gelu": "quick_gelu",
     "quickgelu": "quick_gelu", "relu": "relu", "silu": "silu", "swish": "silu",

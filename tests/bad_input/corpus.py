@@ -375,6 +375,7 @@ def configs() -> Files:
         "dangling": (BASE + "seed: ${no.such.key}\n", r"no\.such\.key|seed"),
         "circle": (BASE + "seed: ${seed}\n", "does not resolve: Recursive"),
         "environment": (BASE + "seed: ${oc.env:CONVIT_SSL_NO_SUCH}\n", "CONVIT_SSL_NO_SUCH|seed"),
+        "no_header": (BASE.replace("@package", "package"), "begin with the line `# @package"),
         "no_defaults": ("# @package _global_\nexperiment: mine\n", r"\S"),
         "wrong_device": (BASE + "run:\n  device: tpu\n", "tpu"),
     }

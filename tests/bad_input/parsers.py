@@ -254,7 +254,8 @@ def _config(path: Path) -> Any:
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(path.read_bytes())
     with contextlib.chdir(path.parent):
-        return make_plan(compose_experiment(["config=mine"]))
+        composed = compose_experiment(["config=mine"])
+        return make_plan(composed) if composed.is_ours else composed
 
 
 def _configs() -> list[bytes]:

@@ -11,10 +11,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from convit_ssl.adapters.teachers import open_classifier, open_teacher
 from convit_ssl.adapters.train_step import train_step
 from convit_ssl.adapters.weights import entry_of_trunk, initialise
+from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
 from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.plan import make_plan
+from convit_ssl.engines.schema import Experiment
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
 from convit_ssl.export.files import ENTRY
@@ -30,10 +33,13 @@ CONFIG = ConViTConfig(
 VIT = dataclasses.replace(CONFIG, qkv_bias=True)
 
 
-def start(path: Path) -> Any:
-    model: Any = SimpleNamespace(trunk=ConViT(CONFIG).eval())
-    trunk = SimpleNamespace(num_heads=None, variant="tiny")
-    initialise(model, SimpleNamespace(weights=str(path), weights_from="teacher", trunk=trunk))
+def start(path: Path, config: ConViTConfig = CONFIG, **said: Any) -> Any:
+    model: Any = SimpleNamespace(trunk=ConViT(config).eval())
+    tree = OmegaConf.structured(Experiment)
+    tree.weights, tree.trunk.num_heads = str(path), config.num_heads
+    for name, value in said.items():
+        tree.weights_settings[name] = value
+    initialise(model, tree)
     return model
 
 
@@ -126,3 +132,46 @@ def plan_of(weights: Path | None, *more: str) -> Any:
 def test_ours_needs_no_word(tmp_path: Path) -> None:
     save_trunk(ConViT(CONFIG), tmp_path / "source.torch")
     assert entry_of_trunk(start(tmp_path / "source.torch")) == {}
+
+
+PLAIN = ConViTConfig(
+    img_size=(8, 32), patch_size=4, embed_dim=24, depth=2, num_heads=3, num_gpsa_layers=0,
+    num_classes=5, qkv_bias=True,
+)  # fmt: skip
+SAID = {"num_heads": 3, "eps": 1e-3, "img_size": [8, 32], "mean": [0.5], "std": [0.25]}
+
+
+def foreign(folder: Path) -> tuple[Path, ConViT]:
+    """A file of which nothing says heads, eps, grid or normalisation, and its network."""
+    model = ConViT(PLAIN).eval()
+    set_layer_norm_eps(model, 1e-3)
+    torch.nn.init.normal_(model.pos_embed)
+    torch.save(model.state_dict(), folder / "model.pth")
+    return folder / "model.pth", model
+
+
+def normalised(images: torch.Tensor, mean: Any, std: Any) -> torch.Tensor:
+    return (images - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+
+
+def test_what_a_file_leaves_open_is_set_by_options(tmp_path: Path) -> None:
+    """Heads, eps, the oblong grid, and the normalisation, which moves into the patches."""
+    path, model = foreign(tmp_path)
+    with pytest.raises(UserError, match="nothing was loaded"):
+        start(path, PLAIN)
+    images = torch.rand(2, 3, 8, 32)
+    ours = normalised(images, IMAGENET_MEAN, IMAGENET_STD)
+    with torch.inference_mode():
+        expected = model(normalised(images, [0.5] * 3, [0.25] * 3))
+        found = start(path, PLAIN, **SAID).trunk(ours)
+        teacher = open_classifier(str(path), SAID)(ours)
+        features = open_teacher(str(path), SAID)(ours).image
+        own = model.forward_features(normalised(images, [0.5] * 3, [0.25] * 3))[:, 0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(teacher, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(features, own, rtol=0, atol=1e-5)
+
+
+def test_a_network_of_a_hub_says_it_itself() -> None:
+    with pytest.raises(UserError, match=r"teacher_settings\.eps is for a file of weights"):
+        open_teacher("timm:vit_tiny_patch16_224", {"eps": 1e-5})

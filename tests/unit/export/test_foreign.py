@@ -27,6 +27,8 @@ from convit_ssl.models import ConViT, ConViTConfig, create_model
 
 State = dict[str, Tensor]
 
+HALF = {"mean": [0.5], "std": [0.5]}  # of images
+
 
 def vit(width: int = 64, heads: int = 4, size: Any = 32, depth: int = 2, seed: int = 1) -> ConViT:
     """A plain ViT as if trained; ours, so that what others name otherwise is computed alike."""
@@ -206,12 +208,12 @@ def test_heads_that_nothing_tells_are_refused(tmp_path: Path) -> None:
     torch.save(official(model), path)
     with pytest.raises(UserError, match=r"nothing was loaded.*6 \(DeiT.*12 \(MoCo v3"):
         load_trunk(path)
-    check(path, model, num_heads=12)
+    check(path, model, num_heads=12, images=HALF)
     torch.save(official(vit(64, 4)), path)
     with pytest.raises(UserError, match=r"--num-heads N .*: 1, 2, 4, 8$"):
         load_trunk(path)
     with pytest.raises(UserError, match="not divisible by num_heads=3"):
-        load_trunk(path, num_heads=3)
+        load_trunk(path, num_heads=3, images=HALF)
 
 
 def test_eps_and_activation_of_transformers_are_not_guessed(tmp_path: Path) -> None:
@@ -223,10 +225,12 @@ def test_eps_and_activation_of_transformers_are_not_guessed(tmp_path: Path) -> N
         load_trunk(path, num_heads=12)
     with pytest.raises(UserError, match=r"or give --activation \("):
         load_trunk(path, eps=1e-12)
-    loaded = check(path, model, num_heads=12, eps=1e-12, activation="gelu")
+    with pytest.raises(UserError, match="how its images were normalised"):
+        load_trunk(path, num_heads=12, eps=1e-12, activation="gelu")
+    loaded = check(path, model, num_heads=12, eps=1e-12, activation="gelu", images=HALF)
     assert not any("eps" in text for text in loaded.provenance["guesses"])  # type: ignore[index,union-attr]
     (tmp_path / "config.json").write_text('{"layer_norm_eps": 1e-12, "hidden_act": "gelu"}')
-    check(path, model)
+    check(path, model, images=HALF)
 
 
 def test_the_eps_of_a_convit_is_no_guess(tmp_path: Path) -> None:
@@ -240,7 +244,7 @@ def test_the_eps_of_a_convit_is_no_guess(tmp_path: Path) -> None:
 
 
 def test_every_guess_is_said_and_can_be_set(tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
+    path = tmp_path / "dino_vitbase16_pretrain.pth"  # whose code normalises by ImageNet's values
     model = vit(768, 12, depth=1)
     torch.save(official(model), path)
     guesses = " ".join(check(path, model).provenance["guesses"])  # type: ignore[index]
@@ -255,6 +259,22 @@ def test_every_guess_is_said_and_can_be_set(tmp_path: Path) -> None:
     for wrong in ({"eps": -1.0}, {"activation": "tanh"}, {"images": {"mean": [1.0, 2.0]}}):
         with pytest.raises(UserError):
             load_trunk(path, **{**given, **wrong})
+
+
+def test_a_normalisation_that_nothing_tells_is_refused(tmp_path: Path) -> None:
+    """Of timm's own networks with these names, more take 0.5 and 0.5 than ImageNet's."""
+    path = tmp_path / "model.pth"
+    model = vit(768, 12, depth=1)
+    torch.save(official(model), path)
+    with pytest.raises(UserError, match=r"nothing was loaded.*--mean 0\.5 --std 0\.5.*images="):
+        load_trunk(path)
+    with pytest.raises(UserError, match="give --std too"):
+        load_trunk(path, images={"mean": [0.5]})
+    loaded = check(path, model, images=HALF)
+    assert loaded.provenance["entry"]["data"]["std"] == [0.5] * 3  # type: ignore[index]
+    (tmp_path / "config.json").write_text('{"mean": [0, 0, 0], "std": [1, 1, 1]}')
+    loaded = check(path, model)
+    assert loaded.provenance["entry"]["data"]["std"] == [1.0] * 3  # type: ignore[index]
 
 
 def test_what_a_convit_cannot_be_is_refused_with_the_way_out(tmp_path: Path) -> None:
@@ -276,8 +296,8 @@ def test_a_key_chooses_any_trunk(tmp_path: Path) -> None:
     torch.save({"state_dict": state}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"several trunks.*--weights KEY"):
         load_trunk(tmp_path / "w.pth", num_heads=4)
-    check(tmp_path / "w.pth", other, weights="second", num_heads=4)
-    check(tmp_path / "w.pth", one, weights="first.net", num_heads=4)
+    check(tmp_path / "w.pth", other, weights="second", num_heads=4, images=HALF)
+    check(tmp_path / "w.pth", one, weights="first.net", num_heads=4, images=HALF)
     with pytest.raises(UserError, match="several trunks under 'net'"):
         load_trunk(tmp_path / "w.pth", weights="net", num_heads=4)
     with pytest.raises(UserError, match="holds no third weights"):
@@ -297,13 +317,13 @@ def test_oblong_grids_come_back(name: str, size: tuple[int, int], tmp_path: Path
 def test_oblong_grids_of_others_are_said_or_given(tmp_path: Path) -> None:
     model = vit(size=(32, 128))  # 64 patches, as many as 8 x 8
     torch.save(official(model), tmp_path / "w.pth")
-    square = load_trunk(tmp_path / "w.pth", num_heads=4)
+    square = load_trunk(tmp_path / "w.pth", num_heads=4, images=HALF)
     assert square.config.image_shape == (64, 64)
     assert "--img-size HEIGHT WIDTH" in str(square.provenance["guesses"])  # type: ignore[index]
-    check(tmp_path / "w.pth", model, num_heads=4, img_size=(32, 128))
+    check(tmp_path / "w.pth", model, num_heads=4, img_size=(32, 128), images=HALF)
     model = vit(size=(16, 40))  # 10 patches; without the class token's, 9 would be a square
     torch.save(model.state_dict(), tmp_path / "w.pth")
-    check(tmp_path / "w.pth", model, num_heads=4, img_size=(16, 40))
+    check(tmp_path / "w.pth", model, num_heads=4, img_size=(16, 40), images=HALF)
 
 
 def test_timm_entry_points_take_their_own_grid_as_it_is() -> None:
@@ -335,13 +355,11 @@ def test_oblong_trunks_are_exported_and_come_back(tmp_path: Path) -> None:
     assert "import convit_ssl.export.timm_models" in (out / "README.md").read_text()
 
 
-def test_commands_without_the_options_say_how_to_set_a_guess(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "weights.pth"
+def test_training_says_how_to_set_a_guess(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "dino_vitbase16_pretrain.pth"
     torch.save(official(vit(768, 12, depth=1)), path)
     say_how_to_set(load_trunk(path), str(path))
-    assert f"convit-ssl import {path} --out FILE" in caplog.text
+    assert "--eps X is weights_settings.eps=X" in caplog.text
     save_trunk(load_trunk(path), tmp_path / "ours.safetensors")
     caplog.clear()
     say_how_to_set(load_trunk(tmp_path / "ours.safetensors"), "ours")

@@ -21,6 +21,8 @@ from convit_ssl.export.load import set_layer_norm_eps
 from convit_ssl.export.save import save_trunk
 from convit_ssl.models import ConViT, ConViTConfig, create_model
 
+HALF = {"mean": [0.5], "std": [0.5]}  # of images
+
 
 def same(first: ConViT, second: ConViT) -> bool:
     one, other = first.state_dict(), second.state_dict()
@@ -107,7 +109,7 @@ def test_a_classifier_comes_along_or_is_left_out(tmp_path: Path) -> None:
 def test_configuration_is_read_from_shapes(tmp_path: Path) -> None:
     for name in ("convit_nano", "deit_nano"):
         model = create_model(name, qkv_bias=True, num_classes=3, in_chans=1)
-        loaded = load_trunk(save(model.state_dict(), tmp_path), num_heads=4)
+        loaded = load_trunk(save(model.state_dict(), tmp_path), num_heads=4, images=HALF)
         assert loaded.config == model.config
         assert loaded.provenance["variant"] == name
 
@@ -119,7 +121,7 @@ def test_position_of_the_class_token_folds_into_it(tmp_path: Path) -> None:
     extra = torch.randn(1, 1, 128)
     tensors["cls_token"] = tensors["cls_token"] - extra
     tensors["pos_embed"] = torch.cat([extra, tensors["pos_embed"]], dim=1)
-    loaded = load_trunk(save(tensors, tmp_path), num_heads=4)
+    loaded = load_trunk(save(tensors, tmp_path), num_heads=4, images=HALF)
     images = torch.randn(2, 3, 32, 32)
     torch.testing.assert_close(loaded(images), model(images), rtol=0, atol=1e-5)
 

@@ -1,0 +1,143 @@
+"""Every command that reads weights takes what a file may leave unsaid, and passes it on."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from convit_ssl.cli import study_plan, weights_options
+from convit_ssl.cli.main import COMMANDS, main
+from convit_ssl.engines import command, starting_weights
+from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.plan import make_plan
+from convit_ssl.errors import UserError
+from convit_ssl.export import load as loading
+from convit_ssl.weights_settings import WeightsSettings, loading_options
+
+# What each needs to come to the weights; {w} is the file.
+COMMANDS_WITH_WEIGHTS = {
+    "check": "digits --trunk {w} --out {d}",
+    "features": "{w} --data digits --out {d}/f",
+    "explore": "{w} --data digits --out {d}/e",
+    "knn": "{w} --data digits",
+    "linear": "{w} --data digits",
+    "scores": "{w} --data digits",
+    "segment": "{w} --data folder --data-dir {d}/images --masks {d}/masks",
+    "retrieve": "{w} --data digits",
+    "evaluate": "{w} --data digits",
+    "export": "{w} --to safetensors --out {d}/x",
+    "import": "{w}",
+    "audit": "{w}",
+    "report": "{d}/run --data digits --images 3 --out {d}/r",
+    "attention": "{d}/images/train/0.png --checkpoint {w} --out {d}/a.png",
+}
+BY_OPTIONS = {"train", "finetune", "study"}  # a run reads them
+WITHOUT = {"options", "demo", "data", "subset", "results", "bench", "doctor"}
+FLAGS = "--num-heads 3 --eps 1e-3 --activation relu --mean 0.5,0.4,0.3 --std 0.25"
+SAID = {"num_heads": 3, "eps": 1e-3, "activation": "relu"}
+IMAGES = {"mean": (0.5, 0.4, 0.3), "std": (0.25,)}
+
+
+def test_every_command_is_in_the_list() -> None:
+    assert {*COMMANDS_WITH_WEIGHTS} | BY_OPTIONS | WITHOUT == {*COMMANDS}
+
+
+@pytest.mark.parametrize("name", [*COMMANDS_WITH_WEIGHTS, "finetune", "study"])
+def test_every_command_has_all_flags(name: str) -> None:
+    parser = argparse.ArgumentParser()
+    importlib.import_module(f"convit_ssl.cli.{name}_command").add_arguments(parser)
+    flags = {flag for action in parser._actions for flag in action.option_strings}
+    own = {"--" + field.name.replace("_", "-") for field in fields(WeightsSettings)}
+    assert own - flags == set()
+    assert "--weights" in flags
+
+
+class Seen(UserError):
+    """Raised in place of reading, so that nothing else has to be there."""
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    calls: list[dict[str, Any]] = []
+
+    def spy(path: Any, *args: Any, **options: Any) -> Any:
+        calls.append({"path": str(path), **options})
+        raise Seen("seen")
+
+    for module in (weights_options, loading):
+        for name in ("load_trunk", "load_network"):
+            monkeypatch.setattr(module, name, spy)
+    monkeypatch.setattr(study_plan, "load_trunk", spy)
+    return calls
+
+
+@pytest.mark.parametrize("name", COMMANDS_WITH_WEIGHTS)
+def test_every_command_passes_them_on(
+    name: str, seen: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "w.pth"
+    torch.save({}, weights)
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    torch.save({}, tmp_path / "run" / "checkpoints" / "checkpoint_e00001_s00000010.torch")
+    for kind in ("images/train", "images/val", "masks/train", "masks/val"):
+        (tmp_path / kind).mkdir(parents=True)
+        for number in range(2):
+            image = Image.new("L", (8, 8))
+            image.putpixel((0, 0), number if kind.startswith("m") else 50 * number + len(kind))
+            image.save(tmp_path / kind / f"{number}.png")
+    words = COMMANDS_WITH_WEIGHTS[name].format(w=weights, d=tmp_path).split()
+    main([name, *words, *FLAGS.split(), "--img-size", "8,32"])
+    assert seen, capsys.readouterr().err
+    call = seen[0]
+    assert {key: call[key] for key in SAID} == SAID
+    assert {key: call["images"][key] for key in IMAGES} == IMAGES
+    assert call["img_size"] == (8, 32)
+
+
+def _tree(words: list[str]) -> Any:
+    return compose_experiment(words).tree
+
+
+def test_finetune_hands_them_to_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs: list[list[str]] = []
+    monkeypatch.setattr(command, "run_experiment", lambda words, _: runs.append(words) or 0)
+    flags = [*FLAGS.split(), "--weights-img-size", "8x32"]
+    assert main(["finetune", "w.pth", "--data", "digits", "--device", "cpu", *flags]) == 0
+    said = loading_options(_tree(runs[0]).weights_settings)
+    assert said == {**SAID, "img_size": (8, 32), "images": IMAGES}
+
+
+def test_training_and_studies_read_with_them(seen: list[dict[str, Any]], tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "w.pth")
+    options = ["weights_settings.num_heads=3", "weights_settings.eps=1e-3",
+               "weights_settings.mean=[0.5,0.4,0.3]", "weights_settings.std=[0.25]"]  # fmt: skip
+    words = ["config=convit_dino", "data=digits", "run=cpu", f"weights={tmp_path}/w.pth"]
+    with pytest.raises(Seen):
+        make_plan(compose_experiment([*words, *options]))
+    assert (seen[0]["eps"], seen[0]["num_heads"], seen[0]["images"]) == (1e-3, 3, IMAGES)
+    main(f"study sample-efficiency --data digits --trunks deit_nano --checkpoints "
+         f"deit_nano={tmp_path}/w.pth --fractions 1 --seeds 1 {FLAGS}".split())  # fmt: skip
+    assert {key: seen[1][key] for key in SAID} == SAID
+
+
+def test_settings_without_weights_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"weights_settings\.eps describes a file"):
+        make_plan(compose_experiment(["config=convit_dino", "data=digits", "run=cpu",
+                                      "weights_settings.eps=1e-5"]))  # fmt: skip
+    with pytest.raises(UserError, match=r"teacher_settings\.mean describes a file"):
+        make_plan(compose_experiment(["config=convit_dino", "data=digits", "run=cpu",
+                                      "teacher_settings.mean=[0.5]"]))  # fmt: skip
+    for words in (
+        "check digits", "knn random:convit_nano --data digits", "knn pixels --data digits",
+        "audit --trunk convit_nano", "study ablation --data digits",
+    ):  # fmt: skip
+        assert main([*words.split(), "--eps", "1e-5"]) != 0
+        assert "--eps describes a file of weights" in capsys.readouterr().err
+    assert starting_weights.loading_options(WeightsSettings()) == {}
