@@ -29,6 +29,7 @@ from convit_ssl.engines.early_signals import (
 from convit_ssl.engines.lock import PATIENCE, SILENCE, lock_run
 from convit_ssl.engines.lost import LOST_ANOTHER
 from convit_ssl.engines.memory import estimate, refuse_what_cannot_fit
+from convit_ssl.engines.orphans import leave_with
 from convit_ssl.engines.output import lasting_output
 from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
@@ -155,7 +156,10 @@ def _spawn(plan: Plan, started: float) -> int:
         with _pass_signals_on() as relay:
             with safe_children(), _ctrl_c_waits():
                 context: Any = torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
-                    _process, (plan, started, str(meeting)), plan.placement.processes, join=False
+                    _process,
+                    (plan, started, str(meeting), os.getpid()),
+                    plan.placement.processes,
+                    join=False,
                 )
             relay.to(context.processes, meeting)
             try:
@@ -298,7 +302,8 @@ def _first_failure(
     return error
 
 
-def _process(rank: int, plan: Plan, started: float, meeting: str) -> None:
+def _process(rank: int, plan: Plan, started: float, meeting: str, launcher: int) -> None:
+    leave_with(launcher)
     try:
         with signals_outside_training(words=False), lasting_output():
             Path(meeting, f"listens_{rank}").touch()

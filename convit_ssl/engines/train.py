@@ -35,6 +35,7 @@ from convit_ssl.engines.heartbeat import Heartbeat, HeartbeatHook
 from convit_ssl.engines.hooks import TrainingHook
 from convit_ssl.engines.lock import lock_run
 from convit_ssl.engines.lost import describe_loss, describe_shortage
+from convit_ssl.engines.orphans import met
 from convit_ssl.engines.plan import Plan
 from convit_ssl.engines.preflight import PreflightHook
 from convit_ssl.engines.record import Recorder
@@ -81,6 +82,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
     _log_to(RunFolder(folder).log if rank == 0 else None)
     minutes = float(plan.options["run"]["timeout_minutes"])
     join(plan.placement, rank, meeting, minutes)
+    met()
     world = plan.placement.world_size
     screen = Screen() if rank == 0 else None
     say = (lambda text: screen.line(text, style="yellow")) if screen is not None else None

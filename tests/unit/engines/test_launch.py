@@ -107,7 +107,8 @@ def test_so_does_a_process_of_several(tmp_path: Path, monkeypatch: pytest.Monkey
         raise DataGoneError("/data is gone")
 
     monkeypatch.setattr("convit_ssl.engines.train.train", gone)
+    monkeypatch.setattr(launch, "leave_with", lambda launcher: None)
     plan: Any = None
     with pytest.raises(DataGoneError):
-        launch._process(1, plan, 0.0, str(tmp_path))
+        launch._process(1, plan, 0.0, str(tmp_path), 0)
     assert (tmp_path / "failure_1").read_text() == "/data is gone"
