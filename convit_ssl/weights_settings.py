@@ -23,7 +23,7 @@ class WeightsSettings:
         None, "Number of attention heads of a plain ViT.", unit="heads", least=1
     )
     eps: float | None = option(
-        None, "Epsilon of the LayerNorms.", above=0, most=0.1, form="a number such as 1e-6 or 1e-5"
+        None, "Epsilon of the LayerNorms.", unit="variance", above=0, most=0.1, form="such as 1e-5"
     )
     activation: str | None = option(
         None, "Activation of the MLPs. Training continues GELU only.", choices=ACTIVATION_NAMES
@@ -36,13 +36,13 @@ class WeightsSettings:
     mean: list[float] | None = option(
         None,
         "Mean of each channel that the network was trained with, for values from 0 to 1.",
-        form="one number, or one for each channel",
-    )
+        unit="share of the range", form="one number, or one for each channel",
+    )  # fmt: skip
     std: list[float] | None = option(
         None,
         "Standard deviation of each channel that the network was trained with.",
-        form="one number, or one for each channel",
-    )
+        unit="share of the range", form="one number, or one for each channel",
+    )  # fmt: skip
 
 
 def loading_options(settings: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if not launcher:
         with open(f"{folder}/rank", "w") as file:
             file.write(str(os.getpid()))
         leave_with(own)
-        join(Placement("local", "cpu", 1, 2, 1, 0), 0, f"{folder}/meeting", 5.0)  # the second one never comes
+        join(Placement("local", "cpu", 1, 2, 1, 0), 0, f"{folder}/meeting", 5.0)
         os._exit(3)
     time.sleep(600)
 while not os.path.exists(f"{folder}/meeting"):
