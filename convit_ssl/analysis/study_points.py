@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from convit_ssl.errors import UserError
-from convit_ssl.reading import read_json
+from convit_ssl.reading import is_share, read_json
 
 # Where a row may keep each quantity; the first name that is there counts.
 _NAMES = {
@@ -69,7 +69,7 @@ def read_study(paths: Sequence[Path]) -> tuple[list[StudyPoint], list[str]]:
         arms = _arms(content)
         for row in content["results"]:
             accuracy = row.get("accuracy") if isinstance(row, Mapping) else None
-            if isinstance(accuracy, bool) or not isinstance(accuracy, (int, float)):
+            if not is_share(accuracy):
                 damaged += 1
                 continue
             found = _row(row, content, arms)

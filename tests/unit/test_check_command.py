@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 from pathlib import Path
 
@@ -182,6 +183,7 @@ def test_a_network_compares_images_as_it_was_trained_on_them(
 ) -> None:
     import tifffile
 
+    from convit_ssl.cli import weights_options
     from convit_ssl.cli.check_command import _alike_in_features
     from convit_ssl.data.collection import Collection
     from convit_ssl.models import create_model
@@ -191,7 +193,7 @@ def test_a_network_compares_images_as_it_was_trained_on_them(
     data = {"depth": "native", "channels": [0, 1, 2, 3, 4], "file_channels": 5}
     data |= {"mean": [0.5] * 5, "std": [0.25] * 5, "channel_ranges": [[0, 1]] * 5}
     model.provenance = {"entry": {"data": data}}  # type: ignore[assignment]
-    monkeypatch.setattr("convit_ssl.export.load_trunk", lambda path: model)
+    monkeypatch.setattr(weights_options, "read_network", lambda args, path, **_: model)
     draw = np.random.default_rng(0)
     images = [*draw.random((12, 16, 16, 5)).astype(np.float32)]
     paths = [str(tmp_path / f"{number:02d}.tif") for number in range(14)]
@@ -199,5 +201,5 @@ def test_a_network_compares_images_as_it_was_trained_on_them(
         tifffile.imwrite(path, image, photometric="minisblack", planarconfig="contig")
     Path(paths[13]).write_bytes(b"no image")
     collection = Collection(paths, paths, ["all"] * 14, [""] * 14, [""] * 14)
-    found = _alike_in_features("mine", collection, [])
+    found = _alike_in_features(argparse.Namespace(trunk="mine"), collection, [])
     assert [(pair.first, pair.second) for pair in found] == [(7, 12)]
