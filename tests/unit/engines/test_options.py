@@ -23,7 +23,7 @@ PLAIN = {
     "betas", "center_momentum", "ema", "epsilon", "mlp_ratio", "momentum",
     "momentum_end", "pos_embed_std", "prototypes", "seed", "smoothing", "student_temperature",
     "teacher_temperature", "temperature", "warmup_teacher_temperature", "weight_decay",
-    "weight_decay_end",
+    "weight_decay_end", "patch_temperature", "warmup_patch_temperature",
 }  # fmt: skip
 
 
