@@ -172,7 +172,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
             image, source = self._readable(position, repeat)
         except UnreadableImageError:
             return self._transformed(self._gap(), position, repeat), -1, -1
-        return self._transformed(image, position, repeat), self.targets[source], position
+        return self._transformed(image, position, repeat), self.targets[source], source
 
     def _transformed(self, image: Picture, position: int, repeat: int) -> Any:
         if self.transform is None:

@@ -69,7 +69,7 @@ class DIET(Method[DIETOptions]):
     by_number = True
     published = PublishedRun(300, 1024, 10, "the batch of 2048 cut to 1024")
     experiment: ClassVar = {
-        "optim": {"lr": 1e-3, "min_lr": 0.0, "batch_size": 2048, "weight_decay": 0.05}
+        "optim": {"lr": 1e-3, "min_lr": 1e-6, "batch_size": 2048, "weight_decay": 0.05}
     }
 
     def __init__(self, options: DIETOptions, run: Run) -> None:

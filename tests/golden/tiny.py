@@ -91,6 +91,8 @@ def tiny_teacher() -> str:
     sizes = {"embed_dim": 16, "depth": 2, "num_gpsa_layers": 1, "patch_size": 2, "img_size": 8}
     teacher = create_model("convit_nano", num_classes=0, **sizes)
     count_parameters(teacher)
+    with torch.no_grad():
+        teacher.patch_embed.proj.bias.zero_()
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     save_trunk(teacher, Path(folder) / "teacher.torch")

@@ -358,3 +358,17 @@ def test_augmentations_keep_small_images_and_evaluation_does_not(folder: Path) -
     augmented = build_augmentation(AugmentConfig.simclr(16))
     assert open_dataset("folder", folder, transform=augmented)._cache is not None
     assert open_dataset("folder", folder)._cache is None
+
+
+def test_a_replacement_comes_with_its_own_number(tmp_path: Path) -> None:
+    """Methods that tell images apart would else learn one image under two numbers."""
+    folder = tmp_path / "train" / "x"
+    folder.mkdir(parents=True)
+    for number in (0, 2, 3):
+        Image.new("L", (8, 8), 50 * number).save(folder / f"{number}.png")
+    (folder / "1.png").write_bytes(b"not an image")
+    images = open_dataset("folder", tmp_path, max_corrupt=1.0)
+    shown, target, number = images[1]
+    assert number != 1 and target == 0
+    assert np.asarray(shown).flat[0] == 50 * number
+    assert [images[place][2] for place in (0, 2, 3)] == [0, 2, 3]
