@@ -243,6 +243,26 @@ def _write_nifti(folder: Path, values: Array) -> str:
     return str(folder / "a.nii.gz") + "#axial=16"
 
 
+def _write_frames(folder: Path, values: Array) -> str:
+    import pydicom
+
+    data = pydicom.dcmread(_write_dicom(folder, values))
+    data.NumberOfFrames = 20
+    data.PixelData = values[..., 0].astype(np.int16).tobytes() * 20
+    data.save_as(folder / "frames.dcm")
+    return str(folder / "frames.dcm") + "#frame=7"
+
+
+def _read_frame(path: str) -> Array:
+    import pydicom
+    from pydicom.pixels.processing import apply_rescale
+    from pydicom.pixels.utils import pixel_array
+
+    file = _file(path)
+    header = pydicom.dcmread(file, stop_before_pixels=True)
+    return np.asarray(apply_rescale(pixel_array(file, index=7), header))[..., None]
+
+
 def _forget_volumes() -> None:
     from convit_ssl.data.readers.nifti import VOLUMES
 
@@ -315,6 +335,14 @@ def _write_webp(folder: Path, values: Array) -> str:
     return _write_pillow(folder, values, "a.webp")
 
 
+def _write_avif(folder: Path, values: Array) -> str:
+    from PIL import features
+
+    if not features.check("avif"):
+        raise ImportError("this Pillow has no AVIF")
+    return _write_pillow(folder, values, "a.avif")
+
+
 def _write_pillow(folder: Path, values: Array, name: str) -> str:
     from PIL import Image
 
@@ -376,6 +404,10 @@ CASES = (
     Case("slide, one tile (tiffslide)", "256 x 256 x 3, 8 bits", _write_slide, _read_slide),
     Case("DICOM (pydicom)", f"{_SIDE} x {_SIDE}, 16 bits", _write_dicom, _read_dicom),
     Case(
+        "DICOM, one frame of 20 (pydicom)", f"{_SIDE} x {_SIDE}, 16 bits", _write_frames,
+        _read_frame,
+    ),
+    Case(
         "NIfTI, one slice of a file (nibabel)", "256 x 256, 16 bits", _write_nifti, _read_slice,
         _our_slice,
     ),
@@ -387,6 +419,7 @@ CASES = (
     Case("HEIC (pillow-heif)", _RGB, _write_heif, _read_heif),
     Case("JPEG XL (pillow-jxl-plugin)", _RGB, _write_jxl, _read_pillow),
     Case("WebP (Pillow)", _RGB, _write_webp, _read_pillow),
+    Case("AVIF (Pillow)", _RGB, _write_avif, _read_pillow),
     Case("NPY (numpy)", _FOUR, _write_npy, _read_npy),
     Case("film, one frame (PyAV)", _RGB, _write_film, _read_film),
 )  # fmt: skip

@@ -10,6 +10,7 @@ import functools
 import gzip
 import importlib
 import importlib.util
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -259,6 +260,9 @@ def reads_by_path(path: str, reading: Reading) -> bool:
         return True
     own = reader_by_path(path)
     named = own if JOINT in path else READERS.get(reading.reader) or own
+    file, part = split_part(path)
+    if named is READERS["dicom"] and part:  # one frame of many: the others need not be read
+        return named.installed and os.path.isfile(file)
     return named is not None and named.by_path
 
 

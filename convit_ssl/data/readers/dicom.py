@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,21 @@ from convit_ssl.data.part_names import part_fields
 from convit_ssl.data.planes import Planes
 from convit_ssl.data.raw_image import ImageHeader, check_size
 from convit_ssl.data.readers import ImageFile
+from convit_ssl.data.readers.handles import Handles
 from convit_ssl.data.value_range import Range, Reading
 
 
+def _open_header(path: str) -> Any:
+    return pydicom.dcmread(path, stop_before_pixels=True, force=True)
+
+
+# Of files of many frames, of which one after the other is read.
+_HEADERS = Handles(_open_header, 16)
+
+
 def _open(file: ImageFile, pixels: bool) -> Any:
+    if file.data is None and not pixels and os.path.isfile(file.path):
+        return _HEADERS.get(file.path)
     return pydicom.dcmread(io.BytesIO(file.bytes()), stop_before_pixels=not pixels, force=True)
 
 
@@ -48,13 +60,22 @@ def step_of(spec: str, name: str) -> int:
 
 def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     """One frame, in the units that the rescale slope and intercept give (Hounsfield for CT)."""
+    frame = _frame(part)
+    if file.data is None and os.path.isfile(file.path):  # one frame of several
+        data = _open(file, False)
+        check_size(int(data.Columns), int(data.Rows))
+        return _planes(pixel_array(file.path, index=frame, raw=True), data, frame)
     data = _open(file, True)
     if not any(name in data for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise ValueError("the DICOM file contains no image")
     check_size(int(data.Columns), int(data.Rows))
     several = int(data.get("NumberOfFrames", 1) or 1) > 1
-    frame = _frame(part)
     values = pixel_array(data, index=frame if several else None, raw=True)
+    return _planes(values, data, frame)
+
+
+def _planes(values: Any, data: Any, frame: int) -> Planes:
+    """Stored values of a frame as colours, or in units."""
     meaning = str(data.get("PhotometricInterpretation", "MONOCHROME2"))
     if values.ndim == 3 and meaning.startswith("YBR"):
         values = convert_color_space(values, _decoded(data, meaning), "RGB")
@@ -104,7 +125,8 @@ def _valid(values: Any, data: Any) -> Any:
         # Written as unsigned by some, whatever the pixels are.
         size = 1 << int(data.BitsAllocated)
         ends.append(int(end) - size if signed and int(end) >= size // 2 else int(end))
-    padding = (values >= min(ends)) & (values <= max(ends))
+    low, high = min(ends), max(ends)
+    padding = values == low if low == high else (values >= low) & (values <= high)
     return ~padding if padding.any() and not padding.all() else None
 
 

@@ -12,6 +12,7 @@ import pytest
 from convit_ssl.data import open_dataset
 from convit_ssl.data.channel_reading import read_channels, read_planes
 from convit_ssl.data.pixels import image_header
+from convit_ssl.data.readers import reads_by_path
 from convit_ssl.data.value_range import Reading
 
 pydicom = pytest.importorskip("pydicom")
@@ -138,6 +139,21 @@ def test_frames_with_values_and_windows_of_their_own(tmp_path: Path) -> None:
         assert planes.window == pytest.approx((-160 + frame, 240 + frame))
         assert planes.spacing == (0.5, 0.25)
         assert image_header(path).kind == "signed"
+
+
+def test_a_frame_costs_no_more_than_itself(tmp_path: Path) -> None:
+    """Frames of a file on disk are read one by one; those in memory give the same."""
+    shutil.copy(dicom("examples_ybr_color.dcm"), tmp_path / "a.dcm")
+    path = f"{tmp_path}/a.dcm#frame=7"
+    assert reads_by_path(path, NATIVE) and not reads_by_path(f"{tmp_path}/a.dcm", NATIVE)
+    assert not reads_by_path("https://example.org/a.dcm#frame=7", NATIVE)
+    whole = read_planes(path, (tmp_path / "a.dcm").read_bytes(), NATIVE)
+    assert np.array_equal(read_planes(path, None, NATIVE).values, whole.values)
+    enhanced(tmp_path / "b.dcm")
+    path = f"{tmp_path}/b.dcm#frame=2"
+    whole = read_planes(path, (tmp_path / "b.dcm").read_bytes(), NATIVE)
+    one = read_planes(path, None, NATIVE)
+    assert np.array_equal(one.values, whole.values) and one.window == whole.window
 
 
 @pytest.mark.parametrize(("signed", "padding"), [(1, -2000), (0, 63536)])
