@@ -146,10 +146,15 @@ def test_frozen_networks_stand_beside_a_run_in_every_dense_and_plain_table(
     assert "timm:test_resnet, frozen" in json.loads(found.read_text())["verdicts"]["knn"]["against"]
     assert run_command("segment", [name, *common, *words, "--probe", "knn", "--references"]) == 0
     assert list(json.loads(found.read_text())["results"]) == ["raw pixels", "timm:test_resnet"]
+    # A trunk of timm as a run would have it.
+    trunk = ["random:timm:test_resnet", "--img-size", "64", *common]
+    assert run_command("segment", [*trunk, *words, "--probe", "knn", "--references"]) == 0
+    assert len(json.loads(found.read_text())["results"]) == 2
     by = ["--by", "group", "--group-by", "name:^(p.)_", "--json", str(found)]
     assert run_command("retrieve", [*own, *common, *by, "--reference", name]) == 0
     assert "timm:test_resnet, frozen" in json.loads(found.read_text())["results"]
     assert run_command("retrieve", [name, *common, *by, "--references"]) == 0
+    assert run_command("retrieve", [*trunk, *by, "--references"]) == 0
     assert run_command("scores", [name, *common, "--images", "10", "--json", str(found)]) == 0
     assert len(json.loads(found.read_text())["scores"]) == 2
     out = ["--out", str(tmp_path / "explore"), "--layout", "pca", "--thumbnail", "0"]
