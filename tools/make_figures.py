@@ -260,6 +260,20 @@ def cluster(results: list[dict[str, Any]]) -> str:
     return table(head, rows)
 
 
+def checkpoints(results: list[dict[str, Any]]) -> str:
+    """The schedule of checkpoints, a line for each number of GPUs."""
+    from convit_ssl.bench.cluster_checkpoints import COLUMNS, cells
+
+    comparisons = [c for result in results for c in result["comparisons"]]
+    rows = [
+        [comparison["setting"]["method"], *cells(line)]
+        for comparison in comparisons
+        for line in comparison["checkpoints"]
+    ]
+    limits = " and ".join(f"{c['breaking_gpus']:,} ({c['setting']['method']})" for c in comparisons)
+    return f"{table(['method', *COLUMNS], rows)}\n\n5 % of the time are lost at {limits} GPUs."
+
+
 KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "speed": speed,
     "speed_summary": speed_summary,
@@ -269,6 +283,7 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "differences": differences,
     "label_free": label_free,
     "cluster": cluster,
+    "checkpoints": checkpoints,
 }
 
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from convit_ssl.bench import cluster_checkpoints
 from convit_ssl.bench.report import TableOf
 from convit_ssl.errors import UserError
 from convit_ssl.reading import read_json
@@ -238,6 +239,8 @@ def work_out(found: Sequence[Job], gpus: Sequence[int], per_node: int) -> list[d
         {
             "setting": {**dataclasses.asdict(job), "gpus_per_node": per_node},
             "rows": [row(job, Cluster(count, per_node)) for count in gpus],
+            "checkpoints": [cluster_checkpoints.play(job.checkpoint, count) for count in gpus],
+            "breaking_gpus": cluster_checkpoints.breaking_gpus(job.checkpoint),
         }
         for job in found
     ]

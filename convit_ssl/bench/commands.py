@@ -218,19 +218,21 @@ def run_threads(args: argparse.Namespace) -> None:
 
 def run_cluster(args: argparse.Namespace) -> None:
     """``bench cluster``."""
-    from convit_ssl.bench import cluster
+    from convit_ssl.bench import cluster, cluster_checkpoints
 
+    tables = (cluster.table, cluster_checkpoints.table)
     jobs = cluster.jobs(args.step, args.data, args.methods, args.size)
     comparisons = cluster.work_out(jobs, args.gpus, args.gpus_per_node)
-    for comparison in comparisons:
-        report.print_table(*cluster.table(comparison))
+    for make in tables:
+        for comparison in comparisons:
+            report.print_table(*make(comparison))
     made = record.make_record("cluster", comparisons, args.json, args.add)
     report.write_markdown(
         args.markdown,
         "What a cluster is asked for",
         made,
-        [cluster.table(comparison) for comparison in made["comparisons"]],
-        cluster.NOTES,
+        [make(comparison) for make in tables for comparison in made["comparisons"]],
+        [*cluster.NOTES, *cluster_checkpoints.NOTES],
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convit_ssl.bench import cluster
+from convit_ssl.bench import cluster, cluster_checkpoints
 from convit_ssl.bench.cluster import Cluster, Job
 from convit_ssl.cli.main import main
 
@@ -58,6 +58,19 @@ def test_what_breaks_is_named() -> None:
     assert cluster.row(slow_loader, Cluster(16, 8))["breaks"] == ["loader", "network"]
 
 
+@pytest.mark.parametrize("gpus", [64, 512, 16_384])
+def test_the_schedule_of_checkpoints_is_what_arithmetic_says(gpus: int) -> None:
+    found = cluster_checkpoints.play(0.8e9, gpus)
+    expected = cluster_checkpoints.expected_share(0.8e9, gpus)
+    assert found["lost_share"] == pytest.approx(expected, rel=0.12)
+    # Half of ten minutes, the write and five minutes.
+    if gpus < 1000:
+        assert found["lost_seconds_per_kill"] == pytest.approx(600.8, rel=0.02)
+    limit = cluster_checkpoints.breaking_gpus(0.8e9)
+    assert cluster_checkpoints.expected_share(0.8e9, limit) == pytest.approx(0.05, rel=1e-3)
+    assert cluster_checkpoints.breaking_gpus(1e12) == 0
+
+
 def test_the_command_writes_what_it_prints(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,6 +85,8 @@ def test_the_command_writes_what_it_prints(
     assert dino["setting"]["gradients"] / 4e6 == pytest.approx(49.7, abs=0.2)
     assert "dino, small" in capsys.readouterr().out
     assert "| 512 | 32768 | 39 |" in (tmp_path / "cluster.md").read_text()
+    assert dino["checkpoints"][2]["lost_share"] < 0.01 < dino["breaking_gpus"]
+    assert "5 % of the time are lost at" in (tmp_path / "cluster.md").read_text()
     assert main([*command[:4], "--data", str(steps)]) == 2
     assert "is not a result of bench data" in capsys.readouterr().err
     assert main([*command, "--methods", "swav"]) == 2

@@ -1,0 +1,107 @@
+"""The schedule of checkpoints on a cluster, played with interruptions drawn at random."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from convit_ssl.bench.report import TableOf
+
+INTERVAL = 600.0  # seconds: run.checkpoint_minutes
+RESTART = 300.0  # back in SLURM's queue, imports, the first step
+# Unexpected interruptions in 54 days on 16,384 GPUs: arXiv:2407.21783, table 5.
+GPU_SECONDS_PER_FAILURE = 16_384 * 54 * 24 * 3600 / 419
+COPY = 10e9  # bytes/s of the state from a GPU to main memory, during which the step waits
+WRITE = 1e9  # bytes/s of one writer to a shared file system
+KILLS = 20_000  # drawn for each line
+BREAKING = 0.05  # of the time
+COLUMNS = (
+    "GPUs", "a kill every", "copy, s", "write, s", "at work, %", "lost at a kill, min",
+    "lost, %", "best interval, min", "breaks",
+)  # fmt: skip
+NOTES = [
+    "Checkpoints: played, not measured. A life lasts until an interruption, drawn at the rate "
+    "reported for 16,384 GPUs (arXiv:2407.21783: 419 unexpected ones in 54 days); 20,000 lives a "
+    "line. Every 10 minutes the state is copied to main memory at 10 GB/s, while the step waits, "
+    "and a thread writes it at 1 GB/s, while training goes on. A life that is killed before a "
+    "write is over resumes from the checkpoint before, and 5 minutes pass until its first step. "
+    "At work: the share of the time in which the thread writes. Best interval: the square root of "
+    "twice the copy times the time between kills (Young, 1974). Breaks: more than 5 % lost, or a "
+    "write that takes longer than the interval; the title says at how many GPUs 5 % are lost.",
+]
+
+
+def play(size: float, gpus: int, seed: int = 0) -> dict[str, float]:
+    """Lives between interruptions.
+
+    Args:
+        size: bytes of a checkpoint.
+        gpus: how many, each of which may fail.
+        seed: of the draws.
+    """
+    between = GPU_SECONDS_PER_FAILURE / gpus
+    lives = np.random.default_rng(seed).exponential(between, KILLS)
+    copy, write = size / COPY, size / WRITE
+    round_ = INTERVAL + copy
+    kept = np.floor(np.maximum(lives - write, 0.0) / round_)  # checkpoints that are whole
+    useful = kept * INTERVAL
+    lost = lives - kept * round_ + RESTART
+    return {
+        "gpus": gpus,
+        "seconds_between_kills": between,
+        "copy_seconds": copy,
+        "write_seconds": write,
+        "writing_share": write / round_,
+        "lost_seconds_per_kill": float(lost.mean()),
+        "lost_share": float(1 - useful.sum() / (lives.sum() + KILLS * RESTART)),
+        "best_interval_seconds": math.sqrt(2 * copy * between),
+    }
+
+
+def expected_share(size: float, gpus: float) -> float:
+    """The share that `play` finds, by arithmetic, as long as kills are rare."""
+    copy, write = size / COPY, size / WRITE
+    per_kill = (INTERVAL + copy) / 2 + write + RESTART
+    return copy / (INTERVAL + copy) + per_kill * gpus / GPU_SECONDS_PER_FAILURE
+
+
+def breaking_gpus(size: float) -> int:
+    """So many GPUs that kills and copies take `BREAKING` of the time; 0 where copies alone do."""
+    copy, write = size / COPY, size / WRITE
+    left = BREAKING - copy / (INTERVAL + copy)
+    per_kill = (INTERVAL + copy) / 2 + write + RESTART
+    return max(0, int(left * GPU_SECONDS_PER_FAILURE / per_kill))
+
+
+def table(comparison: Mapping[str, Any]) -> TableOf:
+    """The lines of one job."""
+    job = comparison["setting"]
+    title = (
+        f"{job['method']}, {job['size']}: checkpoints of {job['checkpoint'] / 1e9:.1f} GB every 10 "
+        f"minutes; 5 % of the time are lost at {comparison['breaking_gpus']:,} GPUs"
+    )
+    return title, COLUMNS, [cells(line) for line in comparison["checkpoints"]]
+
+
+def cells(line: Mapping[str, float]) -> list[str]:
+    """A line as text."""
+    breaks = []
+    if line["lost_share"] > BREAKING:
+        breaks.append("kills")
+    if line["writing_share"] >= 1:
+        breaks.append("write")
+    hours = line["seconds_between_kills"] / 3600
+    return [
+        f"{line['gpus']:,}",
+        f"{hours / 24:.0f} days" if hours >= 48 else f"{hours:.1f} h",
+        f"{line['copy_seconds']:.2f}",
+        f"{line['write_seconds']:.1f}",
+        f"{100 * line['writing_share']:.2f}",
+        f"{line['lost_seconds_per_kill'] / 60:.1f}",
+        f"{100 * line['lost_share']:.2f}",
+        f"{line['best_interval_seconds'] / 60:.1f}",
+        ", ".join(breaks) or "no",
+    ]
