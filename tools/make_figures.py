@@ -21,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- figures: (\S+) ([^>]*?) -->\n)(.*?)(<!-- end of figures -->)", re.DOTALL)
 Rows = list[list[str]]
+WHOLE = 30  # networks of a collection in a study of label-free scores
 
 
 def pages() -> list[Path]:
@@ -220,6 +221,34 @@ def label_free(results: list[dict[str, Any]]) -> str:
     return table(head, rows)
 
 
+def label_free_study(results: list[dict[str, Any]]) -> str:
+    """What a study of label-free scores found: which passed, and rank correlations with 5-NN.
+
+    A study with fewer than `WHOLE` runs on a collection was stopped early and passes nothing.
+    """
+    from convit_ssl.evaluation.label_free import SCORES
+
+    (result,) = results
+    collections = result["collections"]
+    runs = {name: len(found["runs"]) for name, found in collections.items()}
+    titles = [SCORES[name].title for name in result["passed"]]
+    if min(runs.values()) < WHOLE:
+        done = ", ".join(f"{count} on {name}" for name, count in runs.items())
+        said = f"**The study was stopped early ({done}), so no score has passed.**"
+    else:
+        said = f"**Passed: {', '.join(titles)}.**" if titles else "**None passed.**"
+    rows = []
+    for name, found in result["correlations"]["knn"].items():
+        if name not in SCORES:
+            continue
+        cells = [f"{one['rho']:+.2f} ({one['low']:+.2f} to {one['high']:+.2f})"
+                 for one in found.values()]  # fmt: skip
+        mean = sum(one["rho"] for one in found.values()) / len(found)
+        rows.append([SCORES[name].title, *cells, f"{mean:+.2f}"])
+    heads = [f"{name}, {count} networks" for name, count in runs.items()]
+    return f"{said}\n\n" + table(["score", *heads, "mean"], rows)
+
+
 def gate_motion(gates: list[list[float]]) -> float:
     """Mean distance of the gates from sigmoid(1), where they start."""
     values = [value for layer in gates for value in layer]
@@ -282,6 +311,7 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "evidence": evidence,
     "differences": differences,
     "label_free": label_free,
+    "label_free_study": label_free_study,
     "cluster": cluster,
     "checkpoints": checkpoints,
 }

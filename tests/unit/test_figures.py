@@ -78,3 +78,24 @@ def test_differences_are_a_line_for_each_method() -> None:
         "| textures, simclr | 3 | +0.0 (-2.0 to +2.0) | +10.0 (+8.0 to +12.0) "
         "| +20.0 (+18.0 to +22.0) | +30.0 (+28.0 to +32.0) |"
     )
+
+
+@pytest.mark.parametrize(
+    ("runs", "passed", "words"),
+    [
+        (30, ["rankme"], "**Passed: RankMe.**"),
+        (30, [], "**None passed.**"),
+        (29, ["rankme"], "stopped early (29 on a, 29 on b, 29 on c), so no score has passed"),
+    ],
+)
+def test_a_study_of_scores_says_what_passed(runs: int, passed: list[str], words: str) -> None:
+    one = {"rho": 0.5, "low": 0.25, "high": 0.75, "networks": runs}
+    result = {
+        "passed": passed,
+        "collections": {name: {"runs": [{}] * runs} for name in "abc"},
+        "correlations": {"knn": {n: dict.fromkeys("abc", one) for n in ("rankme", "epochs")}},
+    }
+    lines = TOOL["label_free_study"]([result]).splitlines()
+    assert words in lines[0] and len(lines) == 5
+    cell = "+0.50 (+0.25 to +0.75)"
+    assert lines[4] == f"| RankMe | {cell} | {cell} | {cell} | +0.50 |"

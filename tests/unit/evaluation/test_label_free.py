@@ -177,10 +177,13 @@ def test_the_scores_that_passed_are_those_of_the_committed_study() -> None:
         json.loads(file.read_text()) for file in sorted(results.glob("label_free_*/result.json"))
     ]
     newest = [one for one in studies if one.get("study") == "scores"][-1:]
-    assert list(PASSED) == [name for one in newest for name in one["passed"]]
-    for one in newest:
-        runs = [len(found["runs"]) for found in one["collections"].values()]
-        assert len(runs) >= 3 and min(runs) >= 30
+    whole = [
+        one
+        for one in newest
+        if len(one["collections"]) >= 3
+        and min(len(found["runs"]) for found in one["collections"].values()) >= 30
+    ]  # one that was stopped early passes nothing
+    assert list(PASSED) == [name for one in whole for name in one["passed"]]
 
 
 def test_one_score_is_that_of_all() -> None:
