@@ -21,7 +21,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- figures: (\S+) ([^>]*?) -->\n)(.*?)(<!-- end of figures -->)", re.DOTALL)
 Rows = list[list[str]]
-WHOLE = 30  # networks of a collection in a study of label-free scores
 
 
 def pages() -> list[Path]:
@@ -224,15 +223,16 @@ def label_free(results: list[dict[str, Any]]) -> str:
 def label_free_study(results: list[dict[str, Any]]) -> str:
     """What a study of label-free scores found: which passed, and rank correlations with 5-NN.
 
-    A study with fewer than `WHOLE` runs on a collection was stopped early and passes nothing.
+    A study with too few networks of a collection was stopped early and passes nothing.
     """
     from convit_ssl.evaluation.label_free import SCORES
+    from convit_ssl.evaluation.ranking import NETWORKS
 
     (result,) = results
     collections = result["collections"]
     runs = {name: len(found["runs"]) for name, found in collections.items()}
     titles = [SCORES[name].title for name in result["passed"]]
-    if min(runs.values()) < WHOLE:
+    if min(runs.values()) < NETWORKS:
         done = ", ".join(f"{count} on {name}" for name, count in runs.items())
         said = f"**The study was stopped early ({done}), so no score has passed.**"
     else:

@@ -63,7 +63,8 @@ SCORES: Mapping[str, Score] = {
     ),
 }
 
-# Scores that `convit-ssl study scores` found to rank networks right on each of its collections.
+# Scores that `convit-ssl study scores` found to rank networks right on each of its collections:
+# "passed" of the newest study in results/, which a test compares.
 PASSED: tuple[str, ...] = ()
 
 

@@ -13,6 +13,7 @@ RESAMPLES = 5_000
 LEVEL = 0.95
 # A score passes where the interval lies above 0 on every collection, and the mean is this or more.
 NEEDED = 0.5
+COLLECTIONS, NETWORKS = 3, 30  # of a study that may pass one, at least; networks of a collection
 
 Values = np.ndarray[Any, Any]
 
@@ -76,7 +77,7 @@ def passes(by_collection: Mapping[str, Correlation]) -> bool:
     """Whether a score ranks networks right on every collection, by the rule of `NEEDED`."""
     found = list(by_collection.values())
     return (
-        len(found) >= 3
-        and all(one.low > 0 for one in found)
+        len(found) >= COLLECTIONS
+        and all(one.networks >= NETWORKS and one.low > 0 for one in found)
         and float(np.mean([one.value for one in found])) >= NEEDED
     )
