@@ -16,6 +16,7 @@ from convit_ssl.data.planes import ALPHA, MOST_CHANNELS, Planes
 from convit_ssl.data.raw_image import KINDS, ImageHeader, RawImage, Values, check_size
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_OME_START, _OME_END = 8192, 65536  # bytes in which a file says that it is OME-TIFF
 _BIG = 43  # in the third or fourth byte: offsets of 64 bits
 
 # Tags, by their numbers in TIFF 6.0; the last is GDAL's.
@@ -252,6 +253,11 @@ def read_tiff_planes(data: bytes, max_pixels: int) -> Planes | None:
             for place, kind in enumerate(extra, 4)
         ]
         names = ("R", "G", "B", *others)
+        # Several channels that are a colour picture each, as slide scanners store fluorescence.
+        ome = b"<OME" in data[:_OME_START] or b"<OME" in data[-_OME_END:]
+        pages = _channel_pages(data, header) if ome else None
+        if pages is not None:
+            values, names = pages
     elif header.samples == 1:
         names = ("grey",)
         pages = _channel_pages(data, header)
@@ -275,16 +281,24 @@ def _channel_pages(data: bytes, header: TiffHeader) -> tuple[Values, tuple[str, 
         series = file.series[0]
         axes, shape = series.axes, series.shape
         kinds = [(axis, size) for axis, size in zip(axes, shape, strict=True) if size > 1]
-        stack = [(axis, size) for axis, size in kinds if axis not in "YX"]
-        if len(stack) != 1 or stack[0][0] not in "CQI" or stack[0][1] > MOST_CHANNELS:
+        stack = [(axis, size) for axis, size in kinds if axis not in "YXS"]
+        if len(stack) != 1 or stack[0][0] not in "CQI":
+            return None
+        samples = shape[axes.index("S")] if "S" in axes else 1
+        channels = stack[0][1] * samples
+        if channels > MOST_CHANNELS:
             return None
         if shape[axes.index("Y")] != header.height or shape[axes.index("X")] != header.width:
             return None
-        check_size(header.width * stack[0][1], header.height)
-        values = np.moveaxis(series.asarray(maxworkers=1), axes.index(stack[0][0]), -1)
-        values = values.reshape(header.height, header.width, stack[0][1])
+        check_size(header.width * channels, header.height)
+        order = [
+            axes.index(axis) for axis in ("Y", "X", stack[0][0], *("S" if "S" in axes else ""))
+        ]
+        rest = [place for place in range(len(axes)) if place not in order]  # of size 1
+        values = series.asarray(maxworkers=1).transpose(*rest, *order)
+        values = values.reshape(header.height, header.width, channels)
         names = _ome_names(file.ome_metadata) if file.is_ome else ()
-        return values, names if len(names) == stack[0][1] else ()
+        return values, names if len(names) == channels else ()
 
 
 def _ome_names(metadata: str | None) -> tuple[str, ...]:

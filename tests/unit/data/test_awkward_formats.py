@@ -80,6 +80,15 @@ def fits_with_blanks(folder: Path) -> tuple[str, Array]:
     return str(folder / "a.fits"), expected[::-1][..., None]
 
 
+def ome_of_colours(folder: Path) -> tuple[str, Array]:
+    """Two channels of three samples each: six channels."""
+    tifffile = pytest.importorskip("tifffile")
+    values = RNG.integers(0, 4000, (2, 20, 30, 3)).astype(np.uint16)
+    path = folder / "a.ome.tif"
+    tifffile.imwrite(path, values, photometric="rgb", metadata={"axes": "CYXS"})
+    return str(path), values.transpose(1, 2, 0, 3).reshape(20, 30, 6)
+
+
 def tiff_with_a_predictor(folder: Path) -> tuple[str, Array]:
     tifffile = pytest.importorskip("tifffile")
     pytest.importorskip("imagecodecs")
@@ -107,7 +116,8 @@ def film_of_uneven_pace(folder: Path) -> tuple[str, Array]:
     "write",
     [
         sharded_zarr, zarr_with_chunks_left_out, columns_first_big_endian, deflated_dicom,
-        geotiff_without_numbers, fits_with_blanks, tiff_with_a_predictor, film_of_uneven_pace,
+        geotiff_without_numbers, fits_with_blanks, ome_of_colours, tiff_with_a_predictor,
+        film_of_uneven_pace,
     ],
     ids=lambda write: write.__name__,
 )  # fmt: skip
