@@ -20,9 +20,8 @@ class PublishedLars(Lars):  # type: ignore[misc]
         params: groups as PyTorch has them.
         options: of `timm.optim.Lars`.
 
-    Source: arXiv:2002.05709, section B.6 and its released code (lars_optimizer.py);
-    facebookresearch/barlowtwins, main.py, and facebookresearch/moco-v3, moco/optimizer.py: class
-    LARS.
+    Source: arXiv:2002.05709, section B.6 and its released code (lars_optimizer.py), and
+    facebookresearch/moco-v3, moco/optimizer.py, class LARS. The methods that use it name theirs.
     """
 
     def __init__(self, params: Any, **options: Any) -> None:
