@@ -41,7 +41,7 @@ def with_scale_bar(image: Image.Image, spacing: tuple[float, float] | None) -> I
     draw.rectangle(box, fill=(255, 255, 255))
     draw.text(
         (left, bottom - thick - 2), text, fill=(255, 255, 255), anchor="lb", stroke_width=1,
-        stroke_fill=(0, 0, 0), font=_font(max(8, image.height // 16)),
+        stroke_fill=(0, 0, 0), font=_font(max(10, image.height // 16)),
     )  # fmt: skip
     return image
 
