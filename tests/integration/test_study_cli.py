@@ -75,7 +75,7 @@ def test_one_recipe_at_every_share(
 ) -> None:
     """A run by itself would take another recipe for 5 % of the images than for all of them."""
     monkeypatch.setattr(study_plan, "PLAIN_BELOW", images)
-    monkeypatch.setattr(study_plan, "_check_weights", lambda planned: None)
+    monkeypatch.setattr(study_plan, "_check_weights", lambda planned, settings: None)
     monkeypatch.setattr(study_plan, "_file_hash", lambda path: path)
     arguments = f"""study sample-efficiency --data digits --trunks deit_nano --seeds 1 --epochs 3
         --batch-size 50 --run {run} --fractions 0.05 1 --weights deit_nano={__file__}
