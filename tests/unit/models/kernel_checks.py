@@ -89,8 +89,8 @@ def contractions(dtype: torch.dtype) -> float:
 def gates() -> float:
     """The largest distance of a gate's gradient, closed and open gates and values alike."""
     worst = 0.0
-    for grid in ((4, 4), (5, 20)):
-        for logit in (-12.0, -3.0, 5.0, 12.0):
+    for grid in ((4, 4), (5, 20), (20, 20)):
+        for logit in (-12.0, -3.0, 7.0, 12.0):
             layer = GPSA(32, 4).to(DEVICE)
             layer.local_init()
             with torch.no_grad():
