@@ -189,7 +189,9 @@ def refuse_settings(tree: DictConfig, section: str, needs: str) -> None:
     said = loading_options(tree[section])
     name = next(iter(said.get("images", said)), None)
     if name is not None:
-        raise UserError(f"{section}.{name} describes a file, and there is none; add {needs}")
+        raise UserError(
+            f"{section}.{name} describes a file of a ViT, and there is none; add {needs}"
+        )
 
 
 def _follow_images(tree: DictConfig, explicit: frozenset[str], loaded: Network) -> None:
@@ -217,6 +219,7 @@ def _follow_other(tree: DictConfig, explicit: frozenset[str]) -> None:
     """The same of a network that is not a ConViT; a file of its own library says nothing of it."""
     from convit_ssl.export.load import describes_other, load_network
 
+    refuse_settings(tree, "weights_settings", f"a ViT's weights; {tree.trunk.variant} has its own")
     if not describes_other(tree.weights):
         return
     loaded = load_network(tree.weights, weights=tree.weights_from)

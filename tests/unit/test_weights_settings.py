@@ -140,4 +140,8 @@ def test_settings_without_weights_are_refused(capsys: pytest.CaptureFixture[str]
     ):  # fmt: skip
         assert main([*words.split(), "--eps", "1e-5"]) != 0
         assert "--eps describes a file of weights" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"resnet50 has its own"):
+        make_plan(compose_experiment(["config=convit_simclr", "data=digits", "run=cpu",
+                                      "trunk=resnet50", "weights=x.pth",
+                                      "weights_settings.eps=1e-5"]))  # fmt: skip
     assert starting_weights.loading_options(WeightsSettings()) == {}
