@@ -73,7 +73,7 @@ def plain_references(args: argparse.Namespace, own: Source) -> Iterator[Source]:
     extractor: Any = own.extractor
     if not isinstance(extractor, (TokenFeatures, FrozenFeatures)):
         raise UserError("--references compares a trunk with pixels; CKPT is 'pixels' itself")
-    yield open_source(args, "pixels", own.reading if own.reading.native else None)
+    yield open_source(args, "pixels", own.reading)
     if isinstance(extractor, TokenFeatures) and not args.checkpoint.startswith("random:"):
         model: Any = extractor.model
         yield untrained_like(model, args)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -193,9 +193,15 @@ def untrained_like(model: Network, args: argparse.Namespace) -> Source:
         torch.manual_seed(args.seed)
         fresh = build_trunk(model.config)
     trained = getattr(model, "provenance", {}).get("entry") or {}
-    known = {"seed": args.seed, "entry": {"data": trained.get("data") or {}}}
-    native = Reading.of(known["entry"]["data"]).native
-    return source_of(fresh, "untrained network", known if native else {"seed": args.seed}, args)
+    data = trained.get("data") or {}
+    reading = Reading.of(data)
+    known: dict[str, Any] = {"seed": args.seed}
+    if reading.native:
+        known["entry"] = {"data": data}
+    elif reading.describe():  # the same images, in the same window; other statistics are ImageNet's
+        names = [each.name for each in fields(Reading)]
+        known["entry"] = {"data": {name: data[name] for name in names if name in data}}
+    return source_of(fresh, "untrained network", known, args)
 
 
 def read_features(
