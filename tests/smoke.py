@@ -40,20 +40,14 @@ def import_everything() -> str:
 
 
 def imported(name: str) -> bool:
-    """Whether it could be imported; only readers of the optional formats may not."""
-    from convit_ssl.data.readers import READERS
-
-    optional = {
-        f"convit_ssl.data.readers.{reader.name}"
-        for reader in READERS.values()
-        if not reader.installed
-    }
+    """Whether it could be imported; only what reads optional formats may lack its library."""
     try:
         importlib.import_module(name)
-    except ModuleNotFoundError:
-        if name in optional:
-            return False
-        raise
+    except ModuleNotFoundError as error:
+        own = (error.name or "").partition(".")[0] == "convit_ssl"
+        if own or not name.startswith("convit_ssl.data.readers."):
+            raise
+        return False
     return True
 
 
