@@ -2,7 +2,8 @@
 
     python -m tests.golden.make_goldens [name ...]
 
-Names are those of `tests.golden.nets` (options, keys, draws, help, steps: seconds each) and of
+Names are those of `tests.golden.nets` (options, keys, draws, help, errors, steps: seconds
+each) and of
 experiments, whose real runs of 20 steps are in losses.json (most of a minute each). Without a name
 everything is made.
 """

@@ -1,7 +1,8 @@
 """What a change must leave alone unless it is meant to change it, in numbers.
 
 Each function makes the entries of one file beside this one, `<name>.jsonl`: options of every
-experiment, keys of a checkpoint, what augmentation draws, `--help`, and the losses of 20 steps.
+experiment, keys of a checkpoint, what augmentation draws, `--help`, the sentences of errors, and
+the losses of 20 steps.
 `python -m tests.golden.make_goldens` writes the files anew.
 """
 
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tests.golden.sentences import sentences
 from tests.golden.tiny import TINY, tiny_task, twenty_steps
 
 Entries = dict[str, Any]
@@ -264,5 +266,6 @@ NETS: dict[str, Callable[[], Entries]] = {
     "keys": keys,
     "draws": draws,
     "help": help_texts,
+    "errors": sentences,
     "steps": losses,
 }
