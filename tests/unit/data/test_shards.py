@@ -303,8 +303,9 @@ def test_a_damaged_image_is_named_and_replaced(tmp_path: Path) -> None:
     with open(shard, "r+b") as file:
         file.seek(offset)
         file.write(b"damage")
-    _, target, index = dataset[4]
-    assert (target, index) == (1, 4)  # of its class
+    image, target, index = dataset[4]
+    assert target == 1 and index != 4  # another one of its class, by its own number
+    assert image.tobytes() == dataset[index][0].tobytes()
     (fault,) = dataset.reader.fault_log.read()
     assert fault == dataset.path(4)
 

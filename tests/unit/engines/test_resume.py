@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from convit_ssl.data.samplers import EpochSampler
 from convit_ssl.engines.checkpoint import checkpoint_name, write_checkpoint
 from convit_ssl.engines.resume import (
-    RESULT,
     check_same_run,
     finished,
     flat,
@@ -22,6 +21,7 @@ from convit_ssl.engines.resume import (
     steps_taken,
 )
 from convit_ssl.errors import UserError
+from convit_ssl.runs import RunFolder
 
 
 @given(
@@ -105,7 +105,7 @@ def test_a_run_is_finished_only_with_its_last_checkpoint_whole(tmp_path: Path) -
     checkpoints, wanted = tmp_path / "checkpoints", plan({"optim": {"epochs": 2}})
     path = write_checkpoint(checkpoints, checkpoint_name(2, 20), {"a": torch.zeros(9)}, 2)
     assert not finished(tmp_path, checkpoints, wanted)
-    (tmp_path / RESULT).write_text("{}")
+    RunFolder(tmp_path).result.write_text("{}")
     assert finished(tmp_path, checkpoints, wanted)
     path.write_bytes(path.read_bytes()[:-50])
     assert not finished(tmp_path, checkpoints, wanted)
