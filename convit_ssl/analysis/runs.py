@@ -126,7 +126,7 @@ def _read_config(path: Path) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"{path.name} cannot be read ({error})."]
     if not isinstance(content, dict):
         return {}, [f"{path.name} holds no configuration."]
-    return content, []
+    return {str(key): value for key, value in content.items()}, []  # YAML's keys may be numbers
 
 
 def _find_checkpoints(folder: Path) -> list[Checkpoint]:

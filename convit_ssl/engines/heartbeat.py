@@ -51,12 +51,26 @@ class Beat:
 
 
 def read_beats(folder: Path) -> list[Beat]:
-    """The processes of a run by rank; files that are being written are left out."""
+    """The processes of a run by rank; files that are being written, or damaged, are left out."""
     beats = []
     for path in sorted((folder / FOLDER).glob("rank_*.json")):
-        with contextlib.suppress(OSError, ValueError, TypeError):
-            beats.append(Beat(**json.loads(path.read_text())))
+        with contextlib.suppress(OSError, ValueError, TypeError, RecursionError):
+            beat = Beat(**json.loads(path.read_text()))
+            if _is_whole(beat):
+                beats.append(beat)
     return beats
+
+
+def _is_whole(beat: Beat) -> bool:
+    """Whether a beat from a file holds what its fields are for."""
+    whole: list[object] = [beat.rank, beat.pid, beat.step]
+    times: list[object] = [beat.written, beat.since]
+    words: list[object] = [beat.host, beat.stage]
+    return (
+        all(type(value) is int for value in whole)
+        and all(type(value) in (int, float) and abs(float(str(value))) < 1e12 for value in times)
+        and all(isinstance(value, str) for value in words)
+    )
 
 
 def describe_stall(beats: list[Beat], now: float) -> str:

@@ -45,6 +45,7 @@ from convit_ssl.export import load_trunk
 from convit_ssl.export.figures import figures_from_results
 from convit_ssl.export.stated import stated_beside
 from convit_ssl.reading import read_yaml
+from convit_ssl.runs import RunFolder
 from tests.bad_input import corpus
 
 LONGEST = 20_000  # bytes of a seed: what is read in a millisecond finds more
@@ -303,7 +304,7 @@ PARSERS: dict[str, Parser] = {
     "contents": Parser("a.json", _contents, read_contents_table),
     "mask": Parser("a.png", _pictures("PNG"), lambda path: read_mask(str(path))),
     "checkpoint": Parser("a.torch", _state, read_state),
-    "metrics": Parser("metrics.jsonl", _metrics, read_metrics),
+    "metrics": Parser("metrics.jsonl", _metrics, lambda path: read_metrics(RunFolder(path.parent))),
     "beats": Parser("a.json", _beats, _beat),
     "run": Parser("a.yaml", _configs, _run),
     "study": Parser("a.json", _study, lambda path: read_study([path])),

@@ -12,7 +12,7 @@ from PIL import Image
 
 from convit_ssl.analysis.metrics import Metrics
 from convit_ssl.analysis.run_panels import data_panel, read_check, verdict_panel
-from convit_ssl.analysis.runs import Run
+from convit_ssl.analysis.runs import Run, read_run
 from convit_ssl.cli.main import run_command
 from convit_ssl.errors import UserError
 
@@ -97,3 +97,9 @@ def test_another_table_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "table.csv").write_text(text)
     with pytest.raises(UserError, match="not a table that convit-ssl check wrote"):
         read_check(tmp_path / "table.csv")
+
+
+def test_a_configuration_with_numbers_as_keys(tmp_path: Path) -> None:
+    """Found by fuzzing: valid YAML, whose keys need not be names."""
+    (tmp_path / "config.yaml").write_text("0: [a]\noptim: {epochs: 2}\n")
+    assert read_run(tmp_path).config == {"0": ["a"], "optim": {"epochs": 2}}

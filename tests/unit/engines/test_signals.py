@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -216,3 +217,24 @@ def test_one_run_at_a_time_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFix
     finally:
         other.kill()
         other.communicate()
+
+
+@pytest.mark.parametrize(
+    "damage", [{"written": None}, {"step": "7"}, {"stage": []}, {"since": float("inf")}]
+)
+def test_a_damaged_beat_is_left_out(tmp_path: Path, damage: dict[str, object]) -> None:
+    """Found by fuzzing: what describes a stall must not end a run."""
+    beat = {
+        "rank": 0,
+        "host": "a",
+        "pid": 3,
+        "step": 7,
+        "stage": "loss",
+        "since": 1.0,
+        "written": 2.0,
+    }
+    (tmp_path / "heartbeat").mkdir()
+    for rank, more in ((0, {}), (1, damage)):
+        path = tmp_path / "heartbeat" / f"rank_{rank:05d}.json"
+        path.write_text(json.dumps({**beat, "rank": rank, **more}))
+    assert [found.rank for found in read_beats(tmp_path)] == [0]
