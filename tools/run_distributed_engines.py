@@ -11,4 +11,6 @@ from convit_ssl.process_end import end_process, was_in_group
 
 if __name__ == "__main__":
     code = run_command("train", sys.argv[1:])
-    end_process(code) if was_in_group() else sys.exit(code)
+    if was_in_group():
+        end_process(code)
+    sys.exit(code)

@@ -117,7 +117,7 @@ def exchange_seconds(job: Job, cluster: Cluster, network: float) -> tuple[float,
 
 
 def linear_share(job: Job, cluster: Cluster, network: float) -> float:
-    """Speed as a share of so many times one GPU's."""
+    """Speed relative to perfect scaling from one GPU."""
     gradients, features = exchange_seconds(job, cluster, network)
     exposed = max(0.0, gradients - BACKWARD * job.step) + features
     return job.step / (job.step + exposed)

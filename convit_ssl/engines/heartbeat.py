@@ -63,12 +63,12 @@ def read_beats(folder: Path) -> list[Beat]:
 
 def _is_whole(beat: Beat) -> bool:
     """Whether a beat from a file holds what its fields are for."""
-    whole: list[object] = [beat.rank, beat.pid, beat.step]
-    times: list[object] = [beat.written, beat.since]
-    words: list[object] = [beat.host, beat.stage]
+    whole: list[Any] = [beat.rank, beat.pid, beat.step]
+    times: list[Any] = [beat.written, beat.since]
+    words: list[Any] = [beat.host, beat.stage]
     return (
         all(type(value) is int for value in whole)
-        and all(type(value) in (int, float) and abs(float(str(value))) < 1e12 for value in times)
+        and all(type(value) in (int, float) and abs(value) < 1e12 for value in times)
         and all(isinstance(value, str) for value in words)
     )
 

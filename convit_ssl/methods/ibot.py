@@ -123,7 +123,7 @@ def _random_mask(generator: np.random.Generator, mask: Any, patches: float) -> N
 
 
 def _block_mask(generator: np.random.Generator, mask: Any, patches: float) -> None:
-    """Blocks of random size and shape until so many patches are hidden, or none fits."""
+    """Blocks of random size and shape until enough patches are hidden, or no block fits."""
     height, width = mask.shape
     least = (min(height, width) // 3) ** 2
     hidden = 0
