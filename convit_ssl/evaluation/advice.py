@@ -88,6 +88,11 @@ def next_steps(verdict: Verdict, seen: Seen) -> list[str]:
         )
     if verdict.outcome == "better":
         return found
+    if verdict.saturated:
+        return [
+            "a reference is right on every image of the test, so this test cannot show a gain: "
+            "test on more images or on a harder question, or use that reference"
+        ]
     if falls_while_loss_falls(seen.knn, seen.loss):
         found.append(
             "kNN accuracy fell while the loss fell: the network solves its task by something "

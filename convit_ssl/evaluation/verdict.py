@@ -32,6 +32,7 @@ class Verdict:
         advice: what to try next, from what was seen.
         labels: labelled images that the probe learned from.
         tested: images of the test, and groups where they were kept together.
+        saturated: a reference is right on every image of the test, so nothing can beat it there.
     """
 
     outcome: str
@@ -42,6 +43,7 @@ class Verdict:
     labels: int
     tested: str
     advice: Sequence[str] = field(default=())
+    saturated: bool = False
 
     def lines(self) -> list[str]:
         """For a screen: the sentence, the other references, and what to try."""
@@ -98,7 +100,8 @@ def judge(
     found = {other: compare(predictions, name, other, balanced, seed) for other in references}
     tested = describe_test(predictions)
     outcome, text = sentence(found, metric, labels, tested)
-    return Verdict(outcome, text, metric, probe, found, labels, tested)
+    saturated = any(predictions.score(other, balanced) == 1 for other in references)
+    return Verdict(outcome, text, metric, probe, found, labels, tested, saturated=saturated)
 
 
 def describe_test(predictions: Predictions) -> str:

@@ -17,3 +17,11 @@ def test_the_method_that_trained_is_not_recommended(method: str) -> None:
 
 def test_it_is_read_from_a_checkpoint() -> None:
     assert Seen.of_run({"config": {"method": {"name": "lejepa"}}}).method == "lejepa"
+
+
+def test_a_test_that_a_reference_passes_whole_is_named() -> None:
+    verdict = Verdict(
+        "not better", "", "accuracy", "kNN", {}, labels=54, tested="18 images", saturated=True
+    )
+    (told,) = next_steps(verdict, Seen(steps=3, rank=2.0, width=128, images=54))
+    assert "cannot show a gain" in told
