@@ -69,6 +69,16 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def race(self) -> Path:
+        """The race that chose the method, of ``config=convit_auto``."""
+        return self.path / "race.json"
+
+    @property
+    def trials(self) -> Path:
+        """The trials of a race that is not over."""
+        return self.path / "race"
+
+    @property
     def lock(self) -> Path:
         """Held by the process that trains."""
         return self.path / ".lock"
@@ -86,7 +96,9 @@ class RunFolder:
     @property
     def outcome(self) -> tuple[Path, ...]:
         """What training adds to, run after run, besides checkpoints and the log."""
-        return self.metrics, self.threads, self.result, self.unreadable, self.tensorboard
+        return (
+            self.metrics, self.threads, self.result, self.unreadable, self.tensorboard, self.race
+        )  # fmt: skip
 
     @property
     def watched(self) -> tuple[Path, Path, Path]:

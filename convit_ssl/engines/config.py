@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 from convit_ssl import plugins
 from convit_ssl.compat import require_vissl
 from convit_ssl.data.registered import REGISTERED
+from convit_ssl.engines.auto_words import EXPERIMENT, is_auto, provisional, refuse_without_race
 from convit_ssl.engines.config_files import OwnFiles, own_files, refuse_hidden
 from convit_ssl.engines.config_sources import check_own_files, keys_of_own_files, order_sources
 from convit_ssl.engines.keys import dotted_keys, hint
@@ -56,12 +57,16 @@ class Composed:
         explicit: dotted keys that the user gave and that nothing may change.
         is_ours: False for VISSL's own configurations, which have no options of ours.
         arguments: of the command line it was composed from.
+        auto: the method is yet to be chosen by a race; `tree` has the first candidate's.
+        race: what a race found, where one chose the method.
     """
 
     tree: DictConfig
     explicit: frozenset[str]
     is_ours: bool
     arguments: tuple[str, ...] = ()
+    auto: bool = False
+    race: Mapping[str, Any] | None = None
 
 
 def experiments_dir() -> Path:
@@ -92,6 +97,11 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
         loaded = plugins.load(values.get("plugins", []))
         choices, values = _with_registered_data(choices, values)
         choices, values = _with_other_trunk(choices, values)
+        auto = is_auto(choices)
+        if auto:
+            choices = provisional(choices, values)
+        else:
+            refuse_without_race(values)
         choices = named_experiment(choices)
         tree, own = _compose_groups(choices, files)
         if "experiment" not in tree:
@@ -99,6 +109,8 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
             return _compose_vissl(files)
     if files.experiment:
         tree.experiment = files.experiment
+    if auto:
+        tree.experiment = EXPERIMENT
     if named := loaded or plugins.load(tree.get("plugins") or []):
         values["plugins"] = named
     _check_experiment_keys(tree)
@@ -110,7 +122,7 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
     for key, value in values.items():
         _apply(tree, key, value, valid)
     explicit = _explicit(choices, values) | own
-    return Composed(tree, explicit, is_ours=True, arguments=tuple(arguments))
+    return Composed(tree, explicit, is_ours=True, arguments=tuple(arguments), auto=auto)
 
 
 def _with_registered_data(
@@ -182,7 +194,7 @@ def group_names(group: str, folders: Sequence[Path] = ()) -> list[str]:
     if group == "trunk":
         names |= {*TRUNKS}
     if group == "config":
-        names |= {f"convit_{name}" for name in self_supervised()}
+        names |= {EXPERIMENT, *(f"convit_{name}" for name in self_supervised())}
     return sorted(names)
 
 

@@ -34,7 +34,7 @@ from convit_ssl.engines.output import lasting_output
 from convit_ssl.engines.placement import place_of_process
 from convit_ssl.engines.plan import Plan, make_plan
 from convit_ssl.engines.resume import check_same_run, finished
-from convit_ssl.engines.run_folder import resume_words
+from convit_ssl.engines.run_folder import forget, resume_words
 from convit_ssl.engines.signals import RunFailure
 from convit_ssl.errors import TemporaryError, UserError, coded
 from convit_ssl.leftovers import temporary_folder
@@ -59,7 +59,18 @@ def launch(composed: Composed, arguments: Sequence[str], started: float) -> int:
         UserError: what the user can mend.
     """
     try:
+        if composed.auto:
+            from convit_ssl.engines.auto import decide
+
+            found = decide(composed, bool(composed.tree.run.overwrite) and not _started_again())
+            if isinstance(found, int):
+                return found
+            composed = found
         plan = make_plan(composed)
+        if composed.race is not None:
+            from convit_ssl.engines.auto_report import adopt
+
+            adopt(plan, composed.race)
     except UserError as error:
         with coded(error.code):
             raise UserError(f"{_where()}{error}") from None
@@ -129,25 +140,18 @@ def _claim(plan: Plan, folder: Path, afresh: bool) -> None:
     # Nobody waits for a run to end only to delete it.
     with lock_run(folder, SILENCE if afresh else PATIENCE):
         if afresh:
-            _forget(folder)
+            forget(folder)
         elif (found := find_checkpoint(folder / CHECKPOINTS)) is not None:
             check_same_run(found.path, plan)
         write_config(plan)
+        if plan.race is not None:
+            shutil.rmtree(RunFolder(folder).trials, ignore_errors=True)
 
 
 def _started_again() -> bool:
     """Whether SLURM or torchrun repeats a command, which must not delete what it did before."""
     again = ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT")
     return any(os.environ.get(name, "0") not in ("", "0") for name in again)
-
-
-def _forget(folder: Path) -> None:
-    run = RunFolder(folder)
-    for path in (run.checkpoints, *run.outcome):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
 
 
 def _spawn(plan: Plan, started: float) -> int:

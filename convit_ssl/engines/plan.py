@@ -58,6 +58,7 @@ class Plan:
         arguments: of the command line.
         notes: what somebody should know of the images, in sentences.
         memory: what a process will take at its peak, where that was estimated.
+        race: what chose the method, where ``config=convit_auto`` did.
     """
 
     config: dict[str, Any]
@@ -69,6 +70,7 @@ class Plan:
     arguments: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     memory: Memory | None = None
+    race: dict[str, Any] | None = None
 
 
 def make_plan(composed: Composed) -> Plan:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -92,6 +93,16 @@ def newest_on_disk(checkpoints: Path) -> Path | None:
             if path.with_suffix(".sha256").is_file():
                 return path
     return None
+
+
+def forget(folder: Path) -> None:
+    """Delete what an earlier run left in a folder."""
+    run = RunFolder(folder)
+    for path in (run.checkpoints, *run.outcome):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def resume_words(checkpoints: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,6 +23,9 @@ from convit_ssl.models.trunks import (
     is_other,
     operations_of,
 )
+
+if TYPE_CHECKING:
+    from convit_ssl.engines.plan import Plan
 
 # Name in methods/scale.py -> options that it sets.
 OPTIONS: dict[str, tuple[str, ...]] = {
@@ -204,7 +207,7 @@ def _fitting(
     network = _network(tree, values["patch_size"])
     flops = CORE_FLOPS.get(tree.run.precision, CORE_FLOPS["fp32"])
     work = cpu_seconds(network, method, images, values, flops, labels, tested)
-    speed = (cores if cores == 1 else cores * SHARED_CORE) * placement.nodes
+    speed = _speed(placement)
     epoch, looks = (part / speed for part in work)
     epochs = max(int((CPU_MINUTES * 60 - looks) / epoch), FEWEST_EPOCHS)
     minutes = (epochs * epoch + looks) / 60
@@ -213,6 +216,36 @@ def _fitting(
         "by the operations of this network"
     )
     return Budget(epochs, few_tokens, why)
+
+
+def planned_seconds(plan: Plan) -> float | None:
+    """About how long a self-supervised run takes on a processor; None where nobody can tell.
+
+    Args:
+        plan: of the run.
+    """
+    placement, options = plan.placement, plan.options
+    if placement.device != "cpu":
+        return None
+    sizes = {
+        "batch_size": options["optim"]["batch_size"],
+        "global_crop_size": options["crops"]["global_size"],
+        "local_crop_size": options["crops"]["local_size"],
+        "num_local_crops": options["crops"]["local_count"],
+    }
+    flops = CORE_FLOPS.get(options["run"]["precision"], CORE_FLOPS["fp32"])
+    method, images = get_method(options["method"]["name"]), int(plan.facts["images"])
+    try:
+        epoch, looks = cpu_seconds(plan.trunk, method, images, sizes, flops, "none", 0.0)
+    except UncountedError:
+        return None
+    return (int(options["optim"]["epochs"]) * epoch + looks) / _speed(placement)
+
+
+def _speed(placement: Placement) -> float:
+    """Of all cores of a run, in those of one."""
+    cores = placement.threads * placement.processes
+    return (cores if cores == 1 else cores * SHARED_CORE) * placement.nodes
 
 
 def cpu_seconds(

@@ -10,12 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from convit_ssl.engines.schema_auto import AutoOptions
 from convit_ssl.engines.schema_run import OptimOptions, RunOptions, WatchOptions
 from convit_ssl.options import RANGE, option, section
 from convit_ssl.weights_settings import WeightsSettings
 
 __all__ = [
     "AugmentationOptions",
+    "AutoOptions",
     "CropOptions",
     "DataOptions",
     "Experiment",
@@ -430,3 +432,4 @@ class Experiment:
     optim: OptimOptions = section(OptimOptions)
     run: RunOptions = section(RunOptions)
     watch: WatchOptions = section(WatchOptions)
+    auto: AutoOptions = section(AutoOptions)

@@ -49,7 +49,7 @@ from convit_ssl.engines.val_figures import OF_A_ROW
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
-from convit_ssl.evaluation.results import commit, hardware, now, versions
+from convit_ssl.evaluation.results import commit, hardware, now, versions, write_json
 from convit_ssl.machine import keep_freed_memory
 from convit_ssl.models.trunks import count_parameters
 from convit_ssl.once import within_command
@@ -59,7 +59,9 @@ from convit_ssl.runs import RunFolder
 
 
 @within_command()
-def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) -> int:
+def train(
+    plan: Plan, rank: int, local_rank: int, meeting: str, started: float, quiet: bool = False
+) -> int:
     """Train in this process until the run is done, or a signal stops it.
 
     Args:
@@ -68,6 +70,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
         local_rank: and on this machine.
         meeting: where the processes meet: a file, ``env://`` or ``slurm``.
         started: `time.time()` at the command's start.
+        quiet: show nothing; the log has it.
 
     Returns:
         0; 128 and the signal's number; 74 where a signal came and no checkpoint could be written.
@@ -84,7 +87,7 @@ def train(plan: Plan, rank: int, local_rank: int, meeting: str, started: float) 
     join(plan.placement, rank, meeting, minutes)
     met()
     world = plan.placement.world_size
-    screen = Screen() if rank == 0 else None
+    screen = Screen(quiet) if rank == 0 else None
     say = (lambda text: screen.line(text, style="yellow")) if screen is not None else None
     heartbeat = Heartbeat(folder, rank, world, stall_seconds=min(30 * minutes, 120.0), say=say)
     grace = float(plan.options["run"]["grace_seconds"])
@@ -233,6 +236,7 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
         "epochs": epochs,
         "figures": figures,
         **({"verdict": figures["verdict"]} if "verdict" in figures else {}),
+        **({"race": plan.race["decision"]} if plan.race is not None else {}),
         "images_per_s": figures.get("images_per_s"),
         "data": plan.facts,
         "variant": variant,
@@ -338,6 +342,8 @@ def write_config(plan: Plan) -> None:
     make_folder(folder)
     with _writing_in(folder):
         RunFolder(folder).config.write_text("\n".join([*reasons, text]), encoding="utf-8")
+        if plan.race is not None:
+            write_json(plan.race, RunFolder(folder).race)
     spec = DivisionSpec.of(plan.options["data"], not plan.options["derived"]["test_model"])
     if spec.divides:
         division = open_division(plan.facts["name"], plan.options["data_dir"], spec)

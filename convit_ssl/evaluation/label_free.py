@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from convit_ssl.methods import effective_rank
@@ -170,13 +170,20 @@ def two_view_retrieval(
     first: Float[Tensor, "images dim"], second: Float[Tensor, "images dim"]
 ) -> float:
     """Share of images whose second view is the nearest second view of all, by cosine, 0 to 1."""
+    return float(two_view_hits(first, second).double().mean())
+
+
+def two_view_hits(
+    first: Float[Tensor, "images dim"], second: Float[Tensor, "images dim"]
+) -> Bool[Tensor, " images"]:
+    """Whether each image's second view is the nearest second view of all, by cosine."""
     first = first - first.mean(dim=0)
     second = second - second.mean(dim=0)
     alike = F.normalize(first.float(), dim=1) @ F.normalize(second.float(), dim=1).T
     own = alike.diagonal()
     # Features that are all the same find nothing: a tie is not a hit.
     others = alike.masked_fill(torch.eye(len(alike), dtype=torch.bool), -torch.inf)
-    return float((own > others.max(dim=1).values).double().mean())
+    return own > others.max(dim=1).values
 
 
 def gate_motion(model: nn.Module) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convit_ssl.engines import launch
+from convit_ssl.engines.run_folder import forget
 from convit_ssl.errors import UserError
 from convit_ssl.runs import RunFolder
 
@@ -52,7 +52,7 @@ def test_starting_over_deletes_what_an_earlier_run_measured(tmp_path: Path) -> N
         path.write_text("{}")
     own = tmp_path / "notes.txt"
     own.write_text("mine")
-    launch._forget(tmp_path)
+    forget(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "notes.txt"]
 
 

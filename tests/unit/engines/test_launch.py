@@ -80,7 +80,7 @@ def test_a_run_that_another_command_began_meanwhile_is_not_mixed_with(tmp_path: 
     entry = {"config": options, "ranks": []}
     state = {"convit_ssl": entry, "classy_state_dict": {}}
     write_checkpoint(tmp_path / "checkpoints", checkpoint_name(1, 10), state, 2)
-    plan: Any = SimpleNamespace(options={**options, "seed": 7}, choices={})
+    plan: Any = SimpleNamespace(options={**options, "seed": 7}, choices={}, race=None)
     with pytest.raises(UserError, match="seed: 0 then, 7 now"):
         launch._claim(plan, tmp_path, afresh=False)
     assert not (tmp_path / "config.yaml").exists()
@@ -97,7 +97,7 @@ def test_what_may_succeed_later_ends_with_75(
 
     monkeypatch.setattr(launch, "make_plan", lambda composed: None)
     monkeypatch.setattr(launch, "_run", fails)
-    composed: Any = None
+    composed: Any = SimpleNamespace(auto=False, race=None)
     assert launch.launch(composed, [], 0.0) == 75
     assert capsys.readouterr().err == f"convit-ssl train: {error}\n"
 
