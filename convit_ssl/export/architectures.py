@@ -24,12 +24,21 @@ _USUAL_TOOLS = ("student", "teacher", "backbone")
 
 @dataclass(frozen=True)
 class Named:
-    """A published network: its name, and what its code says that its tensors do not."""
+    """A published network: its name, and what its code says that its tensors do not.
+
+    Attributes:
+        name: of the network, and whose it is.
+        num_heads, eps, activation: of its layers.
+        mean, std: of the images' channels, as timm records them; None for the code of papers,
+            which takes ImageNet's.
+    """
 
     name: str
     num_heads: int
     eps: float
     activation: str
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 def named_network(stated: Stated, where: str, width: int, depth: int) -> Named | None:
@@ -57,13 +66,16 @@ def named_network(stated: Stated, where: str, width: int, depth: int) -> Named |
         found = timm_facts(name)
         if found and (found["width"], found["depth"]) == (width, depth):
             name = f"timm's {found['name']}"
-            return Named(name, found["num_heads"], found["eps"], found["activation"])
+            facts = ("num_heads", "eps", "activation", "mean", "std")
+            return Named(name, *(found[fact] for fact in facts))
     return None
 
 
 @functools.cache
 def timm_facts(name: str) -> dict[str, Any] | None:
-    """Width, depth, heads, eps and activation of a plain ViT of timm, built without memory.
+    """Width, depth, heads, eps, activation, mean and std of a plain ViT of timm.
+
+    It is built without memory.
 
     Args:
         name: of the architecture, with or without its tag and the owner before a slash.
@@ -87,6 +99,8 @@ def timm_facts(name: str) -> dict[str, Any] | None:
             "num_heads": model.blocks[0].attn.num_heads,
             "eps": model.norm.eps,
             "activation": activation_of(model.blocks),
+            "mean": tuple(model.default_cfg["mean"]),
+            "std": tuple(model.default_cfg["std"]),
         }
     return None
 

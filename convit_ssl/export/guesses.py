@@ -61,6 +61,7 @@ class Settled:
         img_size: (height, width) that its position embeddings are for.
         class_position: whether the first of them belongs to the class token.
         resample: whether the user's image size is still to be resampled to.
+        images: mean and std that a named network has, where nothing else says them.
         guesses: what was assumed, how it could be wrong, and what sets it.
         notes: what was read elsewhere than in the tensors.
     """
@@ -71,6 +72,7 @@ class Settled:
     img_size: tuple[int, int]
     class_position: bool
     resample: bool
+    images: dict[str, list[float]] = field(default_factory=dict)
     guesses: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -106,9 +108,9 @@ def settle(
     eps = _eps(raw, has_gpsa(tensors), stated, named, guesses, notes)
     activation = _activation(tensors, stated, named, path, guesses, notes)
     size, class_position, used = settle_size(tensors, stated, asked, patch, path, guesses, notes)
-    settle_images(raw, tensors, where, stated, named is not None, path, guesses, notes)
+    images = settle_images(raw, tensors, where, stated, named, path, guesses, notes)
     resample = asked is not None and not used
-    return Settled(heads, eps, activation, size, class_position, resample, guesses, notes)
+    return Settled(heads, eps, activation, size, class_position, resample, images, guesses, notes)
 
 
 def _heads(
@@ -123,9 +125,15 @@ def _heads(
 ) -> int:
     width = int(tensors["patch_embed.proj.weight"].shape[0])
     positions = tensors.get("blocks.0.attn.pos_proj.weight")
-    if positions is not None:
-        return int(positions.shape[0])
     origin = stated.origin.get("num_heads", "")
+    if positions is not None:
+        own = int(positions.shape[0])
+        if origin == "you" and stated.num_heads != own:
+            raise UserError(
+                f"{path} has {own} attention heads, as its tensors show, not {stated.num_heads}; "
+                "leave --num-heads out"
+            )
+        return own
     if stated.num_heads:
         if width % stated.num_heads == 0 or origin == "you":
             if origin != "you":

@@ -34,7 +34,7 @@ from convit_ssl.export.guesses import Settled, settle
 from convit_ssl.export.infer import config_from_entry, config_from_tensors, variant_of
 from convit_ssl.export.keys import has_gpsa, to_official, without_class_position
 from convit_ssl.export.layouts import FoundTrunk, choose, find_trunks
-from convit_ssl.export.other import is_described, other_trunk
+from convit_ssl.export.other import config_of, is_described, other_trunk
 from convit_ssl.export.provenance import Provenance, provenance_of, reading_of
 from convit_ssl.export.seal import check_fingerprint
 from convit_ssl.export.sources import locate
@@ -157,7 +157,26 @@ def _load(path: str | os.PathLike[str], wanted: _Wanted) -> Network:
     file = _read(path)
     if not is_described(file.entry):
         return _from_content(file, wanted)
-    return other_trunk(file.content, file.entry, file.name, wanted.weights, wanted.img_size)
+    return _other(file, wanted)
+
+
+def _other(file: _File, wanted: _Wanted) -> Network:
+    """A network that is not a ConViT. Its library knows its layers; its images can be described.
+
+    Raises:
+        UserError: the user describes what the library knows.
+    """
+    given = {name: getattr(wanted.given, name) for name in ("num_heads", "eps", "activation")}
+    said = next((name for name, value in given.items() if value is not None), None)
+    config = config_of(file.entry, file.name)
+    if said:
+        raise UserError(
+            f"{file.name} holds {config.trunk}, which is built by its own library, not from "
+            f"{said}={given[said]}; leave --{said.replace('_', '-')} out"
+        )
+    images = _for_channels(wanted.given.images(), config.in_chans, file.name)
+    entry = _with_images(file.entry, images)
+    return other_trunk(file.content, entry, file.name, wanted.weights, wanted.img_size)
 
 
 def _noted(model: Network, path: str | os.PathLike[str]) -> Network:
@@ -207,7 +226,8 @@ def _from_content(file: _File, wanted: _Wanted) -> ConViT:
         set_activation(model, settled.activation)
     if wanted.img_size is not None and settled.resample:
         model = resized(model, wanted.img_size)
-    images = _for_channels(file.stated.under(wanted.given).images(), config.in_chans, file.name)
+    said = settled.images | file.stated.under(wanted.given).images()
+    images = _for_channels(said, config.in_chans, file.name)
     provenance = provenance_of(file.name, model, trunk, found, _with_images(file.entry, images))
     provenance.names = list(file.stated.names)
     provenance.guesses, provenance.notes = settled.guesses, provenance.notes + settled.notes

@@ -1,8 +1,9 @@
 """How images were normalised for weights that do not say it.
 
 ConViT, DINO, DINOv2, iBOT, DeiT, MAE, MoCo v3 and torchvision normalise by ImageNet's mean and
-deviation in their code. A plain ViT in timm's names alone may be either: of timm's own, more take
-0.5 and 0.5. Features of the wrong one are other features, so that it is refused.
+standard deviation in their code. timm records them for each of its networks, and its own training
+script takes these, so the network's name settles it. A plain ViT in timm's names alone may be
+either: most of timm's own take 0.5 and 0.5. The wrong ones give wrong features, so it is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from convit_ssl.errors import UserError
+from convit_ssl.export.architectures import Named
 from convit_ssl.export.foreign import layout_of
 from convit_ssl.export.keys import has_gpsa, is_vissl
 from convit_ssl.export.stated import Stated
@@ -28,11 +30,11 @@ def settle_images(
     tensors: Mapping[str, Tensor],
     where: str,
     stated: Stated,
-    named: bool,
+    named: Named | None,
     path: str,
     guesses: list[str],
     notes: list[str],
-) -> None:
+) -> dict[str, list[float]]:
     """Say how images are normalised, and from where that is known.
 
     Args:
@@ -40,10 +42,14 @@ def settle_images(
         tensors: the same under official ones.
         where: the way to them in the file.
         stated: what is known besides.
-        named: whether the file names a published network.
+        named: the published network that the file names.
         path: of the file.
         guesses: gets what is assumed.
         notes: gets what was read.
+
+    Returns:
+        `mean` and `std` that follow from the network's name; empty where the file says its own, or
+        where they are ImageNet's.
 
     Raises:
         UserError: nothing says it.
@@ -59,8 +65,14 @@ def settle_images(
         std = ", ".join(f"{value:.4g}" for value in stated.std or ())
         if stated.origin.get("mean") != "you":
             notes.append(f"images: mean ({mean}), std ({std}), from {stated.origin.get('mean')}")
-        return
+        return {}
     tool = _tool(raw, tensors, where, named, path)
+    if tool is None and named and _is_of_timm(where, stated):
+        notes.append(
+            f"images: mean {named.mean}, std {named.std}, as {named.name} has them "
+            f"({stated.origin.get('names')})"
+        )
+        return {"mean": list(named.mean or ()), "std": list(named.std or ())}
     if tool is None:
         raise UserError(
             f"{path} holds a plain ViT in the names of timm, and nothing in it or beside it says "
@@ -73,10 +85,15 @@ def settle_images(
         f"images are normalised with ImageNet's mean and standard deviation, cropped and resized "
         f"as usual: {tool}. A network that was trained otherwise gives wrong features; {_SET}"
     )
+    return {}
 
 
 def _tool(
-    raw: Mapping[str, Tensor], tensors: Mapping[str, Tensor], where: str, named: bool, path: str
+    raw: Mapping[str, Tensor],
+    tensors: Mapping[str, Tensor],
+    where: str,
+    named: Named | None,
+    path: str,
 ) -> str | None:
     """Why ImageNet's normalisation is to be expected; None where it is not."""
     words = where.split(".")
@@ -93,8 +110,15 @@ def _tool(
         return "so do DINOv2, iBOT and MAE, whose names these are"
     if any("backbone" in word or word in _OF_TOOLS for word in words):
         return f"so do the tools that keep a trunk under {where}"
-    if named:
+    if named and named.mean is None:
         return "so does the code of the network that the file names"
     if _RELEASED.match(name):
         return "so does the code of the network that the name of the file says"
     return None
+
+
+def _is_of_timm(where: str, stated: Stated) -> bool:
+    """Whether timm itself wrote the file: its training script, or a folder for the hub."""
+    origin = stated.origin.get("names", "")
+    script = origin == "arch in the file" and where in ("state_dict", "state_dict_ema")
+    return script or origin == "config.json"

@@ -21,7 +21,9 @@ from convit_ssl.reading import read_json
 # Names of files beside weights that say what the weights are.
 _BESIDE = ("config.json", "preprocessor_config.json", "args.json")
 # Keys under which training tools keep their settings in a checkpoint.
-_SETTINGS = ("args", "hyper_parameters", "hparams", "config", "cfg", "opt", "arch")
+_SETTINGS = (
+    "args", "hyper_parameters", "hparams", "config", "cfg", "opt", "arch", "lightly_train",
+)  # fmt: skip
 
 _HEADS = ("num_heads", "num_attention_heads", "n_heads")
 _EPS = ("layer_norm_eps", "norm_eps", "layernorm_eps")
@@ -123,6 +125,7 @@ def stated_inside(content: Any) -> Stated:
 
 def _read(settings: Mapping[Any, Any], where: str) -> Stated:
     pretrained = settings.get("pretrained_cfg")
+    trained = settings.get("normalize_args")  # lightly-train's own, stronger than a network's
     values: dict[str, list[Any]] = {}
     for key, value in _entries(settings):
         values.setdefault(str(key), []).append(value)
@@ -142,6 +145,8 @@ def _read(settings: Mapping[Any, Any], where: str) -> Stated:
         "crop_ratio": _crop(pretrained if isinstance(pretrained, Mapping) else settings),
     }
     for name in ("mean", "std"):
+        if isinstance(trained, Mapping) and _is_list(trained.get(name)):
+            found[name] = trained[name]
         found[name] = None if found[name] is None else tuple(map(float, found[name]))
     known = [name for name, value in found.items() if value not in (None, (), "")]
     return Stated(**found, origin=dict.fromkeys(known, where))

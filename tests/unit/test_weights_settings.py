@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
 from dataclasses import fields
 from pathlib import Path
@@ -19,6 +20,7 @@ from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.plan import make_plan
 from convit_ssl.errors import UserError
 from convit_ssl.export import load as loading
+from convit_ssl.models.trunks import TrunkConfig, build_trunk, measured
 from convit_ssl.weights_settings import WeightsSettings, loading_options
 
 # What each needs to come to the weights; {w} is the file.
@@ -78,27 +80,67 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return calls
 
 
-@pytest.mark.parametrize("name", COMMANDS_WITH_WEIGHTS)
-def test_every_command_passes_them_on(
-    name: str, seen: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights = tmp_path / "w.pth"
-    torch.save({}, weights)
+def words_of(name: str, weights: Any, tmp_path: Path) -> list[str]:
+    """Words after a command's name that bring it to the weights."""
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    torch.save({}, tmp_path / "run" / "checkpoints" / "checkpoint_e00001_s00000010.torch")
+    path = tmp_path / "w.pth"
+    torch.save(weights, path)
+    torch.save(weights, tmp_path / "run" / "checkpoints" / "checkpoint_e00001_s00000010.torch")
     for kind in ("images/train", "images/val", "masks/train", "masks/val"):
         (tmp_path / kind).mkdir(parents=True)
         for number in range(2):
             image = Image.new("L", (8, 8))
             image.putpixel((0, 0), number if kind.startswith("m") else 50 * number + len(kind))
             image.save(tmp_path / kind / f"{number}.png")
-    words = COMMANDS_WITH_WEIGHTS[name].format(w=weights, d=tmp_path).split()
+    return COMMANDS_WITH_WEIGHTS[name].format(w=path, d=tmp_path).split()
+
+
+@pytest.mark.parametrize("name", COMMANDS_WITH_WEIGHTS)
+def test_every_command_passes_them_on(
+    name: str, seen: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = words_of(name, {}, tmp_path)
     main([name, *words, *FLAGS.split(), "--img-size", "8,32"])
     assert seen, capsys.readouterr().err
     call = seen[0]
     assert {key: call[key] for key in SAID} == SAID
     assert {key: call["images"][key] for key in IMAGES} == IMAGES
     assert call["img_size"] == (8, 32)
+
+
+@pytest.fixture(scope="module")
+def other() -> dict[str, Any]:
+    """A checkpoint of a network that is not a ConViT."""
+    pytest.importorskip("timm")
+    config = measured(TrunkConfig("timm:test_vit", 32), (32,))
+    network = {f"network.{k}": v for k, v in build_trunk(config).network.state_dict().items()}
+    entry = {"model": dataclasses.asdict(config), "variant": config.trunk, "method": "simclr",
+             "data": {"mean": [0.5] * 3, "std": [0.5] * 3}}  # fmt: skip
+    state = {"base_model": {"model": {"trunk": network, "heads": {}}}}
+    return {"classy_state_dict": state, "convit_ssl": entry}
+
+
+@pytest.mark.parametrize("name", COMMANDS_WITH_WEIGHTS)
+@pytest.mark.parametrize("flag", ["--num-heads 3", "--eps 1e-3", "--activation relu"])
+def test_settings_of_a_plain_vit_are_refused_for_other_networks(
+    name: str, flag: str, other: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main([name, *words_of(name, other, tmp_path), *flag.split()])
+    printed = capsys.readouterr()
+    said = printed.out if name == "report" else printed.err  # which shows what else is there
+    assert "holds timm:test_vit, " in said and f"leave {flag.split()[0]} out" in said
+    assert code != 0 or name == "report"
+
+
+def test_images_of_other_networks_can_be_described(other: dict[str, Any], tmp_path: Path) -> None:
+    torch.save(other, tmp_path / "w.torch")
+    images = {"mean": [0.1], "std": [0.2], "interpolation": "bilinear"}
+    model: Any = loading.load_network(tmp_path / "w.torch", images=images)
+    assert (
+        model.provenance["data"]["mean"] == model.provenance["entry"]["data"]["mean"] == [0.1] * 3
+    )
+    with pytest.raises(UserError, match="takes 3 channels, and mean has 2 values"):
+        loading.load_network(tmp_path / "w.torch", images={"mean": [0.1, 0.2]})
 
 
 def _tree(words: list[str]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,10 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from convit_ssl.errors import UserError
-from convit_ssl.export import load_trunk
+from convit_ssl.export import building, load_trunk
+from convit_ssl.export.foreign import refuse_what_cannot_be
+from convit_ssl.export.infer import config_from_tensors
+from convit_ssl.export.keys import to_official
 from convit_ssl.export.load import (
     activation,
     layer_norm_eps,
@@ -364,3 +368,82 @@ def test_training_says_how_to_set_a_guess(tmp_path: Path, caplog: pytest.LogCapt
     caplog.clear()
     say_how_to_set(load_trunk(tmp_path / "ours.safetensors"), "ours")
     assert caplog.text == ""
+
+
+def _as_a_plain_vit(model: Any) -> bool:
+    """Whether the state dict of a network of timm loads as a plain ViT, by names and shapes."""
+    try:
+        tensors = to_official(dict(model.state_dict()))
+        refuse_what_cannot_be(tensors, "model.pth")
+        heads, size = model.blocks[0].attn.num_heads, model.patch_embed.img_size
+        config = config_from_tensors(tensors, "model.pth", heads, size)
+        own = building._shapes(config, tensors, "model.pth")
+    except (UserError, AttributeError):
+        return False
+    left_out = ("pos_embed", *building._HEADS)
+    theirs, ours = (
+        {key: value.shape for key, value in state.items() if not key.startswith(left_out)}
+        for state in (tensors, own)
+    )
+    return theirs == ours
+
+
+def test_all_plain_vits_of_timm_have_the_eps_and_activation_that_are_assumed() -> None:
+    """A bare file leaves both open; of timm's networks with these names, none differs."""
+    timm = pytest.importorskip("timm")
+    seen = {}
+    for module in ("vision_transformer", "deit", "eva", "beit", "vision_transformer_hybrid"):
+        for name in timm.list_models(module=module):
+            with contextlib.suppress(TypeError, AssertionError), torch.device("meta"):
+                model = timm.create_model(name, depth=1)
+                if _as_a_plain_vit(model):
+                    norms = {m.eps for m in model.modules() if isinstance(m, torch.nn.LayerNorm)}
+                    seen[name] = (norms, type(model.blocks[0].mlp.act))
+    assert {"vit_small_patch16_224", "deit3_base_patch16_224", "flexivit_base"} <= seen.keys()
+    assert "vit_base_patch16_clip_quickgelu_224" not in seen and len(seen) >= 40
+    assert {name for name, facts in seen.items() if facts != ({1e-6}, torch.nn.GELU)} == set()
+
+
+@pytest.mark.parametrize("key", ["state_dict", "state_dict_ema"])
+def test_the_training_script_of_timm_says_the_network_and_so_its_images(
+    key: str, tmp_path: Path
+) -> None:
+    """timm's vit_tiny takes images of mean 0.5, DeiT those of ImageNet."""
+    pytest.importorskip("timm")
+    path = tmp_path / "last.pth.tar"
+    model = vit(192, 3, depth=12)
+    args = argparse.Namespace(model="vit_tiny_patch16_224", mean=None, std=None)
+    for name, mean in (("vit_tiny_patch16_224", 0.5), ("deit_tiny_patch16_224", 0.485)):
+        args.model = name
+        torch.save({"arch": name, "args": args, key: official(model)}, path)
+        loaded = check(path, model)
+        assert loaded.provenance["entry"]["data"]["mean"][0] == mean  # type: ignore[index]
+        assert not any("normalised" in text for text in loaded.provenance["guesses"])  # type: ignore[index]
+    torch.save({"arch": name, "args": argparse.Namespace(mean=[0.1] * 3, std=[0.2] * 3),
+                key: official(model)}, path)  # fmt: skip
+    assert check(path, model).provenance["entry"]["data"]["mean"] == [0.1] * 3  # type: ignore[index]
+
+
+def test_a_script_that_names_a_network_of_timm_may_have_images_of_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    path = tmp_path / "last.ckpt"
+    model = vit(192, 3, depth=12)
+    content = {"hyper_parameters": {"name": "vit_tiny_patch16_224"}}
+    torch.save({**content, "state_dict": under("net.", official(model))}, path)
+    with pytest.raises(UserError, match="how its images were normalised"):
+        load_trunk(path)
+    check(path, model, images=HALF)
+    cfg = {"pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}  # of the network it began with
+    own = {"normalize_args": {"mean": [0.1] * 3, "std": [0.2] * 3}}
+    torch.save({**content, "lightly_train": {"models": cfg, **own},
+                "state_dict": under("net.", official(model))}, path)  # fmt: skip
+    assert check(path, model).provenance["entry"]["data"]["std"] == [0.2] * 3  # type: ignore[index]
+
+
+def test_heads_that_the_tensors_of_a_convit_show_cannot_be_set(tmp_path: Path) -> None:
+    model = create_model("convit_nano", img_size=32, patch_size=8, num_classes=0)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    heads = model.config.num_heads
+    assert load_trunk(tmp_path / "w.pth", num_heads=heads).config.num_heads == heads
+    with pytest.raises(UserError, match=f"has {heads} attention heads.*leave --num-heads out"):
+        load_trunk(tmp_path / "w.pth", num_heads=heads * 2)
