@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from convit_ssl.analysis.channel_pictures import ChannelPicture, Shown
 from convit_ssl.data.channel_reading import read_channels, special_rgb
 from convit_ssl.data.channel_transform import resize_channels
+from convit_ssl.data.colour_maps import coloured
 from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
 from convit_ssl.data.pixels import Reading, decode_image
 from convit_ssl.data.readers import reads_by_path
@@ -64,10 +65,10 @@ def open_image(
         reading: how files become 8-bit RGB, as in training.
         side: a picture whose longer side has more pixels is made smaller.
         show: channels that are shown, from 0 on.
-        colour_map: of matplotlib, for images of one channel in native depth.
+        colour_map: of matplotlib, for images of one channel.
 
     Raises:
-        UserError: no such file, or not a picture.
+        UserError: no such file, not a picture, or a channel to show that it does not have.
     """
     try:
         reading = reading or Reading()
@@ -79,9 +80,13 @@ def open_image(
             return bounded(measured(channels, place, reading), side)
         special = special_rgb(place, data, reading)
         if special is not None:
-            return bounded(measured(Image.fromarray(special), place, reading), side)
-        picture = decode_image(data or b"", reading=reading, side=side)
+            picture = Image.fromarray(special)
+        else:
+            picture = decode_image(data or b"", reading=reading, side=side)
+        in_colours(picture, show, colour_map)
         return bounded(measured(picture, place, reading), side)
+    except UserError:
+        raise
     except Exception as error:  # Pillow and tifffile raise many kinds for a damaged file
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"cannot open {path} as an image: {reason}") from error
@@ -105,13 +110,45 @@ def in_channels(
     Raises:
         UserError: a channel to show that there is not.
     """
-    if show and max(show) >= array.shape[-1]:
-        raise UserError(
-            f"--show {','.join(str(place + 1) for place in show)}: the images have "
-            f"{array.shape[-1]} channels"
-        )
+    _check_shown(show, array.shape[-1])
     names = reading.channels if isinstance(reading.channels, tuple) else ()
     return ChannelPicture(array, show, reading.window is not None, names, colour_map)
+
+
+def _check_shown(show: Sequence[int] | None, channels: int) -> None:
+    if show and max(show) >= channels:
+        wanted = ",".join(str(place + 1) for place in show)
+        raise UserError(f"--show {wanted}: the images have {channels} channels")
+
+
+def in_colours(
+    image: Image.Image, show: Sequence[int] | None, colour_map: str | None
+) -> Image.Image:
+    """Note in an 8-bit image how a page shows it; a network takes it as it is.
+
+    Raises:
+        UserError: a channel to show that there is not.
+    """
+    _check_shown(show, RGB)
+    if show:
+        image.info["show"] = tuple(show)
+    if colour_map:
+        image.info["colour_map"] = colour_map
+    return image
+
+
+def as_shown(image: Shown) -> Image.Image:
+    """RGB for a page: of an 8-bit image the chosen channels, and grey in a colour map."""
+    rgb: Image.Image = image.convert("RGB")
+    show = None if isinstance(image, ChannelPicture) else image.info.get("show")
+    colour_map = None if isinstance(image, ChannelPicture) else image.info.get("colour_map")
+    if not show and not colour_map:
+        return rgb
+    pixels = np.asarray(rgb)
+    if show:
+        pixels = pixels[..., list(show) * (RGB if len(show) == 1 else 1)]
+    grey = bool((pixels == pixels[..., :1]).all())
+    return Image.fromarray(coloured(pixels[..., 0], colour_map) if grey and colour_map else pixels)
 
 
 def bounded(image: Bounded, side: int = LARGEST) -> Bounded:
@@ -178,8 +215,8 @@ def prepare_image(
     if model.config.in_chans == 1 and len(pixels) == RGB:
         pixels = pixels.mean(dim=0, keepdim=True)
     factor = min(1.0, display_side / max(rgb.size))
-    shown = rgb.resize((max(1, round(rgb.width * factor)), max(1, round(rgb.height * factor))))
-    shown = _with_bar(shown, image)
+    size = max(1, round(rgb.width * factor)), max(1, round(rgb.height * factor))
+    shown = _with_bar(as_shown(image).resize(size), image)
     return PreparedImage(name, pixels, np.asarray(shown), model.grid_size(height, width))
 
 
@@ -205,7 +242,7 @@ def statistics(model: nn.Module) -> tuple[np.ndarray, np.ndarray]:
 
 def thumbnail(image: Shown, side: int = 40) -> UInt8[np.ndarray, "side side 3"]:
     """The whole picture in a small square, on a grey ground where it is not square."""
-    inside = bounded(image.convert("RGB"), side)
+    inside = bounded(as_shown(image), side)
     if max(inside.size) < side:
         factor = side / max(inside.size)
         size = max(1, round(inside.width * factor)), max(1, round(inside.height * factor))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convit_ssl.analysis.images import bounded, in_channels, measured, open_image
+from convit_ssl.analysis.images import bounded, in_channels, in_colours, measured, open_image
 from convit_ssl.analysis.runs import Run, find_value
 from convit_ssl.analysis.summary import LabelledImage, Sample
 from convit_ssl.data import open_dataset
@@ -52,7 +52,7 @@ def open_sample(
         shown: see `pictures`.
         reading: how files become 8-bit RGB, or channels.
         show: channels that are shown as red, green and blue, from 0 on.
-        colour_map: of matplotlib, for images of one channel in native depth.
+        colour_map: of matplotlib, for images of one channel.
 
     Raises:
         UserError: a file of `pictures` cannot be opened.
@@ -107,6 +107,8 @@ def _labelled(
                 continue
             if dataset.reading.native:
                 image = in_channels(image, dataset.reading, show, colour_map)
+            else:
+                in_colours(image, show, colour_map)
             name, path = file.rsplit("/", 1)[-1], dataset.path(int(place))
             labelled.append(LabelledImage(bounded(image), target, name, path))
         return labelled, list(dataset.classes), f"{data}, {name}", _unreadable(unread, len(places))

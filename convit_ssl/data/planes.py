@@ -30,7 +30,8 @@ class Planes:
     Attributes:
         values: (H, W, C) in the file's own type.
         names: of the channels; empty where the file gives none.
-        valid: (H, W); False where the file says that there is no data. None: data everywhere.
+        valid: (H, W), or (H, W, C) where the channels differ; False where the file says that there
+            is no data. None: data everywhere.
         inverted: whether the smallest value is white.
         window: the (black, white) that the file itself suggests for display.
         spacing: (down, across), of a pixel in millimetres; None where the file does not say.
@@ -50,7 +51,14 @@ class Planes:
 
     def channel(self, number: int) -> RawImage:
         """One channel as a grey image; the first is 0."""
-        return RawImage(self.values[..., number], inverted=self.inverted, valid=self.valid)
+        valid = self.valid_of(number)
+        return RawImage(self.values[..., number], inverted=self.inverted, valid=valid)
+
+    def valid_of(self, channels: int | slice | list[int]) -> npt.NDArray[np.bool_] | None:
+        """Where there is data in one channel or in several."""
+        return self.valid if self.valid is None or self.valid.ndim == 2 else (
+            self.valid[..., channels]
+        )  # fmt: skip
 
     def raw(self) -> RawImage:
         """As grey or RGB.
@@ -72,7 +80,8 @@ class Planes:
                 "three with data.channels=[1,2,3]"
             )
         values = self.values[..., :colours] if colours == 3 else self.values[..., 0]
-        return RawImage(np.ascontiguousarray(values), alpha, False, self.inverted, self.valid)
+        valid = self.valid_of(slice(3) if colours == 3 else 0)
+        return RawImage(np.ascontiguousarray(values), alpha, False, self.inverted, valid)
 
 
 def planes_of(raw: RawImage) -> Planes:
@@ -127,7 +136,7 @@ def chosen(planes: Planes, reading: Reading) -> Planes:
         keep = [_place(planes, one) for one in wanted]
     names = tuple(planes.names[place] for place in keep) if planes.names else ()
     return Planes(
-        planes.values[..., keep], names, planes.valid, planes.inverted, planes.window,
+        planes.values[..., keep], names, planes.valid_of(keep), planes.inverted, planes.window,
         planes.spacing,
     )  # fmt: skip
 

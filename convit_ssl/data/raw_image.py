@@ -55,7 +55,8 @@ class RawImage:
         alpha: (H, W) of the same type, or bool; None without transparency.
         premultiplied: whether the values were multiplied by alpha (TIFF, associated alpha).
         inverted: whether the smallest value is white (TIFF, MinIsWhite).
-        valid: (H, W); False where the file says that there is no data. None: data everywhere.
+        valid: (H, W), or the shape of the values where colours differ; False where the file says
+            that there is no data. None: data everywhere.
     """
 
     values: Values

@@ -92,7 +92,8 @@ def resized(planes: Planes, size: tuple[int, int]) -> Planes:
         return planes
     valid = planes.valid
     if valid is not None:
-        valid = _resized(valid.astype(np.uint8)[..., None] * np.uint8(255), size)[..., 0] >= 128
+        shares = _resized(np.atleast_3d(valid).astype(np.uint8) * np.uint8(255), size) >= 128
+        valid = shares[..., 0] if valid.ndim == 2 else shares
     return replace(planes, values=_resized(planes.values, size), valid=valid)
 
 

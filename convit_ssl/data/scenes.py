@@ -173,7 +173,8 @@ def _turned(planes: Planes, degrees: int, size: int) -> Planes:
 
     valid = planes.valid
     if valid is not None:
-        valid = turned(valid.astype(np.uint8)[..., None], cv2.INTER_NEAREST)[..., 0] > 0
+        kept = turned(np.atleast_3d(valid).astype(np.uint8), cv2.INTER_NEAREST) > 0
+        valid = kept[..., 0] if valid.ndim == 2 else kept
     return replace(planes, values=turned(planes.values, cv2.INTER_LINEAR), valid=valid)
 
 
@@ -214,9 +215,10 @@ def _tiff_reader(path: str) -> Reader | None:
             return choose_reader(path, start)
         file.seek(0)
         header = tiff_header(file)
-    if header.photometric not in (1, 2) or header.orientation != 1 or min(header.bits) < 8:
+    if not header.windowed or header.orientation != 1 or min(header.bits) < 8:
         return None  # colours that Pillow turns into RGB
-    for name, fits in (("geotiff", header.geographic), ("stack", header.nodata is None)):
+    plain = header.nodata is None and header.scaling is None
+    for name, fits in (("geotiff", header.geographic), ("stack", plain)):
         if fits and READERS[name].installed:
             return READERS[name]
     return None

@@ -40,7 +40,7 @@ EVERY_HEADER = 100_000
 _EIGHT_BITS = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp")
 _THREADS = 16  # a network disk answers many at once
 _AT_ONCE = 1000
-_VERSION = 1  # of what is kept
+_VERSION = 2  # of what is kept
 WORTH_KEEPING = 1.0  # seconds that it took
 _COLLECTIONS = 50  # that are kept, the latest
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import math
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
+from convit_ssl.data.gdal import Scaling, parse_number, parse_scaling, where_data
 from convit_ssl.data.planes import ALPHA, MOST_CHANNELS, Planes
 from convit_ssl.data.raw_image import KINDS, ImageHeader, RawImage, Values, check_size
 
@@ -19,15 +19,17 @@ MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _OME_START, _OME_END = 8192, 65536  # bytes in which a file says that it is OME-TIFF
 _BIG = 43  # in the third or fourth byte: offsets of 64 bits
 
-# Tags, by their numbers in TIFF 6.0; the last is GDAL's.
+# Tags, by their numbers in TIFF 6.0; the last two are GDAL's.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
-_ORIENTATION, _SAMPLES, _EXTRA, _FORMAT, _NODATA = 274, 277, 338, 339, 42113
+_ORIENTATION, _SAMPLES, _EXTRA, _FORMAT = 274, 277, 338, 339
+_METADATA, _NODATA = 42112, 42113
 
 # GeoTIFF's pixel size, its transformation and its keys, and GDAL's own metadata.
-_GEO = (33550, 34264, 34735, 42112)
+_GEO = (33550, 34264, 34735, _METADATA)
 
-_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB = 0, 1, 2
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _YCBCR = 0, 1, 2, 6
+_JPEG = 7  # compression
 _NAMES = {3: "palette", 4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "ICCLAB",
           10: "ITULAB", 32803: "colour filter array", 32844: "LogL", 32845: "LogLuv",
           34892: "linear raw"}  # fmt: skip
@@ -54,6 +56,7 @@ class TiffHeader:
         orientation: as numbered by TIFF 6.0; 1 where the first row is at the top.
         end: where the last strip or tile ends in the file.
         geographic: whether it has tags of GeoTIFF or GDAL.
+        scaling: scale and offset of its bands (GDAL); None without.
     """
 
     height: int
@@ -68,16 +71,24 @@ class TiffHeader:
     orientation: int
     end: int
     geographic: bool = False
+    scaling: Scaling | None = None
 
     @property
     def plain(self) -> bool:
         """Whether Pillow reads it as it was written: unsigned, 8 bits or fewer, a usual layout."""
         unsigned = set(self.sample_format) <= {_UNSIGNED, _UNDEFINED}
-        if not unsigned or max(self.bits) > 8 or self.nodata is not None:
+        told = self.nodata is not None or self.scaling is not None
+        if not unsigned or max(self.bits) > 8 or told:
             return False
         if self.photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK):
             return self.samples == 1
         return self.photometric != _RGB or (self.samples in (3, 4) and set(self.bits) == {8})
+
+    @property
+    def windowed(self) -> bool:
+        """Whether its colours allow reading by windows: grey, RGB, and JPEG, which becomes RGB."""
+        jpeg = self.photometric == _YCBCR and self.compression == _JPEG
+        return self.photometric in (_MIN_IS_BLACK, _RGB) or jpeg
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -102,9 +113,10 @@ class TiffHeader:
         grey = self.photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK)
         kind, mode = "8 bits", "L" if grey else _MODES.get(self.photometric, "")
         with contextlib.suppress(UnsupportedTiffError):
-            if not self.plain and self.dtype != np.uint8:
-                kind = KINDS[self.dtype.kind]
-                mode = f"{'I' if grey else 'RGB'};{self.dtype}"
+            dtype = self.dtype if self.scaling is None else np.dtype(np.float32)
+            if not self.plain and dtype != np.uint8:
+                kind = KINDS[dtype.kind]
+                mode = f"{'I' if grey else 'RGB'};{dtype}"
         if mode == "L" and self.bits[0] == 1:
             mode = "1"
         return ImageHeader(self.height, self.width, grey, kind, mode)
@@ -141,10 +153,11 @@ def tiff_header(file: IO[bytes]) -> TiffHeader:
             samples=samples,
             extra=_all(tags.get(_EXTRA, ())),
             compression=int(tags.get(_COMPRESSION, 1)),
-            nodata=_number(tags.get(_NODATA)),
+            nodata=parse_number(tags.get(_NODATA)),
             orientation=int(tags.get(_ORIENTATION, 1)),
             end=max((int(a + b) for a, b in zip(offsets, counts, strict=False)), default=0),
             geographic=any(tag in tags for tag in _GEO),
+            scaling=parse_scaling(tags.get(_METADATA), samples),
         )
     except KeyError as error:
         raise ValueError(f"a damaged TIFF: its tag {error} is missing") from error
@@ -165,15 +178,6 @@ def is_geotiff(data: bytes) -> bool:
 
 def _all(value: Any) -> tuple[int, ...]:
     return tuple(int(v) for v in value) if isinstance(value, tuple) else (int(value),)
-
-
-def _number(text: Any) -> float | None:
-    if isinstance(text, bytes):
-        text = text.decode("ascii", "ignore")
-    try:
-        return float(str(text).strip(" \0")) if text is not None else None
-    except ValueError:
-        return None
 
 
 def read_tiff(data: bytes, header: TiffHeader) -> RawImage:
@@ -206,14 +210,17 @@ def read_tiff(data: bytes, header: TiffHeader) -> RawImage:
     if header.end > len(data):
         raise ValueError(f"the TIFF is cut off: {len(data):,} of {header.end:,} bytes")
     values = _upright(_values(data, header, dtype), header.orientation)
-    colour = values[..., :colours] if colours == 3 else values[..., 0]
+    colour = values[..., :colours]
+    valid = where_data(colour, header.nodata, colours == 3)
+    if header.scaling is not None:
+        colour = header.scaling.of(slice(colours)).apply(colour)
     alpha = values[..., colours] if known and known[0] else None
     return RawImage(
-        np.ascontiguousarray(colour),
+        np.ascontiguousarray(colour if colours == 3 else colour[..., 0]),
         alpha,
         premultiplied=bool(extra) and extra[0] == _ASSOCIATED,
         inverted=header.photometric == _MIN_IS_WHITE,
-        valid=_valid(colour, header.nodata),
+        valid=valid,
     )
 
 
@@ -264,8 +271,9 @@ def read_tiff_planes(data: bytes, max_pixels: int) -> Planes | None:
         if pages is not None:
             values, names = pages
     values = _upright(values, header.orientation)
-    first = values if values.shape[-1] <= 3 else values[..., :3]
-    valid = _valid(first[..., 0] if header.samples == 1 else first, header.nodata)
+    valid = where_data(values, header.nodata, header.photometric == _RGB)
+    if header.scaling is not None and values.shape[-1] == header.samples:
+        values = header.scaling.apply(values)
     return Planes(values, names, valid, header.photometric == _MIN_IS_WHITE)
 
 
@@ -306,21 +314,6 @@ def _ome_names(metadata: str | None) -> tuple[str, ...]:
 
     found = re.findall(r"<Channel\b[^>]*?\bName=\"([^\"]+)\"", metadata or "")
     return tuple(found)
-
-
-def _valid(values: Values, nodata: float | None) -> Any:
-    if nodata is None or math.isnan(nodata):
-        return None  # NaN is never data
-    # As written in decimal, a float32 nodata differs from the pixels in its last digits.
-    same = values == values.dtype.type(nodata) if _fits(nodata, values.dtype) else values != values
-    return ~(same if same.ndim == 2 else same.all(axis=-1))
-
-
-def _fits(number: float, dtype: np.dtype[Any]) -> bool:
-    if dtype.kind == "f":
-        return True
-    limits = np.iinfo(dtype)
-    return number == int(number) and limits.min <= number <= limits.max
 
 
 def _values(data: bytes, header: TiffHeader, dtype: np.dtype[Any]) -> Values:

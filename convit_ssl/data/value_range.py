@@ -226,6 +226,8 @@ def _counting(raw: RawImage) -> Values:
     keep = raw.valid
     if raw.alpha is not None and raw.alpha.any():
         opaque = raw.alpha != 0
+        if keep is not None and keep.ndim == 3:
+            opaque = opaque[..., None]
         keep = opaque if keep is None else keep & opaque
     return raw.values if keep is None or keep.all() else raw.values[keep]
 

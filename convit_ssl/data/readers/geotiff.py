@@ -1,4 +1,4 @@
-"""GeoTIFF by rasterio: bands by name, "no data", and windows of large scenes."""
+"""GeoTIFF by rasterio: bands by name, "no data", scale and offset, and windows of large scenes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
+from convit_ssl.data.gdal import picture_mask, scaling, shared_mask
 from convit_ssl.data.planes import ALPHA, MOST_CHANNELS, Planes
 from convit_ssl.data.raw_image import ImageHeader, check_size
 from convit_ssl.data.readers import ImageFile
@@ -29,6 +30,7 @@ _COLOURS = {
     ColorInterp.blue: "B",
     ColorInterp.alpha: ALPHA,
 }
+_PICTURE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 _DEGREE = 111_320.0  # metres of a degree of latitude
 
 
@@ -44,11 +46,15 @@ _FILES = Handles(_open)
 def header(file: ImageFile, part: str) -> ImageHeader:
     """Size and kind of number, without the pixels."""
     data = _FILES.get(file.local())
-    return planar_header(data.height, data.width, data.count, np.dtype(data.dtypes[0]))
+    scaled = scaling(data.scales, data.offsets) is not None
+    dtype = np.dtype(np.float32 if scaled else data.dtypes[0])
+    return planar_header(data.height, data.width, data.count, dtype)
 
 
 def read(file: ImageFile, part: str, reading: Reading) -> Planes:
-    """All bands; where the file's mask, or "no data", says so in all of them, there is no data.
+    """All bands, with their scale and offset applied.
+
+    Where the file's mask, or the "no data" of a band, says so, there is no data in that band.
 
     Raises:
         ValueError: over 64 bands, bands of different types, palettes or complex numbers.
@@ -71,15 +77,23 @@ def _region(data: Any, window: Any, size: tuple[int, int] | None) -> Planes:
     check_size(width, height)
     shape = None if size is None else (data.count, height, width)
     values = data.read(window=window, out_shape=shape, resampling=Resampling.average)
+    values = np.ascontiguousarray(np.moveaxis(values, 0, -1))
+    if (scales := scaling(data.scales, data.offsets)) is not None:
+        values = scales.apply(values)
+    return Planes(values, band_names(data), _valid(data, window, shape), spacing=_spacing(data))
+
+
+def _valid(data: Any, window: Any, shape: tuple[int, int, int] | None) -> Any:
+    """(H, W) of all bands, or (H, W, bands) where they differ; None where everything is data."""
     flags = data.mask_flag_enums
-    valid = None
-    if not all(len(each) == 1 and each[0].name == "all_valid" for each in flags):
-        mask = data.dataset_mask(window=window, out_shape=None if shape is None else shape[1:])
-        valid = None if mask.all() else mask != 0
-    return Planes(
-        np.ascontiguousarray(np.moveaxis(values, 0, -1)), band_names(data), valid,
-        spacing=_spacing(data),
-    )  # fmt: skip
+    if all(len(each) == 1 and each[0].name == "all_valid" for each in flags):
+        return None
+    if any(flag.name == "nodata" for each in flags for flag in each):
+        masks = np.moveaxis(data.read_masks(window=window, out_shape=shape), 0, -1) != 0
+        picture = data.colorinterp[:3] == _PICTURE and np.dtype(data.dtypes[0]).kind == "u"
+        return picture_mask(masks) if picture else shared_mask(masks)
+    mask = data.dataset_mask(window=window, out_shape=None if shape is None else shape[1:])
+    return shared_mask(mask != 0)
 
 
 def band_names(data: Any) -> tuple[str, ...]:
@@ -135,10 +149,10 @@ class GeoScene(Scene):
         return self.region(x, y, width, height)
 
     def interest(self, longest: int = 1024) -> Any:
-        """Where there is data."""
+        """Where there is data in any band."""
         scale = max(1.0, max(self.height, self.width) / longest)
         valid = self.region(0, 0, self.width, self.height, scale).valid
-        return valid
+        return valid.any(axis=-1) if valid is not None and valid.ndim == 3 else valid
 
 
 def scene(file: ImageFile) -> GeoScene:

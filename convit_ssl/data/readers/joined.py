@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from convit_ssl.data.gdal import shared_mask
 from convit_ssl.data.part_names import split_joined
 from convit_ssl.data.planes import MOST_CHANNELS, Planes
 from convit_ssl.data.raw_image import ImageHeader, Values
@@ -42,12 +43,17 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
         found.append(planes)
     if len(names) > MOST_CHANNELS:
         raise ValueError(f"{len(names)} channels; {MOST_CHANNELS} at most are read")
-    valid = [planes.valid for planes in found if planes.valid is not None]
+    valid = [
+        np.ones(planes.values.shape, bool)
+        if planes.valid is None
+        else np.broadcast_to(np.atleast_3d(planes.valid), planes.values.shape)
+        for planes in found
+    ]
     values = np.concatenate([_upright(planes) for planes in found], axis=-1)
     return Planes(
         values,
         tuple(names),
-        np.logical_and.reduce(valid) if valid else None,
+        shared_mask(np.concatenate(valid, axis=-1)),
         spacing=next((planes.spacing for planes in found if planes.spacing), None),
     )
 

@@ -326,10 +326,10 @@ def _rectangle(tiff: tifffile.TiffFile, page: Any, box: tuple[int, int, int, int
     ]
     places = [page.dataoffsets[number] for number in numbers]
     counts = [page.databytecounts[number] for number in numbers]
-    tables = page.jpegtables
+    tables, decode = page.jpegtables, page.decode  # both may read from the file
     for number, offset, count in zip(numbers, places, counts, strict=True):
         tiff.filehandle.seek(offset)
-        segment, index, _ = page.decode(tiff.filehandle.read(count), number, jpegtables=tables)
+        segment, index, _ = decode(tiff.filehandle.read(count), number, jpegtables=tables)
         if segment is None:
             continue
         plane, _, top, left, _ = index

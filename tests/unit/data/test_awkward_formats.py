@@ -65,7 +65,7 @@ def geotiff_without_numbers(folder: Path) -> tuple[str, Array]:
     ) as file:  # fmt: skip
         file.write(values)
         file.scales, file.offsets = (2.0, 2.0), (1.0, 1.0)
-    return str(folder / "a.tif"), values.transpose(1, 2, 0)
+    return str(folder / "a.tif"), 2 * values.transpose(1, 2, 0) + 1
 
 
 def fits_with_blanks(folder: Path) -> tuple[str, Array]:

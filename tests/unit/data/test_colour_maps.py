@@ -6,13 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from convit_ssl.analysis.channel_pictures import ChannelPicture, describe_shown
-from convit_ssl.analysis.images import open_image
-from convit_ssl.data.colour_maps import check_colour_map, composite, stain_colours
+from convit_ssl.analysis.images import as_shown, bounded, open_image, prepare_image, thumbnail
+from convit_ssl.analysis.sampling import open_sample
+from convit_ssl.data.colour_maps import check_colour_map, coloured, composite, stain_colours
 from convit_ssl.data.value_range import Reading
 from convit_ssl.data.viewing import view_image
 from convit_ssl.errors import UserError
+from convit_ssl.models import convit_nano
 
 
 def test_stains_have_the_colours_that_microscopes_show() -> None:
@@ -63,3 +67,38 @@ def test_the_report_knows_how_wide_a_picture_is(tmp_path: Path) -> None:
     scaled = open_image(path, Reading())
     assert not isinstance(scaled, ChannelPicture)
     assert scaled.info["width_mm"] == pytest.approx(0.015)
+
+
+def test_grey_of_8_bits_in_a_colour_map_and_one_channel_of_a_photograph(tmp_path: Path) -> None:
+    grey, photo = tmp_path / "grey.png", tmp_path / "photo.png"
+    ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (64, 1))
+    Image.fromarray(ramp).save(grey)
+    Image.fromarray(np.stack([ramp, ramp.T, 255 - ramp], axis=-1)).save(photo)
+    image = open_image(grey, colour_map="viridis")
+    assert np.array_equal(np.asarray(image.convert("RGB"))[..., 1], ramp)  # what a network takes
+    shown = np.asarray(as_shown(bounded(image)))
+    assert shown[0, 0].tolist() == [68, 1, 84]
+    assert np.array_equal(shown, coloured(ramp, "viridis"))
+    assert thumbnail(image, 64)[0, 0].tolist() == [68, 1, 84]
+    colours = open_image(photo, colour_map="viridis")
+    assert np.array_equal(np.asarray(as_shown(colours)), np.asarray(colours))  # not grey
+    blue = np.asarray(as_shown(open_image(photo, show=(2,))))
+    assert np.array_equal(blue, np.repeat(255 - ramp[..., None], 3, axis=-1))
+    with pytest.raises(UserError, match="3 channels"):
+        open_image(photo, show=(3,))
+
+
+def test_a_report_in_8_bits_shows_grey_in_a_colour_map(tmp_path: Path) -> None:
+    (tmp_path / "val" / "a").mkdir(parents=True)
+    ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint8), (32, 1))
+    for number in range(3):
+        Image.fromarray(ramp).save(tmp_path / "val" / "a" / f"{number}.png")
+    sample, _ = open_sample("folder", str(tmp_path), "val", colour_map="viridis")
+    assert sample is not None
+    model = convit_nano(img_size=32, num_classes=0)
+    for name, image in sample.pictures:
+        item = prepare_image(image, model, name)
+        plain = prepare_image(open_image(tmp_path / "val" / "a" / name), model, name)
+        assert item.picture[0, 0].tolist() == [68, 1, 84]
+        assert torch.equal(item.pixels, plain.pixels)
+    assert thumbnail(sample.labelled[0].image, 32)[0, 0].tolist() == [68, 1, 84]

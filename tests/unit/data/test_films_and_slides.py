@@ -268,3 +268,26 @@ def test_a_pixel_size_that_nobody_gives(tmp_path: Path) -> None:
     assert "data.pixel_size" in next(iter(images.reader.fault_log.read().values()))
     given = Reading(physical=0.02, pixel_size=0.001)
     assert open_dataset("folder", tmp_path, reading=given)[0][0].size == (20, 20)
+
+
+def test_slides_are_read_as_openslide_reads_them(tmp_path: Path) -> None:
+    for needed in ("openslide", "tiffslide", "tifffile", "imagecodecs"):
+        pytest.importorskip(needed)
+    from tests.integration.openslide_files import compare_openslide
+
+    found = compare_openslide(tmp_path)
+    assert (found["files"], found["images"], found["other"]) == (3, 27, [])
+
+
+def test_a_pyramid_of_jpeg_tiles_is_read_by_level(tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile")
+    pytest.importorskip("imagecodecs")
+    from tests.integration.openslide_files import write_slides
+
+    path = next(path for path in write_slides(tmp_path) if path.name == "generic_jpeg.tif")
+    scene = open_scene(str(path), NATIVE)
+    assert scene.downsamples == [1.0, 2.0, 4.0]
+    for level in range(3):
+        whole = tifffile.imread(path, level=level)
+        part = scene.at_level(level, 64, 32, 100, 90).values
+        assert np.array_equal(part, whole[32:122, 64:164])

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from convit_ssl.data import open_dataset
-from convit_ssl.data.channel_reading import read_planes
-from convit_ssl.data.pixels import image_header
+from convit_ssl.data.channel_reading import read_channels, read_planes
+from convit_ssl.data.pixels import image_header, read_raw
 from convit_ssl.data.planes import Planes
+from convit_ssl.data.raw_image import RawImage
 from convit_ssl.data.scenes import open_scene
+from convit_ssl.data.tiff import read_tiff_planes
 from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 
@@ -247,6 +249,73 @@ def test_windows_of_a_geotiff(tmp_path: Path, rasterio: Any) -> None:
     means = values.reshape(2, 32, 2, 48, 2).mean(axis=(2, 4))
     assert half.values == pytest.approx(means.transpose(1, 2, 0), abs=1e-5)
     assert half.spacing == pytest.approx((20_000, 20_000))
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "int32", "float32"])
+@pytest.mark.parametrize("bands", [1, 3, 5])
+def test_scale_and_offset_of_a_geotiff(
+    tmp_path: Path, rasterio: Any, dtype: str, bands: int
+) -> None:
+    values = RNG.integers(1, 250, (bands, 20, 30)).astype(dtype)
+    path = tmp_path / "a.tif"
+    geotiff(rasterio, path, values, nodata=0)
+    with rasterio.open(path, "r+") as file:
+        file.scales = [0.1 * (n + 1) for n in range(bands)]
+        file.offsets = [-3.0 + n for n in range(bands)]
+    with rasterio.open(path) as file:
+        expected = np.stack(
+            [file.read(n) * file.scales[n - 1] + file.offsets[n - 1] for n in file.indexes], -1
+        )
+    data = path.read_bytes()
+    read = [
+        read_planes(str(path), data, NATIVE),
+        open_scene(str(path), NATIVE).region(0, 0, 30, 20),
+    ]
+    by_tifffile = read_tiff_planes(data, 10_000)
+    assert by_tifffile is not None
+    for planes in (*read, by_tifffile):
+        assert planes.values.dtype == ("float64" if dtype == "int32" else "float32")
+        assert planes.values == pytest.approx(expected, rel=1e-6, abs=1e-5)
+    assert image_header(str(path)).kind == "float"
+    if bands == 3 and dtype == "uint8":  # a colour picture
+        assert raw_of(data).values == pytest.approx(expected, rel=1e-6, abs=1e-5)
+
+
+def raw_of(data: bytes) -> RawImage:
+    raw = read_raw(data)
+    assert raw is not None
+    return raw
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+def test_no_data_in_one_band_alone(tmp_path: Path, rasterio: Any, dtype: str) -> None:
+    values = RNG.integers(1, 4000, (4, 20, 30)).astype(dtype)
+    values[2, :5] = -9999
+    path = tmp_path / "a.tif"
+    geotiff(rasterio, path, values, nodata=-9999)
+    data = path.read_bytes()
+    with rasterio.open(path) as file:
+        expected = np.moveaxis(file.read_masks(), 0, -1) != 0
+    scene = open_scene(str(path), NATIVE)
+    by_tifffile = read_tiff_planes(data, 10_000)
+    assert by_tifffile is not None
+    for planes in (read_planes(str(path), data, NATIVE), scene.region(0, 0, 30, 20), by_tifffile):
+        assert np.array_equal(planes.valid, expected)
+    assert scene.interest().all()
+    reading = native(channels=(3, 1), channel_ranges=((0.0, 4000.0), (0.0, 4000.0)))
+    read = read_channels(str(path), data, reading)
+    assert not read[:5, :, 0].any() and (read[5:, :, 0] > 0).all() and (read[..., 1] > 0).all()
+
+
+def test_white_as_no_data_leaves_bright_colours_alone(tmp_path: Path, rasterio: Any) -> None:
+    values = np.full((3, 8, 8), 255, np.uint8)
+    values[1:, :4] = 10  # a bright red
+    path = tmp_path / "a.tif"
+    geotiff(rasterio, path, values, nodata=255, photometric="rgb")
+    expected = np.repeat(np.arange(8)[:, None] < 4, 8, axis=1)
+    raw = raw_of(path.read_bytes())
+    assert np.array_equal(raw.valid, expected)
+    assert np.array_equal(read_planes(str(path), path.read_bytes(), NATIVE).valid, expected)
 
 
 def test_a_broken_geotiff_is_one_message(tmp_path: Path, rasterio: Any) -> None:
