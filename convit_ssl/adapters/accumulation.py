@@ -105,22 +105,28 @@ class Trunk:
         trunk: nn.Module = self.model.trunk
         return getattr(trunk, "base_model", trunk)  # type: ignore[return-value]
 
-    def features(self, part: int) -> list[Tensor]:
-        """Each named feature of a part, crop-major."""
+    def features(self, part: int, twin: nn.Module | None = None) -> list[Tensor]:
+        """Each named feature of a part, crop-major.
+
+        Args:
+            part: its number.
+            twin: computes in place of the trunk, with its weights.
+        """
         rows = self.split.rows(part)
+        trunk: Any = self.model.trunk if twin is None else twin
+        network = getattr(trunk, "base_model", trunk)
         found = []
         for group, masks in zip(self.groups, self.masks, strict=True):
             images = torch.cat([self.split.views[index][rows] for index in group])
-            with self._masked(masks, len(group), rows), self._hidden(rows):
-                found.append(self.model.trunk(images, self.names))
+            with self._masked(network, masks, len(group), rows), self._hidden(network, rows):
+                found.append(trunk(images, self.names))
         return [torch.cat(parts) for parts in zip(*found, strict=True)]
 
     @contextlib.contextmanager
-    def _masked(self, masks: Masks | None, crops: int, rows: slice) -> Any:
+    def _masked(self, network: Any, masks: Masks | None, crops: int, rows: slice) -> Any:
         if masks is None:
             yield
             return
-        network: Any = self.network
         # (2, crops x images, 1, 1): those of the part, crop-major like its images.
         network.path_masks = [
             None if mask is None else mask.unflatten(1, (crops, -1))[:, :, rows].flatten(1, 2)
@@ -132,12 +138,11 @@ class Trunk:
             network.path_masks = None
 
     @contextlib.contextmanager
-    def _hidden(self, rows: slice) -> Any:
+    def _hidden(self, network: Any, rows: slice) -> Any:
         """Hide the patches of a part that are hidden in the batch, in its first crops."""
         if self.hidden is None:
             yield
             return
-        network: Any = self.network
         crops = len(self.hidden) // self.split.images
         network.hidden_patches = self.hidden.unflatten(0, (crops, -1))[:, rows].flatten(0, 1)
         try:

@@ -47,6 +47,10 @@ class VisslLoss(ClassyLoss):  # type: ignore[misc]
 
 
 def _teacher_features(loss: Any, views: Sequence[Tensor]) -> Tensor:
-    """In as many parts as the student sees a batch in."""
+    """In as many parts, or shares of threads, as the student sees a batch in."""
+    shares = getattr(loss, "shares", None)
+    if shares is not None:
+        (features,) = shares(loss.teacher, list(views)).features(learn=False)
+        return features  # type: ignore[no-any-return]
     (features,) = features_in_parts(loss.teacher, list(views), loss.parts)
     return features

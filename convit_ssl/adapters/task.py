@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from convit_ssl.adapters.accumulation import check_parts
 from convit_ssl.adapters.gradients import average_gradients, average_in_bf16, settle_buckets
 from convit_ssl.adapters.inputs import TaskInputs, open_inputs
 from convit_ssl.adapters.optimizers import parameter_groups
+from convit_ssl.adapters.side_by_side import Shares, Threads
 from convit_ssl.adapters.weights import initialise
 from convit_ssl.adapters.whole_images import whole_features
 from convit_ssl.errors import UserError
@@ -41,6 +43,8 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         self.options = config.CONVIT_SSL
         self.inputs: TaskInputs
         self.accumulate: int = self.options.optim.accumulate
+        # Makes the passes of a step whose shares of the batch have a thread each.
+        self.shares: Callable[[Any, Any], Shares] | None = None
         self.skipped_steps = 0
         self.grad_norm: Tensor | None = None
         self.model_ema: Any = None
@@ -58,6 +62,21 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         if self.autocast_dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, dtype=self.autocast_dtype)
+
+    def share_out(self, threads: Threads | None) -> None:
+        """From the next step on, take shares of a batch through the trunk at the same time.
+
+        Args:
+            threads: that do it; None takes the batch through as a whole.
+        """
+        shares = None if threads is None else partial(Shares, threads, context=self._uncached)
+        self.shares = self.base_loss.shares = shares
+
+    def _uncached(self) -> contextlib.AbstractContextManager[Any]:
+        """As `autocast`; threads share its cache of cast weights, which each would empty."""
+        if self.autocast_dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self.autocast_dtype, cache_enabled=False)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -1,8 +1,8 @@
 """One optimiser step, as VISSL's trainer calls it.
 
 It differs from VISSL's ``standard_train_step`` in what docs/DEVIATIONS.md lists: bf16 autocast on
-any device, a batch in parts, losses with a teacher, and no wait for the device except every
-`task.log_every` steps, where the loss is read.
+any device, a batch in parts or in shares of threads, losses with a teacher, and no wait for the
+device except every `task.log_every` steps, where the loss is read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from vissl.trainer.train_steps import register_train_step
 from convit_ssl.adapters.accumulation import Passes
 from convit_ssl.adapters.gradients import GradientBuffers
 from convit_ssl.adapters.schedulers import Position
+from convit_ssl.adapters.side_by_side import Shares
 from convit_ssl.methods import Method, Progress
 from convit_ssl.methods.base import hold_trunk
 
@@ -67,7 +68,7 @@ def _learn(task: Any, views: Any, target: Tensor) -> None:
     loss_module: Method[Any] = task.base_loss
     progress = Progress(task.iteration, task.steps_per_epoch)
     loss_module.on_views(task.base_model, views, progress)
-    passes = Passes(task, views) if task.accumulate > 1 else None
+    passes = _passes(task, views)
     buffers = _without_gradients(task)
     if passes is not None:
         passes.forward()
@@ -99,6 +100,14 @@ def _learn(task: Any, views: Any, target: Tensor) -> None:
             task.model_ema.update(task.base_model)
         task.run_hooks(Hooks.on_update.name)
     task.num_updates += task.get_global_batchsize()
+
+
+def _passes(task: Any, views: Any) -> Passes | Shares | None:
+    """How the batch goes through the trunk where it does not do so as a whole."""
+    if task.accumulate > 1:
+        return Passes(task, views)
+    made: Shares | None = None if task.shares is None else task.shares(task.base_model, views)
+    return made
 
 
 def _without_gradients(task: Any) -> GradientBuffers | None:

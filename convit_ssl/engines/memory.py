@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convit_ssl.adapters.side_by_side import MOST_MIB, extra_mib
 from convit_ssl.engines.memory_heads import head_of
 from convit_ssl.engines.memory_room import Room, find_room
 from convit_ssl.engines.memory_size import BASE_MIB, Memory, gib
 from convit_ssl.engines.plan import Plan
+from convit_ssl.engines.thread_trials import left_to_run
 from convit_ssl.errors import UserError
 from convit_ssl.methods import get_method
 from convit_ssl.models.trunks import AnyConfig, Network, TrunkConfig, count_parameters, sketch
@@ -82,6 +84,9 @@ def estimate(plan: Plan) -> Memory | None:
     host = BASE_MIB + checkpoint
     if device == "cpu":
         parts["copy for checkpoints"] = checkpoint
+        if left_to_run(plan.placement, bool(options["run"]["deterministic"])):
+            extra = extra_mib(count_parameters(plan.trunk), plan.placement.threads)
+            parts["gradients of threads"] = extra if extra <= MOST_MIB else 0.0
         host = BASE_MIB + sum(parts.values())
     return Memory(parts, host, loading, device)
 

@@ -1,10 +1,11 @@
-"""The number of CPU threads that is fastest here, found by timing the steps of the run itself."""
+"""The way to use CPU threads that is fastest here, found by timing the steps of the run itself."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 TRIAL_STEPS, TRIAL_SECONDS = 4, 0.4  # a number is timed for at least both
 WATCH_STEPS, WATCH_SECONDS = 10, 2.0  # and afterwards, again and again
@@ -16,25 +17,42 @@ FIRST_WAIT, LONGEST_WAIT = 20.0, 640.0
 UPWARDS = 3.0  # times that wait, to try more threads again
 
 
+class Way(NamedTuple):
+    """How threads are used.
+
+    Attributes:
+        threads: how many.
+        shares: each takes a share of the batch through the trunk; else all divide every operation.
+    """
+
+    threads: int
+    shares: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.threads} shares" if self.shares else str(self.threads)
+
+
 @dataclass(frozen=True)
 class Decision:
     """What a trial found.
 
     Attributes:
-        threads: the number from now on.
-        seconds: of a step, by number of threads.
-        changed: the number is another than before the trial.
+        way: from now on.
+        seconds: of a step, by way.
+        changed: the way is another than before the trial.
     """
 
-    threads: int
-    seconds: Mapping[int, float]
+    way: Way
+    seconds: Mapping[Way, float]
     changed: bool
 
     def describe(self) -> str:
         """One sentence."""
-        order = sorted(self.seconds, key=lambda count: (count != self.threads, count))
-        times = [f"{self.seconds[count]:.3g} s with {count}" for count in order]
-        count = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
+        order = sorted(self.seconds, key=lambda way: (way != self.way, way))
+        times = [f"{self.seconds[way]:.3g} s with {way}" for way in order]
+        count = f"{self.way.threads} thread{'' if self.way.threads == 1 else 's'}"
+        if self.way.shares:
+            count += ", each with its share of the batch"
         return f"{count}: a step takes {times[0]}, {', '.join(times[1:])}"
 
 
@@ -60,31 +78,42 @@ class _Window:
 class Pace:
     """Times steps with some numbers of threads, takes the fastest, and looks again when it changed.
 
-    A climb over n, n/2, n/4, ..., 1: the next smaller and larger numbers are tried as long as that
-    makes steps faster. A trial begins at the start of a run, when steps have become slower than
-    fewer threads would make them, and from time to time where fewer than n are used.
+    A climb over n, n/2, n/4, ..., 1 threads, and over both ways to use them where `shares` allows
+    both: what is next to the best is tried as long as that makes steps faster. A trial begins at
+    the start of a run, when steps have become slower than fewer threads would make them, and from
+    time to time where fewer than n are used.
 
     Args:
         most: threads that there may be.
         settled: what an earlier trial of this run found; None begins with one.
+        shares: threads may take shares of the batch.
 
     Attributes:
-        threads: for the next step.
+        way: for the next step.
     """
 
-    def __init__(self, most: int, settled: int | None = None) -> None:
+    def __init__(self, most: int, settled: Way | None = None, shares: bool = False) -> None:
         self.ladder = [most]
         while self.ladder[-1] > 1:
             self.ladder.append(self.ladder[-1] // 2)
-        known = settled in self.ladder
-        self.threads = settled if known and settled is not None else most
-        self._before = self.threads
-        self._found: dict[int, float] = {}
+        self._shares = shares
+        known = settled is not None and settled.threads in self.ladder
+        self.way = self._allowed(*settled) if known and settled else self._allowed(most, True)
+        self._before = self.way
+        self._found: dict[Way, float] = {}
         self._limit = math.inf
         self._wait, self._since = FIRST_WAIT, 0.0
         self._trying = len(self.ladder) > 1 and not known
-        self._skip = 1  # the first step with another number makes its threads
+        self._skip = 1  # the first step of another way makes its threads
         self._window = self._new_window()
+
+    @property
+    def threads(self) -> int:
+        """How many the next step uses."""
+        return self.way.threads
+
+    def _allowed(self, threads: int, shares: bool) -> Way:
+        return Way(threads, shares and self._shares and threads > 1)
 
     def step(self, seconds: float) -> Decision | None:
         """Count a step that took `seconds`. Returns the decision, if this step led to one."""
@@ -106,33 +135,40 @@ class Pace:
         hopeless = len(self._window.seconds) > 1 and self._window.mean > HOPELESS * best
         if not self._window.full and not hopeless:
             return None
-        self._found[self.threads] = self._window.mean
+        self._found[self.way] = self._window.mean
         following = self._untried()
         if following is None:
             return self._settle()
         self._use(following)
         return None
 
-    def _best(self) -> int:
-        best, *fewer = sorted(self._found, reverse=True)
-        for count in fewer:
-            if self._found[count] < BETTER * self._found[best]:
-                best = count
+    def _best(self) -> Way:
+        order = sorted(self._found, reverse=True)  # many threads first, and of them shares
+        best = order[0]
+        for way in order[1:]:
+            if self._found[way] < BETTER * self._found[best]:
+                best = way
         return best
 
-    def _untried(self) -> int | None:
-        """The number below or above those that are as good as the best, if it was not timed."""
+    def _untried(self) -> Way | None:
+        """What is next to the ways that are as good as the best, if it was not timed."""
         least = min(self._found.values())
-        good = [self.ladder.index(n) for n, found in self._found.items() if BETTER * found <= least]
-        near = self.ladder[max(good) + 1 : max(good) + 2]
-        near += self.ladder[max(min(good) - 1, 0) : min(good)]
-        return next((count for count in near if count not in self._found), None)
+        good = sorted(way for way, found in self._found.items() if BETTER * found <= least)
+        near = [self._allowed(way.threads, not way.shares) for way in good]
+        for step in (1, -1):
+            for way in good:
+                place = self.ladder.index(way.threads) + step
+                if 0 <= place < len(self.ladder):
+                    # One thread is next to both ways of several.
+                    both = (True, False) if way.threads == 1 else (way.shares,)
+                    near += [self._allowed(self.ladder[place], shares) for shares in both]
+        return next((way for way in near if way not in self._found), None)
 
     def _settle(self) -> Decision:
         chosen = self._best()
         changed = chosen != self._before
         self._wait = FIRST_WAIT if changed else min(2 * self._wait, LONGEST_WAIT)
-        fewer = [seconds for count, seconds in self._found.items() if count < chosen]
+        fewer = [found for way, found in self._found.items() if way.threads < chosen.threads]
         self._limit = SLOWER * min(fewer, default=math.inf)
         decision = Decision(chosen, dict(self._found), changed)
         self._trying, self._since = False, 0.0
@@ -148,15 +184,15 @@ class Pace:
         idle = self.threads < self.ladder[0] and self._since > UPWARDS * self._wait
         self._window = self._new_window()
         if slow or idle:
-            self._trying, self._before = True, self.threads
-            self._found = {self.threads: mean}
+            self._trying, self._before = True, self.way
+            self._found = {self.way: mean}
             following = self._untried()
             assert following is not None, "a ladder of two numbers or more has a neighbour"
             self._use(following)
 
-    def _use(self, count: int) -> None:
-        self._skip = int(count != self.threads)
-        self.threads = count
+    def _use(self, way: Way) -> None:
+        self._skip = int(way != self.way)
+        self.way = way
         self._window = self._new_window()
 
     def _new_window(self) -> _Window:

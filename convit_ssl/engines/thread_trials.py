@@ -1,8 +1,8 @@
-"""Sets PyTorch's threads to what is fastest while a run trains on a CPU, and records it.
+"""Uses PyTorch's threads in the way that is fastest while a run trains on a CPU, and records it.
 
-Other numbers of threads add up in another order, so that results differ in their last bits. The
-run folder keeps every decision with its step, and a resumed run begins with the number that its
-checkpoint was trained with.
+Other ways add up in another order, so that results differ in their last bits. The
+run folder keeps every decision with its step, and a resumed run begins with the way that its
+checkpoint was trained in.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
+from convit_ssl.adapters.side_by_side import Threads, why_no_shares
 from convit_ssl.engines.hooks import QuietHook, TrainingHook
-from convit_ssl.engines.pace import Decision, Pace
+from convit_ssl.engines.pace import Decision, Pace, Way
 from convit_ssl.engines.placement import Placement
 from convit_ssl.runs import RunFolder
 from convit_ssl.writing import whole_file
@@ -34,10 +35,15 @@ def thread_hooks(
     There is none where the user set the number, for deterministic runs, beside a GPU, and for
     several processes, which wait for each other anyway.
     """
-    left = placement.device == "cpu" and placement.world_size == 1 and placement.threads > 1
-    if placement.threads_given or deterministic or not left:
+    if not left_to_run(placement, deterministic):
         return []
     return [ThreadHook(placement.threads, folder, training)]
+
+
+def left_to_run(placement: Placement, deterministic: bool) -> bool:
+    """Whether a run tries ways to use its threads."""
+    several = placement.device == "cpu" and placement.world_size == 1 and placement.threads > 1
+    return several and not placement.threads_given and not deterministic
 
 
 class ThreadHook(QuietHook):
@@ -48,7 +54,7 @@ class ThreadHook(QuietHook):
         folder: of the run.
         training: knows the steps that were taken, and the terminal.
         clock: seconds.
-        use: sets the number of threads.
+        use: sets the number of threads of operations.
     """
 
     def __init__(
@@ -66,15 +72,27 @@ class ThreadHook(QuietHook):
         self._clock, self._use = clock, use
         self._last: float | None = None
         self._pace: Pace
+        self._threads: dict[int, Threads] = {}
 
     def on_start(self, task: Any) -> None:
-        """Begin with the number that was found before the checkpoint, if there is one."""
+        """Begin with the way that was found before the checkpoint, if there is one."""
         decisions = read_decisions(self.path, self._steps(task))
         if self.path.is_file():  # what was decided after this step belongs to steps that are gone
             with contextlib.suppress(OSError), whole_file(self.path) as part:
                 part.write_text("".join(f"{json.dumps(entry)}\n" for entry in decisions))
-        self._pace = Pace(self.most, decisions[-1]["threads"] if decisions else None)
-        self._use(self._pace.threads)
+        last = decisions[-1] if decisions else None
+        settled = Way(last["threads"], bool(last.get("shares"))) if last else None
+        why = why_no_shares(task, self.most)
+        logging.info("the batch is%s shared out between threads: %s", " not" if why else "", why)
+        self._pace = Pace(self.most, settled, shares=not why)
+        self._begin(task, self._pace.way)
+
+    def on_end(self, task: Any) -> None:
+        """End the threads that had shares."""
+        task.share_out(None)
+        for threads in self._threads.values():
+            threads.close()
+        self._threads.clear()
 
     def on_phase_start(self, task: Any) -> None:
         """Leave out what lies between two epochs."""
@@ -86,20 +104,29 @@ class ThreadHook(QuietHook):
             return
         now = self._clock()
         if self._last is not None:
-            before = self._pace.threads
+            before = self._pace.way
             decision = self._pace.step(now - self._last)
-            if self._pace.threads != before:
-                self._use(self._pace.threads)
+            if self._pace.way != before:
+                self._begin(task, self._pace.way)
             if decision is not None:
                 self._record(decision, self._steps(task))
         self._last = now
+
+    def _begin(self, task: Any, way: Way) -> None:
+        """Use a way. Heads, loss and optimiser divide their operations among as many threads."""
+        self._use(way.threads)
+        if way.shares and way.threads not in self._threads:
+            self._threads[way.threads] = Threads(way.threads)
+        task.share_out(self._threads[way.threads] if way.shares else None)
 
     def _steps(self, task: Any) -> int:
         return int(task.iteration) + self.training.steps_before
 
     def _record(self, decision: Decision, step: int) -> None:
         logging.info("threads after step %d: %s", step, decision.describe())
-        entry = {"step": step, "threads": decision.threads, "seconds": dict(decision.seconds)}
+        seconds = {str(way): spent for way, spent in decision.seconds.items()}
+        way = decision.way._asdict()
+        entry = {"step": step, **way, "seconds": seconds}
         with contextlib.suppress(OSError), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
         if self.training.screen is not None and decision.changed:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from convit_ssl.engines.pace import LONGEST_WAIT, Decision, Pace
+from convit_ssl.engines.pace import LONGEST_WAIT, Decision, Pace, Way
 from convit_ssl.engines.placement import Placement
 from convit_ssl.engines.thread_trials import (
     ThreadHook,
@@ -46,7 +46,7 @@ def test_the_fastest_number_is_taken(most: int, machine: Machine, threads: int) 
     pace = Pace(most)
     assert pace.threads == most
     (decision,) = train(pace, machine, 60)
-    assert decision.threads == pace.threads == threads
+    assert decision.way.threads == pace.threads == threads
     assert decision.changed == (threads != most)
 
 
@@ -71,13 +71,13 @@ def test_one_slow_step_decides_nothing() -> None:
     seconds = iter([0.1, 0.1, 3.0, 0.1, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2, 0.2])
     while (decision := pace.step(next(seconds))) is None:
         pass
-    assert decision.threads == 2
+    assert decision.way.threads == 2
 
 
 def test_equal_times_keep_all_threads() -> None:
     pace = Pace(4)
     (decision,) = train(pace, lambda threads: 0.2, 40)
-    assert decision.threads == 4
+    assert decision.way.threads == 4
 
 
 def test_a_machine_that_becomes_busy_and_quiet_again() -> None:
@@ -85,15 +85,15 @@ def test_a_machine_that_becomes_busy_and_quiet_again() -> None:
     train(pace, quiet, 300)
     assert pace.threads == 2
     (down,) = train(pace, busy, 300)
-    assert (down.threads, down.changed, pace.threads) == (1, True, 1)
+    assert (down.way.threads, down.changed, pace.threads) == (1, True, 1)
     decisions = train(pace, quiet, 800)
-    assert decisions[0].threads == pace.threads == 2
+    assert decisions[0].way.threads == pace.threads == 2
 
 
 def test_trials_that_change_nothing_become_rare() -> None:
     pace = Pace(2)
     decisions = train(pace, busy, 20_000)  # more than an hour of steps
-    assert {decision.threads for decision in decisions} == {1}
+    assert {decision.way.threads for decision in decisions} == {1}
     assert len(decisions) < 8
     assert pace._wait == LONGEST_WAIT
 
@@ -106,12 +106,42 @@ def test_everything_becoming_slower_does_not_set_off_trials_for_ever() -> None:
 
 
 def test_a_resumed_run_keeps_its_number_until_it_is_slow() -> None:
-    pace = Pace(2, settled=2)
+    pace = Pace(2, settled=Way(2))
     assert train(pace, quiet, 500) == []
     train(pace, busy, 300)
     assert pace.threads == 1
-    assert Pace(2, settled=1).threads == 1
-    assert Pace(2, settled=16).threads == 2  # of a larger machine
+    assert Pace(2, settled=Way(1)).threads == 1
+    assert Pace(2, settled=Way(16)).threads == 2  # of a larger machine
+
+
+def in_shares(threads: int, shares: bool) -> float:
+    """As `quiet`, with 30 % lost where threads divide every operation."""
+    return quiet(threads) * (1.0 if shares or threads == 1 else 1.3)
+
+
+@pytest.mark.parametrize("most", [2, 3, 16])
+@pytest.mark.parametrize("better", [True, False])
+def test_shares_of_the_batch_are_timed_beside_shared_operations(most: int, better: bool) -> None:
+    pace = Pace(most, shares=True)
+    assert pace.way == Way(most, shares=True)
+    decisions = []
+    for _ in range(80):
+        decision = pace.step(in_shares(pace.threads, pace.way.shares == better))
+        decisions += [decision] if decision is not None else []
+    assert [decision.way for decision in decisions] == [Way(most, better)]
+    assert {Way(most, True), Way(most, False)} <= set(decisions[0].seconds)
+
+
+def test_one_thread_has_no_shares() -> None:
+    pace = Pace(4, shares=True)
+    train(pace, busy, 80)
+    assert pace.way == Way(1)
+
+
+def test_a_resumed_run_keeps_its_way_where_it_can() -> None:
+    assert Pace(2, Way(2, shares=True), shares=True).way == Way(2, shares=True)
+    assert Pace(2, Way(2), shares=True).way == Way(2)
+    assert Pace(2, Way(2, shares=True)).way == Way(2)
 
 
 def test_one_core_has_nothing_to_try() -> None:
@@ -121,8 +151,16 @@ def test_one_core_has_nothing_to_try() -> None:
 
 
 def test_words() -> None:
-    words = Decision(1, {2: 0.5, 1: 0.1923}, True).describe()
+    words = Decision(Way(1), {Way(2): 0.5, Way(1): 0.1923}, True).describe()
     assert words == "1 thread: a step takes 0.192 s with 1, 0.5 s with 2"
+
+
+def test_words_of_shares() -> None:
+    words = Decision(Way(2, True), {Way(2, True): 0.3, Way(2): 0.4, Way(1): 0.5}, True).describe()
+    assert words == (
+        "2 threads, each with its share of the batch: a step takes 0.3 s with 2 shares, 0.5 s with "
+        "1, 0.4 s with 2"
+    )
 
 
 class Steps:
@@ -134,7 +172,8 @@ class Steps:
         self.screen.line = self.screen.lines.append
         training: Any = SimpleNamespace(screen=self.screen, steps_before=before)
         self.hook = ThreadHook(2, folder, training, lambda: self.now, self.used.append)
-        self.task = SimpleNamespace(iteration=start, train=True)
+        self.task = SimpleNamespace(iteration=start, train=True, share_out=lambda threads: None)
+        self.task.base_model = SimpleNamespace(trunk=None)
         self.hook.on_start(self.task)
 
     def train(self, steps: int) -> None:

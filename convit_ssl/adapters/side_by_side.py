@@ -1,0 +1,198 @@
+"""Shares of a batch that go through the trunk at the same time, each in a thread of its own.
+
+Threads that divide every operation among them wait for each other after each one. Here each thread
+takes some images through the whole trunk, forward and backward, and they wait for each other twice
+a step. Heads and loss see the features of the whole batch, as in `accumulation`, and the gradients
+of the shares are added up in their order, so that a step computes what it does in one thread, but
+for rounding. The threads share the weights: unlike processes they hold nothing twice but gradients.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import itertools
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from convit_ssl.adapters.accumulation import Split, Trunk
+from convit_ssl.models import ConViT
+
+MOST_MIB = 2048.0  # of gradients that shares may take besides those of the weights
+Context = Callable[[], contextlib.AbstractContextManager[Any]]
+
+
+class Threads:
+    """Threads that compute with one core each, and twins of a trunk for them.
+
+    Args:
+        count: of threads, at least 2.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        # Each thread has its own setting; this one's stays what it is.
+        before = torch.get_num_threads()
+        self._pool = ThreadPoolExecutor(count, "share", torch.set_num_threads, (1,))
+        list(self._pool.map(lambda _: torch.get_num_threads(), range(count)))
+        torch.set_num_threads(before)  # the number that later threads begin with is of the process
+        self._twins: dict[int, tuple[nn.Module, list[nn.Module]]] = {}
+
+    def map(self, job: Callable[..., Any], *items: Sequence[Any]) -> list[Any]:
+        """The results of a job for each item, in their order; what a job raises is raised here."""
+        return list(self._pool.map(job, *items))
+
+    def twins(self, trunk: nn.Module, count: int) -> list[nn.Module]:
+        """Modules that share the weights of a trunk and nothing else.
+
+        Args:
+            trunk: what they do as well, in its mode.
+            count: of twins.
+        """
+        _, made = self._twins.setdefault(id(trunk), (trunk, []))
+        while len(made) < count:
+            made.append(_twin(trunk))
+        for twin in made[:count]:
+            if twin.training != trunk.training:
+                twin.train(trunk.training)
+            for own, other in zip(_switches(twin), _switches(trunk), strict=True):
+                own.gives_tokens = other.gives_tokens
+        return made[:count]
+
+    def close(self) -> None:
+        """End the threads."""
+        self._pool.shutdown()
+        self._twins.clear()
+
+
+def _twin(trunk: nn.Module) -> nn.Module:
+    shared = itertools.chain(trunk.parameters(), trunk.buffers())
+    return copy.deepcopy(trunk, {id(tensor): tensor for tensor in shared})
+
+
+def _switches(trunk: nn.Module) -> list[Any]:
+    return [module for module in trunk.modules() if hasattr(module, "gives_tokens")]
+
+
+class Shares:
+    """A batch that the threads take through a trunk, a share each.
+
+    Args:
+        threads: that do it.
+        model: VISSL's, with ``trunk`` and ``heads``.
+        views: one batch of images, or a list of them.
+        context: under which the trunk computes, such as autocast.
+    """
+
+    def __init__(self, threads: Threads, model: Any, views: Any, context: Context) -> None:
+        whole = Split.of(views, 1)
+        self.split = Split.of(views, min(threads.count, whole.images))
+        self.threads, self.model, self.context = threads, model, context
+        self.trunk = Trunk(model, self.split)
+        self.kept: list[list[Tensor]] = []
+        self.leaves: list[Tensor] = []
+
+    def features(self, learn: bool) -> list[Tensor]:
+        """Each named feature of the batch, crop-major and without a graph.
+
+        Args:
+            learn: keep the graphs of the shares for `backward`.
+        """
+        twins = self.threads.twins(self.model.trunk, self.split.parts)
+
+        def compute(part: int) -> list[Tensor]:
+            with torch.set_grad_enabled(learn), self.context():
+                return self.trunk.features(part, twins[part])
+
+        found = self.threads.map(compute, range(self.split.parts))
+        self.kept = found if learn else []
+        joined = zip(*([f.detach() for f in share] for share in found), strict=True)
+        return [self.split.join(named) for named in joined]
+
+    def forward(self) -> None:
+        """Compute the features of all shares."""
+        self.leaves = [feature.requires_grad_() for feature in self.features(learn=True)]
+
+    def output(self) -> Any:
+        """What the heads say of the batch: a graph from the features on."""
+        return self.model.heads_forward(self.leaves, self.model.heads)
+
+    def backward(self) -> None:
+        """Take the gradient at the features, of the loss's backward pass, on through the trunk."""
+        weights = [p for p in self.model.trunk.parameters() if p.requires_grad]
+        gradients = [leaf.grad for leaf in self.leaves]
+
+        def through(part: int) -> tuple[Tensor | None, ...]:
+            pairs = [
+                (feature, self.split.cut(gradient, part))
+                for feature, gradient in zip(self.kept[part], gradients, strict=True)
+                if gradient is not None and feature.requires_grad
+            ]
+            self.kept[part] = []
+            if not pairs:
+                return (None,) * len(weights)
+            features, found = zip(*pairs, strict=True)
+            return torch.autograd.grad(features, weights, found, allow_unused=True)
+
+        add_gradients(weights, self.threads.map(through, range(self.split.parts)))
+
+
+@torch.no_grad()
+def add_gradients(
+    weights: Sequence[nn.Parameter], shares: Sequence[Sequence[Tensor | None]]
+) -> None:
+    """Add the gradients of all shares to those of the weights, in the order of the shares.
+
+    Args:
+        weights: whose gradients they are.
+        shares: a gradient for each weight, or None where a share did not use it; changed in place.
+    """
+    for found in shares:
+        into, these = [], []
+        for weight, gradient in zip(weights, found, strict=True):
+            if gradient is None:
+                continue
+            if weight.grad is None:
+                weight.grad = gradient
+            else:
+                into.append(weight.grad)
+                these.append(gradient)
+        if into:
+            torch._foreach_add_(into, these)
+
+
+def extra_mib(parameters: int, threads: int) -> float:
+    """Memory for the gradients of all shares but the first, of a trunk's parameters, in MiB."""
+    return (threads - 1) * parameters * 4 / 2**20
+
+
+def why_no_shares(task: Any, threads: int) -> str:
+    """What keeps the images of a task from going through its trunk in shares; empty for nothing.
+
+    Draws within the trunk would come in the order in which threads happen to ask for them;
+    drop-path is drawn beforehand.
+
+    Args:
+        task: ours, with its model.
+        threads: that there may be.
+    """
+    trunk = task.base_model.trunk
+    network = getattr(trunk, "base_model", trunk)
+    if not isinstance(network, ConViT):
+        return "the trunk is not a ConViT"
+    config, run = network.config, task.options.run
+    learned = sum(p.numel() for p in trunk.parameters() if p.requires_grad)
+    found = {
+        "optim.accumulate": task.accumulate > 1,
+        "run.compile": run.compile,
+        "run.fsdp": run.fsdp,
+        "run.grad_checkpointing": network.grad_checkpointing,
+        "dropout": config.drop_rate > 0 or config.attn_drop_rate > 0,
+        "a frozen trunk": not learned,
+        "their gradients": extra_mib(learned, threads) > MOST_MIB,
+    }
+    return next((name for name, hinders in found.items() if hinders), "")
