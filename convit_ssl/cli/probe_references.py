@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from convit_ssl.cli import weights_options
 from convit_ssl.cli.probe_sources import Source, open_source, untrained_like
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.frozen import (
@@ -42,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NETWORK",
         help="also compare with this frozen network: timm:NAME, timm:NAME=FILE, hf-hub:NAME, or a "
-        "checkpoint. Can be repeated",
+        "checkpoint, read by what it says itself: flags such as --num-heads are for CKPT. Can be "
+        "repeated",
     )
 
 
@@ -52,14 +54,14 @@ def asked(args: argparse.Namespace) -> bool:
 
 
 def references(args: argparse.Namespace, own: Source) -> Iterator[Source | Missing]:
-    """The references, each opened when it is needed.
+    """The references. Those that are named are opened first, before anything is measured.
 
     Raises:
         UserError: references of something that is no trunk.
     """
+    named = [frozen_source(name, args) for name in args.reference]
     yield from plain_references(args, own)
-    for name in args.reference:
-        yield frozen_source(name, args)
+    yield from named
     if not args.reference:
         yield not_asked()
 
@@ -84,16 +86,22 @@ def not_asked() -> Missing:
     return Missing("frozen network", how_to_get(SUGGESTED))
 
 
-def frozen_source(name: str, args: argparse.Namespace) -> Source | Missing:
+def frozen_source(
+    name: str, args: argparse.Namespace, *, described: bool = False
+) -> Source | Missing:
     """A network of others, or why it is not here.
 
+    Args:
+        name: on a hub, or of a file.
+        args: the command's options.
+        described: whether flags such as --num-heads are about this file. In commands that have a
+            network of their own they are about that, and a reference is read by what it says.
+
     Raises:
-        UserError: a file that is not there.
+        UserError: a file that is not there, or that leaves open what its features depend on.
     """
     if not is_hub_name(name):
-        size = getattr(args, "reference_size", None)
-        plain = argparse.Namespace(**{**vars(args), "img_size": size, "mask": None, "token": None})
-        source = open_source(plain, name)
+        source = _of_file(name, args, described)
         return dataclasses.replace(source, name=f"{source.name}, frozen")
     # Six attempts without a network are six warnings, before the one row.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -104,3 +112,26 @@ def frozen_source(name: str, args: argparse.Namespace) -> Source | Missing:
             raise
         return Missing(name, how_to_get(name, str(error).removeprefix(f"{name}: ")))
     return Source(f"{name.partition('=')[0]}, frozen", extractor, transform, {"reference": name})
+
+
+def _of_file(name: str, args: argparse.Namespace, described: bool) -> Source:
+    """A checkpoint as a reference.
+
+    Raises:
+        UserError: it cannot be read; says how to describe it.
+    """
+    size = getattr(args, "reference_size", None)
+    plain = {**vars(args), "img_size": size, "mask": None, "token": None}
+    if described:
+        return open_source(argparse.Namespace(**plain), name)
+    said = weights_options.settings_of(args)
+    plain |= {**weights_options.no_settings(), "img_size": size, "weights": "teacher"}
+    try:
+        return open_source(argparse.Namespace(**plain), name)
+    except UserError as error:
+        flags = ", ".join(f"--{each.replace('_', '-')}" for each in said)
+        more = f", and {flags} describe {args.checkpoint} alone" if said else ""
+        raise UserError(
+            f"--reference {name}: {error}. A reference is read by what its file says{more}. "
+            f"`convit-ssl import {name}` with such flags writes a file that says everything"
+        ) from error

@@ -155,7 +155,9 @@ def open_source(
 def _frozen(name: str, args: argparse.Namespace) -> Source:
     """A network of timm as it was published."""
     maps = ("tokens",) if getattr(args, "tokens", None) == "patch" else ()
-    _refuse(args, ("mask", "img_size", "columns", *maps), f"{name}, a frozen network")
+    what = f"{name}, a frozen network"
+    _refuse(args, ("mask", "img_size", "columns", *maps), what)
+    _refuse(args, tuple(weights_options.no_settings()), f"{what} that timm describes")
     extractor, transform = open_frozen(name)
     return Source(name.partition("=")[0], extractor, transform, {"reference": name})
 

@@ -133,7 +133,10 @@ class Baselines:
         size = said.pop("img_size", None)
         known = {**vars(self.images.options), **said, "reference_size": size}
         options = argparse.Namespace(**known)
-        return [probe_references.frozen_source(name, options) for name in self.args.reference]
+        return [
+            probe_references.frozen_source(name, options, described=True)
+            for name in self.args.reference
+        ]
 
     def _reference_cells(self) -> None:
         for source in self.references:

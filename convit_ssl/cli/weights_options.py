@@ -82,6 +82,12 @@ def settings_of(args: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def no_settings() -> dict[str, None]:
+    """Attributes of parsed options that say nothing about a file of weights."""
+    names = (field.name for field in _FIELDS)
+    return dict.fromkeys((*names, "weights_img_size", "crop_ratio", "interpolation"))
+
+
 def refuse(args: argparse.Namespace, needs: str, *, but: tuple[str, ...] = ()) -> None:
     """Refuse settings of weights where no weights are given.
 

@@ -20,6 +20,7 @@ from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.plan import make_plan
 from convit_ssl.errors import UserError
 from convit_ssl.export import load as loading
+from convit_ssl.models import create_model
 from convit_ssl.models.trunks import TrunkConfig, build_trunk, measured
 from convit_ssl.weights_settings import WeightsSettings, loading_options
 
@@ -187,3 +188,43 @@ def test_settings_without_weights_are_refused(capsys: pytest.CaptureFixture[str]
                                       "trunk=resnet50", "weights=x.pth",
                                       "weights_settings.eps=1e-5"]))  # fmt: skip
     assert starting_weights.loading_options(WeightsSettings()) == {}
+
+
+WITH_REFERENCES = ("knn", "linear", "retrieve")
+
+
+@pytest.mark.parametrize("name", WITH_REFERENCES)
+def test_flags_describe_the_network_and_not_its_references(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read: Any = weights_options.load_network
+    calls: dict[str, dict[str, Any]] = {}
+
+    def spy(path: Any, *args: Any, **options: Any) -> Any:
+        calls[Path(path).name] = options
+        if Path(path).name == "other.pth":
+            raise UserError("other.pth does not say its heads")
+        given = {key: value for key, value in options.items() if key not in SAID}
+        return read(path, **{**given, "images": {}, "img_size": None, "weights": "teacher"})
+
+    monkeypatch.setattr(weights_options, "load_network", spy)
+    model = create_model("convit_nano", img_size=8, patch_size=4, num_classes=0)
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    torch.save({}, tmp_path / "other.pth")
+    words = f"{tmp_path}/w.pth --data digits --reference {tmp_path}/other.pth --weights student"
+    assert main([name, *words.split(), *FLAGS.split(), "--crop-ratio", "0.5"]) != 0
+    assert calls["w.pth"]["eps"] == 1e-3, calls
+    assert calls["other.pth"]["weights"] == "teacher"
+    assert not {*SAID, "mean"} & {*calls["other.pth"], *calls["other.pth"]["images"]}
+    assert calls["other.pth"]["images"] == {}
+    said = capsys.readouterr().err
+    assert "--reference" in said and "convit-ssl import" in said and "alone" in said
+
+
+@pytest.mark.parametrize("flag", FLAGS.replace("--", "|--").split("|")[1:])
+def test_flags_are_refused_for_what_timm_describes(
+    flag: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["knn", "timm:resnet18", "--data", "digits", *flag.split()]) != 0
+    said = capsys.readouterr().err
+    assert f"{flag.split()[0]} has no effect on timm:resnet18, a frozen network" in said
