@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from convit_ssl.data.deep_photos import deep_photo
 from convit_ssl.data.physical import tiff_spacing
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, convert, read_raw
 from convit_ssl.data.planes import Planes, Scaled, chosen, planes_of, scaled
@@ -17,9 +17,8 @@ from convit_ssl.data.raw_image import check_size
 from convit_ssl.data.readers import READERS, ImageFile, read_special
 from convit_ssl.data.scenes import is_tile, read_tile
 from convit_ssl.data.tiff import is_geotiff, is_tiff, read_tiff_planes
+from convit_ssl.data.upright import upright
 from convit_ssl.data.value_range import Reading, to_rgb
-
-_ORIENTATION = 0x0112  # of EXIF
 
 
 def read_channels(
@@ -59,7 +58,10 @@ def read_planes(
         raw = read_raw(data, max_pixels)
         if raw is not None:
             planes = planes_of(raw)
-            return _upright(planes, data) if reading.exif_rotation else planes
+            return upright(planes, data) if reading.exif_rotation else planes
+        deep = deep_photo(data) if reading.native else None
+        if deep is not None:
+            return upright(deep, data) if reading.exif_rotation else deep
         return _eight_bits(data, reading, max_pixels)
 
 
@@ -75,33 +77,6 @@ def _bands(path: str, data: bytes, reading: Reading) -> Planes | None:
         return None
     planes: Planes = reader.module().read(ImageFile(path, data), "", reading)
     return planes
-
-
-def _upright(planes: Planes, data: bytes) -> Planes:
-    """A photograph of more than 8 bits turned as its EXIF entry says.
-
-    By numpy: Pillow's own turn of 16-bit images keeps one byte of each value.
-    """
-    with Image.open(io.BytesIO(data)) as image:
-        turn = 1 if image.format == "TIFF" else int(image.getexif().get(_ORIENTATION, 1))
-    values, valid = planes.values, planes.valid
-    if turn not in range(2, 9):
-        return planes
-    return replace(
-        planes,
-        values=_turned(values, turn),
-        valid=None if valid is None else _turned(valid, turn),
-    )
-
-
-def _turned(values: Any, orientation: int) -> Any:
-    if orientation >= 5:
-        values = values.swapaxes(0, 1)
-    if orientation in (2, 3, 7, 8):
-        values = values[::-1] if orientation in (7, 8) else values[:, ::-1]
-    if orientation in (3, 4, 6, 7):
-        values = values[:, ::-1] if orientation in (6, 7) else values[::-1]
-    return np.ascontiguousarray(values)
 
 
 def _eight_bits(data: bytes, reading: Reading, max_pixels: int) -> Planes:

@@ -14,11 +14,11 @@ from convit_ssl.data.value_range import Reading
 
 
 def read(file: ImageFile, part: str, reading: Reading) -> Planes:
-    """8-bit RGB, or RGB and transparency; 10 and 12 bits are brought to 8.
+    """RGB, or RGB and transparency; 10 and 12 bits as 16 in native depth, and as 8 otherwise.
 
     The format itself says how a photograph is turned, and the library follows it.
     """
-    image = pillow_heif.open_heif(io.BytesIO(file.bytes()), convert_hdr_to_8bit=True)
+    image = pillow_heif.open_heif(io.BytesIO(file.bytes()), convert_hdr_to_8bit=not reading.native)
     check_size(*image.size)
     values = np.asarray(image)
     if values.ndim == 2:

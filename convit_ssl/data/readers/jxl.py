@@ -1,4 +1,7 @@
-"""JPEG XL by pillow-jxl-plugin: 8 bits in grey or colour, 16 bits in grey."""
+"""JPEG XL by pillow-jxl-plugin: 8 bits in grey or colour, 16 bits in grey.
+
+In native depth imagecodecs reads colours of more than 8 bits, where it is installed.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,12 @@ import numpy as np
 import pillow_jxl  # noqa: F401  (registers the format with Pillow)
 from PIL import Image, ImageOps
 
+from convit_ssl.data.deep_photos import deep_jxl
 from convit_ssl.data.pixels import convert
 from convit_ssl.data.planes import Planes
 from convit_ssl.data.raw_image import check_size
 from convit_ssl.data.readers import ImageFile
+from convit_ssl.data.upright import turned_as
 from convit_ssl.data.value_range import Reading
 
 
@@ -31,6 +36,9 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
         image = ImageOps.exif_transpose(opened) if reading.exif_rotation else opened
         if image.mode == "L" or image.mode.startswith("I"):
             return Planes(np.array(image)[..., None], ("grey",))
+        deep = deep_jxl(file.bytes()) if reading.native else None
+        if deep is not None and deep.values.dtype != np.uint8:
+            return turned_as(deep, opened) if reading.exif_rotation else deep
         if image.mode in ("LA", "RGBA"):
             names = ("grey", "A") if image.mode == "LA" else ("R", "G", "B", "A")
             return Planes(np.array(image), names)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from convit_ssl.analysis.images import open_image
 from convit_ssl.data import open_dataset
 from convit_ssl.data.channel_reading import read_planes
+from convit_ssl.data.notes import note_once
 from convit_ssl.data.pixels import image_header
 from convit_ssl.data.value_range import Reading
 
@@ -86,3 +91,55 @@ def test_objects_in_arrays_are_refused(tmp_path: Path) -> None:
 
 def _read(path: str) -> bytes:
     return Path(path).read_bytes()
+
+
+def deep_image() -> Any:
+    y, x = np.mgrid[:40, :60]
+    return np.stack([x * 900, y * 1500, (x + y) * 600], axis=-1).astype(np.uint16)
+
+
+def test_colours_of_more_than_8_bits_in_native_depth(tmp_path: Path) -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    values = deep_image()
+    written = {
+        "jp2": codecs.jpeg2k_encode(values, reversible=True, level=0),
+        "avif": codecs.avif_encode(values >> 6, bitspersample=10, level=100),
+    }
+    if importlib.util.find_spec("pillow_jxl") is not None:
+        written["jxl"] = codecs.jpegxl_encode(values, lossless=True)
+    for name, data in written.items():
+        path = tmp_path / f"a.{name}"
+        path.write_bytes(data)
+        deep = read_planes(str(path), data, Reading(depth="native"))
+        assert deep.values.dtype == np.uint16 and deep.names == ("R", "G", "B"), name
+        expected = values >> 6 if name == "avif" else values
+        # AVIF's colours are rounded on the way to YCbCr and back.
+        assert np.abs(deep.values.astype(int) - expected).max() <= (4 if name == "avif" else 0)
+        shallow = np.asarray(open_image(path, Reading()).convert("RGB")).astype(int)
+        assert np.abs(shallow - (values >> 8)).max() <= 2, name
+
+
+def test_heic_of_10_bits_in_native_depth(tmp_path: Path) -> None:
+    heif = pytest.importorskip("pillow_heif")
+    path = tmp_path / "a.heic"
+    made = heif.from_bytes(mode="RGB;16", size=(60, 40), data=deep_image().tobytes())
+    made.save(path, quality=-1)
+    expected = np.asarray(heif.open_heif(path, convert_hdr_to_8bit=False))
+    assert expected.dtype == np.uint16 and len(np.unique(expected)) > 256
+    deep = read_planes(str(path), path.read_bytes(), Reading(depth="native"))
+    assert np.array_equal(deep.values, expected)
+    assert read_planes(str(path), path.read_bytes(), Reading()).values.dtype == np.uint8
+
+
+def test_without_imagecodecs_one_warning_says_that_depth_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    data = codecs.jpeg2k_encode(deep_image(), reversible=True, level=0)
+    note_once.cache_clear()
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    for _ in range(2):
+        planes = read_planes(str(tmp_path / "a.jp2"), data, Reading(depth="native"))
+    assert planes.values.dtype == np.uint8
+    said = [record.message for record in caplog.records if "read as 8 bits" in record.message]
+    assert len(said) == 1 and "convit_ssl[tiff]" in said[0]

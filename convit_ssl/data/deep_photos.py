@@ -1,0 +1,71 @@
+"""AVIF, JPEG 2000 and JPEG XL of more than 8 bits a sample, which Pillow hands out as 8 bits.
+
+imagecodecs (the extra ``tiff``) reads them as they are. Only native depth asks for them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from convit_ssl.data.notes import note_once
+from convit_ssl.data.planes import ALPHA, Planes
+from convit_ssl.data.raw_image import Values
+
+_AVIF_CONFIGURATION = b"av1C"  # the box that holds the depth; its flags are the third byte
+_HIGH_DEPTH = 0x40
+_JPEG2000_SIZE = b"\xff\x4f\xff\x51"  # start of a codestream, and its SIZ marker
+_DEPTH_AT = 42  # bytes from there to the depth of the first component, less one
+_SEARCHED = 65536
+_NAMES = {1: ("grey",), 2: ("grey", ALPHA), 3: ("R", "G", "B"), 4: ("R", "G", "B", ALPHA)}
+
+
+def deep_photo(data: bytes) -> Planes | None:
+    """An AVIF or a JPEG 2000 in the numbers of its file; None of 8 bits and of other formats."""
+    kind = _deep_kind(data)
+    if kind is None:
+        return None
+    try:
+        import imagecodecs
+    except ImportError:
+        note_once(
+            f"{kind} images of more than 8 bits a channel are read as 8 bits; "
+            "pip install 'convit_ssl[tiff]' to read them in full"
+        )
+        return None
+    if kind == "AVIF":
+        return _planes(imagecodecs.avif_decode(data, 0))
+    return _planes(imagecodecs.jpeg2k_decode(data))
+
+
+def deep_jxl(data: bytes) -> Planes | None:
+    """A JPEG XL in the numbers of its file; None without imagecodecs, and of animations."""
+    try:
+        import imagecodecs
+    except ImportError:
+        note_once(
+            "colours of JPEG XL images are read as 8 bits; pip install 'convit_ssl[tiff]' to read "
+            "those of more in full"
+        )
+        return None
+    return _planes(imagecodecs.jpegxl_decode(data))
+
+
+def _deep_kind(data: bytes) -> str | None:
+    start = data[:_SEARCHED]
+    if start[4:12] in (b"ftypavif", b"ftypavis"):
+        place = start.find(_AVIF_CONFIGURATION) + len(_AVIF_CONFIGURATION) + 2
+        found = place > len(_AVIF_CONFIGURATION) + 2 and start[place : place + 1]
+        return "AVIF" if found and found[0] & _HIGH_DEPTH else None
+    if start[4:12] == b"jP  \r\n\x87\n" or start.startswith(_JPEG2000_SIZE):
+        place = start.find(_JPEG2000_SIZE)
+        found = place >= 0 and start[place + _DEPTH_AT : place + _DEPTH_AT + 1]
+        return "JPEG 2000" if found and (found[0] & 0x7F) + 1 > 8 else None
+    return None
+
+
+def _planes(values: Values) -> Planes | None:
+    """None of what is not one image in grey or colour."""
+    values = values[..., None] if values.ndim == 2 else values
+    if values.ndim != 3 or values.shape[-1] not in _NAMES:
+        return None
+    return Planes(np.ascontiguousarray(values), _NAMES[values.shape[-1]])
