@@ -30,7 +30,10 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
             while len(shape) > 2 and shape[0] == 1:
                 shape = shape[1:]
             if len(shape) > 3 or (len(shape) == 3 and shape[0] > MOST_CHANNELS):
-                raise ValueError(f"a FITS image of shape {tuple(unit.shape)}: planes are read")
+                raise ValueError(
+                    f"a FITS image of shape {tuple(unit.shape)}; one plane is read, or up to "
+                    f"{MOST_CHANNELS} as channels"
+                )
             check_size(shape[-1], int(np.prod(shape[:-1])))
             values: Any = np.asarray(unit.data).reshape(shape)
             values = values.astype(values.dtype.newbyteorder("="), copy=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from typing import Any
 
@@ -31,6 +32,7 @@ _COLOURS = {
     ColorInterp.alpha: ALPHA,
 }
 _PICTURE = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
+_SIDECARS = (".msk", ".aux.xml")  # where GDAL writes masks and metadata beside a file
 _DEGREE = 111_320.0  # metres of a degree of latitude
 
 
@@ -59,7 +61,7 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     Raises:
         ValueError: over 64 bands, bands of different types, palettes or complex numbers.
     """
-    if file.data is None:
+    if file.data is None or any(os.path.isfile(file.path + end) for end in _SIDECARS):
         return _region(_FILES.get(file.local()), None, None)
     with MemoryFile(file.data) as memory, memory.open(driver=_DRIVER) as data:
         return _region(data, None, None)

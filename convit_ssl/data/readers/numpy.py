@@ -46,7 +46,8 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     values = loaded
     if values.ndim not in (2, 3) or values.dtype.kind not in "buif":
         raise ValueError(
-            f"an array of shape {values.shape} and type {values.dtype} is not an image"
+            f"an array of shape {values.shape} and type {values.dtype} is not an image; "
+            "save one image a file, as (H, W), (H, W, C) or (C, H, W)"
         )
     if values.ndim == 2:
         values = values[..., None]

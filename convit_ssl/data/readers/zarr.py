@@ -2,7 +2,7 @@
 
 OME-Zarr says what the axes are, what the channels are called, and how large a pixel is. Of other
 arrays the last two axes, or those beside the shortest, are the picture; the first axis of four
-holds one image after another.
+holds one image after another. Each array of a group that is not OME-Zarr is an image.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class _Image:
     separate: bool = False
 
 
-def _open(path: str) -> _Image:
+def _open(path: str) -> _Image | list[Any]:
+    """The image of a store, or the arrays of a group that is not an image itself."""
     store = zarr.open(path, mode="r")
     if isinstance(store, zarr.Array):
         return _plain(store)
@@ -57,19 +58,42 @@ def _open(path: str) -> _Image:
         return _ome(store, attributes)
     if "plate" in attributes:
         raise ValueError("an OME-Zarr plate; give the folders of its fields")
-    arrays = [key for key in sorted(store) if isinstance(store[key], zarr.Array)]
-    if len(arrays) != 1:
-        raise ValueError(f"a Zarr group of {len(arrays)} arrays and no OME-Zarr image")
-    return _plain(store[arrays[0]])
+    arrays = _arrays(store)
+    if not arrays:
+        raise ValueError("a Zarr group that holds no arrays")
+    return _plain(arrays[0]) if len(arrays) == 1 else arrays
 
 
-_IMAGES = Handles(_open)
+def _arrays(group: Any) -> list[Any]:
+    """All arrays in a group and the groups in it, in the order of their names."""
+    found: list[Any] = []
+    for key in sorted(group):
+        inner = group[key]
+        found += [inner] if isinstance(inner, zarr.Array) else _arrays(inner)
+    return found
+
+
+_OPENED: Handles[_Image | list[Any]] = Handles(_open)
+
+
+def _image(path: str, part: str = "") -> _Image:
+    """The image that a part names; of a group of arrays the first without a name."""
+    found = _OPENED.get(path)
+    if isinstance(found, list):
+        number = int(part_fields(part).get("array", 0))
+        if number >= len(found):
+            raise ValueError(f"it has {len(found)} arrays, and no array {number}")
+        return _plain(found[number])
+    return found
 
 
 def _plain(array: Any) -> _Image:
     shape = tuple(int(size) for size in array.shape)
     if len(shape) not in (2, 3, 4) or np.dtype(array.dtype).kind not in "buif":
-        raise ValueError(f"a Zarr array of shape {shape} and type {array.dtype} is no image")
+        raise ValueError(
+            f"a Zarr array of shape {shape} and type {array.dtype} is not an image; "
+            "arrays of two to four axes are read, and more with OME-Zarr's metadata"
+        )
     picture = shape[-3:]
     names: tuple[str, ...] = ("y", "x")
     if len(picture) == 3:
@@ -120,7 +144,15 @@ def parts(file: ImageFile, spec: str) -> list[str]:
     Raises:
         UserError: an axis that is not there.
     """
-    image = _IMAGES.get(file.local())
+    opened = _OPENED.get(file.local())
+    if isinstance(opened, list):
+        if spec not in ("", "first", "all"):
+            raise UserError(
+                f"data.parts={spec}: {file.path} is a group of {len(opened)} arrays, each of which "
+                "is an image; leave data.parts out"
+            )
+        return [f"array={n}" for n in range(1 if spec == "first" else len(opened))]
+    image = opened
     if spec == "first" or (not spec and not image.separate):
         return []
     wanted = parse_axes(spec or "page")
@@ -145,7 +177,7 @@ def _level(image: _Image, fields: dict[str, str]) -> int:
 
 def header(file: ImageFile, part: str) -> ImageHeader:
     """Size and kind of number, without the pixels."""
-    image, fields = _IMAGES.get(file.local()), part_fields(part)
+    image, fields = _image(file.local(), part), part_fields(part)
     level = _level(image, fields)
     axes = image.axes[level]
     kind = np.dtype(image.levels[level].dtype)
@@ -158,7 +190,7 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     Raises:
         ValueError: no such plane or level, or over 64 channels.
     """
-    image, fields = _IMAGES.get(file.local()), part_fields(part)
+    image, fields = _image(file.local(), part), part_fields(part)
     level = _level(image, fields)
     axes = image.axes[level]
     return _rectangle(image, level, fields, (0, 0, axes.size("x"), axes.size("y")))
@@ -192,7 +224,7 @@ class ZarrScene(Scene):
     """An image, of which only the chunks that are needed are read."""
 
     def __init__(self, path: str) -> None:
-        self._image = _IMAGES.get(path)
+        self._image = _image(path)
         axes = self._image.axes
         super().__init__(
             axes[0].size("y"), axes[0].size("x"), self._image.spacing[0],

@@ -197,6 +197,20 @@ def test_ome_zarr(tmp_path: Path, zarr: Any) -> None:
     assert np.array_equal(lower.values, values[1, :, 2, ::2, ::2].transpose(1, 2, 0))
 
 
+def test_each_array_of_a_zarr_group_is_an_image(tmp_path: Path, zarr: Any) -> None:
+    values = RNG.integers(0, 4000, (3, 12, 16)).astype(np.uint16)
+    for name, plane in zip(("a", "b", "deep/c"), values, strict=True):
+        array(zarr, tmp_path / "g.zarr" / name, plane)
+    zarr.open_group(str(tmp_path / "g.zarr"), mode="a")
+    zarr.open_group(str(tmp_path / "g.zarr" / "deep"), mode="a")
+    images = open_dataset("folder", tmp_path, reading=NATIVE)
+    assert [file.partition("#")[2] for file in images.files] == ["array=0", "array=1", "array=2"]
+    for path, plane in zip(images.paths, values, strict=True):
+        assert np.array_equal(read(path).values[..., 0], plane)
+    with pytest.raises(UserError, match="each of which is an image"):
+        open_dataset("folder", tmp_path, reading=native(parts="z"))
+
+
 def test_a_broken_zarr_is_one_message(tmp_path: Path, zarr: Any) -> None:
     array(zarr, tmp_path / "a.zarr", np.zeros((8, 8), np.uint8))
     array(zarr, tmp_path / "b.zarr", np.zeros((8, 8), np.uint8))
@@ -305,6 +319,16 @@ def test_no_data_in_one_band_alone(tmp_path: Path, rasterio: Any, dtype: str) ->
     reading = native(channels=(3, 1), channel_ranges=((0.0, 4000.0), (0.0, 4000.0)))
     read = read_channels(str(path), data, reading)
     assert not read[:5, :, 0].any() and (read[5:, :, 0] > 0).all() and (read[..., 1] > 0).all()
+
+
+def test_a_mask_beside_a_geotiff_counts(tmp_path: Path, rasterio: Any) -> None:
+    path = tmp_path / "a.tif"
+    geotiff(rasterio, path, RNG.integers(1, 200, (4, 20, 30)).astype(np.uint16))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as file:
+        file.write_mask(np.arange(600).reshape(20, 30) > 300)
+    assert path.with_name("a.tif.msk").exists()
+    planes = read_planes(str(path), path.read_bytes(), NATIVE)
+    assert np.array_equal(planes.valid, np.arange(600).reshape(20, 30) > 300)
 
 
 def test_white_as_no_data_leaves_bright_colours_alone(tmp_path: Path, rasterio: Any) -> None:
