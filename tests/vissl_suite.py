@@ -113,7 +113,7 @@ def markdown(count: Count, about: dict[str, Any]) -> str:
         f"{about['versions']['vissl']}. {about['seconds']:.0f} s.",
         "",
         f"**{number['passed']:,} of {count.collected:,} pass**, {number['failed']} fail, "
-        f"{number['skipped']} are skipped by themselves, {count.collected - number.total()} were "
+        f"{number['skipped']} skip themselves, {count.collected - number.total()} were "
         f"not run. The release has {TESTS:,} tests.",
     ]
     for outcome, title in (("failed", "Failed"), ("skipped", "Skipped by the tests themselves")):

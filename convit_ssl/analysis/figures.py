@@ -78,6 +78,9 @@ def training_figure(summaries: Sequence[RunSummary]) -> Figure | None:
                     marker=marker,
                     label=as_label(summary.run.name),
                 )
+        if axis.dataLim.ymin >= 0 and axis.dataLim.ymax <= 1:  # an accuracy ends at 1
+            bottom, top = axis.get_ylim()
+            axis.set_ylim(max(bottom, 0.0), min(top, 1.0))
         axis.set_title(CURVES[key], fontsize=10)
         axis.set_xlabel("epoch")
         _tidy(axis)

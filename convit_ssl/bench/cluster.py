@@ -239,7 +239,7 @@ def work_out(found: Sequence[Job], gpus: Sequence[int], per_node: int) -> list[d
         {
             "setting": {**dataclasses.asdict(job), "gpus_per_node": per_node},
             "rows": [row(job, Cluster(count, per_node)) for count in gpus],
-            "checkpoints": [cluster_checkpoints.play(job.checkpoint, count) for count in gpus],
+            "checkpoints": [cluster_checkpoints.simulate(job.checkpoint, count) for count in gpus],
             "breaking_gpus": cluster_checkpoints.breaking_gpus(job.checkpoint),
         }
         for job in found

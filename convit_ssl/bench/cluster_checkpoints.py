@@ -1,4 +1,4 @@
-"""The schedule of checkpoints on a cluster, played with interruptions drawn at random."""
+"""Simulate checkpoints on a cluster with interruptions drawn at random."""
 
 from __future__ import annotations
 
@@ -19,28 +19,29 @@ WRITE = 1e9  # bytes/s of one writer to a shared file system
 KILLS = 20_000  # drawn for each line
 BREAKING = 0.05  # of the time
 COLUMNS = (
-    "GPUs", "a kill every", "copy, s", "write, s", "at work, %", "lost at a kill, min",
+    "GPUs", "a kill every", "copy, s", "write, s", "writing, %", "lost at a kill, min",
     "lost, %", "best interval, min", "breaks",
 )  # fmt: skip
 NOTES = [
-    "Checkpoints: played, not measured. A life lasts until an interruption, drawn at the rate "
-    "reported for 16,384 GPUs (arXiv:2407.21783: 419 unexpected ones in 54 days); 20,000 lives a "
-    "line. Every 10 minutes the state is copied to main memory at 10 GB/s, while the step waits, "
-    "and a thread writes it at 1 GB/s, while training goes on. A life that is killed before a "
-    "write is over resumes from the checkpoint before, and 5 minutes pass until its first step. "
-    "At work: the share of the time in which the thread writes. Best interval: the square root of "
-    "twice the copy times the time between kills (Young, 1974). Breaks: more than 5 % lost, or a "
-    "write that takes longer than the interval; the title says at how many GPUs 5 % are lost.",
+    "Checkpoints: simulated, not measured. Interruptions are drawn at random at the rate "
+    "reported for 16,384 GPUs (arXiv:2407.21783: 419 unexpected ones in 54 days), 20,000 for "
+    "each line. Every 10 minutes the state is copied to main memory at 10 GB/s while the step "
+    "waits, and a thread then writes it to disk at 1 GB/s while training continues. If a job is "
+    "killed before the write is complete, it resumes from the previous checkpoint. A restart "
+    "takes 5 minutes until the first step. Writing: fraction of the time in which the thread "
+    "writes. Best interval: square root of twice the copy time multiplied by the time between "
+    "kills (Young, 1974). Breaks: more than 5 % of the time lost, or a write that takes longer "
+    "than the interval. Each title gives the number of GPUs at which 5 % of the time are lost.",
 ]
 
 
-def play(size: float, gpus: int, seed: int = 0) -> dict[str, float]:
-    """Lives between interruptions.
+def simulate(size: float, gpus: int, seed: int = 0) -> dict[str, float]:
+    """Simulate a job between random interruptions.
 
     Args:
         size: bytes of a checkpoint.
-        gpus: how many, each of which may fail.
-        seed: of the draws.
+        gpus: number of GPUs, each of which may fail.
+        seed: of the random numbers.
     """
     between = GPU_SECONDS_PER_FAILURE / gpus
     lives = np.random.default_rng(seed).exponential(between, KILLS)
@@ -62,7 +63,7 @@ def play(size: float, gpus: int, seed: int = 0) -> dict[str, float]:
 
 
 def expected_share(size: float, gpus: float) -> float:
-    """The share that `play` finds, by arithmetic, as long as kills are rare."""
+    """The fraction of time lost that `simulate` finds, in closed form, while kills are rare."""
     copy, write = size / COPY, size / WRITE
     per_kill = (INTERVAL + copy) / 2 + write + RESTART
     return copy / (INTERVAL + copy) + per_kill * gpus / GPU_SECONDS_PER_FAILURE

@@ -229,7 +229,7 @@ def run_cluster(args: argparse.Namespace) -> None:
     made = record.make_record("cluster", comparisons, args.json, args.add)
     report.write_markdown(
         args.markdown,
-        "What a cluster is asked for",
+        "Demands on a cluster",
         made,
         [make(comparison) for make in tables for comparison in made["comparisons"]],
         [*cluster.NOTES, *cluster_checkpoints.NOTES],

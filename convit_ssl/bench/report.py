@@ -62,7 +62,7 @@ def _milliseconds(value: float) -> str:
     return f"{value:.2f}" if value >= 1 else f"{value:.4f}"
 
 
-RATIO_TITLE = "Ours beside the others: times as fast, and saved memory"
+RATIO_TITLE = "Speed relative to the others, and saved memory"
 RATIO_COLUMNS = (
     "size", "px", "dtype", "pass", "batch", "timm's ConViT", "VISSL's ConViT", "plain ViT",
     "saved / timm's", "saved / ViT's",

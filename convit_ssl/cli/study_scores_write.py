@@ -134,7 +134,7 @@ def _page(
     lines += [
         "",
         "Spearman's correlation over networks, 95 % interval by bootstrap over networks. The last "
-        "two rows are no scores: they show what the settings alone would say.",
+        "two rows are not scores; they show what the settings alone would predict.",
         "",
         *_references(found),
         *_above_untrained(found),

@@ -392,13 +392,13 @@ def write_result(report: dict[str, Any], out: str) -> None:
     words = (
         f"`{command}`, {date}, commit {about['commit']}.\n\n{about['hardware']['cpu']}, "
         f"{about['hardware']['cores']} cores, load {load} at the end; torch "
-        f"{about['versions']['torch']}.\n\n{report['processes']} process(es) train one run, and "
+        f"{about['versions']['torch']}.\n\n{report['processes']} process(es) train one run and "
         "are killed with SIGKILL: while starting, at a random step, or while a checkpoint is being "
-        "written. Killed is everything at once, the launcher alone, one process alone, or one "
-        "after the other; what was not killed has to leave by itself. The same command then starts "
-        "the run again. Expected: every life begins after the last whole checkpoint, nobody loses "
-        "more than the time between two checkpoints, nothing is left over, and all losses are "
-        "those of a run that nothing happened to."
+        "written. The kill hits all processes at once, the launcher alone, one process alone, or "
+        "one after the other; the processes that are left must exit by themselves. The same "
+        "command then restarts the run. Expected: each restart resumes from the last complete "
+        "checkpoint, no more work is lost than lies between two checkpoints, no process is left "
+        "behind, and all losses equal those of an undisturbed run."
     )
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     text = f"# Killed again and again\n\n{words}\n\n| | |\n|---|---|\n{table}\n"

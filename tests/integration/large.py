@@ -94,7 +94,7 @@ def write_result(found: dict[str, Any], out: str) -> None:
         f"{found['load_average']:.1f} at the end; torch {about['versions']['torch']}.\n\n"
         "| | |\n|---|---:|\n"
         f"| image files in class folders | {files['images']:,} |\n"
-        f"| opened, seconds (just made, so the disk is not asked) | {files['seconds']:.1f} |\n"
+        f"| opened, seconds (from the page cache, just after writing) | {files['seconds']:.1f} |\n"
         f"| memory of the process that opens them, MiB | {files['mib']:.0f} |\n"
         f"| sent to a spawned loader worker, MiB | {files['to_a_worker_mib']:.0f} |\n"
         f"| rows of a feature table, of {table['width']} floats | {table['rows']:,} |\n"

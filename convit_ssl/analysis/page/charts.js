@@ -69,7 +69,7 @@ function lineChart(options) {
   responsive(holder, (width) => {
     const values = series.flatMap((item) => item.points.map((point) => point[1]));
     const extra = (options.lines || []).map((line) => line.value);
-    const yDomain = options.yDomain || padded(extent([...values, ...extra], [0, 1]), options.fromZero);
+    const yDomain = options.yDomain || within(padded(extent([...values, ...extra], [0, 1]), options.fromZero), [...values, ...extra], 1);
     const xDomain = options.xDomain || extent(series.flatMap((item) => item.points.map((point) => point[0])), [0, 1]);
     const { svg, x, y, box } = frame(width, options.height || 210, xDomain, yDomain, { ...options, alt });
     for (const line of options.lines || []) {
@@ -92,6 +92,12 @@ function lineChart(options) {
 function padded([low, high], fromZero) {
   const pad = (high - low) * 0.06;
   return [fromZero || (low >= 0 && low < (high - low) * 0.15) ? Math.min(0, low) : low - pad, high + pad];
+}
+
+// No axis beyond 0 to top where no value is: an accuracy ends at 1 or at 100 %.
+function within([low, high], values, top) {
+  const known = values.filter((value) => value !== null && Number.isFinite(value));
+  return known.length && known.every((value) => value >= 0 && value <= top) ? [Math.max(low, 0), Math.min(high, top)] : [low, high];
 }
 
 function describe(series) {

@@ -43,7 +43,8 @@ function shareChart(title, series) {
   responsive(holder, (width) => {
     const names = new Map(shares.map((share) => [place(share), `${format(100 * share)} %`]));
     const domain = shares.length > 1 ? [place(shares[0]) - 0.06, place(shares[shares.length - 1]) + 0.06] : [place(shares[0]) - 1, place(shares[0]) + 1];
-    const { svg, x, y } = frame(width, 280, domain, [Math.max(0, low - 0.05 * (high - low)), high + 0.05 * (high - low)],
+    const means = series.flatMap((item) => item.points.map((point) => point[1]));
+    const { svg, x, y } = frame(width, 280, domain, within([Math.max(0, low - 0.05 * (high - low)), high + 0.05 * (high - low)], means, 100),
       { xLabel: "share of labelled images", alt: `${title}. ${describe(series)}` });
     svg.querySelectorAll("text[text-anchor=middle]").forEach((node, i, all) => { if (i < all.length - 1) node.remove(); });
     for (const [at, name] of names) svg.append(el("text", { x: x(at), y: 280 - 20, "text-anchor": "middle" }, name));

@@ -60,7 +60,7 @@ def test_what_breaks_is_named() -> None:
 
 @pytest.mark.parametrize("gpus", [64, 512, 16_384])
 def test_the_schedule_of_checkpoints_is_what_arithmetic_says(gpus: int) -> None:
-    found = cluster_checkpoints.play(0.8e9, gpus)
+    found = cluster_checkpoints.simulate(0.8e9, gpus)
     expected = cluster_checkpoints.expected_share(0.8e9, gpus)
     assert found["lost_share"] == pytest.approx(expected, rel=0.12)
     # Half of ten minutes, the write and five minutes.
