@@ -21,7 +21,7 @@ from convit_ssl.cli import (
     weights_options,
 )
 from convit_ssl.cli.study_baselines_images import StudyImages
-from convit_ssl.cli.study_baselines_runs import commands, pretrained
+from convit_ssl.cli.study_baselines_runs import commands, pretrained, race_of
 from convit_ssl.cli.study_baselines_write import write
 from convit_ssl.cli.study_plan import refuse_other_settings
 from convit_ssl.data import evaluation_transform
@@ -103,9 +103,11 @@ class Baselines:
         runs = {}
         for method in args.methods:
             runs[method] = pretrained(args, self.out, self.trunk, method, seed)
-            self._cell(method, seed, lambda m=method: self._features(  # type: ignore[misc]
-                probe_sources.open_source(self.images.probing(seed), str(runs[m].folder)),
-                seed, runs[m].core_seconds))  # fmt: skip
+            self._cell(method, seed, lambda m=method: {  # type: ignore[misc]
+                **self._features(
+                    probe_sources.open_source(self.images.probing(seed), str(runs[m].folder)),
+                    seed, runs[m].core_seconds),
+                **race_of(runs[m].folder)})  # fmt: skip
         first = str(next(iter(runs.values())).folder)
         if seed == 0:
             pixels = probe_sources.open_source(self.images.probing(0, first), "pixels")

@@ -11,11 +11,14 @@ from typing import Any
 
 from convit_ssl.cli import division_options
 from convit_ssl.cli.study_plan import whole
+from convit_ssl.engines.auto_words import EXPERIMENT, named_methods
+from convit_ssl.engines.schema_auto import AutoOptions
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import study
 from convit_ssl.evaluation.results import write_json
 from convit_ssl.evaluation.study_runner import run_study
 from convit_ssl.reading import read_record
+from convit_ssl.runs import RunFolder
 
 SPENT = "core_seconds.json"
 SHORT, LONGER = 1, 4  # epochs of the runs that tell what an epoch costs
@@ -41,6 +44,12 @@ def pretrained(
     return _finish(_one(args, trunk, method, seed, epochs), out)
 
 
+def race_of(folder: Path) -> dict[str, Any]:
+    """What a run's race took, for its cell; nothing of a run without one."""
+    path = RunFolder(folder).race
+    return {"race": read_record(path, "decision")["decision"]} if path.exists() else {}
+
+
 def commands(args: argparse.Namespace, out: Path, trunk: str) -> list[str]:
     """The command of each pretraining run that a study would start, finished ones included.
 
@@ -51,7 +60,7 @@ def commands(args: argparse.Namespace, out: Path, trunk: str) -> list[str]:
     lines = []
     known = {method: _known_epochs(args, out, method) for method in args.methods}
     for method, epochs in known.items():
-        if epochs is None:
+        if epochs is None and method != study.AUTO:
             for few in (SHORT, LONGER):
                 folder = out / "calibration" / f"{method}-{few}"
                 lines.append(_line(_one(args, trunk, method, 0, few), folder))
@@ -126,6 +135,8 @@ def _epochs(args: argparse.Namespace, out: Path, trunk: str, method: str) -> int
     known = _known_epochs(args, out, method)
     if known is not None:
         return known
+    if method == study.AUTO:
+        return _epochs_beside_race(args, out, trunk)
     budget = 60 * args.minutes
     short = _cost(args, out, trunk, method, SHORT)
     start, epoch = 0.0, short
@@ -139,6 +150,30 @@ def _epochs(args: argparse.Namespace, out: Path, trunk: str, method: str) -> int
     row = {**found, "epochs": epochs, "seconds_of_an_epoch": epoch}
     write_json(row, _calibration(out, method))
     return epochs
+
+
+def _epochs_beside_race(args: argparse.Namespace, out: Path, trunk: str) -> int:
+    """The epochs that leave the race its share of the minutes, by the first candidate's speed."""
+    options = _race_options(args)
+    first = options.methods[0]
+    alone = _epochs(args, out, trunk, first)
+    epochs = max(1, int(alone / (1 + options.share)))
+    row = {"epochs": epochs, "epochs_without_race": alone, "by": first, "share": options.share}
+    write_json(row, _calibration(out, study.AUTO))
+    return epochs
+
+
+def _race_options(args: argparse.Namespace) -> AutoOptions:
+    """What ``--set convit_auto:auto.share=0.2`` and the like say."""
+    given = dict(
+        word.removeprefix(f"{EXPERIMENT}:").split("=", 1)
+        for word in args.set
+        if word.startswith(f"{EXPERIMENT}:auto.") and "=" in word
+    )
+    options = AutoOptions()
+    options.methods = list(named_methods(given.get("auto.methods", options.methods)))
+    options.share = float(given.get("auto.share", options.share))
+    return options
 
 
 def _cost(args: argparse.Namespace, out: Path, trunk: str, method: str, epochs: int) -> float:

@@ -17,6 +17,7 @@ from convit_ssl.evaluation.baselines_table import (
 )
 from convit_ssl.evaluation.paired import Predictions
 from convit_ssl.evaluation.results import record_folder, write_json
+from convit_ssl.evaluation.study import AUTO
 from convit_ssl.evaluation.study_page import surroundings
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def write(study: Baselines) -> None:
         for name, found in compared.items()
         if found
     ]
+    raced = _raced(study, predictions, balanced)
     about = surroundings()
     found: dict[str, Any] = {
         "study": "baselines",
@@ -61,6 +63,7 @@ def write(study: Baselines) -> None:
             for name, others in compared.items()
         },
         "verdicts": verdicts,
+        **({"race": raced} if raced else {}),
         "not_measured": study.missing,
         "settings": {"epochs": study.args.epochs, "minutes": study.args.minutes,
                      "subset": study.args.subset, "set": study.args.set},
@@ -69,6 +72,7 @@ def write(study: Baselines) -> None:
     write_json(found, study.out / "results.json")
     page = [f"# {found['title']}", "", *([study.args.note, ""] if study.args.note else [])]
     page += markdown(rows, compared, verdicts, study.missing, balanced)
+    page += _race_page(raced)
     page += _how(study, about, len(truth), tested["labels"])
     (study.out / "results.md").write_text("\n".join(page))
     if study.args.record:
@@ -101,6 +105,35 @@ def _references(study: Baselines, name: str) -> list[str]:
     """All rows that do not hold a pretraining of this study."""
     judged = _judged(study)
     return [row for row in by_row(study.cells) if row not in judged and row != name]
+
+
+def _raced(study: Baselines, predictions: Predictions, balanced: bool) -> dict[str, Any]:
+    """What the races of ``auto`` took, and how that compares with each fixed choice."""
+    cells = [cell for cell in study.cells if cell["row"] == AUTO]
+    if not cells:
+        return {}
+    measured = {cell["row"] for cell in study.cells}
+    fixed = [name for name in study.args.methods if name in measured and name != AUTO]
+    beside = differences(study.cells, AUTO, fixed, predictions, balanced)
+    return {
+        "taken": {str(cell["seed"]): cell.get("race") for cell in cells},
+        "against_fixed": {name: one.as_dict() for name, one in beside.items()},
+        "in_words": {name: one.in_points() for name, one in beside.items()},
+    }
+
+
+def _race_page(raced: dict[str, Any]) -> list[str]:
+    if not raced:
+        return []
+    lines = ["## The race against fixed choices", "", "| auto against | points |", "|---|---|"]
+    lines += [f"| {name} | {text} |" for name, text in raced["in_words"].items()]
+    taken = [
+        f"- seed {seed}: {race['reason']} (the race took {race['core_seconds'] / 60:.2f} "
+        "core-minutes, which are counted)"
+        for seed, race in raced["taken"].items()
+        if race
+    ]
+    return [*lines, "", *taken, ""]
 
 
 def _how(study: Baselines, about: dict[str, Any], tested: int, labels: int) -> list[str]:

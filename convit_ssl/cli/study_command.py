@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--methods",
         nargs="+",
         default=["dino", "simclr"],
-        help="self-supervised methods to compare (pretraining)",
+        help="self-supervised methods to compare (pretraining), and auto, which races them first",
     )
     add(
         "--probe-epochs",

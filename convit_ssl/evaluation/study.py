@@ -23,6 +23,7 @@ from convit_ssl.models.trunks import is_other
 FRACTIONS = (0.05, 0.1, 0.3, 0.5, 1.0)
 # Share of the schedule that warms up. The paper's 5 of 300 epochs are too short for few steps.
 WARMUP = 0.05
+AUTO = "auto"  # in place of a method: config=convit_auto, which chooses one
 
 
 @dataclass(frozen=True)
@@ -254,7 +255,7 @@ def pretraining(
 
     Args:
         trunks: groups of configs/trunk.
-        methods: names of methods that need no labels.
+        methods: names of methods that need no labels; `AUTO` lets a race choose one.
         settings: what all runs share. Supervised training sees one view of an image where the
             others see two, so it gets twice the epochs.
         seeds: of the runs, and of the choice of images.
@@ -262,7 +263,7 @@ def pretraining(
     Raises:
         UserError: an unknown method, or nothing to run.
     """
-    known = self_supervised()
+    known = (*self_supervised(), AUTO)
     unknown = sorted(set(methods) - set(known))
     if unknown:
         raise UserError(f"unknown method {unknown[0]!r}; there are {', '.join(known)}")
