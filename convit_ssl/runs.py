@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,18 @@ class RunFolder:
         except (OSError, UserError):
             return {}
         return found if isinstance(found, dict) else {}
+
+
+def race_reason(options: Any) -> str | None:
+    """Why ``config=convit_auto`` took the method of a run; None for other runs.
+
+    Args:
+        options: of the run, as its configuration or a checkpoint has them.
+    """
+    found = options
+    for name in ("derived", "race", "reason"):
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, str) else None
 
 
 def _row(line: str) -> Row | None:

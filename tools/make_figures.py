@@ -179,6 +179,32 @@ def differences(results: list[dict[str, Any]]) -> str:
     return table(["collection, method", "seeds", *others.values()], rows)
 
 
+def race(results: list[dict[str, Any]]) -> str:
+    """A line for each study with ``auto``: its accuracy, and how it differs from fixed methods."""
+    rows = []
+    for result in results:
+        own = next(row for row in result["rows"] if row["row"] == "auto")
+        seeds = str(len(own["seeds"]))
+        taken = ", ".join(
+            " ".join((one["method"], *one["settings"])) for one in result["race"]["taken"].values()
+        )
+        spent = [one["core_seconds"] / 60 for one in result["race"]["taken"].values()]
+        against = [f"{name} {text}" for name, text in result["race"]["in_words"].items()]
+        rows.append(
+            [result["data"], seeds, evidence_cell(own, result["metric"]),
+             f"{sum(spent) / len(spent):.2f} core-min", taken, "; ".join(against)]
+        )  # fmt: skip
+    head = [
+        "collection",
+        "seeds",
+        "auto, frozen",
+        "of it the race",
+        "taken",
+        "against fixed choices",
+    ]
+    return table(head, rows)
+
+
 def evidence_cell(row: dict[str, Any] | None, metric: str) -> str:
     """Such as 71.3 (70.1 to 72.5), 3.0 core-min."""
     if row is None:
@@ -310,6 +336,7 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "demo": demo,
     "evidence": evidence,
     "differences": differences,
+    "race": race,
     "label_free": label_free,
     "label_free_study": label_free_study,
     "cluster": cluster,

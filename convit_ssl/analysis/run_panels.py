@@ -15,7 +15,7 @@ from convit_ssl.analysis.runs import Run
 from convit_ssl.data.collection import COLUMNS, KINDS, counted
 from convit_ssl.errors import UserError
 from convit_ssl.reading import read_text
-from convit_ssl.runs import RunFolder
+from convit_ssl.runs import RunFolder, race_reason
 
 # Rows in the page; the files hold all of them.
 MOST_UNREADABLE = 200
@@ -99,6 +99,7 @@ def data_panel(run: Run) -> dict[str, Any]:
         "Classes": _count(facts.get("classes")),
         "Size": f"{size[1]} x {size[0]} px" if isinstance(size, list) and len(size) == 2 else None,
         "Subset": facts.get("subset"),
+        "Chosen by a race": race_reason(run.config),
         "Run folder": str(run.folder.resolve()),
     }
     unreadable = _unreadable(run.folder)

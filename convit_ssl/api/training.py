@@ -97,7 +97,8 @@ def train(
         data: a folder of images, or the name of a data set such as ``digits``.
         out: the run folder.
         method: one of `convit_ssl.methods.self_supervised`, such as dino, which need no labels;
-            supervised, finetune or linear, which do; or one of a plugin, together with
+            supervised, finetune or linear, which do; auto, which races some of them first
+            (``auto__methods=["simclr", "vicreg"]`` says which); or one of a plugin, together with
             ``plugins=``.
         trunk: the network, such as ``convit_small`` or ``timm:resnet18``; by default that of
             `weights`, or else convit_small on a GPU, and ``convit_nano`` on a CPU.

@@ -196,7 +196,7 @@ class Race:
         except UserError as error:
             trial.problem = str(error)
             return
-        except StoppedTrial:
+        except (StoppedTrial, SystemExit, KeyboardInterrupt):
             self.progress.stopped(trial.name, trial.round)
             raise
         trial.score = score.value

@@ -17,6 +17,7 @@ from convit_ssl.methods import is_classifier
 from convit_ssl.models import ConViT
 from convit_ssl.models.fingerprint import weights_fingerprint
 from convit_ssl.reading import printable
+from convit_ssl.runs import race_reason
 
 _USES = {
     "timm": """import timm
@@ -134,12 +135,14 @@ def _table(model: ConViT, provenance: Mapping[str, Any], license_name: str) -> s
     config = model.config
     data = _data(provenance.get("data"))
     parameters = sum(p.numel() for p in model.parameters())
+    reason = race_reason((provenance.get("entry") or {}).get("config"))
     rows = {
         "variant": variant_of(config) or "of its own",
         "parameters": f"{parameters / 1e6:.2f} M",
         "image size": f"{config.image_shape[0]} x {config.image_shape[1]} px, "
         f"patch {config.patch_size}, {config.in_chans} channels",
         "method": provenance.get("method") or "not recorded",
+        **({"chosen by a race": reason} if reason else {}),
         "weights": provenance.get("weights") or "not recorded",
         "data": data or "not recorded",
         "epochs": _epochs(provenance),

@@ -64,6 +64,14 @@ def test_images_with_full_paths_warnings_and_unreadable_files(tmp_path: Path) ->
     assert found["warnings"] == ["3 images would be nearly black"]
 
 
+def test_what_a_race_chose(tmp_path: Path) -> None:
+    decision = {"method": "vicreg", "reason": "vicreg: 61.2; simclr 55.0"}
+    found = data_panel(run(tmp_path, derived={"race": decision}))
+    assert found["facts"]["Chosen by a race"] == decision["reason"]
+    for damaged in ({"race": 3}, {"race": {"reason": 3}}, 3):
+        assert "Chosen by a race" not in data_panel(run(tmp_path, derived=damaged))["facts"]
+
+
 def test_a_run_without_files_has_empty_panels(tmp_path: Path) -> None:
     found = data_panel(run(tmp_path))
     assert found["unreadable"] == [] and found["warnings"] == []

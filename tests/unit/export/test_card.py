@@ -48,6 +48,16 @@ def test_a_card_names_the_data_and_not_where_it_lay(run_folder: Path) -> None:
     assert "secret" not in card + json.dumps(describe_weights(model))
 
 
+def test_a_card_says_why_a_race_took_the_method(run_folder: Path) -> None:
+    model = load_trunk(run_folder)
+    assert "race" not in model_card(model, {}, "trunk", "mit")
+    config = {"derived": {"race": {"reason": "vicreg: 61.2; simclr 55.0"}}}
+    model.provenance = {**model.provenance, "entry": {"config": config}}
+    assert "| chosen by a race | vicreg: 61.2; simclr 55.0 |" in model_card(
+        model, {}, "trunk", "mit"
+    )
+
+
 def test_a_card_of_unknown_weights_invents_nothing() -> None:
     card = model_card(create_model("deit_nano"), {}, "x", "unknown")
     assert "None were recorded" in card
