@@ -201,19 +201,30 @@ def run_threads(args: argparse.Namespace) -> None:
     from convit_ssl.bench import threads
 
     comparisons = []
-    for size in args.sizes:
-        setting = threads.Setting(size, args.side, args.patch, args.images, available_cores())
+    for size, (side, patch, images) in itertools.product(args.sizes, _fields(args)):
+        setting = threads.Setting(size, side, patch, images, available_cores())
         comparisons.append(threads.measure(setting, args.neighbours, args.seconds, args.repeats))
         record.keep("threads", comparisons, args.json, args.add)
-        report.print_table(*threads.table(comparisons[-1]))
+        for make in (threads.table, threads.gains):
+            report.print_table(*make(comparisons[-1]))
     made = record.make_record("threads", comparisons, args.json, args.add)
     report.write_markdown(
         args.markdown,
         "Threads beside busy neighbours",
         made,
-        [threads.table(comparison) for comparison in made["comparisons"]],
+        [
+            make(comparison)
+            for comparison in made["comparisons"]
+            for make in (threads.table, threads.gains)
+        ],
         threads.NOTES,
     )
+
+
+def _fields(args: argparse.Namespace) -> list[tuple[int, int, int]]:
+    """Sides, patches and numbers of images of ``bench threads``; a single one serves all sides."""
+    lists = (args.side, args.patch, args.images)
+    return list(zip(*(v * len(args.side) if len(v) == 1 else v for v in lists), strict=True))
 
 
 def run_cluster(args: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from convit_ssl.bench import contenders, models
 from convit_ssl.errors import UserError
+from convit_ssl.machine import available_cores
 from convit_ssl.methods import self_supervised
 
 # The least that each number may be.
@@ -118,8 +119,19 @@ def _check_threads(args: argparse.Namespace) -> None:
         raise UserError(f"--device {args.device}: threads are measured on the CPU")
     if args.seconds > MOST_SECONDS:
         raise UserError(f"--seconds {args.seconds:g}: give at most {MOST_SECONDS:g}")
-    if args.side % args.patch:
-        raise UserError(f"--side {args.side} is not a multiple of --patch {args.patch}")
+    for option in ("patch", "images"):
+        given = getattr(args, option)
+        if len(given) not in (1, len(args.side)):
+            raise UserError(
+                f"--{option} has {len(given)} values for {len(args.side)} of --side; give one, or "
+                "one for each side"
+            )
+    patches = args.patch * len(args.side) if len(args.patch) == 1 else args.patch
+    for side, patch in zip(args.side, patches, strict=True):
+        if side % patch:
+            raise UserError(f"--side {side} is not a multiple of --patch {patch}")
+    if fewer := [images for images in args.images if images < available_cores()]:
+        raise UserError(f"--images {fewer[0]}: give at least one for each of the cores")
 
 
 def _sides(args: argparse.Namespace) -> Iterator[tuple[str, int]]:

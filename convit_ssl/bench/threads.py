@@ -33,13 +33,16 @@ NOTES = [
     "Steps per second: forward, backward and AdamW of the trunk in fp32, each arm in a process of "
     "its own that sleeps while others are measured; means over rounds, in which all arms take "
     "turns beside each number of neighbours. A neighbour is a busy loop in one thread. In "
-    "brackets: the ratio to the fair share.",
+    "brackets: the ratio to the fair share. Then the same, as multiples of one thread.",
     "Fair share: what a scheduler that gives every busy thread the same time leaves to 1 or to n "
     "threads of ours, whichever is more: rate x min(1, cores / (threads + neighbours + others)). "
-    "The rate of one thread is steps per second of CPU time; that of n threads is the better of "
-    "the two fixed arms without neighbours, corrected by the same rule, and at most n times the "
+    "The rate of one thread is steps per second of CPU time; that of n threads is the best of "
+    "the fixed arms without neighbours, corrected by the same rule, and at most n times the "
     "rate of one. Others: runnable processes of the machine before each round, less this one. The "
     "more there are, the less exact the share.",
+    "Threads divide every operation; shares: each thread takes its share of the batch through the "
+    "trunk; processes: each has a share of the batch and the weights, and they exchange gradients "
+    "(DistributedDataParallel, gloo).",
     "'chosen' times its first steps as a run does, which is not counted. 'OpenMP's own' is how "
     "PyTorch waits by default; 'brief' is what convit-ssl sets.",
 ]
@@ -64,12 +67,15 @@ class Setting:
 
 
 def arms(cores: int) -> dict[str, dict[str, Any]]:
-    """By name: the threads, whether they are chosen by timing, and how they wait."""
+    """By name: threads and how they are used, processes, whether it is chosen, how they wait."""
+    fixed = {"threads": cores, "shares": False, "processes": 1, "chooses": False, "waiting": _BRIEF}
     return {
-        "1 thread": {"threads": 1, "chooses": False, "waiting": _BRIEF},
-        f"{cores} threads, OpenMP's own": {"threads": cores, "chooses": False, "waiting": {}},
-        f"{cores} threads, brief": {"threads": cores, "chooses": False, "waiting": _BRIEF},
-        "chosen": {"threads": cores, "chooses": True, "waiting": _BRIEF},
+        "1 thread": {**fixed, "threads": 1},
+        f"{cores} threads, OpenMP's own": {**fixed, "waiting": {}},
+        f"{cores} threads, brief": fixed,
+        f"{cores} shares": {**fixed, "shares": True},
+        f"{cores} processes": {**fixed, "threads": 1, "processes": cores},
+        "chosen": {**fixed, "shares": True, "chooses": True},
     }
 
 
@@ -121,7 +127,7 @@ def summarise(
         cores: that are shared.
     """
     names = list(dict.fromkeys(s["arm"] for s in slices))
-    one, own, brief = names[:3]
+    one, *fixed = (name for name in names if name != "chosen")
 
     def rate(arm: str, count: int) -> float:
         rates = [
@@ -135,7 +141,7 @@ def summarise(
 
     alone = [s for s in slices if s["arm"] == one]
     single = sum(s["steps"] for s in alone) / sum(s["cpu_seconds"] for s in alone)
-    several = min(max(rate(own, 0), rate(brief, 0)) / share(cores, 0), cores * single)
+    several = min(max(rate(name, 0) for name in fixed) / share(cores, 0), cores * single)
     rows = []
     for count in sorted({s["neighbours"] for s in slices}):
         fair = max(single * share(1, count), several * share(cores, count))
@@ -146,9 +152,21 @@ def summarise(
                 "fair_share": fair,
                 "steps_per_s": found,
                 "of_fair_share": {name: value / fair for name, value in found.items()},
+                "of_one_thread": {name: value / found[one] for name, value in found.items()},
             }
         )
     return rows
+
+
+def gains(comparison: dict[str, Any]) -> TableOf:
+    """What each arm makes of the cores: its rate as a multiple of one thread's."""
+    summary = comparison["rows"]["summary"]
+    names = [name for name in summary[0]["of_one_thread"] if name != "1 thread"]
+    lines = [
+        [str(row["neighbours"]), *(f"{row['of_one_thread'][name]:.2f} x" for name in names)]
+        for row in summary
+    ]
+    return f"{table(comparison)[0]}: times one thread", ("neighbours", *names), lines
 
 
 def table(comparison: dict[str, Any]) -> TableOf:
@@ -202,7 +220,7 @@ def busy_neighbours(count: int, longest: float = LONGEST) -> Iterator[list[Proce
 def _worker(setting: Setting, arm: Mapping[str, Any]) -> Iterator[Process]:
     limited = (*WAITING, "OMP_NUM_THREADS", "MKL_NUM_THREADS")
     environment = {key: value for key, value in os.environ.items() if key not in limited}
-    described = {**asdict(setting), "threads": arm["threads"], "chooses": arm["chooses"]}
+    described = {**asdict(setting), **{k: v for k, v in arm.items() if k != "waiting"}}
     command = [sys.executable, "-m", "convit_ssl.bench.thread_worker", json.dumps(described)]
     process = subprocess.Popen(
         safe_command(command),

@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "startup", help="time from the command to the first step, part by part"
     )
     threads = kinds.add_parser(
-        "threads", help="one thread, all threads and the automatic choice, on a busy machine"
+        "threads",
+        help="one thread, ways to use all cores and a run's own choice, on a busy machine",
     )
     cluster = kinds.add_parser(
         "cluster", help="what 8, 64 and 512 GPUs would ask for, worked out from measured steps"
@@ -100,9 +101,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--side", type=int, default=96, help="image size of the runs in several processes"
     )
     threads.add_argument("--sizes", nargs="+", default=["nano"], help="nano .. base_plus")
-    threads.add_argument("--side", type=int, default=8, help="pixels")
-    threads.add_argument("--patch", type=int, default=2, help="pixels")
-    threads.add_argument("--images", type=int, default=64, help="batch")
+    threads.add_argument("--side", nargs="+", type=int, default=[8], help="pixels")
+    threads.add_argument(
+        "--patch", nargs="+", type=int, default=[2], help="pixels, one for all sides or for each"
+    )
+    threads.add_argument(
+        "--images", nargs="+", type=int, default=[64], help="batch, one for all sides or for each"
+    )
     threads.add_argument("--neighbours", nargs="+", type=int, default=[0, 1, 4, 10])
     threads.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     threads.set_defaults(repeats=3)

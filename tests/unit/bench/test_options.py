@@ -52,6 +52,7 @@ def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         ("threads --seconds nan", "--seconds nan: give at least 0.1"),
         ("threads --seconds inf", "--seconds inf: give at most 60"),
         ("threads --side 9", "--side 9 is not a multiple of --patch 2"),
+        ("threads --side 8 64 --patch 2 2 2", "--patch has 3 values for 2 of --side"),
         ("threads --sizes huge", "unknown size 'huge'"),
         ("model --figure x.txt", "--figure x.txt: the name of a figure must end in ."),
         ("model --figure x", "--figure x: the name of a figure must end in ."),

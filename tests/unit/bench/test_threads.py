@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from convit_ssl.bench import thread_worker, threads
 from convit_ssl.cli.main import main
-from convit_ssl.engines.pace import Pace
+from convit_ssl.engines.pace import Pace, Way
 
 
 def turn(arm: str, neighbours: int, steps: int, cpu_seconds: float) -> dict[str, Any]:
@@ -63,18 +64,40 @@ def test_runnable_processes(tmp_path: Path) -> None:
     assert threads.runnable_others(2, 0.0, tmp_path / "none") == 0
 
 
-def test_steps_are_counted_after_the_choice() -> None:
-    steps = []
-    found = thread_worker.train(lambda: steps.append(time.sleep(0.001)), 0.01, Pace(1))
-    assert found["steps"] == len(steps) - 1
+SETTING = {"size": "nano", "side": 8, "patch": 4, "images": 2}
+
+
+def test_steps_are_counted_after_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[None] = []
+    steps = thread_worker.Steps(SETTING)
+    monkeypatch.setattr(thread_worker.Steps, "__call__", lambda _: taken.append(time.sleep(0.001)))
+    found = thread_worker.train(steps, 0.01, Pace(1))
+    assert found["steps"] == len(taken) - 1
     assert found["seconds"] >= 0.01
     assert found["threads"] == 1
-    assert thread_worker.train(lambda: None, 0.001, None)["settling"] < 1
+    assert thread_worker.train(steps, 0.001, None)["settling"] < 1
 
 
-def test_a_step_trains() -> None:
-    step = thread_worker.make_step({"size": "nano", "side": 8, "patch": 4, "images": 2})
-    step()
+def test_a_step_in_shares_is_the_step_of_one_thread() -> None:
+    weights = []
+    for way in (Way(1), Way(2, shares=True)):
+        steps = thread_worker.Steps(SETTING)
+        steps.use(way)
+        steps()
+        weights.append([p.grad for p in steps.trunk.parameters() if p.grad is not None])
+        steps.use(Way(1))
+    assert len(weights[0]) == len(weights[1]) > 10
+    for one, two in zip(*weights, strict=True):
+        assert torch.allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_processes_start_and_answer() -> None:
+    setting = threads.Setting("nano", 8, 4, 2, 2)
+    arm = threads.arms(2)["2 processes"]
+    with threads._worker(setting, arm) as worker:
+        first, second = threads._ask(worker, 0.01), threads._ask(worker, 0.01)
+    assert min(first["steps"], second["steps"]) >= 1
 
 
 def test_what_is_written(
@@ -94,6 +117,7 @@ def test_what_is_written(
     assert main(["bench", "threads", "--neighbours", "0", "2", *files]) == 0
     text = stem.with_suffix(".md").read_text()
     assert "| 2 | 4.00 | 3.40 (0.85) | 0.40 (0.10) | 3.60 (0.90) | 3.60 (0.90) |" in text
+    assert "| 2 | 0.12 x | 1.06 x | 1.06 x |" in text
     assert "Fair share" in text
     (comparison,) = json.loads(stem.with_suffix(".json").read_text())["comparisons"]
     assert len(comparison["rows"]["slices"]) == 8
