@@ -309,6 +309,23 @@ def test_several_processes_that_start_at_once_wait_for_the_first(
         auto.decide(words, afresh=True)
 
 
+def test_a_job_is_submitted_before_the_race_and_resumes_what_it_chose(
+    tmp_path: Path, fake: Callable[[Scores], list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = fake({"vicreg": 0.5, "simclr": 0.6, "lejepa": 0.4,
+                    "simclr crops.global_scale=[0.4,1.0]": 0.1})  # fmt: skip
+    with monkeypatch.context() as cluster:
+        cluster.setattr(auto, "_place", lambda composed: (0, "slurm"))
+        found = auto.decide(composed(tmp_path), afresh=False)
+        assert isinstance(found, Composed)
+        assert found.auto and found.race is None and not trained
+    auto.decide(composed(tmp_path), afresh=False)  # the first process of the job
+    monkeypatch.setattr(auto, "_place", lambda composed: (0, "slurm"))
+    again = auto.decide(composed(tmp_path), afresh=False)
+    assert isinstance(again, Composed)
+    assert again.tree.method.name == "simclr"
+
+
 def test_a_timetable_keeps_to_its_share() -> None:
     full = timetable(3, 400, 1000, 800, 0.25)
     assert full is not None
