@@ -15,7 +15,8 @@ from typing import Any
 from convit_ssl.engines import auto_record
 from convit_ssl.engines.auto_race import Race, question_of
 from convit_ssl.engines.auto_trial import compose_candidate
-from convit_ssl.engines.auto_words import named_methods
+from convit_ssl.engines.auto_words import EXPERIMENT, named_methods
+from convit_ssl.engines.begun import read_options
 from convit_ssl.engines.checkpoint import CHECKPOINTS, sorted_checkpoints
 from convit_ssl.engines.config import Composed
 from convit_ssl.engines.placement import place, place_of_process
@@ -48,6 +49,8 @@ def decide(composed: Composed, afresh: bool) -> Composed | int:
     if race is not None and known:
         return _chosen(composed, race)
     if not afresh and _begun(folder):
+        if read_options(folder).get("experiment", EXPERIMENT) != EXPERIMENT:
+            return composed  # a run of another experiment, which the launch refuses to mix with
         raise UserError(
             f"{folder} holds a run whose race.json and config.yaml are missing or damaged, so its "
             "method is not known; restore one of them, start over with run.overwrite=true, or "

@@ -309,6 +309,18 @@ def test_several_processes_that_start_at_once_wait_for_the_first(
         auto.decide(words, afresh=True)
 
 
+def test_a_run_of_another_experiment_is_left_to_the_launch(
+    tmp_path: Path, fake: Callable[[Scores], list[str]]
+) -> None:
+    trained = fake({})
+    write_config(make_plan(composed(tmp_path, words=DIGITS.replace("_auto", "_simclr"))))
+    (tmp_path / CHECKPOINTS).mkdir()
+    (tmp_path / CHECKPOINTS / checkpoint_name(1, 0)).touch()
+    found = auto.decide(composed(tmp_path), afresh=False)
+    assert isinstance(found, Composed)
+    assert found.race is None and not trained
+
+
 def test_a_job_is_submitted_before_the_race_and_resumes_what_it_chose(
     tmp_path: Path, fake: Callable[[Scores], list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
