@@ -9,6 +9,7 @@ million files take.
 from __future__ import annotations
 
 import codecs
+import functools
 import os
 import re
 from collections.abc import Sequence
@@ -115,9 +116,22 @@ def _lines(place: str, needed: bool) -> list[Line]:
     return _once_each(found, place)
 
 
-def _same_file(path: str, folder: str) -> str:
-    """What two ways to write the place of one file have in common."""
-    return path if is_url(path) else os.path.normpath(os.path.join(folder, path))
+def same_file(path: str, folder: str) -> str:
+    """What two ways to name one file have in common: dots, and symbolic links anywhere in it.
+
+    One look at the file system for each file, and one for each folder.
+    """
+    if is_url(path):
+        return path
+    # Dots in a folder's name are for the file system: a/.. may lie elsewhere where a is a link.
+    inner, name = os.path.split(os.path.join(folder, path))
+    place = os.path.join(_real_folder(inner), name)
+    return os.path.realpath(place) if os.path.islink(place) else place
+
+
+@functools.lru_cache(maxsize=4096)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def _once_each(lines: Sequence[Line], place: str) -> list[Line]:
@@ -129,7 +143,7 @@ def _once_each(lines: Sequence[Line], place: str) -> list[Line]:
     labels: dict[str, str | None] = {}
     kept: list[Line] = []
     for path, label in lines:
-        file = _same_file(path, os.path.dirname(place))
+        file = same_file(path, os.path.dirname(place))
         if file not in labels:
             labels[file] = label
             kept.append((path, label))
@@ -148,8 +162,8 @@ def _once_each(lines: Sequence[Line], place: str) -> list[Line]:
 
 def _say_shared(train: Sequence[Line], val: Sequence[Line], root: str) -> None:
     """Figures on images that were trained on mean nothing."""
-    known = {_same_file(path, root) for path, _ in train}
-    shared = [path for path, _ in val if _same_file(path, root) in known]
+    known = {same_file(path, root) for path, _ in train}
+    shared = [path for path, _ in val if same_file(path, root) in known]
     if shared:
         note_once(
             f"{len(shared):,} of {len(val):,} images of val are also in train, in {root}: "

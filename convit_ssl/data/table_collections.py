@@ -14,6 +14,7 @@ from pathlib import Path
 
 from convit_ssl.data.folders import Listing, check_folder
 from convit_ssl.data.labels import check_known, class_table, targets_of
+from convit_ssl.data.lists import same_file
 from convit_ssl.data.names import some
 from convit_ssl.data.notes import note_once
 from convit_ssl.data.parquet_images import split_of_file, unpack
@@ -73,7 +74,7 @@ def find_table_images(data_dir: str | os.PathLike[str], split: str = "train") ->
             f"{data_dir} has no rows of {split}: add a column called split with train and val, or "
             "hold some out by data.holdout=0.2 (knn: --holdout 0.2)"
         )
-    own = _once_each(own, str(data_dir))
+    own = _once_each(own, str(root), str(data_dir))
     labels = {part: [row.label for row in rows if row.split == part] for part in ("train", other)}
     check_known(labels["train"], labels[other], str(data_dir))
     known = (label for part in labels.values() for label in part if label is not None)
@@ -83,7 +84,7 @@ def find_table_images(data_dir: str | os.PathLike[str], split: str = "train") ->
     return Listing(root, [row.file for row in own], targets, classes if labelled else [])
 
 
-def _once_each(rows: list[Row], place: str) -> list[Row]:
+def _once_each(rows: list[Row], root: str, place: str) -> list[Row]:
     """The rows without repetitions.
 
     Raises:
@@ -91,7 +92,7 @@ def _once_each(rows: list[Row], place: str) -> list[Row]:
     """
     seen: dict[str, Row] = {}
     for row in rows:
-        before = seen.setdefault(row.file, row)
+        before = seen.setdefault(same_file(row.file, root), row)
         if before.label != row.label:
             raise UserError(
                 f"{row.file} is in {place} twice, as {before.label} and as {row.label}; an image "

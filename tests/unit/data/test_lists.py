@@ -108,6 +108,22 @@ def test_a_file_twice_under_one_class_is_taken_once(
     assert "2 of 4 lines of" in caplog.text and "repeat a file" in caplog.text
 
 
+def test_a_symbolic_link_is_the_file_that_it_leads_to(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "link.png").symlink_to(folder / "some where" / "0.png")
+    (folder / "again").symlink_to("some where", target_is_directory=True)
+    for other in ("link.png", "again/0.png", "again/../some where/0.png"):
+        write(folder, f"some where/0.png a\nsome where/1.png b\n{other} b\n")
+        with pytest.raises(UserError, match=r"is in the list .* twice, as a and as b"):
+            open_dataset("list", folder)
+        write(folder, f"some where/0.png a\nsome where/1.png b\n{other} a\n")
+        assert len(open_dataset("list", folder)) == 2
+    write(folder, "again/0.png a\n", "val")
+    open_dataset("list", folder, "val")
+    assert "1 of 1 images of val are also in train" in caplog.text
+
+
 def test_images_of_val_that_are_in_train_are_said(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
