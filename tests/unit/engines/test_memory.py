@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from convit_ssl.bench.measure import saved_memory
+from convit_ssl.cli.main import main
 from convit_ssl.engines import memory
 from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.memory_heads import head_of
@@ -94,6 +95,49 @@ def test_a_run_of_terabytes_is_refused_at_once() -> None:
         memory.refuse_what_cannot_fit(huge, found)
 
 
+def write(root: Path, files: dict[str, Any]) -> None:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(str(text))
+
+
+MACHINE = {
+    "proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8192000 kB\nSwapFree: 0 kB\n",
+    "proc/self/status": "VmSize: 4096 kB\nVmRSS:\t 1024 kB\n",
+}
+GIB = 2**30
+
+
+@pytest.mark.parametrize("limit", ["cgroup", "ulimit"])
+def test_a_run_that_needs_20_gib_is_refused_where_16_are_allowed(
+    limit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, MACHINE | {"proc/meminfo": "MemAvailable: 67108864 kB\n"})
+    if limit == "cgroup":
+        write(tmp_path, {
+            "proc/self/cgroup": "0::/job\n",
+            "sys/fs/cgroup/job/memory.max": 16 * GIB,
+            "sys/fs/cgroup/job/memory.current": 0,
+        })  # fmt: skip
+    else:
+        monkeypatch.setattr(resource, "getrlimit", lambda what: (16 * GIB, -1))
+    monkeypatch.setattr(memory, "find_room", lambda device: find_room(device, tmp_path))
+    words = ["config=convit_simclr", "data=digits", "run=cpu", "trunk=convit_nano",
+             "scale_to_data=false", "crops.global_size=32", "trunk.patch_size=2",
+             "run.precision=fp32", "data.workers=1"]  # fmt: skip
+    large = plan(*words, "optim.batch_size=720")
+    found = memory.estimate(large)
+    assert found is not None and 20 < found.host / 1024 < 22
+    root = f"run.root={tmp_path}/runs"
+    assert main(["train", *words, "optim.batch_size=720", root]) != 0
+    said = capsys.readouterr().err
+    assert re.search(r"training needs about 2[01]\.\d GiB .*16\.0 GiB", said), said
+    assert limit in said and "optim.accumulate=2 for the same batch in parts" in said
+    assert not list(tmp_path.rglob("*.torch"))
+    parts = plan(*words, "optim.batch_size=720", "optim.accumulate=2")
+    memory.refuse_what_cannot_fit(parts, memory.estimate(parts))
+
+
 SMALL_ROOM, LARGER_ROOM = gib(BASE_MIB + 560), gib(BASE_MIB + 1060)
 
 
@@ -119,19 +163,6 @@ def test_limits_are_named(room: Room, words: str, monkeypatch: pytest.MonkeyPatc
     memory.refuse_what_cannot_fit(fits, memory.estimate(fits))
     monkeypatch.setenv(memory.IGNORE, "1")
     memory.refuse_what_cannot_fit(large, found)
-
-
-def write(root: Path, files: dict[str, Any]) -> None:
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(str(text))
-
-
-MACHINE = {
-    "proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8192000 kB\nSwapFree: 0 kB\n",
-    "proc/self/status": "VmSize: 4096 kB\nVmRSS:\t 1024 kB\n",
-}
-GIB = 2**30
 
 
 def test_the_machine_and_its_cgroups(tmp_path: Path) -> None:
