@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -16,8 +18,10 @@ from convit_ssl.analysis.attention import image_attention, pack_attention
 from convit_ssl.analysis.attention_figure import attention_figure
 from convit_ssl.analysis.attribution import attribute
 from convit_ssl.analysis.images import input_size, open_image, prepare_image
+from convit_ssl.cli.main import main
 from convit_ssl.drawing import save_figure
 from convit_ssl.errors import UserError
+from convit_ssl.export.save import save_trunk
 from convit_ssl.models import create_model
 
 
@@ -152,3 +156,38 @@ def test_attribution_needs_a_classifier():
     model = perturbed()
     with pytest.raises(UserError, match="needs a classifier"):
         attribute(model, prepare_image(picture(), model))
+
+
+@pytest.mark.slow
+def test_a_huge_picture_is_held_in_memory_once(tmp_path):
+    """What is shown is small, so little is needed beside the decoded file."""
+    side = 6000
+    Image.new("RGB", (side, side), (200, 90, 10)).save(tmp_path / "huge.png", compress_level=1)
+    Image.new("RGB", (64, 64)).save(tmp_path / "small.png")
+    save_trunk(create_model("convit_nano", img_size=64, patch_size=8), tmp_path / "w.pth")
+    words = "'attention', {}, '--checkpoint', 'w.pth', '--out', 'a.png'"
+    code = f"""
+import pathlib
+from convit_ssl.cli.main import main
+def peak():
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+assert main([{words.format("'small.png'")}]) == 0
+before = peak()
+assert main([{words.format("'huge.png'")}]) == 0
+print("MIB", peak() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    more = float(done.stdout.split("MIB")[1])
+    assert more < 1.6 * 4 * side**2 / 2**20, more  # Pillow takes four bytes for a pixel
+
+
+def test_a_picture_beyond_pillow_s_limit_is_refused(tmp_path, monkeypatch, capsys):
+    Image.new("L", (300, 300)).save(tmp_path / "large.png")
+    save_trunk(create_model("convit_nano", img_size=64, patch_size=8), tmp_path / "w.pth")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300 * 300 // 2 - 1)
+    monkeypatch.chdir(tmp_path)
+    assert main(["attention", "large.png", "--checkpoint", "w.pth", "--out", "a.png"]) != 0
+    assert "90000 pixels" in capsys.readouterr().err
