@@ -21,6 +21,7 @@ from convit_ssl.evaluation.linear import (
     evaluate_linear,
     feature_choices,
 )
+from convit_ssl.evaluation.logistic import _entropy
 from convit_ssl.evaluation.splits import ProbeData, Standardiser, hold_out
 
 COLUMNS = {"class_last1": (0, 5), "class_last2": (5, 10), "patch_mean_last1": (10, 15)}
@@ -200,3 +201,15 @@ def test_impossible_probes_say_so() -> None:
         evaluate_linear(replace(train, targets=np.zeros(30)), val, QUICK)
     with pytest.raises(UserError, match="classes that train does not have: 'c2'"):
         evaluate_linear(replace(train, targets=train.targets % 2, classes=["c0", "c1"]), val, QUICK)
+
+
+def test_cross_entropy_and_its_gradient_are_pytorchs() -> None:
+    torch.manual_seed(0)
+    logits = (30 * torch.randn(50, 7, dtype=torch.float64)).requires_grad_()
+    truth = torch.randint(0, 7, (50,))
+    expected = F.cross_entropy(logits, truth, reduction="sum")
+    expected.backward()
+    found, gradient = _entropy(logits.detach().clone(), truth)
+    assert torch.allclose(found, expected.detach(), rtol=1e-12)
+    assert logits.grad is not None
+    assert torch.allclose(gradient, logits.grad, atol=1e-12)
