@@ -277,6 +277,19 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
+def test_long_names_of_networks_stay_in_their_card(browser, page):
+    browser.size(390)
+    browser.open(page)
+    browser.wait(READY)
+    over = browser.script(
+        "const section = document.querySelector('section');"
+        "const item = document.createElement('li');"
+        "item.textContent = '(--reference timm:vit_small_patch14_dinov2.lvd142m'.repeat(3);"
+        "section.append(item); return item.scrollWidth - item.clientWidth"
+    )
+    assert over <= 0
+
+
 def test_empty_runs_open_as_well(browser, tmp_path):
     run = _runs["make_run"](tmp_path / "bare", epochs=1, checkpoints=0, write_gates=False)
     summaries = [summarise_run(read_runs([run])[0], _runs["load"], None)]

@@ -37,7 +37,7 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
         if image.mode == "L" or image.mode.startswith("I"):
             return Planes(np.array(image)[..., None], ("grey",))
         deep = deep_jxl(file.bytes()) if reading.native else None
-        if deep is not None and deep.values.dtype != np.uint8:
+        if deep is not None:
             return turned_as(deep, opened) if reading.exif_rotation else deep
         if image.mode in ("LA", "RGBA"):
             names = ("grey", "A") if image.mode == "LA" else ("R", "G", "B", "A")

@@ -14,6 +14,7 @@ from PIL import Image
 from convit_ssl.analysis.images import open_image
 from convit_ssl.data import open_dataset
 from convit_ssl.data.channel_reading import read_planes
+from convit_ssl.data.deep_photos import deep_jxl
 from convit_ssl.data.notes import note_once
 from convit_ssl.data.pixels import image_header
 from convit_ssl.data.value_range import Reading
@@ -117,6 +118,23 @@ def test_colours_of_more_than_8_bits_in_native_depth(tmp_path: Path) -> None:
         assert np.abs(deep.values.astype(int) - expected).max() <= (4 if name == "avif" else 0)
         shallow = np.asarray(open_image(path, Reading()).convert("RGB")).astype(int)
         assert np.abs(shallow - (values >> 8)).max() <= 2, name
+
+
+@pytest.mark.parametrize("side", [40, 37, 600])
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("lossless", [True, False])
+def test_the_depth_of_a_jpeg_xl_by_its_header(side: int, bits: int, lossless: bool) -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    kind = np.uint8 if bits == 8 else np.uint16
+    values = np.full((side, side + 11, 3), (1 << bits) - 1, kind)
+    data = codecs.jpegxl_encode(values, lossless=lossless, bitspersample=bits, effort=1)
+    planes = deep_jxl(data)
+    assert (planes is None) == (bits == 8)
+    for container in (False, True):
+        again = codecs.jpegxl_encode(
+            values, lossless=lossless, bitspersample=bits, effort=1, usecontainer=container
+        )
+        assert (deep_jxl(again) is None) == (bits == 8)
 
 
 def test_heic_of_10_bits_in_native_depth(tmp_path: Path) -> None:
