@@ -1,0 +1,183 @@
+"""How far the estimate of a run's memory is from what the run then takes.
+
+    python tools/memory_estimate.py --out results/memory_estimate_cpu_DATE
+
+Each case is planned, its estimate noted, and then trained in a process of its own for a few steps,
+with a checkpoint at its end. What it took is the training process's own peak, as the kernel keeps
+it, and what its loader workers have written to beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.engines import memory
+from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.plan import make_plan
+from convit_ssl.evaluation.results import commit, now, record_folder, versions
+
+COMMON = ("run=cpu", "run.threads=1", "scale_to_data=false", "data=digits")
+DIGITS = 1000
+MIDDLE = ("crops.global_size=32", "trunk.patch_size=4")
+NANO = ("trunk=convit_nano", *MIDDLE, "run.precision=fp32", "data.workers=1")
+EIGHT = ("crops.local_size=16", "crops.local_count=6")
+CASES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("DINO nano, 2 views of 32 px and 6 of 16, 65,536 outputs",
+     ("config=convit_dino", *NANO, *EIGHT, "optim.batch_size=32")),
+    ("DINO nano, 4,096 outputs, bf16",
+     ("config=convit_dino", *NANO, *EIGHT, "optim.batch_size=64", "method.out_dim=4096",
+      "run.precision=bf16")),
+    ("the same, four loader workers",
+     ("config=convit_dino", *NANO, *EIGHT, "optim.batch_size=64", "method.out_dim=4096",
+      "run.precision=bf16", "data.workers=4")),
+    ("SimCLR tiny, 64 px",
+     ("config=convit_simclr", "trunk=convit_tiny", "crops.global_size=64", "trunk.patch_size=8",
+      "optim.batch_size=32", "run.precision=fp32", "data.workers=1")),
+    ("SimCLR nano, 480 images in 4 parts",
+     ("config=convit_simclr", *NANO, "optim.batch_size=480", "optim.accumulate=4")),
+    ("MoCo v3 tiny, bf16",
+     ("config=convit_moco_v3", *NANO[1:], "trunk=convit_tiny", "optim.batch_size=32",
+      "run.precision=bf16")),
+    ("Barlow Twins nano, its projector",
+     ("config=convit_barlow_twins", *NANO, "optim.batch_size=64", "method.out_dim=2048",
+      "method.hidden_dim=2048")),
+    ("SwAV nano, 8 views", ("config=convit_swav", *NANO, *EIGHT, "optim.batch_size=64")),
+    ("VICReg small", ("config=convit_vicreg", "trunk=convit_small", *NANO[1:],
+                      "optim.batch_size=16", "method.out_dim=2048", "method.hidden_dim=2048")),
+    ("iBOT nano", ("config=convit_ibot", *NANO, *EIGHT, "optim.batch_size=32",
+                   "method.out_dim=4096")),
+    ("LeJEPA nano, bf16", ("config=convit_lejepa", *NANO, "optim.batch_size=64",
+                           "run.precision=bf16")),
+    ("DIET nano", ("config=convit_diet", *NANO, "optim.batch_size=64")),
+    ("with labels, ConViT-small", ("config=convit_supervised", "trunk=convit_small", *NANO[1:],
+                                   "optim.batch_size=32")),
+    ("SimCLR base, gradient checkpointing",
+     ("config=convit_simclr", "trunk=convit_base", "crops.global_size=64", "trunk.patch_size=16",
+      "optim.batch_size=16", "run.precision=fp32", "run.grad_checkpointing=true",
+      "data.workers=1")),
+    ("SimCLR, torchvision's ResNet-50",
+     ("config=convit_simclr", "trunk=resnet50", "crops.global_size=64", "optim.batch_size=16",
+      "run.precision=fp32", "data.workers=1")),
+)  # fmt: skip
+
+
+def main() -> int:
+    """Measure every case, or those whose name has a word; 1 where one is off by more than 25 %."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--seconds", type=float, default=200, help="at most for each case")
+    parser.add_argument("--out", metavar="results/NAME", help="folder of the result")
+    args = parser.parse_args()
+    rows = []
+    for name, words in CASES:
+        if args.only in name:
+            rows.append(row := _measure(name, words, args.seconds))
+            print(json.dumps(row), flush=True)
+    text = _page(rows)
+    print(text)
+    if args.out:
+        about = {"commit": commit(), "time": now(), "versions": versions()}
+        place = record_folder(Path(args.out))
+        (place / "result.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+        (place / "README.md").write_text(text + "\n")
+    return int(any(abs(row["ratio"] - 1) > 0.25 for row in rows))
+
+
+def _measure(name: str, words: tuple[str, ...], seconds: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        options = [*COMMON, *words, f"run.root={folder}", "optim.epochs=1", "watch.every=0"]
+        batch = next(int(w.partition("=")[2]) for w in words if w.startswith("optim.batch_size="))
+        if (share := 3 * batch / DIGITS) < 1:
+            options.append(f"data.subset=fraction={share:.3f},seed=0")
+        plan = make_plan(compose_experiment(options))
+        found = memory.estimate(plan)
+        assert found is not None, name
+        took, steps = _peak(options, seconds)
+    return {
+        "case": name,
+        "options": " ".join(words),
+        "estimate_mib": round(found.host + found.workers),
+        "took_mib": round(took),
+        "ratio": round((found.host + found.workers) / took, 3),
+        "seconds": round(steps, 1),
+        "parts": {key: round(value) for key, value in found.parts.items()},
+    }
+
+
+def _peak(options: list[str], seconds: float) -> tuple[float, float]:
+    """MiB at the peak of a run, and how long it was watched."""
+    command = [sys.executable, "-m", "convit_ssl.cli.main", "train", *options]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    run = subprocess.Popen(command, start_new_session=True, **quiet)  # type: ignore[call-overload]
+    trained, others, begun, asked = 0.0, 0.0, time.monotonic(), False
+    while run.poll() is None:
+        peaks = {pid: _kib(pid, "status", "VmHWM:") for pid in _family(run.pid)}
+        trainer = max(peaks, key=lambda pid: peaks[pid], default=0)
+        trained = max(trained, peaks.get(trainer, 0.0))
+        rest = (pid for pid in peaks if pid != trainer)
+        others = max(others, sum(_kib(pid, "smaps_rollup", "Private_Dirty:") for pid in rest))
+        if time.monotonic() - begun > seconds and not asked:
+            os.kill(run.pid, signal.SIGTERM)  # writes its checkpoint and ends
+            asked = True
+        time.sleep(0.1)
+    if run.returncode not in (0, 143):
+        raise SystemExit(f"{' '.join(options)} ended with exit code {run.returncode}")
+    return (trained + others) / 1024, time.monotonic() - begun
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all below it."""
+    found, todo = [], [pid]
+    while todo:
+        found.append(one := todo.pop())
+        for path in Path(f"/proc/{one}/task").glob("*/children"):
+            try:
+                todo += [int(word) for word in path.read_text().split()]
+            except OSError:
+                continue
+    return found
+
+
+def _kib(pid: int, file: str, field: str) -> float:
+    """A number of a process, 0 where it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((float(line.split()[1]) for line in lines if line.startswith(field)), 0.0)
+
+
+def _page(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "# The estimate of a run's memory, and what the run then took",
+        "",
+        "`python tools/memory_estimate.py`: one process on a CPU with its loader workers, two or "
+        "three steps, a checkpoint at the end. Taken is the peak of the training "
+        "process as Linux keeps it (VmHWM), and its workers' own pages.",
+        "",
+        "| run | estimate, MiB | taken, MiB | ratio |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {row['case']} | {row['estimate_mib']:,} | {row['took_mib']:,} | {row['ratio']:.2f} |"
+        for row in rows
+    ]
+    ratios = [row["ratio"] for row in rows]
+    if ratios:
+        within = sum(abs(ratio - 1) <= 0.25 for ratio in ratios)
+        lines += ["", f"{within} of {len(rows)} are within 25 %: from {min(ratios):.2f} to "
+                      f"{max(ratios):.2f} of what was taken."]  # fmt: skip
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
