@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from convit_ssl.adapters.inputs import testing_batch
 from convit_ssl.adapters.side_by_side import MOST_MIB, extra_mib
 from convit_ssl.engines.memory_heads import head_of
 from convit_ssl.engines.memory_room import Room, find_room
@@ -33,6 +34,9 @@ LOSS_COPIES = 4
 # What the allocator holds beyond what is in use.
 SLACK = 1.1
 PREFETCHED = 2
+# Of what training keeps of an image, so much is alive at once in a pass without gradients: about a
+# layer's. With labels such passes follow every epoch, with more images at a time than a step has.
+ALIVE = 0.1
 # Of an estimate, so much is certain; a run that may fit is not refused.
 SURE = 0.8
 GROWING = ("activations", "loss", "images")  # with the batch
@@ -78,6 +82,9 @@ def estimate(plan: Plan) -> Memory | None:
         "weights, gradients and optimiser": weights * (1 + copies + moments),
         "images": 2 * FLOAT * pixels / MIB,
     }
+    if options["derived"]["test_model"]:
+        tested = max(batch, testing_batch(int(crops["global_size"])))
+        parts["tests"] = ALIVE * kept / (part * sum(views.values())) * tested
     checkpoint = trained * FLOAT / MIB * (copies + moments)
     workers = plan.placement.workers
     loading = workers * (WORKER_MIB + PREFETCHED * pixels / MIB)

@@ -199,3 +199,13 @@ def test_ulimit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, MACHINE)
     monkeypatch.setattr(resource, "getrlimit", lambda what: (2 * GIB, -1))
     assert find_room("cpu", tmp_path).process_mib == 2048 - 4 + 1
+
+
+def test_passes_over_val_count_where_labels_are_learned() -> None:
+    """They take 256 small images at a time, whatever the batch of a step."""
+    words = ("data=digits", "run=cpu", "trunk=convit_nano", *MIDDLE, "optim.batch_size=32")
+    labelled = memory.estimate(plan("config=convit_supervised", *words))
+    without = memory.estimate(plan("config=convit_simclr", *words))
+    assert labelled is not None and without is not None
+    assert labelled.parts["tests"] > 0.5 * labelled.parts["activations"]
+    assert "tests" not in without.parts
