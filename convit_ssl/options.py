@@ -188,3 +188,20 @@ def as_dict(found: Described) -> Mapping[str, Any]:
         "says": found.option.says,
         "method": found.method,
     }
+
+
+def items(section: Any) -> list[tuple[str, Any]]:
+    """Names and values of a section, be it a dataclass or the mapping that it travels as."""
+    if isinstance(section, Mapping):
+        return [(str(key), value) for key, value in section.items()]
+    return [(each.name, getattr(section, each.name)) for each in dataclasses.fields(section)]
+
+
+@dataclass
+class MethodOptions:
+    """The section ``method`` of an experiment; each method adds its own.
+
+    Fields are made by `option`; ``name`` is filled in by the registry of methods.
+    """
+
+    name: str = ""

@@ -10,10 +10,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convit_ssl.errors import UserError
 from convit_ssl.reading import read_json, regular_file
+
+if TYPE_CHECKING:
+    from convit_ssl.schema import RunOptions
 
 Row = dict[str, Any]
 ROWS_LIMIT = 512 * 2**20  # bytes of metrics.jsonl, about two million measurements
@@ -29,6 +32,12 @@ class RunFolder:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+
+    @classmethod
+    def of(cls, run: RunOptions) -> RunFolder:
+        """The folder of a run that is planned; before, ``run.dir`` may be None."""
+        assert run.dir is not None
+        return cls(run.dir)
 
     def __fspath__(self) -> str:
         """The folder: this can stand wherever a path can."""
@@ -151,13 +160,13 @@ class RunFolder:
         return found if isinstance(found, dict) else {}
 
 
-def race_reason(options: Any) -> str | None:
+def race_reason(options: Mapping[str, Any]) -> str | None:
     """Why ``config=convit_auto`` took the method of a run; None for other runs.
 
     Args:
         options: of the run, as its configuration or a checkpoint has them.
     """
-    found = options
+    found: object = options
     for name in ("derived", "race", "reason"):
         found = found.get(name) if isinstance(found, Mapping) else None
     return found if isinstance(found, str) else None

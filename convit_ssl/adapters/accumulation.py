@@ -18,7 +18,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,10 @@ from torch import Tensor, nn
 from convit_ssl.adapters.late_views import LateView
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
+
+if TYPE_CHECKING:
+    from convit_ssl.adapters.task import ConViTSSLTask
+
 
 View = Tensor | LateView
 Masks = list[Tensor | None]
@@ -174,7 +178,7 @@ class Passes:
         views: the batch on the device.
     """
 
-    def __init__(self, task: Any, views: Any) -> None:
+    def __init__(self, task: ConViTSSLTask, views: Any) -> None:
         self.task = task
         self.split = Split.of(views, min(task.accumulate, len(Split.of(views, 1).views[0])))
         self.trunk = Trunk(task.base_model, self.split)
@@ -234,7 +238,7 @@ class Passes:
         torch.autograd.backward([feature for feature, _ in pairs], [grad for _, grad in pairs])
 
 
-def _unsynchronised(task: Any, wanted: bool) -> contextlib.AbstractContextManager[Any]:
+def _unsynchronised(task: ConViTSSLTask, wanted: bool) -> contextlib.AbstractContextManager[Any]:
     """Keep the gradients of FSDP's shares here; those of whole copies are averaged at the end."""
     if not wanted or not task.options.run.fsdp:
         return contextlib.nullcontext()

@@ -20,8 +20,9 @@ from convit_ssl.data.loader_workers import PREFETCHED, shared_mib, shield_worker
 from convit_ssl.data.value_range import Reading
 from convit_ssl.evaluation.splits import hold_out
 from convit_ssl.machine import start_method
-from convit_ssl.methods import get_method
+from convit_ssl.methods import LinearOptions, SupervisedOptions, options_of
 from convit_ssl.runs import RunFolder
+from convit_ssl.schema import Resolved
 
 LARGEST_TESTING_BATCH = 256
 TESTING_PIXELS = LARGEST_TESTING_BATCH * 64**2
@@ -55,7 +56,7 @@ class TaskInputs:
 
     def __init__(
         self,
-        options: Any,
+        options: Resolved,
         device: torch.device,
         datasets: dict[str, Dataset[Any]],
         finish: nn.Module,
@@ -82,6 +83,8 @@ class TaskInputs:
         rank, world = process_rank(), derived.world_size
         dataset = self.datasets[split]
         training = split == "TRAIN"
+        method = options_of(self.options.method)
+        repeats = method.repeats if isinstance(method, SupervisedOptions) else 1
         if training:
             sampler: Any = EpochSampler(
                 len(dataset),  # type: ignore[arg-type]
@@ -89,7 +92,7 @@ class TaskInputs:
                 rank=rank,
                 world_size=world,
                 tail="drop",
-                repeats=getattr(self.options.method, "repeats", 1),
+                repeats=repeats,
                 groups=self.train.groups() if len(dataset) == len(self.train) else (),  # type: ignore[arg-type]
             )
             self.sampler = sampler
@@ -170,9 +173,9 @@ def testing_batch(side: int) -> int:
     return min(LARGEST_TESTING_BATCH, TESTING_PIXELS // side**2)
 
 
-def open_inputs(options: Any, device: torch.device) -> TaskInputs:
+def open_inputs(options: Resolved, device: torch.device) -> TaskInputs:
     """Open the data sets of an experiment with its augmentation."""
-    log = FaultLog(str(RunFolder(options.run.dir).unreadable))
+    log = FaultLog(str(RunFolder.of(options.run).unreadable))
     augmentation = augment_config(options)
     pipeline = options.augment
     train = open_split(options, "train", build_augmentation(augmentation, pipeline), log)
@@ -183,9 +186,10 @@ def open_inputs(options: Any, device: torch.device) -> TaskInputs:
     if options.derived.test_model:
         transform = plain_view(options)
         val: Dataset[Any] = open_split(options, "val", transform, log, replace=False)
-        if get_method(options.method.name).frozen_trunk:
+        method = options_of(options.method)
+        if isinstance(method, LinearOptions):
             targets = np.asarray(train.targets)
-            fit, held_out = hold_out(targets, options.method.holdout, options.seed)
+            fit, held_out = hold_out(targets, method.holdout, options.seed)
             plain = open_split(options, "train", transform, log, replace=False)
             val = ConcatDataset([Subset(plain, held_out.tolist()), val])
             num_holdout = len(held_out)
@@ -202,7 +206,7 @@ def open_inputs(options: Any, device: torch.device) -> TaskInputs:
 
 
 def open_split(
-    options: Any, split: str, transform: Any, log: FaultLog, *, replace: bool = True
+    options: Resolved, split: str, transform: Any, log: FaultLog, *, replace: bool = True
 ) -> ImageFiles:
     """The images of one part of the experiment's data, as a transform makes them."""
     return open_dataset(
@@ -220,10 +224,10 @@ def open_split(
     )
 
 
-def build_mixup(options: Any) -> Any:
+def build_mixup(options: Resolved) -> Any:
     """Mixup and cutmix of supervised training, by timm, or None."""
-    method = options.method
-    if not (method.get("mixup") or method.get("cutmix")):
+    method = options_of(options.method)
+    if not isinstance(method, SupervisedOptions) or not (method.mixup or method.cutmix):
         return None
     from timm.data import Mixup
 

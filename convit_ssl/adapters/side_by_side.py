@@ -14,13 +14,16 @@ import copy
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from convit_ssl.adapters.accumulation import Split, Trunk
 from convit_ssl.models import ConViT
+
+if TYPE_CHECKING:
+    from convit_ssl.adapters.task import ConViTSSLTask
 
 MOST_MIB = 2048.0  # of gradients that shares may take besides those of the weights
 Context = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -170,7 +173,7 @@ def extra_mib(parameters: int, threads: int) -> float:
     return (threads - 1) * parameters * 4 / 2**20
 
 
-def why_no_shares(task: Any, threads: int) -> str:
+def why_no_shares(task: ConViTSSLTask, threads: int) -> str:
     """What keeps the images of a task from going through its trunk in shares; empty for nothing.
 
     Draws within the trunk would come in the order in which threads happen to ask for them;

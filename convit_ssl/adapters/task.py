@@ -21,10 +21,18 @@ from convit_ssl.adapters.side_by_side import Shares, Threads
 from convit_ssl.adapters.weights import initialise
 from convit_ssl.adapters.whole_images import whole_features
 from convit_ssl.errors import UserError
-from convit_ssl.methods import Method, clip_each, clip_global
+from convit_ssl.methods import (
+    Method,
+    SupervisedOptions,
+    clip_each,
+    clip_global,
+    options_of,
+    test_every,
+)
 from convit_ssl.models import ConViT
 from convit_ssl.models.compiling import compile_options
 from convit_ssl.models.trunks import OtherTrunk
+from convit_ssl.schema import Resolved
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,7 +48,7 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.options = config.CONVIT_SSL
+        self.options: Resolved = config.CONVIT_SSL
         self.inputs: TaskInputs
         self.accumulate: int = self.options.optim.accumulate
         # Makes the passes of a step whose shares of the batch have a thread each.
@@ -85,7 +93,7 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
 
     def _build_phases(self) -> list[dict[str, bool]]:
         """An epoch each, followed by a test where one is due; the last one always is."""
-        every = int(getattr(self.options.method, "test_every", 1) or 1)
+        every = test_every(self.options.method)
         phases = []
         for epoch in range(1, self.num_train_phases + 1):
             phases.append({"train": True})
@@ -134,11 +142,16 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         initialise(model, self.options)
         if self.options.run.compile:
             model.trunk.compile(options=compile_options())  # type: ignore[union-attr,operator]
-        if (decay := getattr(self.options.method, "ema", None)) is not None:
+        if (decay := self._ema_decay()) is not None:
             from timm.utils import ModelEmaV3
 
-            self.model_ema = ModelEmaV3(model, decay=float(decay))
+            self.model_ema = ModelEmaV3(model, decay=decay)
         return model
+
+    def _ema_decay(self) -> float | None:
+        """Of the average of the weights that supervised training may keep."""
+        method = options_of(self.options.method)
+        return method.ema if isinstance(method, SupervisedOptions) else None
 
     def init_distributed_data_parallel_model(self) -> None:
         """Shares of FSDP2, or whole copies whose gradients may be exchanged in bf16."""

@@ -8,7 +8,7 @@ device except every `task.log_every` steps, where the loss is read.
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from classy_vision.optim.param_scheduler import UpdateInterval
@@ -23,9 +23,12 @@ from convit_ssl.adapters.side_by_side import Shares
 from convit_ssl.methods import Method, Progress
 from convit_ssl.methods.base import hold_trunk
 
+if TYPE_CHECKING:
+    from convit_ssl.adapters.task import ConViTSSLTask
+
 
 @register_train_step("convit_ssl_train_step")
-def train_step(task: Any) -> Any:
+def train_step(task: ConViTSSLTask) -> Any:
     """Read a batch, and learn from it in a train phase or measure it in a test phase."""
     views, target, index = next(task.data_iterator)
     if task.base_loss.by_number and task.train:
@@ -42,7 +45,7 @@ def train_step(task: Any) -> Any:
     return task
 
 
-def _measure(task: Any, views: Any, target: Tensor) -> None:
+def _measure(task: ConViTSSLTask, views: Any, target: Tensor) -> None:
     with torch.no_grad(), task.autocast():
         output = _single(task.model(views))
         readable = target >= 0  # others are black, and no part of any figure
@@ -64,7 +67,7 @@ def _rows(output: Any, chosen: Tensor) -> Any:
     return [o[chosen] for o in output] if isinstance(output, list) else output[chosen]
 
 
-def _learn(task: Any, views: Any, target: Tensor) -> None:
+def _learn(task: ConViTSSLTask, views: Any, target: Tensor) -> None:
     loss_module: Method[Any] = task.base_loss
     progress = Progress(task.iteration, task.steps_per_epoch)
     loss_module.on_views(task.base_model, views, progress)
@@ -102,7 +105,7 @@ def _learn(task: Any, views: Any, target: Tensor) -> None:
     task.num_updates += task.get_global_batchsize()
 
 
-def _passes(task: Any, views: Any) -> Passes | Shares | None:
+def _passes(task: ConViTSSLTask, views: Any) -> Passes | Shares | None:
     """How the batch goes through the trunk where it does not do so as a whole."""
     if task.accumulate > 1:
         return Passes(task, views)
@@ -110,7 +113,7 @@ def _passes(task: Any, views: Any) -> Passes | Shares | None:
     return made
 
 
-def _without_gradients(task: Any) -> GradientBuffers | None:
+def _without_gradients(task: ConViTSSLTask) -> GradientBuffers | None:
     """Forget the last step's gradients; a step in parts on a CPU keeps the memory they lie in."""
     optimizer = task.optimizer.optimizer
     if task.accumulate > 1 and task.device.type == "cpu" and not task.options.run.fsdp:
@@ -119,7 +122,7 @@ def _without_gradients(task: Any) -> GradientBuffers | None:
     return None
 
 
-def _optimizer_step(task: Any) -> None:
+def _optimizer_step(task: ConViTSSLTask) -> None:
     """Step with the schedules at this point of the run, through the loss scaler of fp16."""
     optimizer = task.optimizer
     where = Position(task.iteration, task.max_iteration, task.steps_per_epoch)

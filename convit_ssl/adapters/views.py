@@ -10,12 +10,14 @@ from convit_ssl.data.evaluation_transform import EvaluationTransform, evaluation
 from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 from convit_ssl.methods import METHODS, Crops, Method, get_method, options_of
+from convit_ssl.options import items
+from convit_ssl.schema import CropOptions, DataOptions, Resolved
 
 PUBLISHED_SIDE = 224
 PUBLISHED_BLUR = (0.1, 2.0)
 
 
-def augment_config(options: Any) -> AugmentConfig:
+def augment_config(options: Resolved) -> AugmentConfig:
     """The views of an experiment's method at its crop sizes, with the changes it asks for.
 
     Raises:
@@ -23,12 +25,18 @@ def augment_config(options: Any) -> AugmentConfig:
     """
     crops, method = options.crops, get_method(options.method.name)
     _check_counts(method, crops)
-    given = {key: value for key, value in dict(options.augmentation).items() if value is not None}
+    given = {key: value for key, value in items(options.augmentation) if value is not None}
     least = given.pop("min_crop_scale", 0.0)
     own = tuple(given.pop("own", ()))
     smallest, largest = (max(share, least) for share in crops.global_scale)
-    local = (crops.local_size, crops.local_count, tuple(crops.local_scale))
-    made = Crops(crops.global_size, (smallest, largest), *local)
+    least_local, most_local = crops.local_scale
+    made = Crops(
+        crops.global_size,
+        (smallest, largest),
+        crops.local_size,
+        crops.local_count,
+        (least_local, most_local),
+    )
     config = method.views(options_of(options.method), made)
     if "blur_sigma" in given:
         given["blur_sigma"] = tuple(given["blur_sigma"])
@@ -41,11 +49,12 @@ def augment_config(options: Any) -> AugmentConfig:
     if Reading.of(data).native:
         if own:
             raise UserError("augmentation.own is for 8-bit images; leave it out for channels")
-        return config.adapt(**given).for_channels(data.mean, data.std, gain, drop)
+        mean, std = normalisation(data)
+        return config.adapt(**given).for_channels(mean, std, gain, drop)
     return replace(config.adapt(grey_images=options.facts.grey, **given), own=own)
 
 
-def _check_counts(method: type[Method[Any]], crops: Any) -> None:
+def _check_counts(method: type[Method[Any]], crops: CropOptions) -> None:
     name, count = method.name, method.global_crops
     if crops.global_count != count:
         raise UserError(
@@ -60,8 +69,17 @@ def _check_counts(method: type[Method[Any]], crops: Any) -> None:
         )
 
 
-def plain_view(options: Any) -> EvaluationTransform:
+def plain_view(options: Resolved) -> EvaluationTransform:
     """The view of evaluation: the whole image or its centre, normalised as in training."""
     data = options.data
-    own = {"mean": data.mean, "std": data.std} if Reading.of(data).native else {}
-    return evaluation_transform(options.crops.global_size, **own)
+    if not Reading.of(data).native:
+        return evaluation_transform(options.crops.global_size)
+    mean, std = normalisation(data)
+    return evaluation_transform(options.crops.global_size, mean=mean, std=std)
+
+
+def normalisation(data: DataOptions) -> tuple[list[float], list[float]]:
+    """Mean and deviation of each channel of native images, which the plan has worked out."""
+    assert data.mean is not None
+    assert data.std is not None
+    return data.mean, data.std

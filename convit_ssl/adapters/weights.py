@@ -17,6 +17,7 @@ from convit_ssl.export.other import start_from, start_published
 from convit_ssl.models import ConViT
 from convit_ssl.models.from_vit import GATE_OF_VIT, from_vit
 from convit_ssl.models.trunks import OtherTrunk
+from convit_ssl.schema import Resolved
 from convit_ssl.weights_settings import loading_options
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -87,7 +88,7 @@ def for_own_images(model: ConViT) -> ConViT:
     return model
 
 
-def initialise(model: nn.Module, options: Any) -> None:
+def initialise(model: nn.Module, options: Resolved) -> None:
     """Load ``weights=PATH`` into the trunk of a VISSL model, every tensor of it.
 
     Position embeddings are resampled to the trunk's own image size, and the eps of the LayerNorms
@@ -140,7 +141,7 @@ def initialise(model: nn.Module, options: Any) -> None:
     set_layer_norm_eps(trunk, layer_norm_eps(loaded))
 
 
-def _initialise_from_vit(trunk: ConViT, vit: ConViT, options: Any) -> None:
+def _initialise_from_vit(trunk: ConViT, vit: ConViT, options: Resolved) -> None:
     """Give a ConViT what a plain ViT learned, and say what that is."""
     if vit.config.in_chans != trunk.config.in_chans:
         adapted = for_channels(vit.patch_embed.proj.weight, trunk.config.in_chans)
@@ -161,7 +162,7 @@ def entry_of_trunk(model: nn.Module) -> dict[str, Any]:
     return {"layer_norm_eps": layer_norm_eps(trunk)}
 
 
-def _initialise_other(trunk: OtherTrunk, options: Any) -> None:
+def _initialise_other(trunk: OtherTrunk, options: Resolved) -> None:
     pretrained = options.trunk.pretrained
     if options.weights:
         start_from(trunk, options.weights, options.weights_from)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,6 +14,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.evaluation.features import extract_features, fingerprint_parts
 from convit_ssl.machine import user_cache
 from convit_ssl.runs import RunFolder
+from convit_ssl.schema import Resolved
 
 PIXELS = 32 * 224**2  # of a batch on a CPU
 
@@ -34,7 +33,7 @@ class ImageFeatures(nn.Module):
         return row
 
 
-def whole_features(name: str, options: Any, device: torch.device) -> Tensor:
+def whole_features(name: str, options: Resolved, device: torch.device) -> Tensor:
     """Features of train by a network, row r being image r; kept among the user's caches.
 
     A collective call: processes share the images.
@@ -49,7 +48,7 @@ def whole_features(name: str, options: Any, device: torch.device) -> Tensor:
     """
     teacher = open_teacher(name, options.teacher_settings)
     extractor = ImageFeatures(teacher).eval()
-    log = FaultLog(str(RunFolder(options.run.dir).unreadable))
+    log = FaultLog(str(RunFolder.of(options.run).unreadable))
     images = open_split(options, "train", evaluation_transform(teacher.size), log, replace=False)
     parts = fingerprint_parts(extractor, images, "fp32")
     folder = user_cache() / "features" / f"teacher-{parts['all'][:24]}"

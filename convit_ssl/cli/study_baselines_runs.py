@@ -12,13 +12,13 @@ from typing import Any
 from convit_ssl.cli import division_options
 from convit_ssl.cli.study_plan import whole
 from convit_ssl.engines.auto_words import EXPERIMENT, named_methods
-from convit_ssl.engines.schema_auto import AutoOptions
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import study
 from convit_ssl.evaluation.results import write_json
 from convit_ssl.evaluation.study_runner import run_study
 from convit_ssl.reading import read_record
 from convit_ssl.runs import RunFolder
+from convit_ssl.schema_auto import AutoOptions
 
 SPENT = "core_seconds.json"
 SHORT, LONGER = 1, 4  # epochs of the runs that tell what an epoch costs

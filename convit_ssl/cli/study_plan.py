@@ -96,7 +96,7 @@ def _recipe(plain: bool) -> list[str]:
     for experiment in ("convit_supervised", "convit_finetune"):
         published = compose_experiment([f"config={experiment}"]).tree.method
         for name, little in PLAIN_RECIPE.items():
-            value = little if plain else published[name]
+            value = little if plain else getattr(published, name)
             text = "null" if value is None else value
             words.append(f"{experiment}:method.{name}={text}")
     return words

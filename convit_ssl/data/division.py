@@ -23,6 +23,7 @@ from convit_ssl.data.names import some
 from convit_ssl.data.parts import assign
 from convit_ssl.data.tables import read_table
 from convit_ssl.errors import UserError
+from convit_ssl.schema import DataOptions
 from convit_ssl.writing import whole_file
 
 TRAIN, TEST, UNUSED = -1, 0, -2  # parts; the folds of a k-fold are 0 .. k-1
@@ -57,7 +58,7 @@ class DivisionSpec:
     unlabelled: bool = False
 
     @classmethod
-    def of(cls, data: Any, unlabelled: bool = False) -> DivisionSpec:
+    def of(cls, data: DataOptions, unlabelled: bool = False) -> DivisionSpec:
         """From the options of an experiment's `data`, which may be of an earlier version."""
 
         def given(name: str) -> Any:

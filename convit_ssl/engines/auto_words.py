@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convit_ssl.engines.keys import hint
-from convit_ssl.engines.schema_auto import METHODS
 from convit_ssl.errors import UserError
 from convit_ssl.methods import self_supervised
+from convit_ssl.schema_auto import METHODS
 
 EXPERIMENT = "convit_auto"
 CHOICE = f"config={EXPERIMENT}"

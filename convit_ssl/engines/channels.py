@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from convit_ssl.data import ImageFiles
 from convit_ssl.data.channel_statistics import ChannelStatistics, channel_statistics
 from convit_ssl.data.planes import parse_channels
 from convit_ssl.data.readers import check_reader
 from convit_ssl.data.value_range import Reading, parse_length, parse_window
+from convit_ssl.engines.draft import Draft
 from convit_ssl.engines.pixel_ranges import recorded_data
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.progress import progress_bar
+from convit_ssl.schema import DataOptions
 
 RGB = 3
 LARGEST_SCALE = 1024
@@ -28,7 +30,7 @@ RGB_ONLY = ("saturation", "hue", "grey", "solarize")
 KEPT = ("channels", "file_channels", "channel_ranges", "mean", "std")
 
 
-def check_channels(tree: DictConfig, explicit: frozenset[str]) -> None:
+def check_channels(tree: Draft, explicit: frozenset[str]) -> None:
     """Refuse what no file can give, and bring ``data.channels`` and ``data.window`` into form.
 
     Raises:
@@ -57,10 +59,10 @@ def check_channels(tree: DictConfig, explicit: frozenset[str]) -> None:
             "the channels of the files with data.channels=all, or some of them with "
             "data.channels=[1,4]; trunk.in_chans follows from it"
         )
-    given = [name for name in ("channel_ranges", "mean", "std") if data[name] is not None]
+    given = [name for name in ("channel_ranges", "mean", "std") if getattr(data, name) is not None]
     if given and not native:
         raise UserError(f"data.{given[0]} is for data.channels and data.depth=native")
-    useless = [name for name in RGB_ONLY if _is_on(tree.augmentation[name])]
+    useless = [name for name in RGB_ONLY if _is_on(getattr(tree.augmentation, name))]
     if useless and native:
         raise UserError(
             f"augmentation.{useless[0]} is for RGB and does nothing with data.channels or "
@@ -73,7 +75,7 @@ def check_channels(tree: DictConfig, explicit: frozenset[str]) -> None:
         )
 
 
-def _check_lengths(tree: DictConfig) -> None:
+def _check_lengths(tree: Draft) -> None:
     """Bring ``crops.physical`` and ``data.pixel_size`` into mm."""
     for name, value in (("crops.physical", tree.crops.physical),
                         ("data.pixel_size", tree.data.pixel_size)):  # fmt: skip
@@ -87,7 +89,7 @@ def _check_lengths(tree: DictConfig) -> None:
             raise UserError("data.pixel_size is for crops.physical, which is not given")
 
 
-def _check_tiles(data: DictConfig) -> None:
+def _check_tiles(data: DataOptions) -> None:
     scales = _plain(data.tile_scales)
     given = scales if isinstance(scales, list) else [scales] if scales is not None else []
     if any(not isinstance(n, int) or not 1 <= n <= LARGEST_SCALE for n in given):
@@ -105,7 +107,7 @@ def _is_on(value: Any) -> bool:
 
 
 def choose_channels(
-    tree: DictConfig, train: ImageFiles, folder: Path | None, explicit: frozenset[str]
+    tree: Draft, train: ImageFiles, folder: Path | None, explicit: frozenset[str]
 ) -> ChannelStatistics | None:
     """Set channels, ranges and normalisation from the training images; None of 8-bit RGB.
 
@@ -126,7 +128,7 @@ def choose_channels(
     before = recorded_data(folder, KEPT)
     for name, value in before.items():
         if f"data.{name}" not in explicit and value is not None:
-            data[name] = value
+            setattr(data, name, value)
     with progress_bar("reading the channels", "images") as progress:
         found = channel_statistics(list(train.paths), Reading.of(data), progress)
     count = len(found.mean)
@@ -141,23 +143,23 @@ def choose_channels(
     data.file_channels = found.reading.file_channels
     data.channel_ranges = [list(pair) for pair in found.reading.channel_ranges]
     for name, own in (("mean", found.mean), ("std", found.std)):
-        given = _plain(data[name])
+        given = _plain(getattr(data, name))
         if given is not None and len(given) != count:
             raise UserError(f"data.{name} has {len(given)} values for {count} channels")
-        data[name] = list(own) if given is None else given
+        setattr(data, name, list(own) if given is None else given)
     return found
 
 
-def channel_facts(tree: DictConfig, found: ChannelStatistics | None) -> dict[str, Any]:
+def channel_facts(tree: Draft, found: ChannelStatistics | None) -> dict[str, Any]:
     """What a checkpoint says of its channels; nothing of 8-bit RGB."""
     names = READ if found is None else ("depth", *KEPT, *READ)
-    facts = {name: _plain(tree.data[name]) for name in names}
+    facts = {name: _plain(getattr(tree.data, name)) for name in names}
     if found is not None:
         facts["channel_names"] = list(found.names)
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def same_channels(weights: Reading, tree: DictConfig, explicit: frozenset[str]) -> bool:
+def same_channels(weights: Reading, tree: Draft, explicit: frozenset[str]) -> bool:
     """Whether the ranges of the weights' channels are those of the channels that are read now."""
     if "data.channels" not in explicit:
         return True

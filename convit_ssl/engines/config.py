@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml  # type: ignore[import-untyped]
 from hydra import compose, initialize_config_dir
@@ -27,12 +27,13 @@ from convit_ssl.data.registered import REGISTERED
 from convit_ssl.engines.auto_words import EXPERIMENT, is_auto, provisional, refuse_without_race
 from convit_ssl.engines.config_files import OwnFiles, own_files, refuse_hidden
 from convit_ssl.engines.config_sources import check_own_files, keys_of_own_files, order_sources
+from convit_ssl.engines.draft import Draft
 from convit_ssl.engines.keys import dotted_keys, hint
 from convit_ssl.engines.method_configs import named_experiment, offer_methods
-from convit_ssl.engines.schema import Experiment
 from convit_ssl.errors import UserError
 from convit_ssl.methods import METHODS, get_method, self_supervised
 from convit_ssl.models.trunks import TRUNKS, is_other
+from convit_ssl.schema import Experiment
 
 # Options that may be written without their section.
 SHORT = {"teacher": "method.teacher"}
@@ -61,7 +62,7 @@ class Composed:
         race: what a race found, where one chose the method.
     """
 
-    tree: DictConfig
+    tree: Draft
     explicit: frozenset[str]
     is_ours: bool
     arguments: tuple[str, ...] = ()
@@ -122,7 +123,9 @@ def compose_experiment(arguments: Sequence[str]) -> Composed:
     for key, value in values.items():
         _apply(tree, key, value, valid)
     explicit = _explicit(choices, values) | own
-    return Composed(tree, explicit, is_ours=True, arguments=tuple(arguments), auto=auto)
+    return Composed(
+        cast("Draft", tree), explicit, is_ours=True, arguments=tuple(arguments), auto=auto
+    )
 
 
 def _with_registered_data(
@@ -264,7 +267,7 @@ def _compose_vissl(files: OwnFiles) -> Composed:
     """One of VISSL's own configurations: its rules, with our words for a wrong key."""
     choices = [word for word in files.arguments if word.lstrip("+").startswith("config")]
     tree, _ = _compose_groups(choices, files)
-    return Composed(tree, frozenset(), is_ours=False)
+    return Composed(cast("Draft", tree), frozenset(), is_ours=False)
 
 
 def _with_schema(tree: DictConfig) -> DictConfig:

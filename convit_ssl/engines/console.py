@@ -77,8 +77,8 @@ STARTING_FROM_WEIGHTS = ("convit_finetune", "convit_linear", "convit_low_shot")
 
 def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str, str]:
     """The screen of facts: data, model, views, schedule, machine, where outputs go."""
-    options, facts = plan.options, plan.facts
-    derived, optim, crops = options["derived"], options["optim"], options["crops"]
+    options, facts = plan.settings, plan.facts
+    derived, optim, crops = options.derived, options.optim, options.crops
     height, width = facts["native_size"]
     colour = "grey" if facts["grey"] else "colour"
     if facts["white_level"]:
@@ -96,27 +96,27 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     if facts.get("window"):
         colour += f", window {facts['window']}"
     subset = f", subset {facts['subset']}" if facts["subset"] else ""
-    local = f" + {crops['local_count']} x {crops['local_size']} px" if crops["local_count"] else ""
-    steps = derived["steps_per_epoch"]
-    some_epochs = f"{optim['epochs']} epoch{'' if optim['epochs'] == 1 else 's'}"
-    decay = f"{optim['weight_decay']:g}"
-    if derived["weight_decay_end"] != optim["weight_decay"]:
-        decay += f" -> {derived['weight_decay_end']:g}"
+    local = f" + {crops.local_count} x {crops.local_size} px" if crops.local_count else ""
+    steps = derived.steps_per_epoch
+    some_epochs = f"{optim.epochs} epoch{'' if optim.epochs == 1 else 's'}"
+    decay = f"{optim.weight_decay:g}"
+    if derived.weight_decay_end != optim.weight_decay:
+        decay += f" -> {derived.weight_decay_end:g}"
     rows = {
         "data": f"{facts['name']}: {facts['images']:,} images, {facts['classes']} classes, "
         f"{height} x {width} {colour}{subset}, in {facts['folder']}",
-        "model": f"{options['trunk']['variant']}: {parameters / 1e6:.1f} M parameters, "
+        "model": f"{options.trunk.variant}: {parameters / 1e6:.1f} M parameters, "
         + _model_facts(plan.trunk),
-        "views": f"{crops['global_count']} x {crops['global_size']} px{local}, "
-        + _augmentation_facts(options),
-        "method": _method_facts(options["method"]),
-        "schedule": f"{some_epochs} x {steps} steps, batch {optim['batch_size']} "
-        f"({derived['world_size']} x {derived['batch_per_process']}), "
-        f"{optim['name']}, lr {derived['lr']:.3g} after {optim['warmup_epochs']:g} epochs, "
+        "views": f"{crops.global_count} x {crops.global_size} px{local}, "
+        + _augmentation_facts(plan.options),
+        "method": _method_facts(plan.options["method"]),
+        "schedule": f"{some_epochs} x {steps} steps, batch {optim.batch_size} "
+        f"({derived.world_size} x {derived.batch_per_process}), "
+        f"{optim.name}, lr {derived.lr:.3g} after {optim.warmup_epochs:g} epochs, "
         f"weight decay {decay}",
-        "machine": f"{plan.placement.device}, {options['run']['precision']}, "
+        "machine": f"{plan.placement.device}, {options.run.precision}, "
         f"{_threads(plan)}, {plan.placement.workers} loader workers per process",
-        "output": options["run"]["dir"],
+        "output": str(plan.folder),
     }
     if plan.memory is not None:
         rows["memory"] = plan.memory.describe()
@@ -125,14 +125,13 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     if plan.choices:
         rows["from data"] = ", ".join(f"{name}={c.written}" for name, c in plan.choices.items())
         rows[""] = "reasons in config.yaml; override any, or set scale_to_data=false"
-    if options["weights"]:
-        rows["weights"] = f"{options['weights']} ({options['weights_from']})"
-        gate = options["trunk"]["gate_start"]
+    if options.weights:
+        weights = f"{options.weights} ({options.weights_from})"
+        gate = options.trunk.gate_start
         if gate is not None:
-            rows["weights"] += (
-                f", a plain ViT, whose first layers become GPSA with gates at {gate:g}"
-            )
-    elif options["experiment"] in STARTING_FROM_WEIGHTS:
+            weights += f", a plain ViT, whose first layers become GPSA with gates at {gate:g}"
+        rows["weights"] = weights
+    elif options.experiment in STARTING_FROM_WEIGHTS:
         rows["weights"] = "none (random init); pass weights=PATH to start from a checkpoint"
     if resumed_from:
         rows["resumed"] = resumed_from

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from convit_ssl.engines.keys import hint
-from convit_ssl.engines.schema import Experiment
 from convit_ssl.errors import UserError
 from convit_ssl.methods import METHODS
 from convit_ssl.options import Described, as_dict, described
+from convit_ssl.schema import Experiment
 
 HEADER = """# Options
 

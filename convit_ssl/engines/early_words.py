@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from convit_ssl.engines.keys import hint
-from convit_ssl.engines.schema import Experiment
 from convit_ssl.errors import UserError
+from convit_ssl.schema import Experiment
 
 OURS = "config=convit_"
 

@@ -18,9 +18,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convit_ssl.engines.hooks import QuietHook
+
+if TYPE_CHECKING:
+    from convit_ssl.adapters.task import ConViTSSLTask
+
 
 FOLDER = "heartbeat"
 BEAT = 2.0  # seconds between two writes
@@ -225,13 +229,13 @@ class HeartbeatHook(QuietHook):
         self.steps = 0
         self._step_began = 0.0
 
-    def on_phase_start(self, task: Any) -> None:
+    def on_phase_start(self, task: ConViTSSLTask) -> None:
         """The first images of an epoch."""
         self.own_seconds, self.steps = 0.0, 0
         self._step_began = time.perf_counter()
         self.heartbeat.at(task.iteration, IMAGES)
 
-    def on_forward(self, task: Any) -> None:
+    def on_forward(self, task: ConViTSSLTask) -> None:
         """The forward pass is over."""
         self.heartbeat.at(task.iteration, LEARNING)
         # The first steps of an epoch wait for the loaders to start.
@@ -239,12 +243,12 @@ class HeartbeatHook(QuietHook):
             self.own_seconds += time.perf_counter() - self._step_began
             self.steps += 1
 
-    def on_step(self, task: Any) -> None:
+    def on_step(self, task: ConViTSSLTask) -> None:
         """The step is over."""
         self._step_began = time.perf_counter()
         self.heartbeat.at(task.iteration, IMAGES)
 
-    def on_phase_end(self, task: Any) -> None:
+    def on_phase_end(self, task: ConViTSSLTask) -> None:
         """Name a straggler, then evaluation begins."""
         if task.train:
             self._name_straggler()

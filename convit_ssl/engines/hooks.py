@@ -6,8 +6,7 @@ import json
 import math
 import time
 from collections import deque
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -23,6 +22,12 @@ from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.machine import peak_resident_mib
 from convit_ssl.methods import diagnose, get_method, options_of
+from convit_ssl.runs import RunFolder
+from convit_ssl.schema import Resolved
+
+if TYPE_CHECKING:
+    from convit_ssl.adapters.task import ConViTSSLTask
+
 
 READ_EVERY = 10  # steps between two looks at the loss, each a wait for the device
 
@@ -53,7 +58,7 @@ class TrainingHook(QuietHook):
     """
 
     def __init__(
-        self, options: Any, screen: Screen | None, recorder: Recorder | None, started: float
+        self, options: Resolved, screen: Screen | None, recorder: Recorder | None, started: float
     ) -> None:
         super().__init__()
         self.options = options
@@ -67,7 +72,7 @@ class TrainingHook(QuietHook):
         self.verdict_lines: list[str] = []
         self.watch: Watch
 
-    def on_start(self, task: Any) -> None:
+    def on_start(self, task: ConViTSSLTask) -> None:
         """Show the bar."""
         self.watch = Watch(self.options, task.device, task.autocast)
         doubt = unproven(self.watch.best_by)
@@ -77,7 +82,7 @@ class TrainingHook(QuietHook):
         if self.screen is not None:
             self.screen.start(task.max_iteration, task.iteration)
 
-    def on_phase_start(self, task: Any) -> None:
+    def on_phase_start(self, task: ConViTSSLTask) -> None:
         """Begin an epoch, or a test."""
         task.phase_start_time = time.time()
         task.batches = 0
@@ -96,7 +101,7 @@ class TrainingHook(QuietHook):
         self.count += count
         self.counted_before = count
 
-    def on_step(self, task: Any) -> None:
+    def on_step(self, task: ConViTSSLTask) -> None:
         """Keep the loss; look at it from time to time."""
         task.batch_time.clear()  # VISSL's list grows for the whole run
         if not task.train:
@@ -112,7 +117,7 @@ class TrainingHook(QuietHook):
         if task.iteration % READ_EVERY == 0 or self.count == 1:
             self._read(task)
 
-    def on_phase_end(self, task: Any) -> None:
+    def on_phase_end(self, task: ConViTSSLTask) -> None:
         """Close an epoch: means, figures of the features, a line."""
         if not task.train:
             self._tested(task)
@@ -148,11 +153,11 @@ class TrainingHook(QuietHook):
         if self.screen is not None:
             self.screen.line(epoch_line(epoch, self.options.optim.epochs, figures))
 
-    def on_end(self, task: Any) -> None:
+    def on_end(self, task: ConViTSSLTask) -> None:
         """Take the bar away."""
         self._close()
 
-    def on_exception(self, task: Any) -> None:
+    def on_exception(self, task: ConViTSSLTask) -> None:
         """Leave the terminal and the files whole."""
         self._close()
 
@@ -162,11 +167,11 @@ class TrainingHook(QuietHook):
         if self.recorder is not None:
             self.recorder.close()
 
-    def _steps(self, task: Any) -> int:
+    def _steps(self, task: ConViTSSLTask) -> int:
         """Steps that were taken: another batch than a run began with counts its own otherwise."""
         return int(task.iteration) + self.steps_before
 
-    def _schedules(self, task: Any) -> dict[str, Any]:
+    def _schedules(self, task: ConViTSSLTask) -> dict[str, Any]:
         groups = task.optimizer.optimizer.param_groups
         figures = {key: max(group[key] for group in groups) for key in ("lr", "weight_decay")}
         stats = {key: float(value) for key, value in task.base_loss.stats.items()}
@@ -174,7 +179,7 @@ class TrainingHook(QuietHook):
             stats["grad_norm"] = float(task.grad_norm)
         return {key: float(f"{value:.6g}") for key, value in {**figures, **stats}.items()}
 
-    def _read(self, task: Any) -> None:
+    def _read(self, task: ConViTSSLTask) -> None:
         self._check_finite(task)
         loss = float(task.last_batch.loss)
         figures = {"loss": round(loss, 6), **self._schedules(task)}
@@ -193,7 +198,7 @@ class TrainingHook(QuietHook):
             epoch_text = f"epoch {task.train_phase_idx + 1}/{self.options.optim.epochs}"
             self.screen.update(done, epoch_text, text)
 
-    def _check_finite(self, task: Any) -> None:
+    def _check_finite(self, task: ConViTSSLTask) -> None:
         """Stop at a loss that is not finite, with the names of the files it came from."""
         if not self.recent:
             return
@@ -206,7 +211,7 @@ class TrainingHook(QuietHook):
             self.recent.clear()
             return
         bad = [entry for entry, fine in zip(self.recent, finite.tolist(), strict=True) if not fine]
-        folder = Path(self.options.run.dir)
+        folder = RunFolder.of(self.options.run).path
         report = folder / f"not_finite_rank{processes.rank()}.json"
         if bad:
             step, loss, index = bad[0]
@@ -244,7 +249,9 @@ class TrainingHook(QuietHook):
         if message:
             figures["collapse"] = message
 
-    def _compare(self, task: Any, epoch: int, trunk: Any, figures: dict[str, Any]) -> None:
+    def _compare(
+        self, task: ConViTSSLTask, epoch: int, trunk: Any, figures: dict[str, Any]
+    ) -> None:
         """Say how features compare with pixels, and give the verdict after the last epoch.
 
         A collective call.
@@ -265,7 +272,7 @@ class TrainingHook(QuietHook):
             figures["verdict"] = verdict.as_dict()
             self.verdict_lines = verdict.lines()
 
-    def _tested(self, task: Any) -> None:
+    def _tested(self, task: ConViTSSLTask) -> None:
         values = task.meters[0].value if task.meters else {}
         if not values:
             return
@@ -281,7 +288,7 @@ class TrainingHook(QuietHook):
                 self.screen.line(f"           {line}")
 
 
-def watched_trunk(task: Any) -> Any:
+def watched_trunk(task: ConViTSSLTask) -> Any:
     """The trunk that is evaluated: the teacher's where there is one.
 
     A collective call where trunks are shared out (FSDP2): each process gets a whole copy.

@@ -91,11 +91,11 @@ def _where() -> str:
 def _run(plan: Plan, arguments: Sequence[str], started: float) -> int:
     from convit_ssl.engines.train import train
 
-    folder = Path(plan.options["run"]["dir"])
+    folder = plan.folder
     checkpoints = folder / CHECKPOINTS
     launcher = plan.placement.launcher
     rank, local_rank = place_of_process(launcher)
-    afresh = plan.options["run"]["overwrite"] and not _started_again()
+    afresh = plan.settings.run.overwrite and not _started_again()
     # What is to be overwritten is deleted last, when nothing else can refuse this run.
     over = not afresh and finished(folder, checkpoints, plan)
     if (over or rank == 0) and not afresh:
@@ -190,7 +190,7 @@ class _Ended(RunFailure):
 
 
 def _what_next(plan: Plan) -> str:
-    return resume_words(Path(plan.options["run"]["dir"]) / CHECKPOINTS)
+    return resume_words(plan.folder / CHECKPOINTS)
 
 
 class _Relay:

@@ -47,7 +47,7 @@ SMALL = 3_000_000
 
 def estimate(plan: Plan) -> Memory | None:
     """The memory of one process; None where a trunk is frozen, or its passes cannot be traced."""
-    if get_method(plan.options["method"]["name"]).frozen_trunk:
+    if get_method(plan.settings.method.name).frozen_trunk:
         return None
     options, device = plan.options, plan.placement.device
     optim, method, crops = options["optim"], options["method"], options["crops"]
@@ -138,8 +138,8 @@ def _short(memory: Memory, room: Room, processes: int, one: float) -> tuple[str,
 
 def _what_takes_less(plan: Plan, memory: Memory, excess: float) -> str:
     """Options that save `excess` MiB a process, or what else takes less."""
-    optim, crops = plan.options["optim"], plan.options["crops"]
-    world, batch = plan.placement.world_size, int(optim["batch_size"])
+    optim, crops = plan.settings.optim, plan.settings.crops
+    world, batch = plan.placement.world_size, int(optim.batch_size)
     grows = sum(memory.parts[name] for name in GROWING)
     share = 1.0 - excess / grows if grows else 0.0  # of the batch, that fits
     ways = []
@@ -147,13 +147,13 @@ def _what_takes_less(plan: Plan, memory: Memory, excess: float) -> str:
         ways.append(f"optim.batch_size={fitting}")
         parts = (n for n in range(2, batch // world + 1) if batch % (world * n) == 0)
         alone = 1.0 - excess / memory.parts["activations"]
-        now = int(optim["accumulate"])
+        now = int(optim.accumulate)
         enough = next((n for n in parts if n > now and now / n <= alone), None)
         if enough is not None:
             ways.append(f"optim.accumulate={enough} for the same batch in parts")
-    if crops["local_count"] > 2:
-        ways.append(f"fewer views (crops.local_count={crops['local_count'] // 2})")
-    ways.append(f"smaller ones (less than crops.global_size={crops['global_size']})")
+    if crops.local_count > 2:
+        ways.append(f"fewer views (crops.local_count={crops.local_count // 2})")
+    ways.append(f"smaller ones (less than crops.global_size={crops.global_size})")
     if plan.placement.workers > 1 and memory.workers > 0.1 * memory.host:
         ways.append("data.workers=1")
     ways += ["run.grad_checkpointing=true", "a smaller trunk or larger trunk.patch_size"]

@@ -6,26 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from convit_ssl.data import ImageFiles
 from convit_ssl.data.value_range import Reading
 from convit_ssl.engines.begun import read_options
 from convit_ssl.engines.checkpoint import CHECKPOINTS, sorted_checkpoints
+from convit_ssl.engines.draft import Draft
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.progress import progress_bar
 
 OPTIONS = ("white_level", "signed_range", "float_range")
 
 
-def check_ranges(tree: DictConfig) -> None:
+def check_ranges(tree: Draft) -> None:
     """Refuse a range that is not two growing numbers.
 
     Raises:
         UserError: names the option.
     """
     for name in ("signed_range", "float_range"):
-        value = tree.data[name]
+        value = getattr(tree.data, name)
         if value is not None and getattr(Reading.of({name: list(value)}), name) is None:
             raise UserError(
                 f"data.{name}={list(value)}: give two growing numbers, what becomes black and "
@@ -33,7 +32,7 @@ def check_ranges(tree: DictConfig) -> None:
             )
 
 
-def choose_ranges(tree: DictConfig, train: ImageFiles, folder: Path | None) -> tuple[str, ...]:
+def choose_ranges(tree: Draft, train: ImageFiles, folder: Path | None) -> tuple[str, ...]:
     """Set what the user and the starting weights left open, from all training images.
 
     A run that is resumed keeps its ranges, whatever images came or went.
@@ -48,17 +47,17 @@ def choose_ranges(tree: DictConfig, train: ImageFiles, folder: Path | None) -> t
     """
     before = recorded_data(folder, OPTIONS)
     for name, value in before.items():
-        if tree.data[name] is None:
-            tree.data[name] = value
+        if getattr(tree.data, name) is None:
+            setattr(tree.data, name, value)
     with progress_bar("reading all images", "images") as progress:
         found = train.survey(progress)
     if Reading.of(tree.data).native or tree.data.window is not None:
         return ()
     for name in OPTIONS:
-        if tree.data[name] is not None or name in before:
+        if getattr(tree.data, name) is not None or name in before:
             continue
         value = getattr(found.reading, name)
-        tree.data[name] = list(value) if isinstance(value, tuple) else value
+        setattr(tree.data, name, list(value) if isinstance(value, tuple) else value)
     return found.warnings
 
 

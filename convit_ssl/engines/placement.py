@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from convit_ssl.engines.threads import choose_threads
 from convit_ssl.errors import UserError
 from convit_ssl.machine import core_limit
+from convit_ssl.schema import RunOptions
 
 MOST_WORKERS = 8
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -51,7 +51,7 @@ class Placement:
         return "nccl" if self.device == "cuda" else "gloo"
 
 
-def place(run: Any, workers: int | None = None) -> Placement:
+def place(run: RunOptions, workers: int | None = None) -> Placement:
     """Find devices and processes from the options and the environment.
 
     Args:
@@ -132,7 +132,7 @@ def _equal_shares(tasks: int, nodes: int) -> int:
     return tasks // nodes
 
 
-def _launcher(run: Any) -> str:
+def _launcher(run: RunOptions) -> str:
     name = str(run.launcher)
     if name not in ("auto", "local", "torchrun", "slurm"):
         raise UserError(f"run.launcher={name!r}: use auto, local, torchrun or slurm")
@@ -156,7 +156,7 @@ def _number(variable: str) -> int:
     return int(text) if text.isdigit() else 0
 
 
-def _device(run: Any, launcher: str) -> str:
+def _device(run: RunOptions, launcher: str) -> str:
     name = str(run.device)
     if name not in ("auto", "cpu", "cuda"):
         raise UserError(f"run.device={name!r}: use auto, cpu or cuda")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from convit_ssl.data import ImageFiles, open_dataset
@@ -21,6 +21,7 @@ from convit_ssl.data.value_range import Reading
 from convit_ssl.engines.begun import find_begun
 from convit_ssl.engines.channels import channel_facts, check_channels, choose_channels
 from convit_ssl.engines.config import Composed
+from convit_ssl.engines.draft import Draft
 from convit_ssl.engines.memory_size import Memory
 from convit_ssl.engines.pixel_ranges import OPTIONS, check_ranges, choose_ranges
 from convit_ssl.engines.placement import Placement, choose_precision, place
@@ -37,8 +38,16 @@ from convit_ssl.engines.trunks import (
     patch_size,
 )
 from convit_ssl.errors import UserError, coded
-from convit_ssl.methods import Choice, get_method
+from convit_ssl.methods import (
+    Choice,
+    LabelledOptions,
+    SupervisedOptions,
+    get_method,
+    options_of,
+)
 from convit_ssl.models.trunks import AnyConfig
+from convit_ssl.runs import RunFolder
+from convit_ssl.schema import Derived, Resolved
 
 TEST_ONCE = 1_000_000  # epochs between tests: after the last one alone
 WITHOUT_FOLDER = ("digits", "mnist5k", "textures")  # data sets that read nothing of the user's
@@ -71,6 +80,16 @@ class Plan:
     notes: tuple[str, ...] = ()
     memory: Memory | None = None
     race: dict[str, Any] | None = None
+
+    @property
+    def settings(self) -> Resolved:
+        """The options as attributes with their types."""
+        return cast("Resolved", OmegaConf.create(self.options))
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        return RunFolder.of(self.settings.run).path
 
 
 def make_plan(composed: Composed) -> Plan:
@@ -136,7 +155,7 @@ def make_plan(composed: Composed) -> Plan:
     return Plan(config, options, placement, trunk, choices, facts, composed.arguments, notes)
 
 
-def _facts(tree: DictConfig, train: ImageFiles) -> dict[str, Any]:
+def _facts(tree: Draft, train: ImageFiles) -> dict[str, Any]:
     """What is known of the images that are trained on."""
     return {
         "name": tree.data.name,
@@ -145,7 +164,7 @@ def _facts(tree: DictConfig, train: ImageFiles) -> dict[str, Any]:
         "classes": len(train.classes),
         "native_size": list(train.native_size()),
         "grey": train.is_grey(),
-        **{name: _plain(tree.data[name]) for name in OPTIONS},
+        **{name: _plain(getattr(tree.data, name)) for name in OPTIONS},
         "digest": train.digest(),
         "subset": tree.data.subset,
     }
@@ -155,11 +174,13 @@ def _plain(value: Any) -> Any:
     return list(value) if OmegaConf.is_list(value) else value
 
 
-def _check_fsdp(tree: DictConfig) -> None:
+def _check_fsdp(tree: Draft) -> None:
+    method = options_of(tree.method)
+    ema = method.ema if isinstance(method, SupervisedOptions) else None
     clashing = {
         "run.compile=true": tree.run.compile,
         "run.precision=fp16": tree.run.precision == "fp16",
-        "method.ema": tree.method.get("ema") is not None,
+        "method.ema": ema is not None,
         "config=convit_linear": get_method(tree.method.name).frozen_trunk,
     }
     found = [name for name, clashes in clashing.items() if clashes]
@@ -171,7 +192,7 @@ def _check_fsdp(tree: DictConfig) -> None:
         )
 
 
-def _open(tree: DictConfig, split: str) -> ImageFiles:
+def _open(tree: Draft, split: str) -> ImageFiles:
     return open_dataset(
         tree.data.name,
         tree.data_dir,
@@ -183,23 +204,23 @@ def _open(tree: DictConfig, split: str) -> ImageFiles:
     )
 
 
-def division_spec(tree: Any) -> DivisionSpec:
+def division_spec(tree: Draft) -> DivisionSpec:
     """How an experiment's images are divided; images without a label serve pretraining alone."""
     return DivisionSpec.of(tree.data, not get_method(tree.method.name).labelled)
 
 
-def _check_division(tree: DictConfig) -> str | None:
+def _check_division(tree: Draft) -> str | None:
     """The digest of the division; None without one.
 
     Raises:
         UserError: the images cannot be divided as asked, or nothing says how.
     """
     for name in ("labels", "split"):  # both are files, read from other folders later
-        given = tree.data[name]
+        given = getattr(tree.data, name)
         path = str(given or "").rpartition(":")[0] if name == "labels" else given
         if path and path not in ("folder", "name") and os.path.isfile(os.path.expanduser(path)):
             full = os.path.abspath(os.path.expanduser(path))
-            tree.data[name] = full + str(given)[len(path) :]
+            setattr(tree.data, name, full + str(given)[len(path) :])
     spec = division_spec(tree)
     if not spec:
         return None
@@ -209,7 +230,7 @@ def _check_division(tree: DictConfig) -> str | None:
     return open_division(tree.data.name, tree.data_dir, spec).digest()
 
 
-def _check_labels(tree: DictConfig, train: ImageFiles) -> float:
+def _check_labels(tree: Draft, train: ImageFiles) -> float:
     """A labelled experiment needs classes, and a val folder with the same ones.
 
     Chooses how often val is tested. Returns how many images that is per epoch.
@@ -233,20 +254,25 @@ def _check_labels(tree: DictConfig, train: ImageFiles) -> float:
         ) from None
     for images in (train, val):
         _check_every_label(tree, images)
-    if tree.method.test_every is None and division_spec(tree).divides:
-        tree.method.test_every = TEST_ONCE
-    if tree.method.test_every is None:
-        tree.method.test_every = test_interval(len(train), len(val), tree.method.name)
-    check_teacher(tree.method.get("distill_from"), len(train.classes), tree.teacher_settings)
-    if tree.method.num_classes not in (None, len(train.classes)):
+    method = options_of(tree.method)
+    assert isinstance(method, LabelledOptions)
+    every = method.test_every
+    if every is None and division_spec(tree).divides:
+        every = TEST_ONCE
+    if every is None:
+        every = test_interval(len(train), len(val), tree.method.name)
+    OmegaConf.update(tree, "method.test_every", every)
+    if isinstance(method, SupervisedOptions):
+        check_teacher(method.distill_from, len(train.classes), tree.teacher_settings)
+    if method.num_classes not in (None, len(train.classes)):
         raise UserError(
-            f"method.num_classes={tree.method.num_classes}, but {train.root} has "
+            f"method.num_classes={method.num_classes}, but {train.root} has "
             f"{len(train.classes)} classes; leave it out to use the number found"
         )
-    return float(len(val) / tree.method.test_every)
+    return float(len(val) / every)
 
 
-def _check_every_label(tree: DictConfig, images: ImageFiles) -> None:
+def _check_every_label(tree: Draft, images: ImageFiles) -> None:
     bare = int(np.count_nonzero(np.asarray(images.targets) < 0))
     if bare:
         raise UserError(
@@ -256,12 +282,12 @@ def _check_every_label(tree: DictConfig, images: ImageFiles) -> None:
         )
 
 
-def _check_views(tree: DictConfig, explicit: frozenset[str]) -> None:
+def _check_views(tree: Draft, explicit: frozenset[str]) -> None:
     with coded("options"):
         check_own(tree.augmentation.own, str(tree.augment))
     patch = patch_size(tree, explicit)
     for name in ("global_size", "local_size"):
-        side = tree.crops[name]
+        side = getattr(tree.crops, name)
         if name == "local_size" and not tree.crops.local_count:
             continue
         if side < patch or side % patch:
@@ -272,7 +298,7 @@ def _check_views(tree: DictConfig, explicit: frozenset[str]) -> None:
             )
 
 
-def _check_frozen(tree: DictConfig) -> None:
+def _check_frozen(tree: Draft) -> None:
     """Refuse a trunk that would never learn, or that would stay at random weights for a while.
 
     Raises:
@@ -293,7 +319,7 @@ def _check_frozen(tree: DictConfig) -> None:
         )
 
 
-def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], labelled: bool) -> None:
+def _derive(tree: Draft, placement: Placement, facts: dict[str, Any], labelled: bool) -> None:
     """Absolute numbers for VISSL from epochs, rates per 256 images, and the world size."""
     optim, world = tree.optim, placement.world_size
     images = facts["images"]
@@ -301,7 +327,8 @@ def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], label
         raise UserError(
             f"{world} processes for {images} images: use at most {images} (run.processes)"
         )
-    frozen = tree.method.get("freeze_trunk_epochs", 0)
+    method = options_of(tree.method)
+    frozen = method.freeze_trunk_epochs if isinstance(method, SupervisedOptions) else 0
     if frozen and frozen >= optim.epochs:
         raise UserError(
             f"method.freeze_trunk_epochs={frozen:g} of optim.epochs={optim.epochs}: the trunk "
@@ -325,24 +352,24 @@ def _derive(tree: DictConfig, placement: Placement, facts: dict[str, Any], label
         meters = {"names": ["convit_ssl_accuracy"], "convit_ssl_accuracy": {}}
         OmegaConf.update(tree, "config.METERS", meters, force_add=True)
     optim.warmup_epochs = min(optim.warmup_epochs, optim.epochs)
-    tree.derived = {
-        "world_size": world,
-        "processes": placement.processes,
-        "machine_device": "gpu" if placement.device == "cuda" else "cpu",
-        "backend": placement.backend,
-        "workers": placement.workers,
-        "pin_memory": placement.device == "cuda",
-        "batch_per_process": batch,
-        "steps_per_epoch": images // optim.batch_size,
-        "lr": optim.lr * optim.batch_size / 256,
-        "weight_decay_end": decay_end,
-        "optimizer": f"convit_ssl_{optim.name}",
-        "num_classes": facts["classes"],
-        "num_images": images,
-        "test_model": labelled,
-    }
+    tree.derived = Derived(
+        world_size=world,
+        processes=placement.processes,
+        machine_device="gpu" if placement.device == "cuda" else "cpu",
+        backend=placement.backend,
+        workers=placement.workers,
+        pin_memory=placement.device == "cuda",
+        batch_per_process=batch,
+        steps_per_epoch=images // optim.batch_size,
+        lr=optim.lr * optim.batch_size / 256,
+        weight_decay_end=decay_end,
+        optimizer=f"convit_ssl_{optim.name}",
+        num_classes=facts["classes"],
+        num_images=images,
+        test_model=labelled,
+    )
 
 
-def default_name(tree: DictConfig) -> str:
+def default_name(tree: Draft) -> str:
     """Name of the run folder: experiment, data and trunk."""
     return f"{tree.experiment}_{tree.data.name}_{tree.trunk.variant}"

@@ -15,9 +15,10 @@ import math
 import os
 import socket
 import time
+from collections.abc import Sized
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch.distributed as dist
 
@@ -35,6 +36,11 @@ from convit_ssl.engines.testing import test_seconds
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.models.compiling import why_no_compiler
+from convit_ssl.schema import Resolved
+
+if TYPE_CHECKING:
+    from convit_ssl.adapters.task import ConViTSSLTask
+
 
 COLLECTIVE_SECONDS = 30.0
 PROBED_IMAGES = 8
@@ -78,7 +84,7 @@ class PreflightHook(QuietHook):
         screen: the terminal, in the first process.
     """
 
-    def __init__(self, options: Any, folder: Path, commit: str, screen: Screen | None) -> None:
+    def __init__(self, options: Resolved, folder: Path, commit: str, screen: Screen | None) -> None:
         super().__init__()
         self.options = options
         self.folder = folder
@@ -89,7 +95,7 @@ class PreflightHook(QuietHook):
         self.slowest: Findings
         self._first: tuple[int, float] | None = None
 
-    def on_start(self, task: Any) -> None:
+    def on_start(self, task: ConViTSSLTask) -> None:
         """Look around, exchange, refuse."""
         collective_in_time()
         self.need_mib = room_needed(task, self.folder, self.options.run.keep_checkpoints)
@@ -101,7 +107,7 @@ class PreflightHook(QuietHook):
         if problems:
             raise UserError("before the first step: " + "\n".join(problems))
 
-    def on_step(self, task: Any) -> None:
+    def on_step(self, task: ConViTSSLTask) -> None:
         """Time the first steps; the very first waits for loaders and kernels."""
         if self.screen is None or not task.train or self._first == (-1, 0.0):
             return
@@ -120,7 +126,9 @@ class PreflightHook(QuietHook):
         if left > LONG_RUN:
             self.screen.line(self._prediction(task, done, seconds, left, tests))
 
-    def _prediction(self, task: Any, measured: int, seconds: float, left: float, tests: int) -> str:
+    def _prediction(
+        self, task: ConViTSSLTask, measured: int, seconds: float, left: float, tests: int
+    ) -> str:
         end = datetime.datetime.now() + datetime.timedelta(seconds=left)
         memory = f"{peak_memory_mib(task.device):,} MiB"
         more = f"with {tests} tests of val" if tests else "evaluation comes on top"
@@ -159,7 +167,9 @@ def collective_in_time() -> None:
         ) from None
 
 
-def look_around(task: Any, options: Any, folder: Path, need_mib: float, commit: str) -> Findings:
+def look_around(
+    task: ConViTSSLTask, options: Resolved, folder: Path, need_mib: float, commit: str
+) -> Findings:
     """What this process can see of its node: files, disk, versions."""
     alone = processes.world_size() == 1
     problems: list[str] = []
@@ -219,7 +229,7 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def config_digest(options: Any) -> str:
+def config_digest(options: Resolved) -> str:
     """SHA-256 over the options that say what is computed, not where."""
     leaves = {
         key: value
@@ -229,9 +239,10 @@ def config_digest(options: Any) -> str:
     return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
 
 
-def _probe_images(task: Any, problems: list[str]) -> float:
+def _probe_images(task: ConViTSSLTask, problems: list[str]) -> float:
     """Read a few images as a loader worker would; images/s of one worker."""
     dataset = task.inputs.datasets["TRAIN"]
+    assert isinstance(dataset, Sized)
     count = len(dataset)
     step = max(count // PROBED_IMAGES, 1)
     # Each process another part, so that all together look at more.
@@ -297,7 +308,7 @@ def _probe_disk(folder: Path, need_mib: float, problems: list[str]) -> float:
     return free_mib
 
 
-def room_needed(task: Any, folder: Path, keep: int) -> float:
+def room_needed(task: ConViTSSLTask, folder: Path, keep: int) -> float:
     """MiB that the checkpoints of a run will still take.
 
     The kept ones, the best one and the one being written, less those that are there already.

@@ -17,6 +17,7 @@ from convit_ssl.analysis.training import write_summary
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
 from convit_ssl.runs import RunFolder
+from convit_ssl.schema import Resolved
 
 
 class Recorder:
@@ -27,7 +28,7 @@ class Recorder:
         options: the experiment's options.
     """
 
-    def __init__(self, folder: Path, options: Any) -> None:
+    def __init__(self, folder: Path, options: Resolved) -> None:
         self.file = open(RunFolder(folder).metrics, "a", encoding="utf-8")  # noqa: SIM115 open for the run
         self.folder = folder
         self.options = options
@@ -126,7 +127,7 @@ def _step(line: str) -> float:
         return float("inf")  # cut off by a kill
 
 
-def _wandb_run(options: Any, folder: Path) -> Any:
+def _wandb_run(options: Resolved, folder: Path) -> Any:
     try:
         import wandb
     except ImportError:

@@ -31,7 +31,7 @@ WORDS = {"facts.digest": "which images there are (facts.digest)"}
 
 def finished(folder: Path, checkpoints: Path, plan: Plan) -> bool:
     """Whether a run is over: trained to its last epoch, and its result written."""
-    trained = epochs_done(checkpoints) >= plan.options["optim"]["epochs"]
+    trained = epochs_done(checkpoints) >= plan.settings.optim.epochs
     if not trained or not RunFolder(folder).finished():
         return False
     return stated_damage(sorted_checkpoints(checkpoints)[-1]) is None
@@ -51,7 +51,7 @@ def check_same_run(path: Path, plan: Plan) -> None:
     options = all_options(str(now.get("method.name")))
     younger = {option.key: option.default for option in options if option.key in now}
     before = {**younger, **written}
-    accepted = [str(key) for key in plan.options["run"]["accept_changes"]]
+    accepted = [str(key) for key in plan.settings.run.accept_changes]
     changed = [
         key
         for key in sorted({*before, *now}, key=lambda key: (key != "experiment", key))

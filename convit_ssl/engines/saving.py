@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convit_ssl.adapters.weights import entry_of_trunk
 from convit_ssl.engines.checkpoint import (
@@ -26,6 +26,11 @@ from convit_ssl.engines.signals import FOLDER_GONE, Agreement, RunFailure, Signa
 from convit_ssl.engines.state import on_cpu, restore, run_state
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
+from convit_ssl.schema import Resolved
+
+if TYPE_CHECKING:
+    from convit_ssl.adapters.task import ConViTSSLTask
+
 
 SHORTEST_PAUSE = 10.0  # seconds between checkpoints at the ends of short epochs
 FIRST_WRITE = 10.0  # seconds that the first one is expected to take at most
@@ -51,7 +56,7 @@ class CheckpointHook(QuietHook):
 
     def __init__(
         self,
-        options: Any,
+        options: Resolved,
         folder: Path,
         entry: dict[str, Any],
         training: TrainingHook,
@@ -85,7 +90,7 @@ class CheckpointHook(QuietHook):
         self._origin = (0, 0)
         self._thread: threading.Thread | None = None
 
-    def on_start(self, task: Any) -> None:
+    def on_start(self, task: ConViTSSLTask) -> None:
         """Take over the figures, and the place in the epoch."""
         self._origin = (task.iteration, 0)
         if self.resumed is None:
@@ -98,7 +103,7 @@ class CheckpointHook(QuietHook):
             self._go_to(task, *place)
         self.training.steps_before = steps_taken(self.resumed) - task.iteration
 
-    def _go_to(self, task: Any, epoch: int, seen: int) -> None:
+    def _go_to(self, task: ConViTSSLTask, epoch: int, seen: int) -> None:
         images, batch = task.inputs.sampler.num_images, self.options.optim.batch_size
         # Where a larger batch than before no longer fits, the epoch ends with one step on its last
         # images, of which fewer than a batch come twice.
@@ -108,7 +113,7 @@ class CheckpointHook(QuietHook):
         task.inputs.resume_at = (epoch, seen)
         self._origin = (task.iteration, seen)
 
-    def on_phase_start(self, task: Any) -> None:
+    def on_phase_start(self, task: ConViTSSLTask) -> None:
         """Put back the random state once the loaders are made, just before the first step."""
         if task.train and task.iteration == task.train_phase_idx * task.steps_per_epoch:
             resumed_here = task.inputs.resume_at or (-1, 0)
@@ -118,7 +123,7 @@ class CheckpointHook(QuietHook):
             self.training.resume_epoch(*restore(task, self.resumed))
             self.resumed = None
 
-    def on_step(self, task: Any) -> None:
+    def on_step(self, task: ConViTSSLTask) -> None:
         """Save within an epoch when the last checkpoint is too long ago, or before leaving."""
         if task.train and task.iteration % task.steps_per_epoch == 0:
             return  # the end of the epoch saves, and leaves, once its figures are complete
@@ -130,7 +135,7 @@ class CheckpointHook(QuietHook):
         if stop:
             self._leave(stop, task.iteration)
 
-    def on_phase_end(self, task: Any) -> None:
+    def on_phase_end(self, task: ConViTSSLTask) -> None:
         """Save at the end of an epoch."""
         if not task.train:
             return
@@ -148,11 +153,11 @@ class CheckpointHook(QuietHook):
         if stop and not last:
             self._leave(stop, task.iteration)
 
-    def on_end(self, task: Any) -> None:
+    def on_end(self, task: ConViTSSLTask) -> None:
         """Wait until the last one is on the disk."""
         self.wait()
 
-    def on_exception(self, task: Any) -> None:
+    def on_exception(self, task: ConViTSSLTask) -> None:
         """Likewise."""
         self.wait()
 
@@ -233,7 +238,9 @@ class CheckpointHook(QuietHook):
             time.sleep(LAST_PAUSE)
             self._write(*self._unwritten)
 
-    def _save(self, task: Any, within_phase: bool, best: bool = False, keep: bool = False) -> None:
+    def _save(
+        self, task: ConViTSSLTask, within_phase: bool, best: bool = False, keep: bool = False
+    ) -> None:
         begun = time.perf_counter()
         if self.heartbeat is not None:
             self.heartbeat.at(task.iteration, SAVING)

@@ -6,9 +6,10 @@ import contextlib
 import dataclasses
 from typing import TYPE_CHECKING, Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from convit_ssl.engines.begun import Begun
+from convit_ssl.engines.draft import Draft
 from convit_ssl.engines.placement import Placement, place
 from convit_ssl.engines.trunks import least_side, patch_size
 from convit_ssl.methods import Choice, Method, get_method, is_classifier, scale_to_data
@@ -74,7 +75,7 @@ SIZE_OF_IMAGE = ("patch_size", "global_crop_size", "local_crop_size", "num_local
 
 
 def scale(
-    tree: DictConfig,
+    tree: Draft,
     explicit: frozenset[str],
     images: int,
     size: tuple[int, int],
@@ -139,9 +140,9 @@ def scale(
                 OmegaConf.update(tree, key, _plain(choice.value))
     least = 1 if is_convit else least_side(tree)
     for name, key in (("global_crop_size", "global_size"), ("local_crop_size", "local_size")):
-        if name in chosen and f"crops.{key}" not in explicit and tree.crops[key] < least:
+        if name in chosen and f"crops.{key}" not in explicit and getattr(tree.crops, key) < least:
             chosen[name] = Choice(least, "smaller maps of this network have no position left")
-            tree.crops[key] = least
+            setattr(tree.crops, key, least)
     whole = method.frozen_trunk and tree.augmentation.min_crop_scale is not None
     if whole and "crops.global_scale" not in explicit:
         # Parts as small as pretraining takes cost a frozen trunk 4 points on digits.
@@ -151,7 +152,7 @@ def scale(
     return chosen, budget
 
 
-def _labels(tree: DictConfig) -> Labels:
+def _labels(tree: Draft) -> Labels:
     """How an experiment learns labels."""
     if get_method(tree.method.name).frozen_trunk:
         return "probe"
@@ -161,7 +162,7 @@ def _labels(tree: DictConfig) -> Labels:
 
 
 def _budget(
-    tree: DictConfig,
+    tree: Draft,
     method: type[Method[Any]],
     images: int,
     size: tuple[int, int],
@@ -190,7 +191,7 @@ def _budget(
 
 
 def _fitting(
-    tree: DictConfig,
+    tree: Draft,
     placement: Placement,
     method: type[Method[Any]],
     images: int,
@@ -296,12 +297,14 @@ def operations(network: AnyConfig, side: int) -> int:
     return int(2 * (network.depth * (linear + attention) + embedding))
 
 
-def _network(tree: DictConfig, patch: int) -> AnyConfig:
+def _network(tree: Draft, patch: int) -> AnyConfig:
     """The trunk as given, for its sizes alone."""
     if is_other(tree.trunk.variant):
         return TrunkConfig(str(tree.trunk.variant), in_chans=int(tree.trunk.in_chans))
     names = ("in_chans", "embed_dim", "depth", "mlp_ratio")
-    changes = {name: tree.trunk[name] for name in names if tree.trunk[name] is not None}
+    changes = {
+        name: getattr(tree.trunk, name) for name in names if getattr(tree.trunk, name) is not None
+    }
     base = dataclasses.asdict(create_config(tree.trunk.variant))
     # Not what must fit together, such as heads and width: the plan checks the network itself.
     free = {"local_init": False, "num_heads": 1, "num_gpsa_layers": 0}
@@ -309,7 +312,7 @@ def _network(tree: DictConfig, patch: int) -> AnyConfig:
     return ConViTConfig(**{**base, **changes, **free, **sizes})
 
 
-def _given(tree: DictConfig, keys: tuple[str, ...]) -> Any:
+def _given(tree: Draft, keys: tuple[str, ...]) -> Any:
     value = OmegaConf.select(tree, keys[0])
     return tuple(value) if OmegaConf.is_list(value) else value
 

@@ -89,8 +89,8 @@ def submit(plan: Plan, arguments: Sequence[str]) -> int:
             "run=slurm: sbatch was not found on this machine; run this on a login node of the "
             "cluster, or use run=gpu8 or torchrun"
         )
-    run = plan.options["run"]
-    folder = Path(run["dir"]).absolute() / FOLDER
+    run = plan.settings.run
+    folder = plan.folder.absolute() / FOLDER
     _refuse_second(folder)
     folder.mkdir(parents=True, exist_ok=True)
     executor = submitit.SlurmExecutor(folder=folder, max_num_timeout=0, python=safe_python())
@@ -98,7 +98,7 @@ def submit(plan: Plan, arguments: Sequence[str]) -> int:
     # The folder of the run is fixed here: a name that depends on the directory must not change.
     # run.overwrite goes along. The job obeys it once, when it starts for the first time.
     fixed = [a for a in arguments if not a.startswith("run.dir=")]
-    task = Task([*fixed, f"run.dir={Path(run['dir']).absolute()}"], os.getcwd(), str(folder))
+    task = Task([*fixed, f"run.dir={plan.folder.absolute()}"], os.getcwd(), str(folder))
     try:
         job = executor.submit(task)
     except submitit.core.utils.FailedJobError as error:
@@ -107,7 +107,7 @@ def submit(plan: Plan, arguments: Sequence[str]) -> int:
     placement = plan.placement
     print(
         f"job {job.job_id}: {placement.nodes} x {placement.processes} processes "
-        f"(partition {run['partition'] or 'default'}), up to {run['hours']:g} h a turn, requeued "
+        f"(partition {run.partition or 'default'}), up to {run.hours:g} h a turn, requeued "
         f"until the run is finished\n"
         f"output  {folder}/{job.job_id}_0_log.out\n"
         f"state   squeue -j {job.job_id}\n"
@@ -118,16 +118,16 @@ def submit(plan: Plan, arguments: Sequence[str]) -> int:
 
 def parameters(plan: Plan, folder: Path) -> dict[str, Any]:
     """Submitit's parameters of the job."""
-    run, placement = plan.options["run"], plan.placement
+    run, placement = plan.settings.run, plan.placement
     given: dict[str, Any] = {
-        "job_name": f"convit_ssl-{Path(run['dir']).name}",
+        "job_name": f"convit_ssl-{plan.folder.name}",
         "nodes": placement.nodes,
         "ntasks_per_node": placement.processes,
-        "time": max(int(60 * float(run["hours"])), 1),
-        "signal_delay_s": int(run["grace_seconds"]) + MARGIN_SECONDS,
+        "time": max(int(60 * float(run.hours)), 1),
+        "signal_delay_s": int(run.grace_seconds) + MARGIN_SECONDS,
         "stderr_to_stdout": True,
         "setup": setup_lines(),
-        "teardown": teardown_lines(folder, int(run["requeue"])),
+        "teardown": teardown_lines(folder, int(run.requeue)),
         # One failed task must not leave the others waiting for it.
         "srun_args": ["--kill-on-bad-exit=1"],
         "additional_parameters": {"requeue": True},
@@ -138,10 +138,10 @@ def parameters(plan: Plan, folder: Path) -> dict[str, Any]:
         ("constraint", "constraint"),
         ("cpus_per_task", "cpus_per_task"),
     ):
-        if run[ours] is not None:
-            given[theirs] = run[ours]
+        if (value := getattr(run, ours)) is not None:
+            given[theirs] = value
     if placement.device == "cuda":
-        given["gpus_per_node"] = run["gpus_per_node"] or placement.processes
+        given["gpus_per_node"] = run.gpus_per_node or placement.processes
     return given
 
 

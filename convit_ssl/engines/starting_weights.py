@@ -5,10 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from omegaconf import DictConfig
-
 from convit_ssl.data.value_range import Reading
 from convit_ssl.engines.channels import KEPT, same_channels
+from convit_ssl.engines.draft import Draft
 from convit_ssl.errors import UserError
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
 from convit_ssl.models.from_vit import GATE_OF_VIT
@@ -37,7 +36,7 @@ def check_teacher(path: str | None, classes: int, settings: Any = None) -> None:
         )
 
 
-def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
+def follow_weights(tree: Draft, explicit: frozenset[str]) -> None:
     """Take the network's shape and the images' scale from the weights that the run starts from."""
     if not tree.weights:
         refuse_settings(tree, "weights_settings", "weights=PATH")
@@ -85,7 +84,9 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
         tree.trunk.variant = variant
     elif "trunk" in explicit:
         asked = shape(create_config(tree.trunk.variant))
-        asked = {k: tree.trunk[k] if f"trunk.{k}" in explicit else v for k, v in asked.items()}
+        asked = {
+            k: getattr(tree.trunk, k) if f"trunk.{k}" in explicit else v for k, v in asked.items()
+        }
         if asked != shape(config):
             raise UserError(
                 f"{tree.weights} holds {describe(config)}, but trunk={tree.trunk.variant} was "
@@ -95,7 +96,7 @@ def follow_weights(tree: DictConfig, explicit: frozenset[str]) -> None:
 
 
 def _follow_fields(
-    tree: DictConfig, explicit: frozenset[str], config: ConViTConfig, own: tuple[str, ...] = ()
+    tree: Draft, explicit: frozenset[str], config: ConViTConfig, own: tuple[str, ...] = ()
 ) -> None:
     """Take over the fields of a configuration, but for regularisation and those named.
 
@@ -105,19 +106,20 @@ def _follow_fields(
     regularisation = ("drop_rate", "attn_drop_rate", "drop_path_rate", "global_pool", "local_init")
     for name, value in dataclasses.asdict(config).items():
         key = f"trunk.{name}"
-        if name in (*regularisation, *own) or name not in tree.trunk:
+        if name in (*regularisation, *own) or not hasattr(tree.trunk, name):
             continue
         if name == "in_chans" and Reading.of(tree.data).native:
             continue  # it follows the images, and the patch embedding follows it
-        if key in explicit and tree.trunk[name] not in (None, value):
+        given = getattr(tree.trunk, name)
+        if key in explicit and given not in (None, value):
             raise UserError(
-                f"{key}={tree.trunk[name]}, but {tree.weights} was made with {name}={value}; "
+                f"{key}={given}, but {tree.weights} was made with {name}={value}; "
                 f"leave {key} out, or start without weights"
             )
-        tree.trunk[name] = value
+        setattr(tree.trunk, name, value)
 
 
-def _from_vit(tree: DictConfig, explicit: frozenset[str], config: ConViTConfig) -> bool:
+def _from_vit(tree: Draft, explicit: frozenset[str], config: ConViTConfig) -> bool:
     """Whether a ConViT is asked for, by its GPSA layers, and the weights are a plain ViT's."""
     asked = explicit & {"trunk.num_gpsa_layers", "trunk.gate_start"}
     if config.num_gpsa_layers or not asked:
@@ -128,7 +130,7 @@ def _from_vit(tree: DictConfig, explicit: frozenset[str], config: ConViTConfig) 
     return bool(layers)
 
 
-def _follow_vit(tree: DictConfig, explicit: frozenset[str], config: ConViTConfig) -> None:
+def _follow_vit(tree: Draft, explicit: frozenset[str], config: ConViTConfig) -> None:
     """Give a ConViT the shape of a plain ViT, whose weights it starts from.
 
     Raises:
@@ -172,7 +174,7 @@ def _same_shape(one: ConViTConfig, other: ConViTConfig) -> bool:
     return all(getattr(one, name) == getattr(other, name) for name in OF_VIT)
 
 
-def _said(tree: DictConfig, explicit: frozenset[str]) -> dict[str, Any]:
+def _said(tree: Draft, explicit: frozenset[str]) -> dict[str, Any]:
     """What the user says of the weights; the heads of the network to train are those of both."""
     said = loading_options(tree.weights_settings)
     if "trunk.num_heads" in explicit:
@@ -180,7 +182,7 @@ def _said(tree: DictConfig, explicit: frozenset[str]) -> dict[str, Any]:
     return said
 
 
-def refuse_settings(tree: DictConfig, section: str, needs: str) -> None:
+def refuse_settings(tree: Draft, section: str, needs: str) -> None:
     """Refuse what is said of a file where there is none.
 
     Raises:
@@ -194,7 +196,7 @@ def refuse_settings(tree: DictConfig, section: str, needs: str) -> None:
         )
 
 
-def _follow_images(tree: DictConfig, explicit: frozenset[str], loaded: Network) -> None:
+def _follow_images(tree: Draft, explicit: frozenset[str], loaded: Network) -> None:
     """Take over how the images of the weights were made, and which of them were taken."""
     from convit_ssl.export import reading_of
 
@@ -204,23 +206,24 @@ def _follow_images(tree: DictConfig, explicit: frozenset[str], loaded: Network) 
     for name, value in reading.describe().items():
         if name in KEPT and not same:
             continue
-        if tree.data[name] is None or (value is True and f"data.{name}" not in explicit):
-            tree.data[name] = value
+        if getattr(tree.data, name) is None or (value is True and f"data.{name}" not in explicit):
+            setattr(tree.data, name, value)
     if same and reading.native:
         entry = (provenance.get("entry") or {}).get("data") or {}
         for name in ("mean", "std"):
-            tree.data[name] = entry.get(name) if tree.data[name] is None else tree.data[name]
+            if getattr(tree.data, name) is None:
+                setattr(tree.data, name, entry.get(name))
     roles = ("teacher", "student", "ema")
     if tree.weights_from in roles and provenance["weights"] in roles:
         tree.weights_from = provenance["weights"]  # a method without a teacher has a student only
 
 
-def _follow_other(tree: DictConfig, explicit: frozenset[str]) -> None:
+def _follow_other(tree: Draft, explicit: frozenset[str]) -> None:
     """The same of a network that is not a ConViT; a file of its own library says nothing of it."""
     from convit_ssl.export.load import describes_other, load_network
 
     refuse_settings(tree, "weights_settings", f"a ViT's weights; {tree.trunk.variant} has its own")
-    if not describes_other(tree.weights):
+    if tree.weights is None or not describes_other(tree.weights):
         return
     loaded = load_network(tree.weights, weights=tree.weights_from)
     assert isinstance(loaded, OtherTrunk)

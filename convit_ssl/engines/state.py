@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,11 +12,15 @@ from torch import Tensor
 from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.results import versions
 
+if TYPE_CHECKING:
+    from convit_ssl.adapters.task import ConViTSSLTask
+
+
 FORMAT = 1
 
 
 def run_state(
-    task: Any, entry: dict[str, Any], within_phase: bool, losses: tuple[float, int]
+    task: ConViTSSLTask, entry: dict[str, Any], within_phase: bool, losses: tuple[float, int]
 ) -> dict[str, Any]:
     """Everything that a run needs to go on, in VISSL's layout with an entry of ours.
 
@@ -66,7 +70,7 @@ def run_state(
     return state
 
 
-def restore(task: Any, state: dict[str, Any]) -> tuple[float, int]:
+def restore(task: ConViTSSLTask, state: dict[str, Any]) -> tuple[float, int]:
     """Put back what VISSL does not: loss scaler, average of the weights, random state.
 
     Returns:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import os
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from convit_ssl.data.value_range import Reading
+from convit_ssl.engines.draft import Draft
 from convit_ssl.engines.starting_weights import refuse_settings
 from convit_ssl.errors import UserError
+from convit_ssl.methods import DistillOptions, SupervisedOptions, options_of
 from convit_ssl.models.trunks import is_other
 
 
-def choose_teacher(tree: DictConfig) -> None:
+def choose_teacher(tree: Draft) -> None:
     """Find the teacher of a distillation, and take the widths of its features.
 
     Raises:
         UserError: none is given, it cannot be had, or it does not fit the images.
     """
-    method = tree.method
-    if not (method.get("teacher") or method.get("distill_from")):
+    method = options_of(tree.method)
+    taught = isinstance(method, SupervisedOptions) and method.distill_from
+    distilled = isinstance(method, DistillOptions) and method.teacher
+    if not (taught or distilled):
         refuse_settings(tree, "teacher_settings", "method.teacher or method.distill_from")
-    if "teacher_dim" not in method:
+    if not isinstance(method, DistillOptions):
         return
     if not method.teacher:
         raise UserError(
@@ -42,20 +46,22 @@ def choose_teacher(tree: DictConfig) -> None:
         )
     from convit_ssl.adapters.teachers import open_teacher
 
-    method.teacher = _whole(str(method.teacher))
+    name = _whole(method.teacher)
+    OmegaConf.update(tree, "method.teacher", name)
     settings = OmegaConf.to_container(tree.teacher_settings)
-    image, patches = open_teacher(method.teacher, settings).widths()
+    image, patches = open_teacher(name, settings).widths()
     if patches_wanted and not patches:
         raise UserError(
-            f"method.teacher={method.teacher} has no grid of patches; add method.patch_weight=0 to "
+            f"method.teacher={name} has no grid of patches; add method.patch_weight=0 to "
             "learn its image features alone"
         )
-    for name, found in (("teacher_dim", image), ("patch_dim", patches)):
-        if method[name] not in (None, found):
-            raise UserError(
-                f"method.{name}={method[name]}, but {method.teacher} has {found}; leave it out"
-            )
-        method[name] = found
+    for key, given, found in (
+        ("teacher_dim", method.teacher_dim, image),
+        ("patch_dim", method.patch_dim, patches),
+    ):
+        if given not in (None, found):
+            raise UserError(f"method.{key}={given}, but {name} has {found}; leave it out")
+        OmegaConf.update(tree, f"method.{key}", found)
 
 
 def _whole(name: str) -> str:

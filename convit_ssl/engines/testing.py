@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING
 
-from convit_ssl.methods import get_method
+from convit_ssl.methods import get_method, test_every
+
+if TYPE_CHECKING:
+    from convit_ssl.adapters.task import ConViTSSLTask
+
 
 SHARE = 0.1  # of the time of training that tests may take
 
@@ -26,7 +30,7 @@ def test_interval(train: int, val: int, method: str) -> int:
     return max(1, math.ceil(val / (train * passes(method)) / SHARE))
 
 
-def test_seconds(task: Any, step_seconds: float) -> tuple[int, float]:
+def test_seconds(task: ConViTSSLTask, step_seconds: float) -> tuple[int, float]:
     """Tests that are left of a run, and about how many seconds all of them will take.
 
     Args:
@@ -37,7 +41,7 @@ def test_seconds(task: Any, step_seconds: float) -> tuple[int, float]:
     if images is None:
         return 0, 0.0
     epochs = int(task.options.optim.epochs)
-    every = int(task.options.method.test_every or 1)
+    every = test_every(task.options.method)
     done = task.iteration // max(task.steps_per_epoch, 1)
     tests = sum(e % every == 0 or e == epochs for e in range(done + 1, epochs + 1))
     image_seconds = step_seconds / task.options.optim.batch_size / passes(task.options.method.name)

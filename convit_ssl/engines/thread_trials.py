@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,6 +23,10 @@ from convit_ssl.engines.pace import Decision, Pace, Way
 from convit_ssl.engines.placement import Placement
 from convit_ssl.runs import RunFolder
 from convit_ssl.writing import whole_file
+
+if TYPE_CHECKING:
+    from convit_ssl.adapters.task import ConViTSSLTask
+
 
 MANY = 1024  # threads; a recorded number beyond is damage
 
@@ -74,7 +78,7 @@ class ThreadHook(QuietHook):
         self._pace: Pace
         self._threads: dict[int, Threads] = {}
 
-    def on_start(self, task: Any) -> None:
+    def on_start(self, task: ConViTSSLTask) -> None:
         """Begin with the way that was found before the checkpoint, if there is one."""
         decisions = read_decisions(self.path, self._steps(task))
         if self.path.is_file():  # what was decided after this step belongs to steps that are gone
@@ -87,18 +91,18 @@ class ThreadHook(QuietHook):
         self._pace = Pace(self.most, settled, shares=not why)
         self._begin(task, self._pace.way)
 
-    def on_end(self, task: Any) -> None:
+    def on_end(self, task: ConViTSSLTask) -> None:
         """End the threads that had shares."""
         task.share_out(None)
         for threads in self._threads.values():
             threads.close()
         self._threads.clear()
 
-    def on_phase_start(self, task: Any) -> None:
+    def on_phase_start(self, task: ConViTSSLTask) -> None:
         """Leave out what lies between two epochs."""
         self._last = None
 
-    def on_step(self, task: Any) -> None:
+    def on_step(self, task: ConViTSSLTask) -> None:
         """Time a training step, and set the number for the next."""
         if not task.train:
             return
@@ -112,14 +116,14 @@ class ThreadHook(QuietHook):
                 self._record(decision, self._steps(task))
         self._last = now
 
-    def _begin(self, task: Any, way: Way) -> None:
+    def _begin(self, task: ConViTSSLTask, way: Way) -> None:
         """Use a way. Heads, loss and optimiser divide their operations among as many threads."""
         self._use(way.threads)
         if way.shares and way.threads not in self._threads:
             self._threads[way.threads] = Threads(way.threads)
         task.share_out(self._threads[way.threads] if way.shares else None)
 
-    def _steps(self, task: Any) -> int:
+    def _steps(self, task: ConViTSSLTask) -> int:
         return int(task.iteration) + self.training.steps_before
 
     def _record(self, decision: Decision, step: int) -> None:

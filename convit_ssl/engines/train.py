@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -57,6 +57,9 @@ from convit_ssl.printable import PrintableFormatter
 from convit_ssl.process_end import leave_group
 from convit_ssl.runs import RunFolder
 
+if TYPE_CHECKING:
+    from convit_ssl.adapters.task import ConViTSSLTask
+
 
 @within_command()
 def train(
@@ -79,18 +82,18 @@ def train(
         UserError: what the user can mend.
         RunFailure: another process or a loader worker was lost; the same command resumes.
     """
-    folder = Path(plan.options["run"]["dir"])
-    plugins.load(plan.options["plugins"])
+    folder = plan.folder
+    plugins.load(plan.settings.plugins)
     _environment(plan, rank, local_rank)
     _log_to(RunFolder(folder).log if rank == 0 else None)
-    minutes = float(plan.options["run"]["timeout_minutes"])
+    minutes = float(plan.settings.run.timeout_minutes)
     join(plan.placement, rank, meeting, minutes)
     met()
     world = plan.placement.world_size
     screen = Screen(quiet) if rank == 0 else None
     say = (lambda text: screen.line(text, style="yellow")) if screen is not None else None
     heartbeat = Heartbeat(folder, rank, world, stall_seconds=min(30 * minutes, 120.0), say=say)
-    grace = float(plan.options["run"]["grace_seconds"])
+    grace = float(plan.settings.run.grace_seconds)
     checkpoints = folder / CHECKPOINTS
     box = SignalBox(grace, lambda: f"{heartbeat.describe()}. {resume_words(checkpoints)}")
     finished = False
@@ -155,7 +158,7 @@ def _train(
         config.CONVIT_SSL, checkpoints, entry, training, screen, state, box, heartbeat, guard
     )
     preflight = PreflightHook(config.CONVIT_SSL, checkpoints, entry["commit"], screen)
-    fixed = bool(plan.options["run"]["deterministic"])
+    fixed = bool(plan.settings.run.deterministic)
     threads = thread_hooks(plan.placement, fixed, training, folder)
     trainer = SelfSupervisionTrainer(
         config,
@@ -171,9 +174,7 @@ def _train(
         resumed = None
         if found is not None:
             resumed = "; ".join([f"from {found.path.name}", *found.skipped])
-        screen.facts(
-            run_facts(plan, parameters, resumed), f"convit_ssl {plan.options['experiment']}"
-        )
+        screen.facts(run_facts(plan, parameters, resumed), f"convit_ssl {plan.settings.experiment}")
     # Initialisation is alike in all processes; what is drawn in training is not.
     torch.manual_seed(int(config.SEED_VALUE) * 9973 + rank)
     try:
@@ -217,7 +218,7 @@ def imports_uncollected() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _end_loaders(task: Any) -> None:
+def _end_loaders(task: ConViTSSLTask) -> None:
     loaders = getattr(task, "dataloaders", {}).values()
     kept = [getattr(loader, "_iterator", None) for loader in loaders]
     end_workers([*kept, getattr(task, "data_iterator", None)])
@@ -225,12 +226,12 @@ def _end_loaders(task: Any) -> None:
 
 def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) -> None:
     figures = training.figures
-    variant, epochs = plan.options["trunk"]["variant"], plan.options["optim"]["epochs"]
+    variant, epochs = plan.settings.trunk.variant, plan.settings.optim.epochs
     settings = hash_json(experiment_settings(plan.options))
     result = {
         "kind": "top-1 on val" if "top1" in figures else figures.get("knn_name", "online kNN"),
-        "name": f"{variant} {plan.options['method']['name']} epoch {epochs}",
-        "experiment": plan.options["experiment"],
+        "name": f"{variant} {plan.settings.method.name} epoch {epochs}",
+        "experiment": plan.settings.experiment,
         "accuracy": figures.get("top1", figures.get("knn")),
         **{key: figures[key] for key in OF_A_ROW if key in figures},
         "epochs": epochs,
@@ -240,7 +241,7 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
         "images_per_s": figures.get("images_per_s"),
         "data": plan.facts,
         "variant": variant,
-        "seed": plan.options["seed"],
+        "seed": plan.settings.seed,
         "settings_hash": settings,
         "fingerprint": {"settings": settings, "data": plan.facts["digest"]},
         "commit": commit(),
@@ -260,21 +261,21 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
     screen.line(f"done: {RunFolder(folder).last}", style="bold")
     for line in training.verdict_lines:
         screen.line(line)
-    options, facts = plan.options, plan.facts
-    where = f" --data-dir {shlex.quote(options['data_dir'])}" if options["data_dir"] else ""
+    options, facts = plan.settings, plan.facts
+    where = f" --data-dir {shlex.quote(options.data_dir)}" if options.data_dir else ""
     quoted = shlex.quote(str(folder))
     following = [f"convit-ssl export {quoted} --to safetensors"]
-    if facts["classes"] > 1 and not options["derived"]["test_model"] and _has_val(plan):
+    if facts["classes"] > 1 and not options.derived.test_model and _has_val(plan):
         following.insert(0, f"convit-ssl knn {quoted} --data {facts['name']}{where}")
     for words, command in zip(("next:", "     "), following, strict=False):
         screen.line(f"{words} {command}")
 
 
 def _has_val(plan: Plan) -> bool:
-    if DivisionSpec.of(plan.options["data"]).divides:
+    if DivisionSpec.of(plan.settings.data).divides:
         return True
     try:
-        find_listing(plan.facts["name"], plan.options["data_dir"], "val")
+        find_listing(plan.facts["name"], plan.settings.data_dir, "val")
     except UserError:
         return False
     return True
@@ -285,8 +286,8 @@ def _entry(plan: Plan) -> dict[str, Any]:
     model = {**asdict(plan.trunk), "num_classes": 0}
     return {
         "model": {k: list(v) if isinstance(v, tuple) else v for k, v in model.items()},
-        "variant": plan.options["trunk"]["variant"],
-        "method": plan.options["method"]["name"],
+        "variant": plan.settings.trunk.variant,
+        "method": plan.settings.method.name,
         "config": json.loads(json.dumps(plan.options)),
         "data": plan.facts,
         "commit": commit() or f"convit_ssl {__version__}",
@@ -306,7 +307,7 @@ def _environment(plan: Plan, rank: int, local_rank: int) -> None:
         torch.backends.cuda.matmul.allow_tf32 = True
     elif plan.placement.device == "cpu":
         keep_freed_memory()
-    if plan.options["run"]["deterministic"]:
+    if plan.settings.run.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
 
 
@@ -336,7 +337,7 @@ def _count_parameters(plan: Plan) -> int:
 
 def write_config(plan: Plan) -> None:
     """Write the resolved configuration into the run folder, before anything runs."""
-    folder = Path(plan.options["run"]["dir"])
+    folder = plan.folder
     text = OmegaConf.to_yaml(OmegaConf.create(plan.options))
     reasons = [f"# {name} = {c.written}: {c.reason}" for name, c in plan.choices.items()]
     make_folder(folder)
@@ -344,9 +345,9 @@ def write_config(plan: Plan) -> None:
         RunFolder(folder).config.write_text("\n".join([*reasons, text]), encoding="utf-8")
         if plan.race is not None:
             write_json(plan.race, RunFolder(folder).race)
-    spec = DivisionSpec.of(plan.options["data"], not plan.options["derived"]["test_model"])
+    spec = DivisionSpec.of(plan.settings.data, not plan.settings.derived.test_model)
     if spec.divides:
-        division = open_division(plan.facts["name"], plan.options["data_dir"], spec)
+        division = open_division(plan.facts["name"], plan.settings.data_dir, spec)
         division.write(folder / SPLIT)
 
 

@@ -7,8 +7,9 @@ import os
 import re
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
+from convit_ssl.engines.draft import Draft
 from convit_ssl.engines.keys import hint
 from convit_ssl.errors import UserError
 from convit_ssl.methods import get_method
@@ -24,6 +25,7 @@ from convit_ssl.models.trunks import (
     measured,
     sketch,
 )
+from convit_ssl.options import items
 
 # Options of the section `trunk` that mean something to networks other than ConViT.
 OF_OTHERS = (
@@ -32,7 +34,7 @@ OF_OTHERS = (
 ONLY_TIMM = "is for networks of timm; weights=PATH starts any other from a checkpoint"
 
 
-def check_variant(tree: DictConfig) -> None:
+def check_variant(tree: Draft) -> None:
     """Refuse an unknown trunk.
 
     Raises:
@@ -49,7 +51,7 @@ def check_variant(tree: DictConfig) -> None:
         )
 
 
-def check_other(tree: DictConfig, explicit: frozenset[str]) -> None:
+def check_other(tree: Draft, explicit: frozenset[str]) -> None:
     """Refuse what a network other than ConViT does not have, before anything is computed.
 
     Regularisation that an experiment brings along is left out where the network has none.
@@ -89,7 +91,7 @@ def check_other(tree: DictConfig, explicit: frozenset[str]) -> None:
     if needless:
         raise UserError(f"trunk={name} has no {', '.join(needless)}; leave it out")
     for key in network.ignored & set(REGULARISATION):
-        tree.trunk[key] = 0.0
+        setattr(tree.trunk, key, 0.0)
     if tree.optim.accumulate > 1 and network.normalises_batches():
         raise UserError(
             f"trunk={name} uses batch normalisation, so optim.accumulate={tree.optim.accumulate} "
@@ -100,14 +102,14 @@ def check_other(tree: DictConfig, explicit: frozenset[str]) -> None:
         network.layers()
 
 
-def patch_size(tree: DictConfig, explicit: frozenset[str] = frozenset()) -> int:
+def patch_size(tree: Draft, explicit: frozenset[str] = frozenset()) -> int:
     """What sides of crops must be a multiple of, in pixels; 1 where the network does not say."""
     if is_other(tree.trunk.variant):
         return _patch_of(sketch(_config(tree, explicit)))
     return int(tree.trunk.patch_size or create_config(tree.trunk.variant).patch_size)
 
 
-def least_side(tree: DictConfig) -> int:
+def least_side(tree: Draft) -> int:
     """The side in pixels that becomes a single position in the last map of a convnet of timm."""
     network: Any = sketch(_config(tree, frozenset()))
     stages = getattr(network.network, "feature_info", None)
@@ -115,7 +117,7 @@ def least_side(tree: DictConfig) -> int:
     return int(last.get("reduction", 1)) if isinstance(last, dict) else 1
 
 
-def network_config(tree: DictConfig, explicit: frozenset[str]) -> AnyConfig:
+def network_config(tree: Draft, explicit: frozenset[str]) -> AnyConfig:
     """The network's configuration; one that is not a ConViT is also written into VISSL's tree.
 
     Raises:
@@ -136,7 +138,7 @@ def network_config(tree: DictConfig, explicit: frozenset[str]) -> AnyConfig:
     return config
 
 
-def fit_probes(tree: DictConfig, trunk: AnyConfig) -> None:
+def fit_probes(tree: Draft, trunk: AnyConfig) -> None:
     """Leave out the features that a frozen network does not have."""
     if not get_method(tree.method.name).frozen_trunk:
         return
@@ -151,8 +153,8 @@ def fit_probes(tree: DictConfig, trunk: AnyConfig) -> None:
             del model.FEATURE_EVAL_SETTINGS.LINEAR_EVAL_FEAT_POOL_OPS_MAP[index]
 
 
-def _config(tree: DictConfig, explicit: frozenset[str]) -> TrunkConfig:
-    given: dict[str, Any] = {name: float(tree.trunk[name]) for name in REGULARISATION}
+def _config(tree: Draft, explicit: frozenset[str]) -> TrunkConfig:
+    given: dict[str, Any] = {name: float(getattr(tree.trunk, name)) for name in REGULARISATION}
     if "trunk.global_pool" in explicit:  # else the network's own way
         given["global_pool"] = str(tree.trunk.global_pool)
     return TrunkConfig(
@@ -173,11 +175,11 @@ def _patch_of(network: Any) -> int:
     return patch if stride in ((patch, patch), None) else 1
 
 
-def _convit(tree: DictConfig) -> ConViTConfig:
+def _convit(tree: Draft) -> ConViTConfig:
     """Build the network's configuration, so that its refusals come early."""
     names = {field.name for field in dataclasses.fields(ConViTConfig)}
     overrides = {
-        key: value for key, value in tree.trunk.items() if key in names and value is not None
+        key: value for key, value in items(tree.trunk) if key in names and value is not None
     }
     try:
         return create_config(

@@ -44,6 +44,7 @@ from convit_ssl.machine import start_method
 from convit_ssl.methods import effective_rank, feature_std
 from convit_ssl.models import ConViT
 from convit_ssl.runs import RunFolder
+from convit_ssl.schema import Resolved
 
 RANK_IMAGES = 2000  # enough for the rank of a few hundred channels
 # An image that is looked at takes an eighth of the time of one that is trained on: it has one view
@@ -78,7 +79,7 @@ class Watch:
         autocast: makes the precision of forward passes.
     """
 
-    def __init__(self, options: Any, device: torch.device, autocast: Any) -> None:
+    def __init__(self, options: Resolved, device: torch.device, autocast: Any) -> None:
         self.options = options
         self.device = device
         self.autocast = autocast
@@ -305,7 +306,7 @@ class Watch:
             max_corrupt=data.max_corrupt,
             replace=False,
             reading=Reading.of(data),
-            fault_log=FaultLog(str(RunFolder(self.options.run.dir).unreadable)),
+            fault_log=FaultLog(str(RunFolder.of(self.options.run).unreadable)),
             division=DivisionSpec.of(data, not self.options.derived.test_model),
         )
 

@@ -21,6 +21,7 @@ from convit_ssl.evaluation.tokens import pixels_of
 from convit_ssl.evaluation.verdict import Verdict, judge
 from convit_ssl.models import ConViT
 from convit_ssl.models.trunks import OtherTrunk, build_trunk
+from convit_ssl.schema import Resolved
 
 if TYPE_CHECKING:
     from convit_ssl.engines.watch import Watch
@@ -150,7 +151,7 @@ def labelled_rows(images: ImageFiles, rows: Rows) -> Rows:
     return kept
 
 
-def groups_of(options: Any, images: ImageFiles, rows: Rows) -> Rows | None:
+def groups_of(options: Resolved, images: ImageFiles, rows: Rows) -> Rows | None:
     """The group of each of some images; None where nothing was asked to stay together."""
     spec = DivisionSpec.of(options.data, not options.derived.test_model)
     if not spec.divides:
@@ -266,7 +267,7 @@ def _classified(watch: Watch, classifier: nn.Module, sides: Sides) -> Rows:
     return right
 
 
-def _seen(options: Any, figures: dict[str, Any], references: References) -> Seen:
+def _seen(options: Resolved, figures: dict[str, Any], references: References) -> Seen:
     native = list(options.facts.native_size)
     return Seen(
         steps=int(options.derived.steps_per_epoch * options.optim.epochs),

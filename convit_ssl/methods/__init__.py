@@ -9,8 +9,8 @@ import sys
 from convit_ssl.methods.base import (
     METHODS,
     Crops,
+    LabelledOptions,
     Method,
-    MethodOptions,
     Progress,
     Run,
     TeacherMethod,
@@ -20,6 +20,7 @@ from convit_ssl.methods.base import (
     options_of,
     register_method,
     self_supervised,
+    test_every,
 )
 from convit_ssl.methods.choices import Choice
 from convit_ssl.methods.clip import cancel_last_layer_gradients, clip_each, clip_global
@@ -30,6 +31,7 @@ from convit_ssl.methods.koleo import KoLeoLoss
 from convit_ssl.methods.multicrop import forward_crops, forward_packed, group_by_size
 from convit_ssl.methods.scale import scale_to_data
 from convit_ssl.methods.schedules import CosineSchedule, constant
+from convit_ssl.options import MethodOptions
 
 # isort: split
 from convit_ssl.methods.barlow_twins import *
@@ -52,6 +54,7 @@ __all__ = [
     "Crops",
     "DINOHead",
     "KoLeoLoss",
+    "LabelledOptions",
     "Method",
     "MethodOptions",
     "Progress",
@@ -75,6 +78,7 @@ __all__ = [
     "register_method",
     "scale_to_data",
     "self_supervised",
+    "test_every",
     "update_teacher",
 ]
 for _method in METHODS.values():

@@ -21,7 +21,7 @@ from convit_ssl.methods.ema import build_teacher, update_teacher
 from convit_ssl.methods.multicrop import forward_packed
 from convit_ssl.methods.scale_tables import CollectionRule, PublishedRun, SmallRun
 from convit_ssl.methods.schedules import CosineSchedule
-from convit_ssl.options import option
+from convit_ssl.options import MethodOptions, option
 
 # What options of labelled methods mean.
 TEST_EVERY = (
@@ -32,13 +32,11 @@ CLASSES = "Number of classes; by default that of the data."
 
 
 @dataclass
-class MethodOptions:
-    """The section ``method`` of an experiment; each method adds its own.
+class LabelledOptions(MethodOptions):
+    """Options of a method that learns labels."""
 
-    Fields are made by `convit_ssl.options.option`; ``name`` is filled in by the registry.
-    """
-
-    name: str = ""
+    num_classes: int | None = option(None, CLASSES, unit="classes", least=2)
+    test_every: int | None = option(None, TEST_EVERY, unit="epochs", least=1)
 
 
 @dataclass
@@ -297,11 +295,24 @@ def get_method(name: object) -> type[Method[Any]]:
     return METHODS[str(name)]
 
 
-def options_of(values: Mapping[str, Any]) -> MethodOptions:
+def options_of(section: MethodOptions | Mapping[str, Any]) -> MethodOptions:
     """The typed options of a method from its section, ``name`` among them."""
-    kind = get_method(values["name"]).Options
+    if isinstance(section, MethodOptions):
+        return section
+    kind = get_method(section["name"]).Options
     known = {entry.name for entry in fields(kind)}
-    return kind(**{key: value for key, value in values.items() if key in known})
+    return kind(**{key: _plain(value) for key, value in section.items() if key in known})
+
+
+def _plain(value: Any) -> Any:
+    """A list of a configuration, which has a type of its own, as a list."""
+    return [*value] if isinstance(value, Sequence) and not isinstance(value, str) else value
+
+
+def test_every(section: MethodOptions | Mapping[str, Any]) -> int:
+    """Epochs between two tests on val, of any method's options; 1 where no labels are learned."""
+    options = options_of(section)
+    return (options.test_every or 1) if isinstance(options, LabelledOptions) else 1
 
 
 def is_classifier(name: object) -> bool:

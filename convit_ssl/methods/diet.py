@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from convit_ssl.data.augment import AugmentConfig, CropConfig
 from convit_ssl.errors import UserError
-from convit_ssl.methods.base import Crops, Method, MethodOptions, Run, register_method
+from convit_ssl.methods.base import Crops, Method, Run, register_method
 from convit_ssl.methods.gather import full_precision
 from convit_ssl.methods.scale_tables import PublishedRun
-from convit_ssl.options import option
+from convit_ssl.options import MethodOptions, option
 
 __all__ = ["DIET", "DIETLoss", "DIETOptions"]
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from convit_ssl.data.augment import AugmentConfig
 from convit_ssl.errors import UserError
-from convit_ssl.methods.base import Crops, Method, MethodOptions, Progress, Run, register_method
+from convit_ssl.methods.base import Crops, Method, Progress, Run, register_method
 from convit_ssl.methods.choices import Chooser
 from convit_ssl.methods.embedding_queue import SwAVQueue
 from convit_ssl.methods.gather import full_precision, gather_constant_rows
 from convit_ssl.methods.scale_tables import CollectionRule, PublishedRun
-from convit_ssl.options import option
+from convit_ssl.options import MethodOptions, option
 
 __all__ = ["Distill", "DistillHead", "DistillOptions", "TeacherFeatures", "patch_loss"]
 __all__ += ["similarity_loss"]

@@ -93,7 +93,7 @@ class Hidden(NamedTuple):
 
 
 def draw_masks(
-    generator: np.random.Generator, rows: int, grid: tuple[int, int], options: Any
+    generator: np.random.Generator, rows: int, grid: tuple[int, int], options: IBOTOptions
 ) -> Any:
     """Masks (rows, patches) of a batch, at least two patches of which are hidden.
 

@@ -11,7 +11,6 @@ from convit_ssl.data.augment import AugmentConfig
 from convit_ssl.methods.base import (
     Crops,
     Method,
-    MethodOptions,
     Progress,
     Run,
     register_method,
@@ -21,7 +20,7 @@ from convit_ssl.methods.cross_view import split_crops
 from convit_ssl.methods.gather import full_precision, sum_over_processes
 from convit_ssl.methods.heads import mlp
 from convit_ssl.methods.scale_tables import CollectionRule, PublishedRun
-from convit_ssl.options import option
+from convit_ssl.options import MethodOptions, option
 
 __all__ = ["LeJEPA", "LeJEPALoss", "LeJEPAOptions", "SIGReg"]
 

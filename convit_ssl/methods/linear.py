@@ -9,11 +9,9 @@ from torch.nn import functional as F
 
 from convit_ssl.data.augment import AugmentConfig
 from convit_ssl.methods.base import (
-    CLASSES,
-    TEST_EVERY,
     Crops,
+    LabelledOptions,
     Method,
-    MethodOptions,
     Run,
     register_method,
 )
@@ -25,10 +23,9 @@ __all__ = ["Linear", "LinearOptions", "Probes"]
 
 
 @dataclass
-class LinearOptions(MethodOptions):
+class LinearOptions(LabelledOptions):
     """Linear probes of a frozen trunk, one head per learning rate and choice of features."""
 
-    num_classes: int | None = option(None, CLASSES, unit="classes", least=2)
     learning_rates: list[float] = option(
         [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1],
         "Learning rates, one head each; scaled by batch / 256.",
@@ -39,7 +36,6 @@ class LinearOptions(MethodOptions):
         "Share of train that chooses the best head.",
         unit="share of the images", above=0, most=1,
     )  # fmt: skip
-    test_every: int | None = option(None, TEST_EVERY, unit="epochs", least=1)
 
 
 class Probes(nn.Module):

@@ -11,11 +11,9 @@ from torch.nn import functional as F
 from convit_ssl.data.augment import AugmentConfig
 from convit_ssl.errors import UserError
 from convit_ssl.methods.base import (
-    CLASSES,
-    TEST_EVERY,
     Crops,
+    LabelledOptions,
     Method,
-    MethodOptions,
     Progress,
     Run,
     hold_trunk,
@@ -29,10 +27,9 @@ __all__ = ["Classifier", "HardDistillation", "Supervised", "SupervisedOptions"]
 
 
 @dataclass
-class SupervisedOptions(MethodOptions):
+class SupervisedOptions(LabelledOptions):
     """Supervised training, also for fine-tuning. Mixup, cutmix and erasing are timm's."""
 
-    num_classes: int | None = option(None, CLASSES, unit="classes", least=2)
     smoothing: float = option(0.1, "Label smoothing.", least=0, most=1)
     mixup: float = option(0.8, "Alpha of mixup; 0 for none.", unit="alpha", least=0)
     cutmix: float = option(1.0, "Alpha of cutmix; 0 for none.", unit="alpha", least=0)
@@ -60,7 +57,6 @@ class SupervisedOptions(MethodOptions):
         "A classifier that teaches by its hard labels.",
         form="a checkpoint with a classifier of the same classes",
     )
-    test_every: int | None = option(None, TEST_EVERY, unit="epochs", least=1)
 
 
 class Classifier(nn.Linear):

@@ -11,14 +11,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from convit_ssl.data.augment import AugmentConfig
-from convit_ssl.methods.base import Crops, Method, MethodOptions, Progress, Run, register_method
+from convit_ssl.methods.base import Crops, Method, Progress, Run, register_method
 from convit_ssl.methods.choices import Chooser
 from convit_ssl.methods.cross_view import cross_view_entropy, split_crops
 from convit_ssl.methods.embedding_queue import SwAVQueue
 from convit_ssl.methods.gather import full_precision, world_size
 from convit_ssl.methods.heads import mlp
 from convit_ssl.methods.scale_tables import CollectionRule, PublishedRun
-from convit_ssl.options import option
+from convit_ssl.options import MethodOptions, option
 
 __all__ = ["SwAV", "SwAVHead", "SwAVLoss", "SwAVOptions", "SwAVQueue", "sinkhorn"]
 

@@ -8,13 +8,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from convit_ssl.data.augment import AugmentConfig
-from convit_ssl.methods.base import Crops, Method, MethodOptions, Run, register_method
+from convit_ssl.methods.base import Crops, Method, Run, register_method
 from convit_ssl.methods.batch_norm import ViewWise
 from convit_ssl.methods.choices import Chooser
 from convit_ssl.methods.gather import full_precision, sum_over_processes
 from convit_ssl.methods.heads import mlp
 from convit_ssl.methods.scale_tables import CollectionRule, PublishedRun
-from convit_ssl.options import option
+from convit_ssl.options import MethodOptions, option
 
 __all__ = ["VICReg", "VICRegLoss", "VICRegOptions"]
 

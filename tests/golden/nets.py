@@ -97,8 +97,8 @@ def options() -> Entries:
     """Resolved options of each experiment by collection; what is at its default is left out."""
     from convit_ssl.engines.config import compose_experiment
     from convit_ssl.engines.plan import make_plan
-    from convit_ssl.engines.schema import Experiment
     from convit_ssl.methods import METHODS
+    from convit_ssl.schema import Experiment
 
     schema = asdict(Experiment())
     defaults = _flat({**schema, "experiment": None})

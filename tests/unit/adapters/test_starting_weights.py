@@ -17,7 +17,6 @@ from convit_ssl.adapters.weights import entry_of_trunk, initialise
 from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
 from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.plan import make_plan
-from convit_ssl.engines.schema import Experiment
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
 from convit_ssl.export.files import ENTRY
@@ -25,6 +24,7 @@ from convit_ssl.export.load import layer_norm_eps, set_layer_norm_eps
 from convit_ssl.export.save import save_trunk
 from convit_ssl.models import ConViT, ConViTConfig
 from convit_ssl.models.from_vit import GATE_OF_VIT
+from convit_ssl.schema import Experiment
 from tests.golden.tiny import SMALL, counted_batches, tiny_task
 
 CONFIG = ConViTConfig(

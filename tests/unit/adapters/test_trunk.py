@@ -129,7 +129,7 @@ def test_every_option_of_the_trunk_reaches_it(build_task) -> None:  # type: igno
     """An option that is taken and then ignored would be worse than none."""
     import dataclasses
 
-    from convit_ssl.engines.schema import TrunkOptions
+    from convit_ssl.schema import TrunkOptions
 
     task = build_task("convit_dino")
     fields = {field.name for field in dataclasses.fields(ConViTConfig)}

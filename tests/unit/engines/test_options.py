@@ -11,10 +11,10 @@ from convit_ssl.cli.main import run_command
 from convit_ssl.engines import describe
 from convit_ssl.engines.config import compose_experiment
 from convit_ssl.engines.ranges import check_values
-from convit_ssl.engines.schema import Experiment
 from convit_ssl.errors import UserError
 from convit_ssl.methods import METHODS
 from convit_ssl.options import Described, described, undescribed
+from convit_ssl.schema import Experiment
 
 PAGE = Path(__file__).parents[3] / "docs" / "OPTIONS.md"
 OPTIONS = describe.all_options()

@@ -12,10 +12,10 @@ import pytest
 
 from convit_ssl.engines.placement import Placement, choose_precision, place, place_of_process
 from convit_ssl.engines.rendezvous import listen, loopback_interface, meeting_host, meeting_port
-from convit_ssl.engines.schema import RunOptions
 from convit_ssl.engines.signals import RunFailure
 from convit_ssl.engines.slurm import parameters, teardown_lines
 from convit_ssl.errors import UserError
+from convit_ssl.schema import RunOptions
 
 VARIABLES = """
 SLURM_STEP_ID SLURM_PROCID SLURM_LOCALID SLURM_NTASKS SLURM_NNODES SLURM_STEP_NUM_NODES

@@ -8,6 +8,7 @@ import pytest
 
 from convit_ssl.engines import testing
 from convit_ssl.engines.scaling import cpu_seconds
+from convit_ssl.methods import SupervisedOptions
 from convit_ssl.models.variants import create_config
 
 
@@ -31,7 +32,7 @@ def test_tests_take_a_tenth_of_the_time_of_training(
 def test_a_forecast_counts_the_tests_that_are_left() -> None:
     options = SimpleNamespace(
         optim=SimpleNamespace(epochs=10, batch_size=20),
-        method=SimpleNamespace(name="supervised", test_every=4),
+        method=SupervisedOptions(name="supervised", test_every=4),
     )
     task = SimpleNamespace(
         options=options, iteration=5, steps_per_epoch=5, inputs=SimpleNamespace(datasets={})

@@ -16,13 +16,13 @@ from PIL import Image
 
 from convit_ssl.engines import watch, watch_scores
 from convit_ssl.engines.hooks import TrainingHook
-from convit_ssl.engines.schema_run import WatchOptions
 from convit_ssl.engines.watch import Watch
 from convit_ssl.engines.watch_reference import background_share
 from convit_ssl.engines.watch_scores import unproven
 from convit_ssl.evaluation.label_free import SCORES
 from convit_ssl.models import create_model
 from convit_ssl.options import KEY
+from convit_ssl.schema_run import WatchOptions
 
 
 def photographs(root: Path, images: int = 40) -> Path:

@@ -10,9 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from convit_ssl.engines.schema_auto import AutoOptions
-from convit_ssl.engines.schema_run import OptimOptions, RunOptions, WatchOptions
-from convit_ssl.options import RANGE, option, section
+from convit_ssl.options import RANGE, MethodOptions, option, section
+from convit_ssl.schema_auto import AutoOptions
+from convit_ssl.schema_run import OptimOptions, RunOptions, WatchOptions
 from convit_ssl.weights_settings import WeightsSettings
 
 __all__ = [
@@ -20,8 +20,11 @@ __all__ = [
     "AutoOptions",
     "CropOptions",
     "DataOptions",
+    "Derived",
     "Experiment",
+    "Facts",
     "OptimOptions",
+    "Resolved",
     "RunOptions",
     "TrunkOptions",
     "WatchOptions",
@@ -428,8 +431,71 @@ class Experiment:
     trunk: TrunkOptions = section(TrunkOptions)
     crops: CropOptions = section(CropOptions)
     augmentation: AugmentationOptions = section(AugmentationOptions)
-    method: Any = None
+    method: MethodOptions = section(MethodOptions)
     optim: OptimOptions = section(OptimOptions)
     run: RunOptions = section(RunOptions)
     watch: WatchOptions = section(WatchOptions)
     auto: AutoOptions = section(AutoOptions)
+
+
+@dataclass
+class Derived:
+    """Numbers of a run that follow from its options, its data and its machines.
+
+    Attributes:
+        world_size, processes: training processes in all, and on each machine.
+        machine_device: gpu or cpu, as VISSL writes it.
+        backend: nccl or gloo.
+        workers, pin_memory: of each process's loader.
+        batch_per_process: images of a step.
+        steps_per_epoch: optimiser steps.
+        lr: for the whole batch.
+        weight_decay_end: the last one.
+        optimizer: its name in Classy Vision's registry.
+        num_classes, num_images: of the training images.
+        test_model: val is tested, since the method learns labels.
+        budget: what a processor allows; None elsewhere.
+    """
+
+    world_size: int
+    processes: int
+    machine_device: str
+    backend: str
+    workers: int
+    pin_memory: bool
+    batch_per_process: int
+    steps_per_epoch: int
+    lr: float
+    weight_decay_end: float
+    optimizer: str
+    num_classes: int
+    num_images: int
+    test_model: bool
+    budget: dict[str, Any] | None = None
+
+
+@dataclass
+class Facts:
+    """What the train step and the evaluation ask of the training images; see `Plan.facts`.
+
+    Attributes:
+        images: their number.
+        native_size: typical (height, width) in pixels.
+        grey: all of them are.
+    """
+
+    images: int
+    native_size: list[int]
+    grey: bool
+
+
+@dataclass(kw_only=True)
+class Resolved(Experiment):
+    """The options of a run that is ready to start.
+
+    In a training process they are VISSL's ``AttrDict`` of the same fields: attributes are read as
+    of this class, which is what type checkers see.
+    """
+
+    derived: Derived
+    facts: Facts
