@@ -160,7 +160,7 @@ class RunFolder:
         return found if isinstance(found, dict) else {}
 
 
-def race_reason(options: Mapping[str, Any]) -> str | None:
+def race_reason(options: Mapping[str, Any] | None) -> str | None:
     """Why ``config=convit_auto`` took the method of a run; None for other runs.
 
     Args:

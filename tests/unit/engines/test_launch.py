@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from convit_ssl.data.samples import DataGoneError
 from convit_ssl.engines import launch
 from convit_ssl.engines.checkpoint import checkpoint_name, write_checkpoint
+from convit_ssl.engines.plan import Plan
 from convit_ssl.engines.signals import RunFailure
 from convit_ssl.errors import UserError
 from convit_ssl.schema import DataOptions
@@ -82,7 +82,8 @@ def test_a_run_that_another_command_began_meanwhile_is_not_mixed_with(tmp_path: 
     state = {"convit_ssl": entry, "classy_state_dict": {}}
     write_checkpoint(tmp_path / "checkpoints", checkpoint_name(1, 10), state, 2)
     now = {**options, "seed": 7}
-    plan: Any = SimpleNamespace(options=now, settings=OmegaConf.create(now), choices={}, race=None)
+    none: Any = None
+    plan = Plan({}, now, none, none, {}, {})
     with pytest.raises(UserError, match="seed: 0 then, 7 now"):
         launch._claim(plan, tmp_path, afresh=False)
     assert not (tmp_path / "config.yaml").exists()
