@@ -125,6 +125,11 @@ class References:
 
 def _no_better(epoch: int, figures: dict[str, Any], low: float, high: float) -> str:
     features, pixels = figures["over_pixels_of"]
+    if pixels == 1:
+        return (
+            f"epoch {epoch}: raw pixels are right on every image that features are compared on, so "
+            "this comparison cannot show a gain"
+        )
     text = (
         f"epoch {epoch}: features are not better than raw pixels yet: kNN "
         f"{figures['over_pixels_metric']} {100 * features:.1f} % and {100 * pixels:.1f} %, "

@@ -116,6 +116,14 @@ def test_accuracies_and_their_difference_are_of_one_kind(tmp_path: Path) -> None
     assert f"kNN balanced accuracy {100 * features:.1f} % and {100 * pixels:.1f} %" in text
 
 
+def test_pixels_that_are_always_right_are_told_as_such(tmp_path: Path) -> None:
+    look = looking_at(tmp_path)
+    figures = {"knn": 1.0, "loss": 2.0, "over_pixels": 0.0, "over_pixels_95": [0.0, 0.0]}
+    figures |= {"over_pixels_of": [1.0, 1.0], "over_pixels_metric": "accuracy"}
+    (text,) = look.references.messages(5, figures)
+    assert "cannot show a gain" in text and "not better" not in text
+
+
 def test_knn_that_falls_while_the_loss_falls_is_said(tmp_path: Path) -> None:
     look = looking_at(tmp_path)
     for epoch, (knn, loss) in enumerate([(0.5, 3.0), (0.6, 2.5), (0.55, 2.2)], 1):
