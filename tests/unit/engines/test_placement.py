@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from convit_ssl.engines.placement import Placement, choose_precision, place, place_of_process
+from convit_ssl.engines.plan import Plan
 from convit_ssl.engines.rendezvous import listen, loopback_interface, meeting_host, meeting_port
 from convit_ssl.engines.signals import RunFailure
 from convit_ssl.engines.slurm import parameters, teardown_lines
@@ -117,7 +117,8 @@ def plan(**run: Any) -> Any:
         "dir": "runs/x", **run,
     }  # fmt: skip
     placement = Placement("slurm", "cuda", 4, 8, 1, 4)
-    return SimpleNamespace(options={"run": options}, placement=placement)
+    none: Any = None
+    return Plan({}, {"run": options}, placement, none, {}, {})
 
 
 def test_what_slurm_is_asked_for() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from convit_ssl.data.samplers import EpochSampler
 from convit_ssl.engines.checkpoint import checkpoint_name, write_checkpoint
+from convit_ssl.engines.plan import Plan
 from convit_ssl.engines.resume import (
     check_same_run,
     finished,
@@ -65,7 +65,8 @@ def test_with_the_same_batch_the_iteration_is_what_it_was(
 
 
 def plan(options: dict[str, Any]) -> Any:
-    return SimpleNamespace(options=options)
+    none: Any = None
+    return Plan({}, options, none, none, {}, {})
 
 
 def options(lr: float, accept: tuple[str, ...] = (), **data: Any) -> dict[str, Any]:
