@@ -58,22 +58,31 @@ class Task:
         try:
             code = run_experiment(self.arguments)
         except UserError as error:
+            _hear_no_more()
             print(f"convit-ssl train: {error}", file=sys.stderr)
             code = error.exit_code
         except SystemExit as stopped:  # by a signal that came outside of training
             code = stopped.code if isinstance(stopped.code, int) else 1
+        if code:
+            _hear_no_more()
         if code in ANNOUNCED:
-            # The first task to leave has srun end the others: a SIGTERM that says nothing new,
-            # and must not become their exit code. The file holds where the code is lost all the
-            # same, to a SIGKILL.
-            for number in STOP_SIGNALS:
-                signal.signal(number, signal.SIG_IGN)
+            # Where the code is lost all the same, to a SIGKILL, this file still says it.
             with contextlib.suppress(OSError):
                 Path(self.folder, f"again_{os.environ.get('SLURM_JOB_ID', '')}").touch()
         if code:
             sys.stdout.flush()
             raise SystemExit(code)
         return code
+
+
+def _hear_no_more() -> None:
+    """Keep the exit code that is decided.
+
+    The first task to leave, or to be lost, has srun end the others: a SIGTERM that says nothing new
+    and must not become their exit code.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def submit(plan: Plan, arguments: Sequence[str]) -> int:

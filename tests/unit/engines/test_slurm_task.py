@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 TASK = """
-import sys
+import atexit, os, signal, sys
 from convit_ssl.engines import command, slurm
 from convit_ssl.data.samples import DataGoneError
 
@@ -18,6 +18,8 @@ def leaves(arguments):
     raise {raised}
 
 command.run_experiment = leaves
+# srun ends the other tasks of a job that lost one.
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
 slurm.Task([], sys.argv[1], sys.argv[1])()
 """
 
@@ -27,7 +29,7 @@ slurm.Task([], sys.argv[1], sys.argv[1])()
     [
         ("SystemExit(140)", 140, True),  # SIGUSR2 while PyTorch was being imported
         ("SystemExit(143)", 143, False),
-        ("DataGoneError('/data is gone')", 75, False),
+        ("DataGoneError('/data is gone')", 75, False),  # as where another process is lost
     ],
 )
 def test_codes(raised: str, code: int, announced: bool, tmp_path: Path) -> None:
