@@ -22,7 +22,7 @@ from convit_ssl.evaluation.splits import hold_out
 from convit_ssl.machine import start_method
 from convit_ssl.methods import LinearOptions, SupervisedOptions, options_of
 from convit_ssl.runs import RunFolder
-from convit_ssl.schema import Resolved
+from convit_ssl.schema_resolved import Resolved
 
 LARGEST_TESTING_BATCH = 256
 TESTING_PIXELS = LARGEST_TESTING_BATCH * 64**2

@@ -32,7 +32,7 @@ from convit_ssl.methods import (
 from convit_ssl.models import ConViT
 from convit_ssl.models.compiling import compile_options
 from convit_ssl.models.trunks import OtherTrunk
-from convit_ssl.schema import Resolved
+from convit_ssl.schema_resolved import Resolved
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -11,7 +11,8 @@ from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 from convit_ssl.methods import METHODS, Crops, Method, get_method, options_of
 from convit_ssl.options import items
-from convit_ssl.schema import CropOptions, DataOptions, Resolved
+from convit_ssl.schema import CropOptions, DataOptions
+from convit_ssl.schema_resolved import Resolved
 
 PUBLISHED_SIDE = 224
 PUBLISHED_BLUR = (0.1, 2.0)

@@ -17,7 +17,7 @@ from convit_ssl.export.other import start_from, start_published
 from convit_ssl.models import ConViT
 from convit_ssl.models.from_vit import GATE_OF_VIT, from_vit
 from convit_ssl.models.trunks import OtherTrunk
-from convit_ssl.schema import Resolved
+from convit_ssl.schema_resolved import Resolved
 from convit_ssl.weights_settings import loading_options
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]

@@ -14,7 +14,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.evaluation.features import extract_features, fingerprint_parts
 from convit_ssl.machine import user_cache
 from convit_ssl.runs import RunFolder
-from convit_ssl.schema import Resolved
+from convit_ssl.schema_resolved import Resolved
 
 PIXELS = 32 * 224**2  # of a batch on a CPU
 

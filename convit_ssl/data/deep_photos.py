@@ -60,7 +60,7 @@ class _Bits:
         self._value = int.from_bytes(data, "little")
 
     def take(self, count: int) -> int:
-        """An unsigned number of so many bits."""
+        """An unsigned number with this number of bits."""
         found = self._value & ((1 << count) - 1)
         self._value >>= count
         return found

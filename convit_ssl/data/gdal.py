@@ -93,7 +93,7 @@ def where_data(values: Values, nodata: float | None, picture: bool) -> Mask | No
 def picture_mask(valid: Mask) -> Mask | None:
     """Of a picture in unsigned numbers, whose "no data" is black or white.
 
-    A pixel is no data where all of red, green and blue are: 255 in red alone is a bright red.
+    A pixel counts as "no data" only if red, green and blue all do: 255 in red alone is bright red.
 
     Args:
         valid: (H, W, bands).

@@ -15,7 +15,7 @@ from convit_ssl.reading import read_json
 from convit_ssl.runs import RunFolder
 
 FORMAT = 1
-MOST_STARTS = 2  # of a trial that ends without a word, as by SIGKILL
+MOST_STARTS = 2  # of a trial whose process dies without an error message, as by SIGKILL
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Progress:
         return next(found, None)
 
     def begin(self, name: str, number: int) -> bool:
-        """Note that a trial begins; False where it ended without a word too often."""
+        """Note that a trial begins; False if its process has died too often."""
         key = f"{number} {name}"
         if self.begun.get(key, 0) >= MOST_STARTS:
             return False

@@ -48,8 +48,8 @@ class Timetable:
     """What fits into a race's share of the planned training.
 
     Attributes:
-        methods: in round 1; 0 where there is no such round.
-        finalists: in round 2, at most; 0 where there is no such round.
+        methods: in round 1; 0 without a first round.
+        finalists: in round 2, at most; 0 without a second round.
         first: epochs of a trial of round 1, as a share of those planned times ``images / part``.
         left_out: what was given up for want of time, in words.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from convit_ssl.schema import Resolved
+    from convit_ssl.schema_resolved import Resolved
 
     class Draft(Resolved, DictConfig):
         """Options as attributes with their types, VISSL's under ``config``."""

@@ -23,7 +23,7 @@ from convit_ssl.evaluation import processes
 from convit_ssl.machine import peak_resident_mib
 from convit_ssl.methods import diagnose, get_method, options_of
 from convit_ssl.runs import RunFolder
-from convit_ssl.schema import Resolved
+from convit_ssl.schema_resolved import Resolved
 
 if TYPE_CHECKING:
     from convit_ssl.adapters.task import ConViTSSLTask

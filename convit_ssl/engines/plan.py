@@ -47,7 +47,7 @@ from convit_ssl.methods import (
 )
 from convit_ssl.models.trunks import AnyConfig
 from convit_ssl.runs import RunFolder
-from convit_ssl.schema import Derived, Resolved
+from convit_ssl.schema_resolved import Derived, Resolved
 
 TEST_ONCE = 1_000_000  # epochs between tests: after the last one alone
 WITHOUT_FOLDER = ("digits", "mnist5k", "textures")  # data sets that read nothing of the user's

@@ -36,7 +36,7 @@ from convit_ssl.engines.testing import test_seconds
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.models.compiling import why_no_compiler
-from convit_ssl.schema import Resolved
+from convit_ssl.schema_resolved import Resolved
 
 if TYPE_CHECKING:
     from convit_ssl.adapters.task import ConViTSSLTask

@@ -17,7 +17,7 @@ from convit_ssl.analysis.training import write_summary
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
 from convit_ssl.runs import RunFolder
-from convit_ssl.schema import Resolved
+from convit_ssl.schema_resolved import Resolved
 
 
 class Recorder:

@@ -26,7 +26,7 @@ from convit_ssl.engines.signals import FOLDER_GONE, Agreement, RunFailure, Signa
 from convit_ssl.engines.state import on_cpu, restore, run_state
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
-from convit_ssl.schema import Resolved
+from convit_ssl.schema_resolved import Resolved
 
 if TYPE_CHECKING:
     from convit_ssl.adapters.task import ConViTSSLTask

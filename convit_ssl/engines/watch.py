@@ -44,7 +44,7 @@ from convit_ssl.machine import start_method
 from convit_ssl.methods import effective_rank, feature_std
 from convit_ssl.models import ConViT
 from convit_ssl.runs import RunFolder
-from convit_ssl.schema import Resolved
+from convit_ssl.schema_resolved import Resolved
 
 RANK_IMAGES = 2000  # enough for the rank of a few hundred channels
 # An image that is looked at takes an eighth of the time of one that is trained on: it has one view

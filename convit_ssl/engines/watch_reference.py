@@ -21,7 +21,7 @@ from convit_ssl.evaluation.tokens import pixels_of
 from convit_ssl.evaluation.verdict import Verdict, judge
 from convit_ssl.models import ConViT
 from convit_ssl.models.trunks import OtherTrunk, build_trunk
-from convit_ssl.schema import Resolved
+from convit_ssl.schema_resolved import Resolved
 
 if TYPE_CHECKING:
     from convit_ssl.engines.watch import Watch
@@ -125,13 +125,13 @@ class References:
 
 def _no_better(epoch: int, figures: dict[str, Any], low: float, high: float) -> str:
     features, pixels = figures["over_pixels_of"]
+    said = "not better than raw pixels yet"
+    if features > pixels:
+        said = "not shown to be better than raw pixels yet"
     if pixels == 1:
-        return (
-            f"epoch {epoch}: raw pixels are right on every image that features are compared on, so "
-            "this comparison cannot show a gain"
-        )
+        said = "compared with raw pixels that are always right, which cannot show a gain"
     text = (
-        f"epoch {epoch}: features are not better than raw pixels yet: kNN "
+        f"epoch {epoch}: features are {said}: kNN "
         f"{figures['over_pixels_metric']} {100 * features:.1f} % and {100 * pixels:.1f} %, "
         "difference "
         f"{100 * figures['over_pixels']:+.1f} points (95 % interval {100 * low:+.1f} to "

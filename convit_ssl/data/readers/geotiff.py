@@ -56,7 +56,7 @@ def header(file: ImageFile, part: str) -> ImageHeader:
 def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     """All bands, with their scale and offset applied.
 
-    Where the file's mask, or the "no data" of a band, says so, there is no data in that band.
+    A band has no data where the file's mask or the band's "no data" value says so.
 
     Raises:
         ValueError: over 64 bands, bands of different types, palettes or complex numbers.
