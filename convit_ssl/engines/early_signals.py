@@ -50,6 +50,9 @@ def stopped_outside(signum: int) -> int:
 def signals_outside_training(words: bool = True) -> Iterator[None]:
     """A stop signal ends the process with 128 + its number, where nobody else listens.
 
+    A library may turn the exception of a signal into one of its own, if the signal comes while
+    it handles errors of its own: the signal decides then, too.
+
     Only a main thread may listen; elsewhere nothing changes.
 
     Args:
@@ -67,6 +70,10 @@ def signals_outside_training(words: bool = True) -> Iterator[None]:
     previous = {number: signal.signal(number, leave) for number in heard_signals()}
     try:
         yield
+    except Exception:
+        if not _came:
+            raise
+        raise SystemExit(128 + _came[0]) from None
     finally:
         _came.clear()
         for number, handler in previous.items():

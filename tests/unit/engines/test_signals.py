@@ -46,6 +46,22 @@ def test_a_signal_whose_exception_was_lost_still_stops_the_run() -> None:
     assert another.signum == 0
 
 
+def test_a_signal_whose_exception_became_another_still_ends_the_run() -> None:
+    """As in omegaconf, which wraps what is raised while it handles an error of its own."""
+
+    def as_a_library_does() -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except SystemExit:
+            raise AttributeError("a library's own words") from None
+
+    with pytest.raises(SystemExit) as stop, signals_outside_training(words=False):
+        as_a_library_does()
+    assert stop.value.code == 128 + signal.SIGINT
+    with pytest.raises(AttributeError), signals_outside_training(words=False):
+        raise AttributeError("without a signal")
+
+
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_waits_in_the_box(number: signal.Signals) -> None:
     if number == signal.SIGHUP:
