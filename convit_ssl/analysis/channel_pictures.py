@@ -11,7 +11,6 @@ from PIL import Image
 
 from convit_ssl.data.channel_transform import resize_channels
 from convit_ssl.data.colour_maps import coloured, composite, stain_colours
-from convit_ssl.errors import UserError
 
 # Share of the pixels at either end that are cut off for display.
 _CUT = 0.5
@@ -80,21 +79,9 @@ def usual_channels(channels: int) -> tuple[int, ...]:
     return tuple(range(min(3, channels)))
 
 
-def parse_show(text: str) -> tuple[int, ...]:
-    """``3,2,1`` as channels from 0 on.
-
-    Raises:
-        UserError: anything but one number or three.
-    """
-    parts = text.split(",")
-    if len(parts) not in (1, 3) or not all(part.strip().isdigit() and int(part) for part in parts):
-        raise UserError(f"--show {text}: give one channel or three, counted from 1, such as 3,2,1")
-    return tuple(int(part) - 1 for part in parts)
-
-
-def describe_shown(shown: Sequence[int], names: Sequence[str] = (), stains: bool = False) -> str:
+def describe_shown(shown: Sequence[int], names: Sequence[Any] = (), stains: bool = False) -> str:
     """What the page says of the channels on it."""
-    known = [names[place] if place < len(names) else f"channel {place + 1}" for place in shown]
+    known = [str(names[place]) if place < len(names) else f"channel {place + 1}" for place in shown]
     if stains:
         return "shown: " + ", ".join(known) + " in the colours of these stains"
     if len(known) == 1:

@@ -16,13 +16,15 @@ from PIL import Image
 from torch import Tensor, nn
 
 from convit_ssl.analysis.channel_pictures import ChannelPicture, Shown
-from convit_ssl.data.channel_reading import read_channels, special_rgb
+from convit_ssl.data.channel_reading import read_planes, special_rgb
 from convit_ssl.data.channel_transform import resize_channels
 from convit_ssl.data.colour_maps import coloured
 from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
 from convit_ssl.data.pixels import Reading, decode_image
+from convit_ssl.data.planes import chosen, scaled
 from convit_ssl.data.readers import reads_by_path
 from convit_ssl.data.scale_bar import picture_width, with_scale_bar
+from convit_ssl.data.shown_channels import RGB_NAMES, find_shown
 from convit_ssl.data.storage import read_bytes
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
@@ -55,7 +57,7 @@ def open_image(
     path: Path,
     reading: Reading | None = None,
     side: int = LARGEST,
-    show: Sequence[int] | None = None,
+    show: Sequence[int | str] | None = None,
     colour_map: str | None = None,
 ) -> Shown:
     """Open a picture, no larger than is shown: as RGB, or in all channels of native depth.
@@ -64,7 +66,7 @@ def open_image(
         path: of the picture.
         reading: how files become 8-bit RGB, as in training.
         side: a picture whose longer side has more pixels is made smaller.
-        show: channels that are shown, from 0 on.
+        show: channels that are shown, by number from 0 on or by name.
         colour_map: of matplotlib, for images of one channel.
 
     Raises:
@@ -75,8 +77,9 @@ def open_image(
         place = str(path)
         data = None if reads_by_path(place, reading) else read_bytes(place)
         if reading.native:
-            array = read_channels(place, data, reading)
-            channels = in_channels(array, reading, show, colour_map)
+            planes = chosen(read_planes(place, data, reading), reading)
+            array = scaled(planes, reading)
+            channels = in_channels(array, reading, show, colour_map, planes.names)
             return bounded(measured(channels, place, reading), side)
         special = special_rgb(place, data, reading)
         if special is not None:
@@ -103,35 +106,50 @@ def measured(image: Bounded, path: str, reading: Reading) -> Bounded:
 
 
 def in_channels(
-    array: Any, reading: Reading, show: Sequence[int] | None, colour_map: str | None = None
+    array: Any,
+    reading: Reading,
+    show: Sequence[int | str] | None,
+    colour_map: str | None = None,
+    names: Sequence[str] = (),
 ) -> ChannelPicture:
     """An array as a picture.
+
+    Args:
+        array: (H, W, C), the channels that the network takes.
+        reading: how they were read.
+        show: channels that are shown, by number from 0 on or by name.
+        colour_map: of matplotlib, for images of one channel.
+        names: of the channels, where the file has them.
 
     Raises:
         UserError: a channel to show that there is not.
     """
-    _check_shown(show, array.shape[-1])
-    names = reading.channels if isinstance(reading.channels, tuple) else ()
-    return ChannelPicture(array, show, reading.window is not None, names, colour_map)
+    count = array.shape[-1]
+    known = names_of_channels(reading, names, count)
+    places = find_shown(show, known, count) if show else None
+    return ChannelPicture(array, places, reading.window is not None, known, colour_map)
 
 
-def _check_shown(show: Sequence[int] | None, channels: int) -> None:
-    if show and max(show) >= channels:
-        wanted = ",".join(str(place + 1) for place in show)
-        raise UserError(f"--show {wanted}: the images have {channels} channels")
+def names_of_channels(reading: Reading, names: Sequence[str], count: int) -> tuple[str, ...]:
+    """Of the channels that a network takes: the file's, or else the numbers they have there."""
+    if len(names) == count:
+        return tuple(names)
+    asked = reading.channels if isinstance(reading.channels, tuple) else ()
+    if len(asked) != count or asked == tuple(range(1, count + 1)):
+        return ()
+    return tuple(f"channel {one}" if isinstance(one, int) else one for one in asked)
 
 
 def in_colours(
-    image: Image.Image, show: Sequence[int] | None, colour_map: str | None
+    image: Image.Image, show: Sequence[int | str] | None, colour_map: str | None
 ) -> Image.Image:
     """Note in an 8-bit image how a page shows it; a network takes it as it is.
 
     Raises:
         UserError: a channel to show that there is not.
     """
-    _check_shown(show, RGB)
     if show:
-        image.info["show"] = tuple(show)
+        image.info["show"] = find_shown(show, RGB_NAMES, RGB)
     if colour_map:
         image.info["colour_map"] = colour_map
     return image

@@ -11,6 +11,7 @@ from convit_ssl.analysis.images import bounded, in_channels, in_colours, measure
 from convit_ssl.analysis.runs import Run, find_value
 from convit_ssl.analysis.summary import LabelledImage, Sample
 from convit_ssl.data import open_dataset
+from convit_ssl.data.channel_reading import channel_names
 from convit_ssl.data.names import some
 from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
@@ -38,7 +39,7 @@ def open_sample(
     pictures: Sequence[Path] = (),
     shown: int = 4,
     reading: Reading | None = None,
-    show: Sequence[int] | None = None,
+    show: Sequence[int | str] | None = None,
     colour_map: str | None = None,
 ) -> tuple[Sample | None, str | None]:
     """A sample spread evenly over a data set, and what went wrong with it, in one sentence.
@@ -51,7 +52,7 @@ def open_sample(
         pictures: files to draw attention maps of; `shown` of the sample by default.
         shown: see `pictures`.
         reading: how files become 8-bit RGB, or channels.
-        show: channels that are shown as red, green and blue, from 0 on.
+        show: channels that are shown as red, green and blue, by number from 0 on or by name.
         colour_map: of matplotlib, for images of one channel.
 
     Raises:
@@ -82,7 +83,7 @@ def _labelled(
     split: str | None,
     images: int,
     reading: Reading | None,
-    show: Sequence[int] | None,
+    show: Sequence[int | str] | None,
     colour_map: str | None,
 ) -> tuple[list[LabelledImage], list[str], str, str | None]:
     if data is None:
@@ -99,6 +100,7 @@ def _labelled(
             continue
         places = np.unique(np.linspace(0, len(dataset) - 1, images).round().astype(int))
         labelled, unread = [], []
+        names: tuple[str, ...] | None = None
         for place in places:
             image, target, index = dataset[int(place)]
             file = dataset.files[int(place)]
@@ -106,13 +108,22 @@ def _labelled(
                 unread.append(file)
                 continue
             if dataset.reading.native:
-                image = in_channels(image, dataset.reading, show, colour_map)
+                if names is None:
+                    names = _names(dataset.path(int(place)), dataset.reading)
+                image = in_channels(image, dataset.reading, show, colour_map, names)
             else:
                 in_colours(image, show, colour_map)
-            name, path = file.rsplit("/", 1)[-1], dataset.path(int(place))
-            labelled.append(LabelledImage(bounded(image), target, name, path))
+            title, path = file.rsplit("/", 1)[-1], dataset.path(int(place))
+            labelled.append(LabelledImage(bounded(image), target, title, path))
         return labelled, list(dataset.classes), f"{data}, {name}", _unreadable(unread, len(places))
     return [], [], "pictures given", f"No images of data={data}: {problem}"
+
+
+def _names(path: str, reading: Reading) -> tuple[str, ...]:
+    try:
+        return channel_names(path, reading)
+    except Exception:  # what libraries raise; a page without names is still a page
+        return ()
 
 
 def _unreadable(files: Sequence[str], images: int) -> str | None:

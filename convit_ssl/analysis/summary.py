@@ -139,7 +139,7 @@ def _channels_shown(model: ConViT, sample: Sample) -> dict[str, Any]:
     if not isinstance(first, ChannelPicture):
         return {}
     entry = getattr(model, "provenance", {}).get("entry") or {}
-    names = (entry.get("data") or {}).get("channel_names") or ()
+    names = first.names or (entry.get("data") or {}).get("channel_names") or ()
     text = describe_shown(first.shown, names, first.stains is not None)
     window = (entry.get("data") or {}).get("window")
     ends = "each from its darkest to its brightest"

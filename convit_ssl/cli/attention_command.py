@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from convit_ssl.cli import weights_options
+from convit_ssl.cli import showing_options, weights_options
 from convit_ssl.cli.values import Renamed, positive
 from convit_ssl.errors import UserError
 
@@ -31,12 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--head", type=int, help="draw one head (default: mean over heads)")
     add("--query", type=_numbers, help="row,column of the query patch (default: the centre)")
-    add("--show", metavar="R,G,B", help="channels to show as RGB, such as 3,2,1 (counted from 1)")
-    add(
-        "--colour-map",
-        metavar="NAME",
-        help="matplotlib's colour map for images of one channel, such as viridis (default: grey)",
-    )
+    showing_options.add_arguments(parser)
     add("--dpi", type=positive, default=300, help="resolution of a PNG")
 
 
@@ -49,15 +44,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--query takes a row and a column, such as --query 3,5")
     from convit_ssl.analysis.attention import image_attention
     from convit_ssl.analysis.attention_figure import attention_figure
-    from convit_ssl.analysis.channel_pictures import parse_show
     from convit_ssl.analysis.images import open_image, prepare_image
-    from convit_ssl.data.colour_maps import check_colour_map
     from convit_ssl.drawing import save_figure
     from convit_ssl.export import reading_of
 
+    show = showing_options.shown(args)
     model = weights_options.read_trunk(args, args.checkpoint)
-    show = parse_show(args.show) if args.show else None
-    check_colour_map(args.colour_map)
     image = open_image(args.image, reading_of(model), show=show, colour_map=args.colour_map)
     maps = image_attention(model, prepare_image(image, model, args.image.name))
     query = None if args.query is None else (args.query[0], args.query[1])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,16 @@ import numpy as np
 from PIL import Image
 
 from convit_ssl import __version__
-from convit_ssl.analysis.channel_pictures import parse_show
 from convit_ssl.analysis.explore import Exploration, Images, Near, explore, write_folder
 from convit_ssl.analysis.explore.folder import TABLE, check_folder, common_root
 from convit_ssl.analysis.explore.layout import LAYOUTS, check_layout
-from convit_ssl.cli import probe_sources, reading_options
+from convit_ssl.cli import probe_sources, reading_options, showing_options
 from convit_ssl.cli.values import natural
 from convit_ssl.data.collection import Opened, gather, open_parts
-from convit_ssl.data.colour_maps import check_colour_map
 from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.subsets import choose
-from convit_ssl.data.viewing import view_image
+from convit_ssl.data.viewing import check_shown, view_image
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.feature_set import FeatureSet, load_features
 from convit_ssl.evaluation.feature_tables import FeatureTable
@@ -67,12 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PIXELS",
         help="thumbnail side in pixels, up to 255; 0 for none",
     )
-    add("--show", metavar="R,G,B", help="channels to show as RGB, such as 3,2,1 (counted from 1)")
-    add(
-        "--colour-map",
-        metavar="NAME",
-        help="matplotlib's colour map for images of one channel, such as viridis (default: grey)",
-    )
+    showing_options.add_arguments(parser)
     add(
         "--scale-bar",
         action=argparse.BooleanOptionalAction,
@@ -93,6 +87,7 @@ def run(args: Namespace) -> int:
     out = Path(args.out)
     check_folder(out)
     check_layout(args.layout)
+    showing_options.shown(args)
     if (args.thumbnail or 0) > 255:
         raise UserError(f"--thumbnail {args.thumbnail}: at most 255 pixels")
     made = _features(args)
@@ -159,12 +154,18 @@ def _features(args: Namespace) -> tuple[dict[str, FeatureSet], str] | None:
         found = {part: folder / part for part in _PARTS}
         found = {part: path for part, path in found.items() if (path / "manifest.json").is_file()}
         sets = {part: load_features(path) for part, path in (found or {"all": folder}).items()}
+        _check_shown(next(iter(sets.values())).paths, args)
         return sets, str(folder)
     made = run_in_processes(_extract, args.processes, args)
     if made is None:
         return None
     folders, name = made
     return {part: load_features(folder, verify=False) for part, folder in folders.items()}, name
+
+
+def _check_shown(paths: Sequence[str], args: Namespace) -> None:
+    if args.show and args.thumbnail != 0:
+        check_shown(paths, showing_options.shown(args) or ())
 
 
 def _one_part(args: Namespace) -> bool:
@@ -174,7 +175,10 @@ def _one_part(args: Namespace) -> bool:
 def _extract(args: Namespace) -> tuple[dict[str, str], str]:
     """Where the features of each part lie; runs in every process."""
     opened = _opened(args)
-    _annotate(opened, args)  # what is wrong with a table is said before anything is read
+    # What is wrong with a table or with --show is said before all images are read.
+    _annotate(opened, args)
+    first = opened[0].listing
+    _check_shown([os.path.join(first.root, file) for file in first.files[:5]], args)
     source = probe_sources.open_source(args)
     quiet = Namespace(**{**vars(args), "out": None})  # which is where `features` would write
     folders = {}
@@ -265,8 +269,7 @@ def without_self(rows: np.ndarray[Any, Any], similarities: np.ndarray[Any, Any])
 
 
 def _loader(images: Images, args: Namespace, unread: set[int]) -> Callable[[int], Image.Image]:
-    show = parse_show(args.show) if args.show else None
-    check_colour_map(args.colour_map)
+    show = showing_options.shown(args)
 
     def load(row: int) -> Image.Image:
         try:

@@ -10,14 +10,12 @@ import threading
 from pathlib import Path
 
 from convit_ssl.analysis.attribution import METHODS
-from convit_ssl.analysis.channel_pictures import parse_show
 from convit_ssl.analysis.report import write_report
 from convit_ssl.analysis.run_panels import read_check
 from convit_ssl.analysis.runs import read_runs
 from convit_ssl.analysis.sampling import open_sample, recorded_data, recorded_reading
 from convit_ssl.analysis.summary import summarise_run
-from convit_ssl.cli import weights_options
-from convit_ssl.data.colour_maps import check_colour_map
+from convit_ssl.cli import showing_options, weights_options
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.models.trunks import Network
@@ -36,12 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data-dir", help="folder of the data set")
     add("--split", choices=("train", "val"), help="split to use (default: val if there is one)")
     add("--images", type=int, default=300, help="number of images used to describe the features")
-    add("--show", metavar="R,G,B", help="channels to show as RGB, such as 3,2,1 (counted from 1)")
-    add(
-        "--colour-map",
-        metavar="NAME",
-        help="matplotlib's colour map for images of one channel, such as viridis (default: grey)",
-    )
+    showing_options.add_arguments(parser)
     add("--check", type=Path, metavar="CSV", help="show what convit-ssl check found: its check.csv")
     add("--image", type=Path, action="append", default=[], help="draw attention maps of this image")
     weights_options.add_arguments(parser)
@@ -98,7 +91,7 @@ def _follow(args: argparse.Namespace, folder: Path, seen: list[float]) -> None:
 
 def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
     stamp = _stamp(args.runs)
-    check_colour_map(args.colour_map)
+    show = showing_options.shown(args)
     runs = read_runs(args.runs)
     name, data_dir = recorded_data(runs[0])
     data_dir = args.data_dir or (None if args.data else data_dir)
@@ -109,7 +102,7 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
         args.images,
         args.image,
         reading=recorded_reading(runs[0]),
-        show=parse_show(args.show) if args.show else None,
+        show=show,
         colour_map=args.colour_map,
     )
     nothing = sample is None or not sample.labelled

@@ -14,8 +14,9 @@ from convit_ssl.data.physical import tiff_spacing
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, convert, read_raw
 from convit_ssl.data.planes import Planes, Scaled, chosen, planes_of, scaled
 from convit_ssl.data.raw_image import check_size
-from convit_ssl.data.readers import READERS, ImageFile, read_special
+from convit_ssl.data.readers import READERS, ImageFile, read_special, reads_by_path
 from convit_ssl.data.scenes import is_tile, read_tile
+from convit_ssl.data.storage import read_bytes
 from convit_ssl.data.tiff import is_geotiff, is_tiff, read_tiff_planes
 from convit_ssl.data.upright import upright
 from convit_ssl.data.value_range import Reading, to_rgb
@@ -37,6 +38,16 @@ def read_channels(
         Exception: whatever the library raises for a damaged file.
     """
     return scaled(chosen(read_planes(path, data, reading, max_pixels), reading), reading)
+
+
+def channel_names(path: str, reading: Reading) -> tuple[str, ...]:
+    """Names of the channels that are read of an image; empty where the file gives none.
+
+    Raises:
+        Exception: whatever the library raises for a damaged file.
+    """
+    data = None if reads_by_path(path, reading) else read_bytes(path)
+    return chosen(read_planes(path, data, reading), reading).names
 
 
 def read_planes(

@@ -22,13 +22,16 @@ from convit_ssl.data.readers import (
 )
 from convit_ssl.data.scale_bar import with_scale_bar
 from convit_ssl.data.scenes import is_tile, open_scene, read_tile
+from convit_ssl.data.shown_channels import find_shown
 from convit_ssl.data.storage import read_bytes
 from convit_ssl.data.tiff import is_tiff, read_tiff_planes
 from convit_ssl.data.value_range import Reading, to_rgb
+from convit_ssl.errors import UserError
 
 _SHOWN_AS_THEY_ARE = (1, 3, 4)  # channels
 _SMALL = 128  # pixels of the longer side; smaller pictures are enlarged to have a scale bar
 _OVERVIEW = 2048  # longer side of a slide's overview, pixels
+_TRIED = 5  # images at most, until one can be read
 _CUT = 0.5  # per cent of the pixels at either end, of images of many channels
 
 
@@ -37,7 +40,7 @@ def view_image(
     data: bytes | None = None,
     reading: Reading | None = None,
     side: int | None = None,
-    show: Sequence[int] | None = None,
+    show: Sequence[int | str] | None = None,
     scale_bar: bool = False,
     colour_map: str | None = None,
 ) -> Image.Image:
@@ -54,11 +57,13 @@ def view_image(
         data: the file's bytes, where they are read already.
         reading: what becomes black and white; by default as each file suggests.
         side: pixels of the longer side that are enough; None keeps all.
-        show: one channel or three, from 0 on, each from its darkest to its brightest.
+        show: one channel or three, by number from 0 on or by name, each from its darkest to its
+            brightest.
         scale_bar: draw one, where the file says how large its pixels are.
         colour_map: of matplotlib, for what is shown in grey.
 
     Raises:
+        UserError: the image has no such channel to show.
         Exception: whatever a library raises for a damaged file; there are many kinds.
     """
     reading = reading or Reading(window="file")
@@ -78,6 +83,22 @@ def view_image(
         image = image.resize(size, Image.Resampling.NEAREST)
     scale = width / image.width
     return with_scale_bar(image, (spacing[0] * scale, spacing[1] * scale))
+
+
+def check_shown(paths: Sequence[str], show: Sequence[int | str]) -> None:
+    """Look for the channels to show in the first image that can be read.
+
+    Raises:
+        UserError: there is no such channel; the message lists those there are.
+    """
+    for path in paths[:_TRIED]:
+        try:
+            view_image(path, side=_SMALL, show=show)
+        except UserError:
+            raise
+        except Exception:  # what libraries raise for a damaged file
+            continue
+        return
 
 
 def _planes(
@@ -101,13 +122,12 @@ def _planes(
 
 
 def _pixels(
-    planes: Planes, reading: Reading, show: Sequence[int] | None, colour_map: str | None
+    planes: Planes, reading: Reading, show: Sequence[int | str] | None, colour_map: str | None
 ) -> Pixels:
     if show:
-        if max(show) >= planes.channels:
-            raise ValueError(f"it has {planes.channels} channels, and no channel {max(show) + 1}")
+        places = find_shown(show, planes.names, planes.channels)
         values = np.nan_to_num(planes.values.astype(np.float32), posinf=0.0, neginf=0.0)
-        parts = [_eight_bits(values[..., place]) for place in show]
+        parts = [_eight_bits(values[..., place]) for place in places]
         if len(parts) == 1 and colour_map:
             return coloured(parts[0], colour_map)
         return np.stack(parts * 3 if len(parts) == 1 else parts, axis=-1)

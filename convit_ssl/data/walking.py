@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from convit_ssl.data.notes import note_once
-from convit_ssl.data.readers import READERS, START, SUFFIXES, Reader, reader_by_name
+from convit_ssl.data.readers import PAIR, READERS, START, SUFFIXES, Reader, reader_by_name
 from convit_ssl.errors import UserError
 
 EXTENSIONS = frozenset(
@@ -101,6 +101,8 @@ def _sort_in(entry: os.DirEntry[str], found: Entries) -> None:
             found.images.append(entry.name)
         else:
             found.unread[".zarr"] += 1
+    elif entry.name.lower().endswith(PAIR):
+        _sort_in_pair(entry, found)
     elif suffix in EXTENSIONS or is_image_file(entry.name) or _is_bare_dicom(entry, suffix):
         # A dangling link counts as an image, and is then reported as unreadable.
         if entry.is_symlink() or entry.is_file():
@@ -110,6 +112,35 @@ def _sort_in(entry: os.DirEntry[str], found: Entries) -> None:
     elif suffix not in _BESIDE:
         reader = reader_by_name(entry.name)
         found.unread[suffix if reader is None else _reader_suffix(reader, entry.name)] += 1
+
+
+def _sort_in_pair(entry: os.DirEntry[str], found: Entries) -> None:
+    """NIfTI in two files: that of the voxels is the image; where it is missing, the header."""
+    suffix = next(one for one in PAIR if entry.name.lower().endswith(one))
+    stem, ending = entry.path[: -len(suffix)], entry.path[-len(suffix) :]
+    is_header = suffix.startswith(".hdr")
+    other = ".img" if is_header else ".hdr"
+    partner = f"{stem}{other.upper() if ending[1:4].isupper() else other}{ending[4:]}"
+    reader = READERS["nifti"]
+    if not _claimed_by(reader, entry.path if is_header else partner):
+        found.unread[suffix] += 1
+    elif is_header and os.path.exists(partner):
+        return
+    elif reader.installed:
+        found.images.append(entry.name)
+    else:
+        found.unread[suffix] += 1
+
+
+def _claimed_by(reader: Reader, path: str) -> bool:
+    """Whether a file is of a reader's format by its first bytes."""
+    try:
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            return reader.claims(file.read(START))
+    except OSError:
+        return False
 
 
 def is_image_file(name: str) -> bool:
@@ -127,13 +158,7 @@ def _is_bare_dicom(entry: os.DirEntry[str], suffix: str) -> bool:
     reader = READERS["dicom"]
     if (suffix and not suffix[1:].isdigit()) or not reader.installed:
         return False
-    try:
-        if not entry.is_file():
-            return False
-        with open(entry.path, "rb") as file:
-            return reader.claims(file.read(START))
-    except OSError:
-        return False
+    return _claimed_by(reader, entry.path)
 
 
 def _is_zarr(entry: os.DirEntry[str]) -> bool:
@@ -206,4 +231,7 @@ def _hint(unread: Counter[str]) -> str:
     for suffix, reader in SUFFIXES.items():
         if suffix in unread and not reader.installed:
             hints.append(f"{suffix} files are read after {reader.advice}")
+    if any(suffix in unread for suffix in PAIR):
+        needs = "" if READERS["nifti"].installed else f", after {READERS['nifti'].advice}"
+        hints.append(f"of .hdr and .img files, only NIfTI pairs are read{needs}")
     return f" ({'; '.join(hints)})" if hints else ""

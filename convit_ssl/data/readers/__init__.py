@@ -27,6 +27,8 @@ from convit_ssl.errors import UserError
 
 # First bytes of what Pillow and tifffile read, whatever the file is called.
 _PICTURES = (PNG_MAGIC, b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8")
+# NIfTI in two files, of which other formats use the names as well.
+PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
 _TIFF = (".tif", ".tiff", ".btf", ".tf8")
 START = 400  # bytes that tell what a file is
 
@@ -204,6 +206,8 @@ def reader_by_name(path: str) -> Reader | None:
     name = path.rsplit("/", 1)[-1].lower()
     if name.endswith(".nii.gz"):
         return SUFFIXES[".nii.gz"]
+    if name.endswith(PAIR):
+        return READERS["nifti"]
     dot = name.rfind(".")
     return SUFFIXES.get(name[dot:]) if dot > 0 else None
 

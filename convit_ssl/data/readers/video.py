@@ -16,7 +16,8 @@ from convit_ssl.data.readers.handles import Handles
 from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 
-_GREY16 = ("gray16le", "gray16be", "gray10le", "gray12le", "gray14le")
+_GREY16 = frozenset(f"gray{bits}{end}" for bits in (9, 10, 12, 14, 16) for end in ("le", "be"))
+_BYTE = 8  # bits
 
 
 @dataclass
@@ -91,8 +92,9 @@ def header(file: ImageFile, part: str) -> ImageHeader:
 
 
 def read(file: ImageFile, part: str, reading: Reading) -> Planes:
-    """One frame, 8-bit RGB or grey; grey of up to 16 bits as it is.
+    """One frame, in RGB or grey; grey of up to 16 bits as it is.
 
+    Colours have 8 bits. In native depth, those of a film of more have 16, white being 65,535.
     Frames are as they are stored. ``data.exif_rotation`` turns them as the film says.
 
     Raises:
@@ -110,9 +112,11 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     name = frame.format.name
     if name.startswith("gray"):
         values = frame.to_ndarray(format=name if name in _GREY16 or name == "gray" else "gray")
-        values = values.astype(values.dtype.newbyteorder("="), copy=False)[..., None]
+        values = values[..., None]
     else:
-        values = frame.to_ndarray(format="rgb24")
+        deep = reading.native and max(part.bits for part in frame.format.components) > _BYTE
+        values = frame.to_ndarray(format="rgb48le" if deep else "rgb24")
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     turns = round(frame.rotation / 90) % 4 if reading.exif_rotation else 0
     values = np.ascontiguousarray(np.rot90(values, turns))
     return Planes(values, ("grey",) if values.shape[-1] == 1 else ("R", "G", "B"))

@@ -10,9 +10,17 @@ import torch
 from PIL import Image
 
 from convit_ssl.analysis.channel_pictures import ChannelPicture, describe_shown
-from convit_ssl.analysis.images import as_shown, bounded, open_image, prepare_image, thumbnail
+from convit_ssl.analysis.images import (
+    as_shown,
+    bounded,
+    in_channels,
+    open_image,
+    prepare_image,
+    thumbnail,
+)
 from convit_ssl.analysis.sampling import open_sample
 from convit_ssl.data.colour_maps import check_colour_map, coloured, composite, stain_colours
+from convit_ssl.data.shown_channels import find_shown, parse_show
 from convit_ssl.data.value_range import Reading
 from convit_ssl.data.viewing import view_image
 from convit_ssl.errors import UserError
@@ -84,7 +92,7 @@ def test_grey_of_8_bits_in_a_colour_map_and_one_channel_of_a_photograph(tmp_path
     assert np.array_equal(np.asarray(as_shown(colours)), np.asarray(colours))  # not grey
     blue = np.asarray(as_shown(open_image(photo, show=(2,))))
     assert np.array_equal(blue, np.repeat(255 - ramp[..., None], 3, axis=-1))
-    with pytest.raises(UserError, match="3 channels"):
+    with pytest.raises(UserError, match="1 R, 2 G, 3 B"):
         open_image(photo, show=(3,))
 
 
@@ -102,3 +110,76 @@ def test_a_report_in_8_bits_shows_grey_in_a_colour_map(tmp_path: Path) -> None:
         assert item.picture[0, 0].tolist() == [68, 1, 84]
         assert torch.equal(item.pixels, plain.pixels)
     assert thumbnail(sample.labelled[0].image, 32)[0, 0].tolist() == [68, 1, 84]
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [("4", (3,)), ("nir", (3,)), ("NIR,red,1", (3, 0, 0)), ("4, g ,b", (3, 1, 2))],
+)
+def test_channels_to_show_by_number_and_by_name(text: str, places: tuple[int, ...]) -> None:
+    assert find_shown(parse_show(text), ("red", "green", "blue", "nir"), 4) == places
+
+
+@pytest.mark.parametrize("text", ["", "0", "1,2", "1,,3", "nir,red", "1,2,3,4"])
+def test_neither_one_channel_nor_three(text: str) -> None:
+    with pytest.raises(UserError, match="one channel or three"):
+        parse_show(text)
+
+
+def test_an_unknown_channel_to_show_lists_those_there_are() -> None:
+    listed = "--show nri: there is no channel nri; the images have 1 red, 2 nir"
+    with pytest.raises(UserError, match=listed):
+        find_shown(parse_show("nri"), ("red", "nir"), 2)
+    listed = "there is no channel 9; the images have 1 red, 2 nir"
+    with pytest.raises(UserError, match=listed):
+        find_shown(parse_show("1,9,2"), ("red", "nir"), 2)
+    with pytest.raises(UserError, match="5 channels without names; give numbers from 1 to 5"):
+        find_shown(parse_show("dapi"), (), 5)
+
+
+def _scenes(root: Path, names: tuple[str, ...], count: int = 3) -> None:
+    import tifffile
+
+    (root / "val" / "a").mkdir(parents=True)
+    values = np.zeros((len(names), 32, 32), np.uint16)
+    for number in range(len(names)):
+        values[number, 8 * number : 8 * number + 8] = 1000
+    for number in range(count):
+        tifffile.imwrite(
+            root / "val" / "a" / f"{number}.ome.tif", values,
+            metadata={"axes": "CYX", "Channel": {"Name": list(names)}}, photometric="minisblack",
+        )  # fmt: skip
+
+
+def test_a_report_knows_the_channels_by_the_names_of_the_files(tmp_path: Path) -> None:
+    pytest.importorskip("tifffile")
+    _scenes(tmp_path, ("red", "green", "blue", "nir"))
+    reading = Reading(channels="all")
+    where = ("folder", str(tmp_path), "val")
+    sample, _ = open_sample(*where, reading=reading, show=("nir", "red", "GREEN"))
+    assert sample is not None
+    for picture in (sample.pictures[0][1], sample.labelled[0].image):
+        assert isinstance(picture, ChannelPicture) and picture.shown == (3, 0, 1)
+        assert describe_shown(picture.shown, picture.names).startswith("shown: nir as red")
+    alone = open_image(tmp_path / "val/a/0.ome.tif", reading, show=("nir",))
+    assert isinstance(alone, ChannelPicture) and alone.shown == (3,)
+    with pytest.raises(UserError, match="1 red, 2 green, 3 blue, 4 nir"):
+        open_sample(*where, reading=reading, show=("swir",))
+    two = Reading(channels=(4, 1))
+    sample, _ = open_sample(*where, reading=two, show=("nir",))
+    assert sample is not None and sample.labelled[0].image.shown == (0,)  # type: ignore[union-attr]
+
+
+def test_all_channels_called_after_stains_are_shown_in_their_colours(tmp_path: Path) -> None:
+    pytest.importorskip("tifffile")
+    _scenes(tmp_path, ("DAPI", "GFP"))
+    sample, _ = open_sample("folder", str(tmp_path), "val", reading=Reading(channels="all"))
+    assert sample is not None
+    assert [image.stains is not None for _, image in sample.pictures] == [True] * 3  # type: ignore[union-attr]
+
+
+def test_channels_without_names_are_called_by_their_numbers_in_the_file() -> None:
+    picture = in_channels(np.zeros((4, 4, 2), np.float32), Reading(channels=(2, 5)), ("channel 5",))
+    assert picture.shown == (1,) and describe_shown((0,), picture.names) == (
+        "shown: channel 2 in grey"
+    )

@@ -156,6 +156,42 @@ def test_frames_of_a_film(tmp_path: Path, name: str) -> None:
     assert image_header(images.paths[0]).width == 32
 
 
+@pytest.mark.parametrize(
+    ("pixels", "suffix", "levels"),
+    [("yuv420p10le", "mkv", 600), ("gbrp12le", "mkv", 700), ("gray10le", "mkv", 400),
+     ("yuv420p10le", "mp4", 300), ("yuv420p", "mkv", 100)],
+)  # fmt: skip
+def test_films_of_more_than_8_bits_keep_them_in_native_depth(
+    tmp_path: Path, pixels: str, suffix: str, levels: int
+) -> None:
+    av = pytest.importorskip("av")
+    ramp = np.linspace(0, 65535, 768).reshape(24, 32).astype(np.uint16)
+    rgb = np.stack([ramp, ramp[::-1], 65535 - ramp], axis=-1)
+    path = tmp_path / f"a.{suffix}"
+    codec = "ffv1" if suffix == "mkv" else "libx265"
+    if codec not in av.codecs_available:
+        pytest.skip(f"this PyAV has no {codec}")
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=1)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, pixels
+        for _ in range(2):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb48le")))
+        out.mux(stream.encode())
+    with av.open(str(path)) as file:
+        frame = next(file.decode(video=0))
+        grey = frame.format.name.startswith("gray")
+        kept = frame.format.name if grey else "rgb24" if pixels == "yuv420p" else "rgb48le"
+        expected = frame.to_ndarray(format=kept)
+        eight = frame.to_ndarray(format="rgb24")
+    native = read_planes(f"{path}#frame=0", None, NATIVE)
+    assert native.values.dtype == expected.dtype
+    assert np.array_equal(np.squeeze(native.values), expected)
+    assert len(np.unique(native.values)) > levels
+    if not grey:
+        usual = read_planes(f"{path}#frame=0", None, Reading())
+        assert np.array_equal(usual.values, eight)
+
+
 def test_a_film_beside_pictures_and_a_broken_one(tmp_path: Path) -> None:
     film(tmp_path / "a.mp4")
     (tmp_path / "b.mp4").write_bytes((tmp_path / "a.mp4").read_bytes()[:200])

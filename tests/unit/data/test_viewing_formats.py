@@ -10,7 +10,8 @@ from PIL import Image
 
 from convit_ssl.data.quality import inspect
 from convit_ssl.data.scale_bar import _font, bar_of
-from convit_ssl.data.viewing import view_image
+from convit_ssl.data.viewing import check_shown, view_image
+from convit_ssl.errors import UserError
 
 RNG = np.random.default_rng(0)
 
@@ -48,8 +49,11 @@ def test_chosen_channels_and_a_scale_bar(tmp_path: Path) -> None:
     tifffile.imwrite(path, values, metadata=metadata, photometric="minisblack")
     grey = np.asarray(view_image(path, show=(3,)))
     assert (grey[:50] == 0).all() and (grey[50:] == 255).all()
-    with pytest.raises(ValueError, match="no channel 6"):
+    with pytest.raises(UserError, match="no channel 6; the images have 5 channels"):
         view_image(path, show=(5,))
+    with pytest.raises(UserError, match="no channel 6"):
+        check_shown([str(tmp_path / "missing.png"), path], (5,))
+    check_shown([path], (4,))
     bar = np.asarray(view_image(path, show=(3,), scale_bar=True))
     changed = np.argwhere((bar != grey).any(axis=-1))
     assert len(changed) and changed[:, 0].min() > 50 and changed[:, 1].max() < 60

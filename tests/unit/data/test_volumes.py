@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convit_ssl.data import open_dataset
 from convit_ssl.data.channel_reading import read_planes
 from convit_ssl.data.pixels import image_header
 from convit_ssl.data.value_range import Reading
@@ -117,3 +118,49 @@ def test_a_volume_that_changes_is_read_again(tmp_path: Path) -> None:
         Path(path).touch()
         for _ in range(3):
             assert (read_planes(f"{path}#axial=1", None, NATIVE).values == value).all()
+
+
+def write_pair(path: Path, values: Any) -> None:
+    nibabel.save(nibabel.Nifti1Pair(values, np.diag([-1.0, 1.0, 1.0, 1.0])), path)
+
+
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_pair_of_header_and_voxels_is_one_volume(tmp_path: Path, ending: str) -> None:
+    values = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    path = tmp_path / f"a.img{ending}"
+    write_pair(path, values)
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, f"a.hdr{ending}"}
+    images = open_dataset("folder", tmp_path, reading=NATIVE)
+    assert list(images.files) == [f"a.img{ending}#axial={n}" for n in range(5)]
+    for place, part in enumerate(images.paths):
+        planes = read_planes(part, None, NATIVE)
+        assert np.array_equal(planes.values[..., 0], np.rot90(values[::-1, :, place]))
+    assert image_header(images.paths[0]).width == 3
+    # A table may name the header.
+    planes = read_planes(f"{tmp_path}/a.hdr{ending}#axial=1", None, NATIVE)
+    assert np.array_equal(planes.values[..., 0], np.rot90(values[::-1, :, 1]))
+
+
+def test_headers_of_other_formats_are_counted_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "scan.nii", np.zeros((3, 4, 2), np.int16))
+    (tmp_path / "scene.hdr").write_bytes(b"ENVI\nsamples = 3\n" + b" " * 400)
+    (tmp_path / "scene.img").write_bytes(bytes(24))
+    nibabel.save(nibabel.AnalyzeImage(np.zeros((3, 4, 2), np.int16), np.eye(4)), tmp_path / "b.img")
+    assert len(open_dataset("folder", tmp_path)) == 2
+    assert "2 .hdr files" in caplog.text and "2 .img files" in caplog.text
+    assert "of .hdr and .img files, only NIfTI pairs are read" in caplog.text
+
+
+def test_a_broken_pair_is_one_message(tmp_path: Path) -> None:
+    write_pair(tmp_path / "a.img", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    write_pair(tmp_path / "b.img", np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    (tmp_path / "b.img").unlink()
+    (tmp_path / "a.img").write_bytes(bytes(10))
+    images = open_dataset("folder", tmp_path, max_corrupt=1.0, replace=False)
+    assert {file.partition("#")[0] for file in images.files} == {"a.img", "b.hdr"}
+    assert [images[n][2] for n in range(len(images))] == [-1] * 10
+    for name in ("a.img", "b.hdr"):
+        with pytest.raises((OSError, ValueError), match=r"[ab]\.img"):
+            read_planes(f"{tmp_path}/{name}#axial=0", None, NATIVE)
