@@ -106,7 +106,9 @@ def message_of(text: str) -> str:
     return text[text.index(found[0]) :].strip()
 
 
-_DISTRIBUTIONS = {"PIL": "pillow", "pillow_jxl": "pillow-jxl-plugin"}
+_DISTRIBUTIONS = {
+    "PIL": "pillow", "pillow_jxl": "pillow-jxl-plugin", "openslide": "openslide-python",
+}  # fmt: skip
 
 
 def walk(one: Format, root: Path, in_process: bool = True) -> dict[str, Any]:

@@ -133,7 +133,9 @@ def _read_ome(path: str) -> Iterator[tuple[str, Array]]:
         yield f"z={number}", plane.transpose(1, 2, 0)
 
 
-def _write_slide(path: Path, label: int, rng: np.random.Generator) -> None:
+def _write_slide(
+    path: Path, label: int, rng: np.random.Generator, compression: str = "zlib"
+) -> None:
     import imagecodecs  # noqa: F401  (compresses the tiles)
     import tifffile
 
@@ -141,7 +143,9 @@ def _write_slide(path: Path, label: int, rng: np.random.Generator) -> None:
     tissue = _rgb(label, rng, 128)
     full[:, 64:] = tissue * np.array([0.9, 0.4, 0.8])
     text = "Aperio Image Library v12\n192x128 |AppMag = 20|MPP = 0.5"
-    options: Any = {"tile": (64, 64), "compression": "zlib", "photometric": "rgb", "metadata": None}
+    options: Any = {
+        "tile": (64, 64), "compression": compression, "photometric": "rgb", "metadata": None,
+    }  # fmt: skip
     with tifffile.TiffWriter(path) as file:
         file.write(full, description=text, **options)
         file.write(full[::8, ::8], description=text, photometric="rgb", metadata=None)
@@ -155,6 +159,19 @@ def _read_slide(path: str) -> Iterator[tuple[str, Array]]:
         for x, y in ((64, 0), (128, 32), (100, 50)):
             region = slide.read_region((x, y), 0, (SIDE, SIDE), as_array=True)
             yield f"tile={SIDE},x={x},y={y},scale=1", np.asarray(region)[..., :3]
+
+
+def _write_jpeg_slide(path: Path, label: int, rng: np.random.Generator) -> None:
+    _write_slide(path, label, rng, "jpeg")
+
+
+def _read_by_openslide(path: str) -> Iterator[tuple[str, Array]]:
+    import openslide
+
+    with openslide.OpenSlide(path) as slide:
+        for x, y in ((64, 0), (128, 32), (100, 50)):
+            region = np.asarray(slide.read_region((x, y), 0, (SIDE, SIDE)))[..., :3]
+            yield f"tile={SIDE},x={x},y={y},scale=1", region
 
 
 def _write_geotiff(path: Path, label: int, rng: np.random.Generator) -> None:
@@ -280,6 +297,10 @@ FORMATS = (
     ),
     Format(
         "slide pyramid (tiffslide)", "tiffslide", ".svs", _write_slide, _read_slide,
+        (f"data.tiles={SIDE}",), (2, 1),
+    ),
+    Format(
+        "slide pyramid (OpenSlide)", "openslide", ".svs", _write_jpeg_slide, _read_by_openslide,
         (f"data.tiles={SIDE}",), (2, 1),
     ),
     Format("GeoTIFF (rasterio)", "rasterio", ".tif", _write_geotiff, _read_geotiff, _ALL),

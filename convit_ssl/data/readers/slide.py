@@ -39,12 +39,19 @@ class SlideScene(Scene):
         super().__init__(height, width, _spacing(self.slide), self.slide.level_downsamples)
 
     def at_level(self, level: int, x: int, y: int, width: int, height: int) -> Planes:
-        """A rectangle of a level, as tiffslide reads it."""
+        """A rectangle of a level, as tiffslide reads it.
+
+        Raises:
+            ValueError: the slide is damaged there.
+        """
         down = self.downsamples[level]
         # tiffslide takes the corner in pixels of the full image, and cuts off the fraction.
         corner = int(np.ceil(x * down - 1e-6)), int(np.ceil(y * down - 1e-6))
-        values: Any = self.slide.read_region(corner, level, (width, height), as_array=True)
-        values = np.asarray(values)
+        try:
+            read: Any = self.slide.read_region(corner, level, (width, height), as_array=True)
+        except Exception as error:  # as many kinds as there are compressions
+            raise ValueError(f"the slide is damaged or cut off: {error}") from error
+        values = np.asarray(read)
         return Planes(values[..., :3], ("R", "G", "B"))
 
     def interest(self, longest: int = 1024) -> npt.NDArray[np.bool_]:

@@ -86,6 +86,9 @@ def test_a_broken_slide_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "b.svs").write_bytes(content[:100])
     images = open_dataset("folder", tmp_path, max_corrupt=1.0, replace=False)
     assert [images[n][2] for n in range(len(images))] == [0, 1, -1]
+    (tmp_path / "c.svs").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match="damaged or cut off"):
+        open_scene(str(tmp_path / "c.svs"), Reading()).interest()
 
 
 @pytest.mark.parametrize("name", ["svs", "jxl", "zarr", "mp4"])
