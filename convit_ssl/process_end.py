@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import signal
 import sys
 import threading
 from typing import NoReturn
@@ -36,12 +37,15 @@ def end_process(code: int) -> NoReturn:
     """End this process with an exit code, without taking the interpreter down.
 
     What a program may count on still happens, in the usual order: threads are waited for, exit
-    handlers run (temporary folders are removed, logs closed), and output is flushed.
+    handlers run (temporary folders are removed, logs closed), and output is flushed. Ctrl-C ends
+    that early, with the same code.
 
     Args:
         code: the exit code.
     """
     try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, lambda *_: os._exit(code))
         threading._shutdown()  # type: ignore[attr-defined]  # ends executors' threads too
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):

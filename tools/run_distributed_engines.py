@@ -6,11 +6,7 @@ python tools/run_distributed_engines.py config=convit_dino data=digits run=cpu t
 import sys
 
 import convit_ssl.adapters  # noqa: F401 spawned processes import this file, and need it too
-from convit_ssl.cli.main import run_command
-from convit_ssl.process_end import end_process, was_in_group
+from convit_ssl.cli.main import run_program
 
 if __name__ == "__main__":
-    code = run_command("train", sys.argv[1:])
-    if was_in_group():
-        end_process(code)
-    sys.exit(code)
+    run_program("train", sys.argv[1:])

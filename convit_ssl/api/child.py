@@ -6,6 +6,9 @@ import json
 import sys
 from pathlib import Path
 
+from convit_ssl.engines.early_signals import own_process
+from convit_ssl.process_end import end_process, was_in_group
+
 
 def main(said: str, arguments: list[str]) -> int:
     """Run the experiment.
@@ -14,6 +17,7 @@ def main(said: str, arguments: list[str]) -> int:
         said: the file for an error that the user can mend.
         arguments: the experiment's options.
     """
+    own_process()
     import convit_ssl.adapters  # noqa: F401  installs what VISSL needs
     from convit_ssl.engines.command import process_started, run_experiment
     from convit_ssl.engines.output import printable_output, spell_out
@@ -30,4 +34,12 @@ def main(said: str, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2:]))
+    try:
+        code = main(sys.argv[1], sys.argv[2:])
+    except SystemExit as stop:
+        if not isinstance(stop.code, int):
+            raise
+        code = stop.code
+    if was_in_group() or code > 128:
+        end_process(code)
+    sys.exit(code)

@@ -11,11 +11,13 @@ import signal
 import sys
 import textwrap
 from collections.abc import Sequence
+from typing import NoReturn
 
 import convit_ssl.adapters  # noqa: F401 installs what VISSL and torchvision need
 from convit_ssl import __version__
 from convit_ssl.cli.values import check_outputs
 from convit_ssl.cli.words import join_numbers
+from convit_ssl.engines.early_signals import ctrl_c_heard, own_process, say
 from convit_ssl.engines.output import printable_output, spell_out
 from convit_ssl.errors import UserError
 from convit_ssl.machine import wait_briefly
@@ -77,7 +79,41 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
     wait_briefly()  # before the command imports PyTorch
     spell_out(sys.stdout)
     with printable_output():
-        return _run_command(name, arguments)
+        try:
+            with ctrl_c_heard():
+                return _run_command(name, arguments)
+        except KeyboardInterrupt:
+            if "--debug" in arguments:
+                raise
+            say(f"convit-ssl {name}: stopped by Ctrl-C")
+            return 128 + signal.SIGINT
+
+
+def run_program(name: str, arguments: Sequence[str]) -> NoReturn:
+    """Run one command as all that this process is for, and end the process."""
+    own_process()
+    try:
+        code = _run_and_flush(name, arguments)
+    except SystemExit as stop:
+        if not isinstance(stop.code, int):
+            raise
+        code = stop.code
+    # A signal may have come in the middle of an import; what was imported need not be taken down.
+    if was_in_group() or code > 128:
+        end_process(code)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while Python ends
+    sys.exit(code)
+
+
+def _run_and_flush(name: str, arguments: Sequence[str]) -> int:
+    try:
+        code = run_command(name, arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        code = 128 + 13  # as a shell reports SIGPIPE
+    return code
 
 
 def _sentence(summary: str) -> str:
@@ -108,11 +144,6 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
             raise
         print(f"convit-ssl {name}: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        print(f"convit-ssl {name}: stopped by Ctrl-C", file=sys.stderr)
-        return 128 + signal.SIGINT
     except OSError as error:
         # Of a place that cannot be read or written; without a name it is no such thing.
         if debug or error.filename is None:
@@ -131,16 +162,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Console-script entry. Returns the exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
     args = build_parser().parse_args(["--help"] if words == ["help"] else words)
-    try:
-        code = run_command(args.command, args.arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        if not _reader_is_gone():
-            raise
-        code = 128 + 13  # as a shell reports SIGPIPE
-    if argv is None and was_in_group():
-        end_process(code)
-    return code
+    if argv is None:
+        run_program(args.command, args.arguments)
+    return _run_and_flush(args.command, args.arguments)
 
 
 def _reader_is_gone() -> bool:

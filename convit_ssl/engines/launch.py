@@ -23,6 +23,7 @@ from convit_ssl.engines.checkpoint import CHECKPOINTS, find_checkpoint
 from convit_ssl.engines.config import Composed
 from convit_ssl.engines.early_signals import (
     heard_signals,
+    own_process,
     signals_outside_training,
     stopped_outside,
 )
@@ -308,6 +309,7 @@ def _first_failure(
 
 def _process(rank: int, plan: Plan, started: float, meeting: str, launcher: int) -> None:
     leave_with(launcher)
+    own_process()
     try:
         with signals_outside_training(words=False), lasting_output():
             Path(meeting, f"listens_{rank}").touch()
@@ -316,7 +318,7 @@ def _process(rank: int, plan: Plan, started: float, meeting: str, launcher: int)
 
             code = train(plan, rank, rank, str(Path(meeting, "rendezvous")), started)
             Path(meeting, f"code_{rank}").write_text(str(code))
-        end_process(0)
+            end_process(0)  # here, where no signal that comes late is one to end by
     except UserError as error:
         kind = "failure" if isinstance(error, TemporaryError) else "message"
         Path(meeting, f"{kind}_{rank}").write_text(str(error), **TEXT)

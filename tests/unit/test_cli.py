@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -149,6 +151,25 @@ def test_ctrl_c_is_one_message(
     assert capsys.readouterr().err == "convit-ssl audit: stopped by Ctrl-C\n"
     with pytest.raises(KeyboardInterrupt):
         run_command("audit", ["x.torch", "--debug"])
+
+
+def test_ctrl_c_while_a_command_is_imported_is_one_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a library turns the interrupt into an error of its own."""
+
+    def as_a_library_does(name: str) -> object:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        except KeyboardInterrupt:
+            raise ImportError("a library's own words") from None
+        raise AssertionError("no signal came")
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr("convit_ssl.cli.main.importlib.import_module", as_a_library_does)
+    assert run_command("knn", ["x.torch"]) == 130
+    assert capsys.readouterr().err == "convit-ssl knn: stopped by Ctrl-C\n"
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 @pytest.mark.parametrize(("code", "raised"), [(130, SystemExit), (2, UserError)])

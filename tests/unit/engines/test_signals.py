@@ -62,6 +62,77 @@ def test_a_signal_whose_exception_became_another_still_ends_the_run() -> None:
         raise AttributeError("without a signal")
 
 
+OWN = (
+    "import os, signal\n"
+    "from convit_ssl.engines.early_signals import own_process, signals_outside_training\n"
+    "own_process()\n"
+)
+
+
+def _ends(code: str) -> str:
+    """Standard error of a process of ours that ended by SIGTERM."""
+    command = [sys.executable, "-c", OWN + code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+    assert "after it" not in done.stdout
+    return done.stderr
+
+
+def test_a_signal_in_a_destructor_ends_a_process_of_ours_without_a_traceback() -> None:
+    said = _ends(
+        "class Library:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "with signals_outside_training():\n"
+        "    Library()\n"
+        "    print('after it')\n"
+    )
+    assert said.startswith("convit-ssl train: stopped by SIGTERM")
+
+
+def test_a_second_signal_ends_a_process_of_ours_that_lost_the_first() -> None:
+    said = _ends(
+        "with signals_outside_training():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    except BaseException:\n"
+        "        pass\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('after it')\n"
+    )
+    assert said.count("stopped by") == 1
+
+
+def test_a_signal_while_a_line_is_written_has_its_words() -> None:
+    """A buffer is not entered twice: Python raises RuntimeError then."""
+    said = _ends(
+        "import sys\n"
+        "class Busy:\n"
+        "    def write(self, text): raise RuntimeError('reentrant call')\n"
+        "    def flush(self): pass\n"
+        "with signals_outside_training():\n"
+        "    sys.stderr = Busy()\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('after it')\n"
+    )
+    assert "stopped by SIGTERM while no training" in said
+
+
+def test_a_process_of_ours_lives_on_without_a_signal() -> None:
+    """What a destructor raises of its own is reported as ever."""
+    code = OWN + (
+        "class Library:\n"
+        "    def __del__(self):\n"
+        "        raise ValueError('of its own')\n"
+        "with signals_outside_training():\n"
+        "    Library()\n"
+        "    print('after it')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "of its own" in done.stderr and "after it" in done.stdout
+
+
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_signal_waits_in_the_box(number: signal.Signals) -> None:
     if number == signal.SIGHUP:
