@@ -5,8 +5,13 @@
 package loads nothing heavy: each name is imported when it is used.
 """
 
+from __future__ import annotations
+
 import importlib
-from typing import Any
+
+TYPE_CHECKING = False  # as in typing, whose import would take most of this package's time
+if TYPE_CHECKING:
+    from typing import Any
 
 __version__ = "0.2.0"
 

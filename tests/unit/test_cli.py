@@ -17,7 +17,7 @@ import pytest
 
 import convit_ssl.cli
 from convit_ssl import __version__
-from convit_ssl.cli import demo_command
+from convit_ssl.cli import demo_command, program
 from convit_ssl.cli.main import COMMANDS, build_parser, main, run_command
 from convit_ssl.errors import UserError
 
@@ -170,6 +170,21 @@ def test_ctrl_c_while_a_command_is_imported_is_one_message(
     assert run_command("knn", ["x.torch"]) == 130
     assert capsys.readouterr().err == "convit-ssl knn: stopped by Ctrl-C\n"
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_the_script_gives_no_traceback_before_the_command_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    seen: list[object] = []
+    monkeypatch.setattr(
+        "convit_ssl.cli.main.main", lambda: seen.append(signal.getsignal(signal.SIGINT)) or 0
+    )
+    try:
+        assert program.main() == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIG_DFL]
 
 
 @pytest.mark.parametrize(("code", "raised"), [(130, SystemExit), (2, UserError)])
