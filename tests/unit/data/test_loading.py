@@ -258,6 +258,17 @@ def test_images_of_native_depth_are_kept_in_their_own_numbers(tmp_path: Path) ->
 def test_the_cache_is_only_made_where_all_fits() -> None:
     assert make_cache([(8, 8)], 10, 10 * 8 * 8 * 3) is not None
     assert make_cache([(8, 8), (8, 9)], 10, 10 * 8 * 8 * 3) is None
+    # One large image among small ones: what they take together counts, not the largest.
+    sizes = [(64, 64)] * 31 + [(2000, 2000)]
+    mixed = make_cache(sizes, 1000, 1 << 29)
+    assert mixed is not None and mixed.slot_bytes == 2000 * 2000 * 3
+    large = np.zeros((2000, 2000, 3), np.uint8)
+    for place in range(50):
+        mixed.put(place, large)
+    kept = sum(mixed.get(place) is not None for place in range(50))
+    assert kept == (1 << 29) // large.nbytes  # and no more memory is taken than was allowed
+    mixed.put(60, np.full((64, 64, 3), 5, np.uint8))
+    assert mixed.get(60).max() == 5  # type: ignore[union-attr]
     cache = PixelCache(2, 12)
     cache.put(0, np.ones((3, 3, 3), np.uint8))
     assert cache.get(0) is None
