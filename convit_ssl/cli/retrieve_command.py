@@ -20,6 +20,7 @@ from convit_ssl.data.opening import find_listing
 from convit_ssl.data.part_names import whole_file
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.paired import Predictions, compare
+from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.evaluation.results import write_json
 from convit_ssl.evaluation.retrieval import Retrieval, retrieve
 from convit_ssl.evaluation.verdict import Verdict, sentence
@@ -97,7 +98,10 @@ def measure(args: argparse.Namespace) -> Retrieved:
         column = made.column(args.token if args.token in made.columns else None)
         vectors = torch.from_numpy(np.array(column, np.float32))
         groups = None if apart is None else apart[rows]
-        found[source.name] = retrieve(vectors, kinds[rows], groups, args.device or "cpu")
+        with progress_bar(f"{source.name}: comparing", "images") as progress:
+            found[source.name] = retrieve(
+                vectors, kinds[rows], groups, args.device or "cpu", progress
+            )
     return Retrieved(found, _verdict(found, own.name, kinds), missing, len(kinds))
 
 

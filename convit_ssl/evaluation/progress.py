@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,13 +25,18 @@ def progress_bar(label: str, unit: str) -> Iterator[Report | None]:
     """A callback (done, all) that shows progress on standard error.
 
     On a terminal it draws a bar, gone at the end. Elsewhere, as in a job's log, it writes a
-    line after 2, 4, 8 and 16 seconds and then every 30. Yields None if the label is empty.
+    line after 2, 4, 8 and 16 seconds and then every 30, even during a step that reports nothing.
+    Yields None if the label is empty.
     """
     if not label:
         yield None
         return
     if not sys.stderr.isatty():
-        yield _Lines(label, unit)
+        lines = _Lines(label, unit)
+        try:
+            yield lines
+        finally:
+            lines.close()
         return
     from rich.progress import (
         BarColumn,
@@ -64,22 +70,48 @@ def progress_bar(label: str, unit: str) -> Iterator[Report | None]:
 
 
 class _Lines:
-    """Progress as lines of text, few enough for a log."""
+    """Progress as lines of text, few enough for a log.
+
+    They are written when work is reported, and by a thread while nothing is.
+    """
 
     def __init__(self, label: str, unit: str) -> None:
         self.label, self.unit = label, unit
         self.started = time.monotonic()
         self.next_line = self.started + FIRST_LINE
+        self._state: tuple[int, int, str] | None = None
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="progress", daemon=True)
+        self._thread.start()
 
     def __call__(self, done: int, total: int, stage: str = "") -> None:
-        now = time.monotonic()
-        if now < self.next_line:
-            return
-        self.next_line = now + min(max(now - self.started, FIRST_LINE), BETWEEN_LINES)
+        self._state = (done, total, stage)
+        self._write_if_due()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(max(0.01, self.next_line - time.monotonic())):
+            try:
+                self._write_if_due()
+            except (OSError, ValueError):  # nobody reads standard error any more
+                return
+
+    def _write_if_due(self) -> None:
+        with self._lock:
+            now = time.monotonic()
+            if now < self.next_line:
+                return
+            self.next_line = now + min(max(now - self.started, FIRST_LINE), BETWEEN_LINES)
+            print(self._line(now - self.started), file=sys.stderr, flush=True)
+
+    def _line(self, seconds: float) -> str:
+        if self._state is None:
+            return f"{self.label}: working, {seconds:.0f} s"
+        done, total, stage = self._state
         part = f": {stage}" if stage else ""
-        print(
-            f"{self.label}{part}: {done:,} of {total:,} {self.unit} after "
-            f"{now - self.started:.0f} s",
-            file=sys.stderr,
-            flush=True,
-        )
+        return f"{self.label}{part}: {done:,} of {total:,} {self.unit} after {seconds:.0f} s"

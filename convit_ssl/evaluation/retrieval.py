@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,7 @@ def retrieve(
     kinds: Values,
     apart: Values | None = None,
     device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
 ) -> Retrieval:
     """Each image of a kind that has others asks for them, by cosine similarity.
 
@@ -63,6 +65,7 @@ def retrieve(
         apart: (N,) images of the same number (a patient, say) are no candidates for each other;
             -1 for images that stand alone. None for no such numbers.
         device: where similarities are computed.
+        progress: called with the number of images that have been compared, and of all.
 
     Raises:
         UserError: no image has another of its kind.
@@ -87,6 +90,8 @@ def retrieve(
         queries.append(rows[asked].cpu().numpy())
         first.append(hits.argmax(dim=1).cpu().numpy() + 1)
         precision.append(found.cpu().numpy())
+        if progress is not None:
+            progress(start + len(rows), len(unit))
     made = Retrieval(*(np.concatenate(part) for part in (queries, first, precision)))
     if not len(made.queries):
         raise UserError(

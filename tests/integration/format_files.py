@@ -91,6 +91,15 @@ def _write_nifti(path: Path, label: int, rng: np.random.Generator) -> None:
     nibabel.save(made, path)
 
 
+def _write_pair(path: Path, label: int, rng: np.random.Generator) -> None:
+    import nibabel
+
+    planes = [np.rint(1000 * stripes(label, rng)[..., 0]) for _ in range(4)]
+    kind: Any = nibabel.Nifti1Pair
+    made = kind(np.stack(planes, axis=2).astype(np.int16), np.diag([-1.0, 1.0, 2.0, 1.0]))
+    nibabel.save(made, path)
+
+
 def _read_nifti(path: str) -> Iterator[tuple[str, Array]]:
     import nibabel
 
@@ -282,11 +291,34 @@ def _read_film(path: str) -> Iterator[tuple[str, Array]]:
                 yield f"frame={number}", frame.to_ndarray(format="rgb24")
 
 
+def _write_deep_film(path: Path, label: int, rng: np.random.Generator) -> None:
+    import av
+
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("prores_ks", rate=4)
+        stream.width = stream.height = 64
+        stream.pix_fmt = "yuv422p10le"
+        for _ in range(12):
+            values = np.rint(65535 * stripes(label, rng, 64, 3)).astype(np.uint16)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(values, format="rgb48le")))
+        out.mux(stream.encode())
+
+
+def _read_deep_film(path: str) -> Iterator[tuple[str, Array]]:
+    import av
+
+    with av.open(path) as film:
+        for number, frame in enumerate(film.decode(video=0)):
+            if number % 4 == 0:  # one a second
+                yield f"frame={number}", frame.to_ndarray(format="rgb48le")
+
+
 _ALL = ("data.channels=all",)
 _RGB: tuple[str, ...] = ()
 FORMATS = (
     Format("DICOM (pydicom)", "pydicom", ".dcm", _write_dicom, _read_dicom),
     Format("NIfTI (nibabel)", "nibabel", ".nii.gz", _write_nifti, _read_nifti, files=(3, 2)),
+    Format("NIfTI pair (nibabel)", "nibabel", ".img", _write_pair, _read_nifti, files=(3, 2)),
     Format(
         "multi-page TIFF (tifffile)", "tifffile", ".tif", _write_pages, _read_pages,
         ("data.depth=native", "data.parts=page"), (3, 2),
@@ -314,4 +346,6 @@ FORMATS = (
     Format("NPY (numpy)", "numpy", ".npy", _write_npy, _read_npy, _ALL),
     Format("Zarr (zarr)", "zarr", ".zarr", _write_zarr, _read_zarr, _ALL),
     Format("film (PyAV)", "av", ".mp4", _write_film, _read_film, _RGB, (4, 2)),
+    Format("film of 10 bits (PyAV)", "av", ".mov", _write_deep_film, _read_deep_film,
+           files=(4, 2)),
 )  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import av
 import numpy as np
 
+from convit_ssl.data.notes import note_once
 from convit_ssl.data.part_names import part_fields
 from convit_ssl.data.planes import Planes
 from convit_ssl.data.raw_image import ImageHeader, check_size
@@ -18,6 +19,7 @@ from convit_ssl.errors import UserError
 
 _GREY16 = frozenset(f"gray{bits}{end}" for bits in (9, 10, 12, 14, 16) for end in ("le", "be"))
 _BYTE = 8  # bits
+_WHOLE = 0.9  # of the announced length, below which a film may be cut off
 
 
 @dataclass
@@ -49,7 +51,18 @@ def _open(path: str) -> _Film:
     if not times:
         container.close()
         raise ValueError("the film holds no frames with a time")
+    _say_if_cut_off(path, container, float((times[-1] - times[0]) * stream.time_base))
     return _Film(container, stream, times)
+
+
+def _say_if_cut_off(path: str, container: Any, seconds: float) -> None:
+    """Some formats are read up to where a file ends, without an error."""
+    announced = (container.duration or 0) / av.time_base
+    if seconds < _WHOLE * announced and seconds < announced - 1:
+        note_once(
+            f"{path} has frames for {seconds:.1f} of the {announced:.1f} s that it announces; it "
+            "may be cut off"
+        )
 
 
 _FILMS = Handles(_open, 4)

@@ -204,6 +204,15 @@ def test_a_film_beside_pictures_and_a_broken_one(tmp_path: Path) -> None:
     assert list(open_dataset("folder", tmp_path).files) == ["a.png"]
 
 
+def test_a_film_that_is_cut_off_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    film(tmp_path / "a.mkv")
+    assert len(open_dataset("folder", tmp_path)) == 3 and "cut off" not in caplog.text
+    whole = (tmp_path / "a.mkv").read_bytes()
+    (tmp_path / "b.mkv").write_bytes(whole[: len(whole) // 2])
+    assert 3 < len(open_dataset("folder", tmp_path)) < 6
+    assert "b.mkv has frames for" in caplog.text and "of the 3.0 s" in caplog.text
+
+
 class Seeded:
     """What a training transform is to a data set."""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from convit_ssl.evaluation import progress
@@ -29,3 +32,27 @@ def test_a_log_gets_lines_twice_as_far_apart_each_time_up_to_thirty_seconds(
 def test_other_processes_report_nothing() -> None:
     with progress.progress_bar("", "steps") as report:
         assert report is None
+
+
+@pytest.mark.parametrize("reports", [True, False])
+def test_a_step_that_reports_nothing_gets_lines_as_well(
+    reports: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE", 0.05)
+    with progress.progress_bar("export", "forms") as report:
+        assert report is not None
+        if reports:
+            report(0, 2, "onnx")
+        time.sleep(0.4)
+    lines = capsys.readouterr().err.splitlines()
+    start = "export: onnx: 0 of 2 forms after " if reports else "export: working, "
+    assert 2 <= len(lines) <= 4 and all(line.startswith(start) for line in lines), lines
+    time.sleep(0.2)
+    assert not capsys.readouterr().err
+
+
+def test_no_thread_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = threading.active_count()
+    with pytest.raises(ValueError, match="stop"), progress.progress_bar("a", "b"):
+        raise ValueError("stop")
+    assert threading.active_count() == before
