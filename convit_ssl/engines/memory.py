@@ -18,6 +18,7 @@ from torch import Tensor
 from convit_ssl.adapters.inputs import testing_batch
 from convit_ssl.adapters.side_by_side import MOST_MIB, extra_mib
 from convit_ssl.engines.memory_heads import head_of
+from convit_ssl.engines.memory_images import decoded_mib, teacher_mib
 from convit_ssl.engines.memory_room import Room, find_room
 from convit_ssl.engines.memory_size import BASE_MIB, Memory, gib
 from convit_ssl.engines.plan import Plan
@@ -81,6 +82,7 @@ def estimate(plan: Plan) -> Memory | None:
         + head.constant * FLOAT / MIB,
         "weights, gradients and optimiser": weights * (1 + copies + moments),
         "images": 2 * FLOAT * pixels / MIB,
+        "teacher": teacher_mib(method, options["teacher_settings"], batch),
     }
     if options["derived"]["test_model"]:
         tested = max(batch, testing_batch(int(crops["global_size"])))
@@ -88,9 +90,11 @@ def estimate(plan: Plan) -> Memory | None:
     checkpoint = trained * FLOAT / MIB * (copies + moments)
     workers = plan.placement.workers
     loading = workers * (WORKER_MIB + PREFETCHED * pixels / MIB)
-    host = BASE_MIB + checkpoint
+    decoded = decoded_mib(facts, options["data"], plan.placement.processes)
+    host = BASE_MIB + checkpoint + decoded
     if device == "cpu":
         parts["copy for checkpoints"] = checkpoint
+        parts["decoded images"] = decoded
         if left_to_run(plan.placement, bool(options["run"]["deterministic"])):
             extra = extra_mib(count_parameters(plan.trunk), plan.placement.threads)
             parts["gradients of threads"] = extra if extra <= MOST_MIB else 0.0
