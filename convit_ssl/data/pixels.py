@@ -102,6 +102,7 @@ def convert(image: Image.Image, side: int | None = None) -> Image.Image:
         side: pixels of the longer side that are enough: larger images are reduced by a whole
             factor, to twice as many at least.
     """
+    _mend_transparency(image)
     factor = max(image.size) // (2 * side) if side else 1
     if factor > 1:
         image.draft(None, (image.width // factor, image.height // factor))  # JPEG alone
@@ -125,6 +126,23 @@ def convert(image: Image.Image, side: int | None = None) -> Image.Image:
         assert converted is not None
         return converted
     return image.convert("RGB")
+
+
+def _mend_transparency(image: Image.Image) -> None:
+    """The transparent value of a PNG of 2 or 4 bits, stretched as Pillow stretches the pixels.
+
+    Pillow 13 leaves it as it stands in the file. Above the file's bits it means nothing.
+    """
+    entry = image.info.get("transparency")
+    if image.format != "PNG" or image.mode not in ("L", "RGB") or entry is None:
+        return
+    raw = str(image.tile[0][3]) if getattr(image, "tile", None) else ""  # type: ignore[attr-defined]
+    bits = int(raw[2:]) if raw in ("L;2", "L;4") else 8
+    most = (1 << bits) - 1
+    if isinstance(entry, tuple):
+        image.info["transparency"] = tuple(each & most for each in entry)
+    else:
+        image.info["transparency"] = (entry & most) * (255 // most)
 
 
 def decode_image(
@@ -156,7 +174,7 @@ def decode_image(
                 orientation = _orientation(image) if reading.exif_rotation else 1
                 return _turned(convert(image, side), orientation)
         orientation = 1
-        if reading.exif_rotation:
+        if reading.exif_rotation and not is_tiff(data):
             with Image.open(io.BytesIO(data)) as image:
                 orientation = _orientation(image)
         return _turned(Image.fromarray(to_rgb(raw, reading)), orientation)

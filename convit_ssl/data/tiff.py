@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -12,16 +13,17 @@ from PIL import Image
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from convit_ssl.data.gdal import Scaling, parse_number, parse_scaling, where_data
-from convit_ssl.data.planes import ALPHA, MOST_CHANNELS, Planes
+from convit_ssl.data.planes import ALPHA, MOST_CHANNELS, Planes, planes_of
 from convit_ssl.data.raw_image import KINDS, ImageHeader, RawImage, Values, check_size
 
 MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _OME_START, _OME_END = 8192, 65536  # bytes in which a file says that it is OME-TIFF
 _BIG = 43  # in the third or fourth byte: offsets of 64 bits
+_BIG_ENDIAN_BIG = b"MM\0+"  # which Pillow 13 accepts, and takes for a TIFF with offsets of 32 bits
 
 # Tags, by their numbers in TIFF 6.0; the last two are GDAL's.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS = 273, 279, 324, 325
+_OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS, _PLANAR = 273, 279, 324, 325, 284
 _ORIENTATION, _SAMPLES, _EXTRA, _FORMAT = 274, 277, 338, 339
 _METADATA, _NODATA = 42112, 42113
 
@@ -34,6 +36,7 @@ _NAMES = {3: "palette", 4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELA
           10: "ITULAB", 32803: "colour filter array", 32844: "LogL", 32845: "LogLuv",
           34892: "linear raw"}  # fmt: skip
 _MODES = {2: "RGB", 3: "P", 5: "CMYK", 6: "YCbCr", 8: "LAB"}
+_PILLOWS_BITS = (1, 2, 4, 8)
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 
@@ -55,6 +58,8 @@ class TiffHeader:
         nodata: the value that stands for "no data" (GDAL); None without one.
         orientation: as numbered by TIFF 6.0; 1 where the first row is at the top.
         end: where the last strip or tile ends in the file.
+        separate: whether each channel lies by itself.
+        opened: whether Pillow reads this order of bytes.
         geographic: whether it has tags of GeoTIFF or GDAL.
         scaling: scale and offset of its bands (GDAL); None without.
     """
@@ -70,19 +75,26 @@ class TiffHeader:
     nodata: float | None
     orientation: int
     end: int
+    separate: bool = False
+    opened: bool = True
     geographic: bool = False
     scaling: Scaling | None = None
 
     @property
     def plain(self) -> bool:
         """Whether Pillow reads it as it was written: unsigned, 8 bits or fewer, a usual layout."""
-        unsigned = set(self.sample_format) <= {_UNSIGNED, _UNDEFINED}
         told = self.nodata is not None or self.scaling is not None
-        if not unsigned or max(self.bits) > 8 or told:
+        if set(self.sample_format) != {_UNSIGNED} or told or not self.opened:
+            return False
+        if max(self.bits) > 8:
             return False
         if self.photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK):
-            return self.samples == 1
-        return self.photometric != _RGB or (self.samples in (3, 4) and set(self.bits) == {8})
+            bits = (8,) if self.separate else _PILLOWS_BITS
+            return self.samples == 1 and self.bits[0] in bits
+        if self.photometric == _RGB:
+            known = self.samples == 3 or (self.samples == 4 and not self.separate)
+            return known and set(self.bits) == {8}
+        return True
 
     @property
     def windowed(self) -> bool:
@@ -101,8 +113,6 @@ class TiffHeader:
             raise UnsupportedTiffError(f"a TIFF of {name} (complex numbers)")
         if letter == "u" and bits < 16:
             bits = 8 if bits <= 8 else 16
-        elif letter == "u" and 16 < bits < 32:
-            bits = 32
         if bits not in ((16, 32, 64) if letter == "f" else (8, 16, 32, 64)):
             raise UnsupportedTiffError(f"a TIFF of {name}")
         return np.dtype(f"{letter}{bits // 8}")
@@ -136,8 +146,11 @@ def tiff_header(file: IO[bytes]) -> TiffHeader:
     start = file.read(8)
     if _BIG in start[2:4]:
         start += file.read(8)
+    opened = start[:4] != _BIG_ENDIAN_BIG
     try:
-        tags = ImageFileDirectory_v2(start)
+        # The little-endian mark makes Pillow read offsets of 64 bits in either order.
+        marked = start if opened else MAGIC[2] + start[4:]
+        tags = ImageFileDirectory_v2(marked, prefix=start[:2])
         file.seek(tags.next)
         tags.load(file)
         samples = int(tags.get(_SAMPLES, 1))
@@ -156,12 +169,14 @@ def tiff_header(file: IO[bytes]) -> TiffHeader:
             nodata=parse_number(tags.get(_NODATA)),
             orientation=int(tags.get(_ORIENTATION, 1)),
             end=max((int(a + b) for a, b in zip(offsets, counts, strict=False)), default=0),
+            separate=tags.get(_PLANAR) == 2,
+            opened=opened,
             geographic=any(tag in tags for tag in _GEO),
             scaling=parse_scaling(tags.get(_METADATA), samples),
         )
     except KeyError as error:
         raise ValueError(f"a damaged TIFF: its tag {error} is missing") from error
-    except (TypeError, SyntaxError, OSError, OverflowError) as error:
+    except (TypeError, SyntaxError, OSError, OverflowError, struct.error) as error:
         raise ValueError(f"a damaged TIFF ({error})") from error
 
 
@@ -210,10 +225,12 @@ def read_tiff(data: bytes, header: TiffHeader) -> RawImage:
     if header.end > len(data):
         raise ValueError(f"the TIFF is cut off: {len(data):,} of {header.end:,} bytes")
     values = _upright(_values(data, header, dtype), header.orientation)
-    colour = values[..., :colours]
-    valid = where_data(colour, header.nodata, colours == 3)
-    if header.scaling is not None:
-        colour = header.scaling.of(slice(colours)).apply(colour)
+    valid = where_data(values[..., :colours], header.nodata, colours == 3)
+    if header.scaling is None:
+        values = _stretched(values, header.bits[0])
+        colour = values[..., :colours]
+    else:
+        colour = header.scaling.of(slice(colours)).apply(values[..., :colours])
     alpha = values[..., colours] if known and known[0] else None
     return RawImage(
         np.ascontiguousarray(colour if colours == 3 else colour[..., 0]),
@@ -222,6 +239,14 @@ def read_tiff(data: bytes, header: TiffHeader) -> RawImage:
         inverted=header.photometric == _MIN_IS_WHITE,
         valid=valid,
     )
+
+
+def _stretched(values: Values, bits: int) -> Values:
+    """Samples of fewer than 8 bits as 0..255, as Pillow gives those that it reads."""
+    if bits >= 8:
+        return values
+    table = np.rint(np.arange(2**bits) * (255.0 / (2**bits - 1))).astype(np.uint8)
+    return table[values]
 
 
 def _upright(values: Values, orientation: int) -> Values:
@@ -246,9 +271,7 @@ def read_tiff_planes(data: bytes, max_pixels: int) -> Planes | None:
     header = tiff_header(io.BytesIO(data))
     check_size(header.width, header.height, max_pixels)
     if header.photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB) or min(header.bits) < 8:
-        if header.plain:
-            return None
-        read_tiff(data, header)  # names what it is
+        return None if header.plain else planes_of(read_tiff(data, header))
     if header.end > len(data):
         raise ValueError(f"the TIFF is cut off: {len(data):,} of {header.end:,} bytes")
     values = _values(data, header, header.dtype)
@@ -329,7 +352,9 @@ def _values(data: bytes, header: TiffHeader, dtype: np.dtype[Any]) -> Values:
                 f"({error})"
             ) from None
         found = other
-    found = found.astype(found.dtype.newbyteorder("="), copy=False)
+    found = found.astype(
+        np.uint8 if found.dtype == bool else found.dtype.newbyteorder("="), copy=False
+    )
     if found.shape[:2] != (header.height, header.width) and found.ndim == 3:
         found = np.moveaxis(found, 0, -1)  # channel after channel
     if found.ndim == 2:
