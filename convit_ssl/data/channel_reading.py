@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, ImageOps
 
-from convit_ssl.data.deep_photos import deep_photo
+from convit_ssl.data.deep_photos import deep_avif
 from convit_ssl.data.physical import tiff_spacing
 from convit_ssl.data.pixels import MAX_PIXELS, Pixels, convert, read_raw
 from convit_ssl.data.planes import Planes, Scaled, chosen, planes_of, scaled
@@ -70,7 +70,7 @@ def read_planes(
         if raw is not None:
             planes = planes_of(raw)
             return upright(planes, data) if reading.exif_rotation else planes
-        deep = deep_photo(data) if reading.native else None
+        deep = deep_avif(data) if reading.native else None
         if deep is not None:
             return upright(deep, data) if reading.exif_rotation else deep
         return _eight_bits(data, reading, max_pixels)

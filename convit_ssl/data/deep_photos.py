@@ -1,41 +1,85 @@
 """AVIF, JPEG 2000 and JPEG XL of more than 8 bits a sample, which Pillow hands out as 8 bits.
 
-imagecodecs (the extra ``tiff``) reads them as they are. Only native depth asks for them.
+imagecodecs (the extra ``tiff``) reads them as they are. Of AVIF and JPEG XL only native depth asks
+for that. Colours of JPEG 2000 always need it: Pillow 13 turns white of more than 8 bits into black.
 """
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
+from PIL import Image
 
 from convit_ssl.data.notes import note_once
 from convit_ssl.data.planes import ALPHA, Planes
-from convit_ssl.data.raw_image import Values
+from convit_ssl.data.raw_image import RawImage, Values, check_size, read_other
 
 _AVIF_CONFIGURATION = b"av1C"  # the box that holds the depth; its flags are the third byte
 _HIGH_DEPTH = 0x40
 _JPEG2000_SIZE = b"\xff\x4f\xff\x51"  # start of a codestream, and its SIZ marker
 _DEPTH_AT = 42  # bytes from there to the depth of the first component, less one
-_SEARCHED = 65536
+SEARCHED = 65536
 _JXL = b"\xff\x0a"  # start of a codestream
 _NAMES = {1: ("grey",), 2: ("grey", ALPHA), 3: ("R", "G", "B"), 4: ("R", "G", "B", ALPHA)}
 
 
-def deep_photo(data: bytes) -> Planes | None:
-    """An AVIF or a JPEG 2000 in the numbers of its file; None of 8 bits and of other formats."""
-    kind = _deep_kind(data)
-    if kind is None:
+def deep_avif(data: bytes) -> Planes | None:
+    """An AVIF in the numbers of its file; None of 8 bits and of other formats."""
+    start = data[:SEARCHED]
+    if start[4:12] not in (b"ftypavif", b"ftypavis"):
+        return None
+    place = start.find(_AVIF_CONFIGURATION) + len(_AVIF_CONFIGURATION) + 2
+    found = place > len(_AVIF_CONFIGURATION) + 2 and start[place : place + 1]
+    if not found or not found[0] & _HIGH_DEPTH:
         return None
     try:
         import imagecodecs
     except ImportError:
         note_once(
-            f"{kind} images of more than 8 bits a channel are read as 8 bits; "
+            "AVIF images of more than 8 bits a channel are read as 8 bits; "
             "pip install 'convit_ssl[tiff]' to read them in full"
         )
         return None
-    if kind == "AVIF":
-        return _planes(imagecodecs.avif_decode(data, 0))
-    return _planes(imagecodecs.jpeg2k_decode(data))
+    return _planes(imagecodecs.avif_decode(data, 0))
+
+
+def is_deep_jpeg2000(start: bytes) -> bool:
+    """Whether these are the first `SEARCHED` bytes of a JPEG 2000 of more than 8 bits."""
+    if start[4:12] != b"jP  \r\n\x87\n" and not start.startswith(_JPEG2000_SIZE):
+        return False
+    place = start.find(_JPEG2000_SIZE)
+    found = start[place + _DEPTH_AT : place + _DEPTH_AT + 1]
+    return place >= 0 and bool(found) and (found[0] & 0x7F) + 1 > 8
+
+
+def read_jpeg2000(data: bytes, max_pixels: int) -> RawImage | None:
+    """A JPEG 2000 in the numbers of its file; None of 8 bits.
+
+    Args:
+        data: for which `is_deep_jpeg2000` holds.
+        max_pixels: larger images are refused.
+
+    Raises:
+        ImageTooLargeError: the header announces more than ``max_pixels``.
+        ValueError: colours or transparency, and imagecodecs is not installed.
+        Exception: whatever the libraries raise for a damaged file.
+    """
+    with Image.open(io.BytesIO(data)) as image:
+        check_size(*image.size, max_pixels)
+        if image.mode.startswith("I"):
+            return read_other(image)
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise ValueError(
+            "a JPEG 2000 of more than 8 bits in colour or with transparency needs imagecodecs, "
+            f"pip install 'convit_ssl[tiff]' ({error})"
+        ) from None
+    planes = _planes(imagecodecs.jpeg2k_decode(data))
+    if planes is None:
+        raise ValueError("a JPEG 2000 of more than 8 bits that is neither grey nor RGB")
+    return planes.raw()
 
 
 def deep_jxl(data: bytes) -> Planes | None:
@@ -95,19 +139,6 @@ def _is_deep_jxl(data: bytes) -> bool:
         return True
     kind = bits.take(2)
     return (8, 10, 12)[kind] > 8 if kind < 3 else 1 + bits.take(6) > 8
-
-
-def _deep_kind(data: bytes) -> str | None:
-    start = data[:_SEARCHED]
-    if start[4:12] in (b"ftypavif", b"ftypavis"):
-        place = start.find(_AVIF_CONFIGURATION) + len(_AVIF_CONFIGURATION) + 2
-        found = place > len(_AVIF_CONFIGURATION) + 2 and start[place : place + 1]
-        return "AVIF" if found and found[0] & _HIGH_DEPTH else None
-    if start[4:12] == b"jP  \r\n\x87\n" or start.startswith(_JPEG2000_SIZE):
-        place = start.find(_JPEG2000_SIZE)
-        found = place >= 0 and start[place + _DEPTH_AT : place + _DEPTH_AT + 1]
-        return "JPEG 2000" if found and (found[0] & 0x7F) + 1 > 8 else None
-    return None
 
 
 def _planes(values: Values) -> Planes | None:

@@ -23,6 +23,7 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
+from convit_ssl.data.deep_photos import SEARCHED, is_deep_jpeg2000, read_jpeg2000
 from convit_ssl.data.part_names import split_part
 from convit_ssl.data.raw_image import (
     MAX_PIXELS,
@@ -89,6 +90,8 @@ def read_raw(data: bytes, max_pixels: int = MAX_PIXELS) -> RawImage | None:
         return read_tiff(data, tiff)
     if data[:3] == _JPEG_MAGIC:
         return None
+    if is_deep_jpeg2000(data[:SEARCHED]):
+        return read_jpeg2000(data, max_pixels)
     with Image.open(io.BytesIO(data)) as image:
         check_size(*image.size, max_pixels)
         return read_other(image)
@@ -252,7 +255,14 @@ def image_header(path: str) -> ImageHeader:
                 return png_header(start)
             if is_tiff(start):
                 return tiff_header(file).summary
+            file.seek(0)
+            deep_colour = is_deep_jpeg2000(file.read(SEARCHED))
+            file.seek(0)
             with Image.open(file) as image:
+                if deep_colour:
+                    grey = image.mode[0] in "IL"
+                    mode = "I;uint16" if grey else "RGB;uint16"
+                    return ImageHeader(image.height, image.width, grey, "unsigned", mode)
                 deep = {"F": "float"}.get(image.mode, "8 bits")
                 grey = image.mode in _GREY_MODES or image.mode.startswith("I")
                 deep = "unsigned" if image.mode.startswith("I") else deep

@@ -37,6 +37,8 @@ _NAMES = {3: "palette", 4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELA
           34892: "linear raw"}  # fmt: skip
 _MODES = {2: "RGB", 3: "P", 5: "CMYK", 6: "YCbCr", 8: "LAB"}
 _PILLOWS_BITS = (1, 2, 4, 8)
+# Of its wheels: uncompressed, CCITT, LZW, JPEG, deflate, PackBits, LZMA, Zstandard.
+_PILLOWS_COMPRESSIONS = (*range(1, 9), 32771, 32773, 32809, 32946, 34925, 50000)
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 
@@ -86,7 +88,7 @@ class TiffHeader:
         told = self.nodata is not None or self.scaling is not None
         if set(self.sample_format) != {_UNSIGNED} or told or not self.opened:
             return False
-        if max(self.bits) > 8:
+        if max(self.bits) > 8 or self.compression not in _PILLOWS_COMPRESSIONS:
             return False
         if self.photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK):
             bits = (8,) if self.separate else _PILLOWS_BITS
@@ -246,7 +248,8 @@ def _stretched(values: Values, bits: int) -> Values:
     if bits >= 8:
         return values
     table = np.rint(np.arange(2**bits) * (255.0 / (2**bits - 1))).astype(np.uint8)
-    return table[values]
+    stretched: Values = table[values]
+    return stretched
 
 
 def _upright(values: Values, orientation: int) -> Values:

@@ -14,7 +14,7 @@ import pytest
 from convit_ssl.data.channel_reading import read_channels
 from convit_ssl.data.pixels import decode_array, decode_image
 from convit_ssl.data.value_range import Reading
-from tests.unit.data.make_images import bare_tiff, packed, png16
+from tests.unit.data.make_images import bare_tiff, packed, png16, tiff
 
 Array = np.ndarray[Any, Any]
 HEIGHT, WIDTH = 24, 40
@@ -90,6 +90,16 @@ def test_colour_and_transparency_of_any_number_of_bits(
         share = stored / most + 1.0 - opacity if kind == 1 else values / most
         share = 1.0 + (values / most - 1.0) * opacity if kind == 2 else share
         check(data, share, tolerance=2.0 if kind == 1 else 1.0)
+
+
+@pytest.mark.parametrize("compression", ["lerc", "jpeg2000", "png", "jpegxl", "zstd"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_compressions_that_pillow_lacks(compression: str, channels: int) -> None:
+    pytest.importorskip("imagecodecs")
+    values = ramp(8, channels).astype(np.uint8).squeeze()
+    photometric = "rgb" if channels == 3 else "minisblack"
+    data = tiff(values, photometric=photometric, compression=compression, tile=(16, 16))
+    check(data, ramp(8, channels) / 255)
 
 
 @pytest.mark.parametrize("bits", [1, 4])

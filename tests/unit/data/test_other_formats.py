@@ -16,7 +16,7 @@ from convit_ssl.data import open_dataset
 from convit_ssl.data.channel_reading import read_planes
 from convit_ssl.data.deep_photos import deep_jxl
 from convit_ssl.data.notes import note_once
-from convit_ssl.data.pixels import image_header
+from convit_ssl.data.pixels import decode_image, image_header
 from convit_ssl.data.value_range import Reading
 
 NATIVE = Reading(depth="native")
@@ -153,11 +153,77 @@ def test_without_imagecodecs_one_warning_says_that_depth_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     codecs = pytest.importorskip("imagecodecs")
-    data = codecs.jpeg2k_encode(deep_image(), reversible=True, level=0)
+    data = codecs.avif_encode(deep_image() >> 6, bitspersample=10, level=100)
     note_once.cache_clear()
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     for _ in range(2):
-        planes = read_planes(str(tmp_path / "a.jp2"), data, Reading(depth="native"))
+        planes = read_planes(str(tmp_path / "a.avif"), data, Reading(depth="native"))
     assert planes.values.dtype == np.uint8
     said = [record.message for record in caplog.records if "read as 8 bits" in record.message]
     assert len(said) == 1 and "convit_ssl[tiff]" in said[0]
+
+
+@pytest.mark.parametrize("bits", [8, 9, 10, 12, 16])
+@pytest.mark.parametrize(
+    ("container", "channels"),
+    [("jp2", 1), ("jp2", 2), ("jp2", 3), ("jp2", 4), ("j2k", 1), ("j2k", 3)],
+)
+def test_white_of_a_jpeg_2000_stays_white(
+    tmp_path: Path, bits: int, container: str, channels: int
+) -> None:
+    """Pillow rounds the largest number of more than 8 bits up, to 256, and stores it as 0."""
+    codecs = pytest.importorskip("imagecodecs")
+    most = 2**bits - 1
+    ramp = np.linspace(0, most, 40 * 60).reshape(40, 60).round()
+    values = np.stack([ramp, ramp[::-1], ramp[:, ::-1]][: 1 if channels < 3 else 3], axis=-1)
+    share = values / most
+    if channels in (2, 4):
+        alpha = np.full((40, 60, 1), most)
+        alpha[:9] = 0
+        values, share = np.concatenate([values, alpha], -1), 1.0 + (share - 1.0) * (alpha > 0)
+    path = tmp_path / f"a.{container}"
+    path.write_bytes(
+        codecs.jpeg2k_encode(
+            values.squeeze().astype(np.uint8 if bits == 8 else np.uint16), level=0,
+            reversible=True, bitspersample=bits, codecformat=container,
+        )
+    )  # fmt: skip
+    found = np.asarray(decode_image(path.read_bytes())).astype(float)
+    assert np.abs(found - share * 255.0).max() <= 1.0
+    header = image_header(str(path))
+    assert (header.height, header.width) == (40, 60) and header.grey == (channels < 3)
+    assert header.kind == ("8 bits" if bits == 8 else "unsigned")
+
+
+def test_without_imagecodecs_colours_of_jpeg_2000_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    data = codecs.jpeg2k_encode(deep_image(), reversible=True, level=0)
+    grey = codecs.jpeg2k_encode(deep_image()[..., 0], reversible=True, level=0)
+    monkeypatch.setitem(sys.modules, "imagecodecs", None)
+    with pytest.raises(ValueError, match=r"convit_ssl\[tiff\]"):
+        decode_image(data)
+    assert np.asarray(decode_image(grey)).shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits"),
+    [("avif", 8), ("avif", 10), ("avif", 12), ("heic", 10), ("jxl", 8), ("jxl", 12), ("jxl", 16)],
+)
+def test_white_stays_white(tmp_path: Path, kind: str, bits: int) -> None:
+    codecs = pytest.importorskip("imagecodecs")
+    values = np.full((40, 60, 3), 2**bits - 1, np.uint8 if bits == 8 else np.uint16)
+    values[:20] = 0
+    path = tmp_path / f"a.{kind}"
+    if kind == "heic":
+        heif = pytest.importorskip("pillow_heif")
+        full = np.where(values > 0, 65535, 0).astype(np.uint16)
+        heif.from_bytes(mode="RGB;16", size=(60, 40), data=full.tobytes()).save(path, quality=-1)
+    elif kind == "avif":
+        path.write_bytes(codecs.avif_encode(values, bitspersample=bits, level=100))
+    else:
+        pytest.importorskip("pillow_jxl")
+        path.write_bytes(codecs.jpegxl_encode(values, lossless=True, bitspersample=bits))
+    found = np.asarray(open_image(path, Reading()).convert("RGB")).astype(int)
+    assert np.abs(found - np.where(values > 0, 255, 0)).max() <= 2
