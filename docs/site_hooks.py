@@ -68,8 +68,8 @@ pages whose figures should not be quoted any more; each says why. The same table
 
 - **Pretraining for one core-minute** was ahead of raw pixels on 240 drawn textures and behind
   training with the labels alone; on photographs of solar cells nothing was ahead of raw pixels
-  (five seeds: [textures](results/baselines_textures_240_5_seeds_cpu_2026-11-29/README.md),
-  [solar cells](results/baselines_elpv_5_seeds_cpu_2026-11-29/README.md)). A reference belongs
+  (five seeds: [textures](results/baselines_textures_240_frozen_cpu_2026-11-30/README.md),
+  [solar cells](results/baselines_elpv_frozen_cpu_2026-11-30/README.md)). A reference belongs
   beside every figure.
 - **SwAV as published** stays at the loss of a uniform assignment on a thousand digits: with few
   images a batch, the assignment is too even to learn from. The defaults for small collections

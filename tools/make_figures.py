@@ -131,8 +131,10 @@ def evidence(results: list[dict[str, Any]]) -> str:
     that did not learn labels are judged by the linear probe, the others by their own classifier.
     The method is the one that was best on images held out of train.
     """
+    frozen = "frozen"
     columns = {
         "raw pixels": "raw pixels",
+        frozen: "frozen ImageNet network",
         "untrained": "untrained",
         "labels alone, ConViT": "labels alone",
         "labels alone, ResNet-18": "ResNet-18, labels alone",
@@ -142,6 +144,9 @@ def evidence(results: list[dict[str, Any]]) -> str:
     for result in results:
         method = result["chosen_method"]
         by_name = {row["row"]: row for row in result["rows"]}
+        others = [row for name, row in by_name.items() if name.endswith(", frozen")]
+        if others:
+            by_name[frozen] = others[0]
         metric = result["metric"]
         line = [
             f"{result['data']}, {result['images']['train']:,} images, {metric.replace('_', ' ')}"

@@ -49,6 +49,7 @@ def test_evidence_is_a_line_for_each_collection() -> None:
         "chosen_method": "simclr",
         "rows": [
             row("raw pixels", "linear", 0.2, 0.0, None),
+            row("timm:net, frozen", "linear", 0.6, 0.0, None),
             row("untrained", "linear", 0.5, 0.0, 0.01),
             row("simclr", "linear", 0.7, 3.0, 0.01),
             row("pretrained (simclr), fine-tuned", "classifier", 0.75, 4.5, 0.01),
@@ -57,8 +58,8 @@ def test_evidence_is_a_line_for_each_collection() -> None:
     lines = TOOL["evidence"]([result]).splitlines()
     assert len(lines) == 3
     assert lines[2] == (
-        "| textures, 3,920 images, accuracy | 20.0 | 50.0 (49.0 to 51.0) | not measured "
-        "| not measured | simclr 70.0 (69.0 to 71.0), 3.0 core-min "
+        "| textures, 3,920 images, accuracy | 20.0 | 60.0 | 50.0 (49.0 to 51.0) "
+        "| not measured | not measured | simclr 70.0 (69.0 to 71.0), 3.0 core-min "
         "| 75.0 (74.0 to 76.0), 4.5 core-min |"
     )
 
