@@ -26,7 +26,9 @@ class WeightsSettings:
         None, "Epsilon of the LayerNorms.", unit="variance", above=0, most=0.1, form="such as 1e-5"
     )
     activation: str | None = option(
-        None, "Activation of the MLPs. Training continues GELU only.", choices=ACTIVATION_NAMES
+        None,
+        "Activation of the MLPs. Only networks with GELU can be trained further.",
+        choices=ACTIVATION_NAMES,
     )
     img_size: list[int] | None = option(
         None,

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--format",
         choices=("list", "shards", "table"),
-        help="DATA is a list, shards or a table rather than a folder",
+        help="what DATA is, if not a folder",
     )
     division_options.add_arguments(parser)
     add("--trunk", metavar="CKPT", help="also compare images by the features of this network")

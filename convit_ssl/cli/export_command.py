@@ -41,14 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--output", dest="out", type=Path, action=Renamed, new="--out", metavar="DIR")
     weights_options.add_arguments(
         parser,
-        img_size="image size in image size in pixels; position embeddings are resampled to it",
+        img_size="image size in pixels; position embeddings are resampled to it",
     )
     add("--no-classifier", action="store_true", help="drop the classifier: features only")
     add("--name", help="name of the files (default: variant and method)")
     add(
         "--license",
         default="unknown",
-        help="licence of the weights, for the model card (default: apache-2.0)",
+        help="licence of the weights, for the model card, such as apache-2.0 (default: unknown)",
     )
     add(
         "--results",

@@ -22,7 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CKPT",
         help="run folder or checkpoint: ours, the official ConViT's or timm's",
     )
-    add("--data", default="folder", help="a built-in data set, imagenet, or folder for your own")
+    add(
+        "--data",
+        default="folder",
+        help="a built-in data set, imagenet, or folder, list, table or shards for your own "
+        "(default: folder)",
+    )
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add("--subset", help="labelled images to use, such as fraction=0.1,seed=0 or per_class=10")
     add(

@@ -32,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     probe_report.add_arguments(parser)
     probe_division.add_arguments(parser)
     add = parser.add_argument
-    add("-k", type=positive, nargs="+", default=list(NEIGHBOURS), help="numbers of neighbours")
+    usual = ", ".join(map(str, NEIGHBOURS))
+    add(
+        "-k", type=positive, nargs="+", default=list(NEIGHBOURS),
+        help=f"numbers of neighbours (default: {usual})",
+    )  # fmt: skip
     add(
         "--temperature",
         type=above_zero,

@@ -15,7 +15,7 @@ from convit_ssl.evaluation.progress import progress_bar
 
 SUMMARY = (
     "measure linear-probe accuracy. 13 learning rates x 4 choices of tokens are trained in one "
-    "pass, the best is chosen on held-out training images, and only that one is tested on val. "
+    "pass. The best is chosen on held-out training images, and only that one is tested on val. "
     "Also fits a logistic regression"
 )
 EXAMPLE = "convit-ssl linear random:convit_nano --data digits --references"

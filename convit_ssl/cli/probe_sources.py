@@ -70,7 +70,7 @@ class Source:
 
 DATA = (
     "built-in data set (digits, mnist5k, fashion_mnist, textures, elpv, openclipart), or your own "
-    "with --data-dir: folder, list, shards or imagenet"
+    "with --data-dir: folder, list, table, shards or imagenet"
 )
 
 
@@ -98,7 +98,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="loader processes per process (default: chosen from images and cores)",
     )
     add("--device", type=device, help="cpu, cuda, ... (default: a GPU if there is one)")
-    add("--precision", default="fp32", choices=("fp32", "bf16"))
+    add(
+        "--precision", default="fp32", choices=("fp32", "bf16"),
+        help="arithmetic of the network (default: fp32)",
+    )  # fmt: skip
     add("--cache", help="folder of cached features (default: ~/.cache/convit_ssl)")
     add("--recompute", action="store_true", help="extract features even if they are cached")
 

@@ -14,7 +14,10 @@ EXAMPLE = "convit-ssl results seed0.json seed1.json seed2.json --average"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("files", nargs="+", metavar="FILE")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE",
+        help="result file or folder: written with --json, or by a run or a study",
+    )  # fmt: skip
     parser.add_argument(
         "--average",
         action="store_true",

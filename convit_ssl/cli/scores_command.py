@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--images", type=positive, default=IMAGES,
-        help=f"that are read at most; {VIEWED} of them in several random views",
+        help=f"number of images to read (default: {IMAGES:,}); {VIEWED} of them are also read in "
+        "several random views",
     )  # fmt: skip
     add(
         "--all",

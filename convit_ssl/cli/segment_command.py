@@ -64,10 +64,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="class number of pixels to ignore (default: 255)",
     )
-    add("--probe", nargs="+", choices=tuple(PROBES), default=list(PROBES))
+    add(
+        "--probe", nargs="+", choices=tuple(PROBES), default=list(PROBES),
+        help="classify patches by the nearest ones, or by a linear layer (default: both)",
+    )  # fmt: skip
     add(
         "--longest", type=positive, default=448, metavar="PIXELS",
-        help="shrink images whose longest side is larger; --img-size H W resizes all images",
+        help="shrink images whose longer side exceeds this (default: 448); --img-size H,W "
+        "resizes all images",
     )  # fmt: skip
     probe_references.add_arguments(parser)
     add(

@@ -36,7 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     add = parser.add_argument
     add("kind", choices=KINDS)
-    add("--data", required=True, help="a built-in data set, imagenet, or folder for your own")
+    add(
+        "--data",
+        required=True,
+        help="a built-in data set, imagenet, or folder, list, table or shards for your own",
+    )
     add("--data-dir", help="folder with train/<class>/ and val/<class>/")
     add(
         "--trunks",

@@ -13,11 +13,13 @@ from rich.text import Text
 
 from convit_ssl.data.names import some
 from convit_ssl.engines.plan import Plan
+from convit_ssl.evaluation.progress import BETWEEN_LINES, FIRST_LINE
 from convit_ssl.models.trunks import AnyConfig, TrunkConfig
 from convit_ssl.printable import printable
 from convit_ssl.terminal import Terminal
 
 WIDTH = 100
+_MILLIONS = 100_000  # parameters from which they are given in millions
 
 
 class Screen:
@@ -28,6 +30,9 @@ class Screen:
         self.live = self.console.is_terminal
         self._progress: Progress | None = None
         self._task: Any = None
+        self._total = 0
+        self._last_line = time.monotonic()
+        self._patience = FIRST_LINE
 
     def facts(self, rows: Mapping[str, str], title: str) -> None:
         """The facts of a run, a row each."""
@@ -41,6 +46,7 @@ class Screen:
 
     def start(self, total: int, done: int) -> None:
         """Show the bar of all optimiser steps."""
+        self._total, self._last_line = total, time.monotonic()
         if not self.live:
             return
         self._progress = Progress(
@@ -56,12 +62,19 @@ class Screen:
         self._progress.start()
 
     def update(self, done: int, epoch: str, figures: str) -> None:
-        """Move the bar."""
+        """Move the bar; elsewhere, as in a job's log, write a line if none came for a while.
+
+        That is 2 seconds at first, twice as long each time, and 30 at most.
+        """
         if self._progress is not None:
             self._progress.update(self._task, completed=done, description=epoch, figures=figures)
+        elif time.monotonic() - self._last_line >= self._patience:
+            self._patience = min(2 * self._patience, BETWEEN_LINES)
+            self.line(f"  step {done:,} of {self._total:,} ({epoch})  {figures}", style="dim")
 
     def line(self, text: str, style: str = "") -> None:
         """A line that stays."""
+        self._last_line = time.monotonic()
         self.console.print(Text(printable(text), style=style), soft_wrap=True)
 
     def stop(self) -> None:
@@ -75,12 +88,16 @@ class Screen:
 STARTING_FROM_WEIGHTS = ("convit_finetune", "convit_linear", "convit_low_shot")
 
 
+def _count(parameters: int) -> str:
+    return f"{parameters / 1e6:.1f} M" if parameters >= _MILLIONS else f"{parameters:,}"
+
+
 def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str, str]:
     """The screen of facts: data, model, views, schedule, machine, where outputs go."""
     options, facts = plan.settings, plan.facts
     derived, optim, crops = options.derived, options.optim, options.crops
     height, width = facts["native_size"]
-    colour = "grey" if facts["grey"] else "colour"
+    colour = " grey" if facts["grey"] else " colour"
     if facts["white_level"]:
         # A collection in colour may have some images of 16-bit grey.
         which = "" if facts["grey"] else "16-bit grey with "
@@ -92,7 +109,7 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     if facts.get("channels"):
         names = [str(name) for name in facts.get("channel_names") or facts["channels"]]
         count = len(facts["channels"])
-        colour = f"{count} channel{'s' if count > 1 else ''} ({some(names, 8)}) in floating point"
+        colour = f", {count} channel{'s' if count > 1 else ''} ({some(names, 8)}) in floating point"
     if facts.get("window"):
         colour += f", window {facts['window']}"
     subset = f", subset {facts['subset']}" if facts["subset"] else ""
@@ -104,8 +121,8 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         decay += f" -> {derived.weight_decay_end:g}"
     rows = {
         "data": f"{facts['name']}: {facts['images']:,} images, {facts['classes']} classes, "
-        f"{height} x {width} {colour}{subset}, in {facts['folder']}",
-        "model": f"{options.trunk.variant}: {parameters / 1e6:.1f} M parameters, "
+        f"{height} x {width}{colour}{subset}, in {facts['folder']}",
+        "model": f"{options.trunk.variant}: {_count(parameters)} parameters, "
         + _model_facts(plan.trunk),
         "views": f"{crops.global_count} x {crops.global_size} px{local}, "
         + _augmentation_facts(plan.options),

@@ -89,3 +89,22 @@ def test_the_log() -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, "%s", (NAME,), None)
     assert PrintableFormatter("%(message)s").format(record) == SHOWN
     assert printable("two\nlines\tand é日") == "two\nlines\tand é日"
+
+
+def test_a_long_epoch_gets_lines_where_there_is_no_bar(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from convit_ssl.engines import console
+
+    clock = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    screen = Screen()
+    screen.start(400, 0)
+    for second in range(0, 100, 1):
+        clock[0] = float(second)
+        screen.update(4 * second, "epoch 1/2", "loss 5.000")
+        if second == 50:
+            screen.line("epoch 1/2 is over")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines] == ["8", "24", "56", "120", "1/2", "320"]
+    assert lines[0] == "  step 8 of 400 (epoch 1/2)  loss 5.000"
