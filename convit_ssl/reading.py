@@ -5,23 +5,26 @@ enough that no file takes the machine down:
 
 - text (JSON, YAML, JSON lines): 64 MiB, read in one go; YAML 1 MiB, for its parser is slow;
 - values in JSON or YAML once aliases are written out: 1,000,000, nested 100 deep;
-- weights: 64 GiB on disk. They are mapped into memory and not copied until their shapes fit.
+- weights: 64 GiB on disk. They are mapped into memory and not copied until their shapes fit;
+- arrays of an NPZ: 4 GiB once they are unpacked, by what their headers say.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from convit_ssl.errors import UserError
 
 TEXT_LIMIT = 64 * 2**20
 YAML_LIMIT = 2**20
 WEIGHTS_LIMIT = 64 * 2**30
+ARRAYS_LIMIT = 4 * 2**30
 MOST_VALUES = 1_000_000
 DEEPEST = 100
 
@@ -165,6 +168,44 @@ def check_yaml(path: str | os.PathLike[str]) -> Any:
         if isinstance(error.__cause__, (yaml.YAMLError, UnicodeDecodeError, ValueError)):
             return None
         raise
+
+
+def announced_arrays(
+    file: str | os.PathLike[str] | IO[bytes],
+) -> dict[str, tuple[tuple[int, ...], Any]]:
+    """Shape and dtype of each array of an NPZ, without unpacking it.
+
+    Args:
+        file: its path, or its bytes as a file.
+
+    Raises:
+        ValueError: they would take more than `ARRAYS_LIMIT`, or need Python objects to be made.
+        zipfile.BadZipFile: it is not an NPZ.
+    """
+    import zipfile
+
+    from numpy.lib import format as npy
+
+    readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+    found: dict[str, tuple[tuple[int, ...], Any]] = {}
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as start:
+                version = npy.read_magic(start)
+                if version not in readers:
+                    raise ValueError(f"{printable(member.filename)} has an unknown version of NPY")
+                shape, _, dtype = readers[version](start)
+            if dtype.hasobject:
+                raise ValueError(
+                    f"{printable(member.filename)} holds Python objects, which are not read"
+                )
+            found[member.filename.removesuffix(".npy")] = shape, dtype
+    total = sum(math.prod(shape) * dtype.itemsize for shape, dtype in found.values())
+    if total > ARRAYS_LIMIT:
+        raise ValueError(
+            f"its arrays take {_about(total)} bytes unpacked, and the limit is {ARRAYS_LIMIT:,}"
+        )
+    return found
 
 
 _TOO_DEEP = f"it is nested more than {DEEPEST} deep"

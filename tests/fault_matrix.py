@@ -92,7 +92,7 @@ def in_process(words: list[str]) -> Ran:
 def in_child(words: list[str]) -> Ran:
     """A command that trains."""
     command = [sys.executable, "-m", "convit_ssl.cli.main", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3000)
     return Ran(done.returncode, done.stdout + done.stderr)
 
 

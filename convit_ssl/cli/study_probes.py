@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convit_ssl.checksums import digest_of, whole_checkpoint
+from convit_ssl.checksums import digest_of, say_once, whole_checkpoint
 from convit_ssl.cli import knn_command, linear_command, probe_division, probe_sources
 from convit_ssl.cli.study_plan import whole
+from convit_ssl.errors import UserError
 from convit_ssl.evaluation.results import write_json
+from convit_ssl.evaluation.row_checks import check_row
 from convit_ssl.evaluation.study_runner import State
 from convit_ssl.evaluation.tokens import TokenFeatures
 from convit_ssl.models import ConViT
+from convit_ssl.reading import read_json
 
 PROBES = {"knn": knn_command, "linear": linear_command}
 UNTRAINED = "untrained"
@@ -106,8 +108,13 @@ def _weights(checkpoint: str, which: str) -> str | None:
 
 
 def _kept(path: Path) -> dict[str, Any] | None:
-    try:
-        kept = json.loads(path.read_text())
-    except (OSError, ValueError):
+    """The row of an earlier start; None where there is none, or a damaged one."""
+    if not path.exists():
         return None
-    return kept if isinstance(kept, dict) and "accuracy" in kept else None
+    try:
+        kept: dict[str, Any] = read_json(path)
+        check_row(kept, path)
+        return kept
+    except UserError as error:
+        say_once(f"warning: {error}; measuring it again")
+        return None

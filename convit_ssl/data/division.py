@@ -314,7 +314,14 @@ def _read(listing: Listing, spec: DivisionSpec) -> Division:
             f"{len(gone):,} of {len(header['file']):,} images of the split {path} are not in "
             f"{listing.root}: {some(gone, 3)}"
         )
+    first: dict[str, int] = {}
     for row, (file, part) in enumerate(zip(header["file"], header["part"], strict=True)):
+        before = first.setdefault(file, row)
+        if any(cells[row] != cells[before] for cells in header.values()):
+            raise UserError(
+                f"the split {path} has two rows of {file} that differ: rows {before + 2} and "
+                f"{row + 2}"
+            )
         parts[place[file]] = _part(part, path, row + 2)
         if names and header["group"][row]:
             groups[place[file]] = number[header["group"][row]]

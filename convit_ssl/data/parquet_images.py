@@ -14,9 +14,11 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from convit_ssl.checksums import say_once
 from convit_ssl.data.notes import note_once
 from convit_ssl.data.sources import cache_folder
 from convit_ssl.data.split_folders import SPLIT_NAMES
@@ -46,7 +48,10 @@ def unpack(folder: Path, shards: list[Path]) -> Path:
     name = hashlib.sha256(repr(state).encode()).hexdigest()[:24]
     target = cache_folder() / "parquet" / name
     if (target / "rows.json").is_file():
-        return target
+        if unpacked_rows(target):
+            return target
+        say_once(f"warning: {target / 'rows.json'} is damaged; unpacking the images again")
+        shutil.rmtree(target, ignore_errors=True)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=target.parent))
@@ -70,6 +75,15 @@ def unpack(folder: Path, shards: list[Path]) -> Path:
     return target
 
 
+def unpacked_rows(root: Path) -> list[dict[str, Any]]:
+    """File, label and split of each image that `unpack` wrote; nothing where that is damaged."""
+    try:
+        rows = json.loads((root / "rows.json").read_text(encoding="utf-8"))
+        return rows if all({"file", "label", "split"} <= row.keys() for row in rows) else []
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
+        return []
+
+
 def _unpack_one(shard: Path, number: int, out: Path, folder: Path) -> list[dict[str, Any]]:
     try:
         import pyarrow.parquet as parquet
@@ -91,7 +105,7 @@ def _unpack_one(shard: Path, number: int, out: Path, folder: Path) -> list[dict[
     label = next((n for n in _LABELS if n in file.schema_arrow.names), None)
     names = _class_names(file.schema_arrow, label)
     rows: list[dict[str, Any]] = []
-    for batch in file.iter_batches(batch_size=256, columns=[image, *([label] if label else [])]):
+    for batch in _batches(file, [image, *([label] if label else [])], shard):
         for row in batch.to_pylist():
             cell = row[image]
             data = cell["bytes"] if isinstance(cell, dict) else cell
@@ -104,6 +118,17 @@ def _unpack_one(shard: Path, number: int, out: Path, folder: Path) -> list[dict[
                 text = names[value]
             rows.append({"file": place, "label": text, "split": split})
     return rows
+
+
+def _batches(file: Any, columns: list[str], shard: Path) -> Iterator[Any]:
+    """A few hundred rows at a time."""
+    try:
+        yield from file.iter_batches(batch_size=256, columns=columns)
+    except GeneratorExit:
+        raise
+    except Exception as error:  # pyarrow has kinds of its own
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{shard} is damaged: {reason}; copy or download it again") from error
 
 
 def _image_column(schema: Any) -> str | None:

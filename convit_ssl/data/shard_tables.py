@@ -20,9 +20,10 @@ def read_table(path: Path) -> list[list[Entry]] | None:
     try:
         digest, found = json.loads(path.read_text())
         contents: list[list[Entry]] = [[(n, o, s, t) for n, o, s, t in part] for part in found]
-        if digest == _digest(contents):
+        sizes = [number for part in contents for _, o, s, _ in part for number in (o, s)]
+        if digest == _digest(contents) and all(n >= 0 for n in sizes):
             return contents
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         pass
     say_once(f"warning: {path} is damaged; reading the contents of the shards again")
     return None

@@ -182,6 +182,8 @@ def _entries(archive: tarfile.TarFile, place: str) -> list[Entry]:
     images: list[tuple[str, str, int, int]] = []
     labels: dict[str, str] = {}
     for member in archive:
+        if member.size < 0:  # which would lead back to where it began
+            raise tarfile.ReadError(f"the size of {member.name} is negative")
         folder, _, name = member.name.rpartition("/")
         stem, _, extension = name.partition(".")
         if not member.isfile() or member.issparse() or not stem or "__MACOSX" in folder:

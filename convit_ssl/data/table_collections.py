@@ -12,16 +12,17 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from convit_ssl.checksums import say_once
 from convit_ssl.data.folders import Listing, check_folder
 from convit_ssl.data.labels import check_known, class_table, targets_of
 from convit_ssl.data.lists import same_file
 from convit_ssl.data.names import some
 from convit_ssl.data.notes import note_once
-from convit_ssl.data.parquet_images import split_of_file, unpack
+from convit_ssl.data.parquet_images import split_of_file, unpack, unpacked_rows
 from convit_ssl.data.part_names import join_files
 from convit_ssl.data.split_folders import SPLIT_NAMES
 from convit_ssl.data.storage import read_bytes
-from convit_ssl.data.tables import read_table
+from convit_ssl.data.tables import NESTED, read_table
 from convit_ssl.data.walking import EXTENSIONS, is_image_file
 from convit_ssl.errors import UserError
 
@@ -121,8 +122,7 @@ def _rows(given: str) -> tuple[Path, list[Row]]:
     shards = sorted(p for p in folder.rglob("*.parquet") if not p.name.startswith("."))
     if shards:
         root = unpack(folder, shards)
-        rows = json.loads((root / "rows.json").read_text(encoding="utf-8"))
-        return root, [Row(row["file"], row["label"], row["split"]) for row in rows]
+        return root, [Row(row["file"], row["label"], row["split"]) for row in unpacked_rows(root)]
     if list(folder.rglob("*.arrow")):
         raise UserError(
             f"{folder} was written by save_to_disk of Hugging Face's datasets; write Parquet "
@@ -185,6 +185,10 @@ def _read_lines(place: Path) -> dict[str, list[str]]:
         )
     rows = [row for _, row in found]
     names = list(dict.fromkeys(name for row in rows for name in row))
+    nested = {n for row in rows for n, value in row.items() if isinstance(value, (list, dict))}
+    for name in sorted(nested):
+        say_once(f"warning: {name!r} of {place} {NESTED}; it is left out")
+    names = [name for name in names if name not in nested]
     return {n: ["" if row.get(n) is None else str(row[n]) for row in rows] for n in names}
 
 

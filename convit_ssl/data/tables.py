@@ -6,12 +6,15 @@ import csv
 import io
 from pathlib import Path
 
+from convit_ssl.checksums import say_once
 from convit_ssl.data.names import some
 from convit_ssl.data.storage import read_bytes
 from convit_ssl.errors import UserError
 
 _PARQUET = (".parquet", ".pq")
 _DELIMITERS = (",", ";", "\t")
+MOST_ROWS = 50_000_000  # of a Parquet table
+NESTED = "holds lists or structs, and a cell has one value"
 
 
 def read_table(path: str, columns: list[str] | None = None) -> dict[str, list[str]]:
@@ -24,9 +27,17 @@ def read_table(path: str, columns: list[str] | None = None) -> dict[str, list[st
     Raises:
         UserError: it cannot be read, has no rows, or lacks a column.
     """
-    table = _read_parquet(path) if Path(path).suffix.lower() in _PARQUET else _read_csv(path)
+    nested: list[str] = []
+    if Path(path).suffix.lower() in _PARQUET:
+        table, nested = _read_parquet(path)
+    else:
+        table = _read_csv(path)
     wanted = list(table) if columns is None else columns
     missing = [name for name in wanted if name not in table]
+    if missing and missing[0] in nested:
+        raise UserError(f"the column {missing[0]!r} of the table {path} {NESTED}")
+    if nested and columns is None:
+        say_once(f"warning: the column {nested[0]!r} of {path} {NESTED}; it is left out")
     if missing:
         raise UserError(
             f"the table {path} has no column {missing[0]!r}; its columns are {some(list(table))}"
@@ -65,9 +76,11 @@ def _read_csv(path: str) -> dict[str, list[str]]:
     return {name: [row[i].strip() for row in rows[1:]] for i, name in enumerate(names)}
 
 
-def _read_parquet(path: str) -> dict[str, list[str]]:
+def _read_parquet(path: str) -> tuple[dict[str, list[str]], list[str]]:
+    """The columns of single values, and the names of those of lists and structs."""
     try:
         import pyarrow.parquet as parquet
+        import pyarrow.types as types
     except ImportError:
         raise UserError(
             f"{path}: Parquet needs pyarrow: pip install 'convit_ssl[tables]', or save the table "
@@ -76,12 +89,24 @@ def _read_parquet(path: str) -> dict[str, list[str]]:
     place = Path(path).expanduser()
     if not place.is_file():
         raise UserError(f"cannot read the table {path}: no such file")
+    columns: dict[str, list[str]] = {}
+    nested: list[str] = []
     try:
-        columns = parquet.read_table(place).to_pydict()
+        file = parquet.ParquetFile(place)
+        rows = file.metadata.num_rows
+        if rows > MOST_ROWS:  # a few kilobytes can repeat one value without end
+            raise UserError(f"the table {path} has {rows:,} rows, and the limit is {MOST_ROWS:,}")
+        for field in file.schema_arrow:
+            if types.is_nested(field.type):
+                nested.append(str(field.name))
+                continue
+            values = file.read([field.name]).column(0).to_pylist()
+            columns[str(field.name)] = [
+                "" if value is None else str(value).strip() for value in values
+            ]
+    except UserError:
+        raise
     except Exception as error:  # pyarrow has kinds of its own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"cannot read the table {path}: {reason}") from error
-    return {
-        str(name): ["" if value is None else str(value).strip() for value in values]
-        for name, values in columns.items()
-    }
+    return columns, nested

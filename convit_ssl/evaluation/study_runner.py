@@ -14,6 +14,7 @@ from typing import Any
 from convit_ssl.children import safe_command, safe_environment
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.results import commit, hardware, now, versions, write_json
+from convit_ssl.evaluation.row_checks import check_row
 from convit_ssl.evaluation.study import Run, Study
 from convit_ssl.evaluation.study_slurm import SlurmJobs, job_number
 from convit_ssl.evaluation.study_stop import stop, terminated_as_exit
@@ -185,13 +186,16 @@ def _record(state: State) -> dict[str, Any]:
 
 
 def _collect(state: State) -> bool:
-    try:
-        result = json.loads(RunFolder(state.folder).result.read_text())
-        accuracy = result["accuracy"]
-    except (OSError, ValueError, KeyError, TypeError):
+    result = RunFolder(state.folder).read_result()
+    if "accuracy" not in result:
         return False
-    if not isinstance(accuracy, (int, float)) and state.run.arm.labelled:
-        state.status, state.message = "failed", "result.json has no accuracy"
+    try:
+        if result["accuracy"] is not None:
+            check_row(result, RunFolder(state.folder).result)
+        elif state.run.arm.labelled:
+            raise UserError("result.json has no accuracy")
+    except UserError as error:
+        state.status, state.message = "failed", str(error)
         return True
     record = _record(state)
     state.status, state.result = "done", {**result, "seconds": record.get("seconds")}

@@ -21,7 +21,7 @@ from convit_ssl.export.layouts import choose, find_trunks
 from convit_ssl.export.sources import locate
 from convit_ssl.export.timm_target import load_into_timm
 from convit_ssl.models import ConViT
-from convit_ssl.reading import WEIGHTS_LIMIT, regular_file
+from convit_ssl.reading import WEIGHTS_LIMIT, announced_arrays, regular_file
 
 _HEADS = ("head.", "head_dist.", "fc_norm.", "projector.", "predictor.")
 
@@ -86,6 +86,7 @@ def by_reference(model: ConViT, path: str | os.PathLike[str]) -> tuple[str, Diff
     """
     file = regular_file(path, WEIGHTS_LIMIT)
     try:
+        announced_arrays(file)
         with np.load(file, allow_pickle=False) as stored:
             images, expected = (
                 torch.from_numpy(np.asarray(stored[name], np.float32))

@@ -12,6 +12,7 @@ from convit_ssl.data.planes import MOST_CHANNELS, Planes
 from convit_ssl.data.raw_image import check_size
 from convit_ssl.data.readers import ImageFile
 from convit_ssl.data.value_range import Reading
+from convit_ssl.reading import announced_arrays
 
 
 def _mapped(data: bytes) -> Any:
@@ -27,6 +28,21 @@ def _mapped(data: bytes) -> Any:
     return values.reshape(shape, order="F" if fortran else "C")
 
 
+def _check(shape: tuple[int, ...], dtype: Any) -> None:
+    """Refuse an array that is not an image, or a huge one."""
+    if len(shape) not in (2, 3) or dtype.kind not in "buif":
+        raise ValueError(
+            f"an array of shape {shape} and type {dtype} is not an image; "
+            "save one image a file, as (H, W), (H, W, C) or (C, H, W)"
+        )
+    height, width, channels = (*shape, 1)[:3]
+    if len(shape) == 3 and shape[0] < shape[-1]:
+        channels, height, width = shape
+    if not 0 < channels <= MOST_CHANNELS:
+        raise ValueError(f"an array of shape {shape} has over {MOST_CHANNELS} channels")
+    check_size(width, height)
+
+
 def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     """The array, of an NPZ the only one. The shorter of the outer axes are the channels.
 
@@ -35,27 +51,21 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     """
     data = file.bytes()
     loaded: Any = _mapped(data)
-    if loaded is None:
+    if loaded is None and data.startswith(b"PK"):
+        arrays = announced_arrays(io.BytesIO(data))
+        if len(arrays) != 1:
+            raise ValueError(f"an NPZ file with {len(arrays)} arrays; save one image per file")
+        ((name, announced),) = arrays.items()
+        _check(*announced)  # before it is unpacked
+        loaded = np.load(io.BytesIO(data), allow_pickle=False)[name]
+    elif loaded is None:
         loaded = np.load(io.BytesIO(data), allow_pickle=False)
-    if not isinstance(loaded, np.ndarray):
-        if len(loaded.files) != 1:
-            raise ValueError(
-                f"an NPZ file with {len(loaded.files)} arrays; save one image per file"
-            )
-        loaded = loaded[loaded.files[0]]
     values = loaded
-    if values.ndim not in (2, 3) or values.dtype.kind not in "buif":
-        raise ValueError(
-            f"an array of shape {values.shape} and type {values.dtype} is not an image; "
-            "save one image a file, as (H, W), (H, W, C) or (C, H, W)"
-        )
+    _check(values.shape, values.dtype)
     if values.ndim == 2:
         values = values[..., None]
     elif values.shape[0] < values.shape[-1]:
         values = np.moveaxis(values, 0, -1)
-    if not 0 < values.shape[-1] <= MOST_CHANNELS:
-        raise ValueError(f"an array of shape {loaded.shape} has over {MOST_CHANNELS} channels")
-    check_size(values.shape[1], values.shape[0])
     values = values.astype(np.uint8) * np.uint8(255) if values.dtype.kind == "b" else values
     values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
     return Planes(values, ("grey",) if values.shape[-1] == 1 else ())
