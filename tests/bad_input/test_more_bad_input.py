@@ -17,6 +17,7 @@ from convit_ssl.cli import study_probes
 from convit_ssl.data import open_dataset, shards, tables
 from convit_ssl.data.division import DivisionSpec, divide
 from convit_ssl.data.folders import Listing
+from convit_ssl.data.raw_image import check_size
 from convit_ssl.data.readers import ImageFile
 from convit_ssl.data.readers import numpy as numpy_reader
 from convit_ssl.data.shard_tables import _digest, read_table
@@ -25,6 +26,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.evaluation import study_runner
 from convit_ssl.export.proof import by_reference
 
+READER = "convit_ssl.data.readers.numpy"
 LISTING = Listing(Path("/data"), ["a.png", "b.png", "c.png"], [-1] * 3, [])
 
 
@@ -129,10 +131,9 @@ def test_damaged_pages_of_parquet_with_images(
 def test_an_npz_is_refused_before_it_is_unpacked(
     arrays: dict[str, Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = numpy_reader.check_size
-    monkeypatch.setattr(numpy_reader, "check_size", lambda w, h: small(w, h, 300))
-    monkeypatch.setattr(numpy_reader.np, "load", lambda *_, **__: pytest.fail("was unpacked"))
+    monkeypatch.setattr(f"{READER}.check_size", lambda w, h: check_size(w, h, 300))
     path = _npz(tmp_path / "a.npz", **arrays)
+    monkeypatch.setattr(np, "load", lambda *_, **__: pytest.fail("was unpacked"))
     with pytest.raises(ValueError, match=words):
         numpy_reader.read(ImageFile(str(path)), "", Reading())
 
