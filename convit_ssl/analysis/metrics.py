@@ -15,6 +15,7 @@ from convit_ssl.runs import RunFolder
 
 # Per-layer, per-head quantities; the others are single numbers.
 NESTED_KEYS = ("gates", "nonlocality", "centre_distances", "widths")
+_SHARES = {"knn", "knn_pixels", "top1", "top5", "two_view"}
 _BOOKKEEPING = {"kind", "epoch", "step", "iteration", "time", "timestamp", "phase", "rank"}
 
 
@@ -165,6 +166,18 @@ def _collect(rows: Sequence[Mapping[str, Any]], metrics: Metrics) -> None:
 def _add_series(key: str, points: Sequence[tuple[float, Any]], metrics: Metrics) -> None:
     numbers = [(epoch, _number(value)) for epoch, value in points]
     kept = [(epoch, value) for epoch, value in numbers if value is not None]
+    if not kept:
+        return
+    wrong = sum(value is not None and _number(value) is None for _, value in points)
+    if key in _SHARES:
+        within = [(epoch, value) for epoch, value in kept if not (value < 0 or value > 1)]
+        wrong += len(kept) - len(within)
+        kept = within
+    if wrong:
+        kind = "numbers from 0 to 1" if key in _SHARES else "numbers"
+        metrics.problems.append(
+            f"{key}: {wrong} of {len(points)} measurements are not {kind} and are left out."
+        )
     if not kept:
         return
     epochs, values = np.array(kept, dtype=float).T

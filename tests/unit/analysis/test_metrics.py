@@ -78,6 +78,22 @@ def test_nan_is_kept_and_named(tmp_path):
     assert "loss is not finite in 1 of 2 measurements, first at epoch 2" in found.problems[0]
 
 
+def test_values_of_another_type_or_range_are_left_out_and_named(tmp_path):
+    rows = [
+        {"kind": "epoch", "epoch": 1, "loss": 2.0, "knn": 0.5, "knn_name": "5-NN"},
+        {"kind": "epoch", "epoch": 2, "loss": "1.5", "knn": 50.0},
+        {"kind": "epoch", "epoch": 3, "loss": None, "knn": 0.75},
+        {"kind": "epoch", "epoch": 4, "loss": [1], "knn": -1},
+    ]
+    found = read_metrics(RunFolder(write(tmp_path, *rows).parent))
+    assert found.series["loss"].values.tolist() == [2.0]
+    assert found.series["knn"].values.tolist() == [0.5, 0.75]
+    assert found.problems == [
+        "loss: 2 of 4 measurements are not numbers and are left out.",
+        "knn: 2 of 4 measurements are not numbers from 0 to 1 and are left out.",
+    ]
+
+
 def test_missing_and_empty_files_are_problems(tmp_path):
     assert "No such file" in read_metrics(RunFolder(tmp_path)).problems[0]
     assert "no measurements yet" in read_metrics(RunFolder(write(tmp_path, "").parent)).problems[0]
