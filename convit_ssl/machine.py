@@ -1,5 +1,7 @@
 """What this process may use of the machine."""
 
+from __future__ import annotations
+
 import contextlib
 import ctypes
 import os
@@ -7,8 +9,12 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from convit_ssl.errors import UserError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -138,6 +144,22 @@ def wait_briefly() -> bool:
         return False
     os.environ.update(_SHORT_SPIN)
     return True
+
+
+def threads_of_one_core(count: int) -> ThreadPoolExecutor:
+    """Threads for work of their own: the operations of PyTorch in each take one core.
+
+    The setting of this thread, and of threads that others start later, stays what it is.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    import torch
+
+    before = torch.get_num_threads()
+    pool = ThreadPoolExecutor(count, "share", torch.set_num_threads, (1,))
+    list(pool.map(lambda _: torch.get_num_threads(), range(count)))
+    torch.set_num_threads(before)  # the number that later threads begin with is of the process
+    return pool
 
 
 def keep_freed_memory() -> bool:

@@ -13,13 +13,13 @@ import contextlib
 import copy
 import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from convit_ssl.adapters.accumulation import Split, Trunk
+from convit_ssl.machine import threads_of_one_core
 from convit_ssl.models import ConViT
 
 if TYPE_CHECKING:
@@ -38,11 +38,7 @@ class Threads:
 
     def __init__(self, count: int) -> None:
         self.count = count
-        # Each thread has its own setting; this one's stays what it is.
-        before = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(count, "share", torch.set_num_threads, (1,))
-        list(self._pool.map(lambda _: torch.get_num_threads(), range(count)))
-        torch.set_num_threads(before)  # the number that later threads begin with is of the process
+        self._pool = threads_of_one_core(count)
         self._twins: dict[int, tuple[nn.Module, list[nn.Module]]] = {}
 
     def map(self, job: Callable[..., Any], *items: Sequence[Any]) -> list[Any]:

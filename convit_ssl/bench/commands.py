@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> None:
         "data": run_data,
         "startup": run_startup,
         "threads": run_threads,
+        "linear": run_probes,
         "cluster": run_cluster,
     }
     try:
@@ -194,6 +195,17 @@ def run_startup(args: argparse.Namespace) -> None:
     report.write_markdown(
         args.markdown, "Start-up", made, [startup.table(comparison)], startup.NOTES
     )
+
+
+def run_probes(args: argparse.Namespace) -> None:
+    """``bench linear``."""
+    from convit_ssl.bench import probes
+
+    comparison = probes.measure(args.rows, args.classes, args.width, args.whole)
+    report.print_table(*probes.table(comparison))
+    made = record.make_record("linear", [comparison], args.json, args.add)
+    tables = [probes.table(comparison) for comparison in made["comparisons"]]
+    report.write_markdown(args.markdown, "The linear probe", made, tables, probes.NOTES)
 
 
 def run_threads(args: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ ON_CPU: Mapping[str, str] = {
     "step": "step --sizes nano --global-side 64 --local-side 32 --local-crops 4 --out-dim 4096"
     " --repeats 3",
     "threads": "threads --seconds 2 --repeats 2 --neighbours 0 1 4",
+    "linear": "linear",
     "data": "data --repeats 3",
     "formats": "data --formats --repeats 3",
     "model": "model --sizes nano tiny --sides 64 224 --images 4 --modes training --repeats 3",
@@ -38,7 +39,7 @@ ON_GPU: Mapping[str, str] = {
     "accumulate": "accumulate --methods simclr --sizes small --images 1024 --dtype bf16",
     "scaling": "scaling --sizes small --images 64 --dtype bf16",
 }
-OWN_DEVICE = ("startup", "data", "formats", "threads")  # benchmarks of the CPU's part
+OWN_DEVICE = ("startup", "data", "formats", "threads", "linear")  # benchmarks of the CPU's part
 TIMED_OUT = "stopped at the time limit"
 
 

@@ -18,6 +18,7 @@ LEAST = {
     "repeats": 1, "threads": 1, "images": 1, "sides": 1, "side": 1, "global_side": 1,
     "local_side": 1, "local_crops": 0, "out_dim": 1, "processes": 1, "parts": 2,
     "patch": 1, "neighbours": 0, "seconds": 0.1, "gpus": 1, "gpus_per_node": 1,
+    "rows": 4, "classes": 2, "width": 1,
 }  # fmt: skip
 MOST_NEIGHBOURS = 64  # busy loops; a slip of the finger should not stop a machine
 MOST_SECONDS = 60.0  # of a measurement, so that neighbours outlast those of all arms
@@ -51,6 +52,10 @@ def check_options(args: argparse.Namespace) -> None:
     _check_names(args)
     _check_sides(args)
     _check_outputs(args)
+    if args.kind == "linear" and args.rows < 2 * args.classes:
+        raise UserError(
+            f"--rows {args.rows}: give at least two for each of the {args.classes:,} classes"
+        )
     on_one_thread = getattr(args, "threads", 1) == 1 and torch.device(args.device).type == "cpu"
     if getattr(args, "clock", "wall") == "cpu" and not on_one_thread:
         raise UserError("--clock cpu counts one thread; it needs --threads 1 and --device cpu")

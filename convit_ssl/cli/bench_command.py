@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(
         dest="kind",
         required=True,
-        metavar="model|step|accumulate|data|scaling|startup|threads|cluster|all",
+        metavar="model|step|accumulate|data|scaling|startup|threads|linear|cluster|all",
     )
     model = kinds.add_parser(
         "model",
@@ -45,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "threads",
         help="one thread, ways to use all cores and a run's own choice, on a busy machine",
     )
+    linear = kinds.add_parser(
+        "linear", help="the linear probe over many classes, part by part, on made features"
+    )
     cluster = kinds.add_parser(
         "cluster", help="what 8, 64 and 512 GPUs would ask for, worked out from measured steps"
     )
@@ -52,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     everything.add_argument("--device", default="cpu", help="cpu or cuda")
     everything.add_argument("--minutes", type=float, default=30.0, help="time limit of all")
     everything.add_argument("--out", default="bench", help="folder for results and logs")
-    for kind in (model, step, accumulate, data, scaling, startup, threads, cluster):
+    for kind in (model, step, accumulate, data, scaling, startup, threads, linear, cluster):
         kind.add_argument("--device", default="cpu", help="cpu or cuda")
         kind.add_argument(
             "--repeats", type=int, default=9, help="number of rounds; the median counts"
@@ -111,6 +114,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     threads.add_argument("--neighbours", nargs="+", type=int, default=[0, 1, 4, 10])
     threads.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     threads.set_defaults(repeats=3)
+    linear.add_argument("--rows", type=int, default=100_000, help="images of train")
+    linear.add_argument("--classes", type=int, default=1000)
+    linear.add_argument("--width", type=int, default=192, help="channels of the features")
+    linear.add_argument(
+        "--whole", action="store_true", help="also train the sweep step by step to its end"
+    )
     cluster.add_argument("--step", required=True, metavar="FILE", help="JSON of bench step")
     cluster.add_argument("--data", required=True, metavar="FILE", help="JSON of bench data")
     cluster.add_argument("--gpus", nargs="+", type=int, default=[8, 64, 512])

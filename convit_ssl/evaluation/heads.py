@@ -16,6 +16,7 @@ from convit_ssl.evaluation.splits import ProbeData, Rows
 
 Choice = tuple[str, ...]
 MANY_CLASSES = 50  # up to here whole passes are faster than torch's softmax, by 3 at 10 classes
+VERY_MANY_CLASSES = 200  # beyond, a step of one head is work enough for a core
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def train_heads(
     batch_size: int,
     momentum: float,
     seed: int,
+    longer: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
     """Train all heads together, by a cosine from their learning rates to 0.
@@ -161,13 +163,14 @@ def train_heads(
         batch_size: images in a step, drawn without replacement in each epoch.
         momentum: of SGD.
         seed: of the order of images.
+        longer: factor of all learning rates.
         progress: called with (steps done, steps).
     """
     stream = _shuffled(rows, min(batch_size, len(rows)), np.random.default_rng(seed))
     for step in range(iterations):
         chosen = next(stream)
         truth = torch.from_numpy(targets[chosen]).to(heads.bias.device)
-        factor = 0.5 * (1 + math.cos(math.pi * step / iterations))
+        factor = 0.5 * longer * (1 + math.cos(math.pi * step / iterations))
         heads.step(data.batch(chosen), truth, factor * batch_size / 256, momentum)
         if progress is not None and (step % 20 == 19 or step + 1 == iterations):
             progress(step + 1, iterations)

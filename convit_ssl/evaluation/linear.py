@@ -20,10 +20,11 @@ from convit_ssl.evaluation.accuracy import (
     measure,
 )
 from convit_ssl.evaluation.feature_set import FeatureSet
-from convit_ssl.evaluation.heads import Choice, Head, LinearHeads, train_heads
+from convit_ssl.evaluation.heads import Choice, Head, LinearHeads
 from convit_ssl.evaluation.logistic import LogisticModel
 from convit_ssl.evaluation.logistic_probe import INVERSE_PENALTIES, fit_chosen
 from convit_ssl.evaluation.splits import ProbeData, Rows, hold_out
+from convit_ssl.evaluation.sweep import Sweep, Training, train_sweep
 
 # DINOv2's grid (dinov2/eval/linear.py), per batch of 256.
 LEARNING_RATES = (
@@ -243,7 +244,7 @@ class _Probe:
         """Classes of val by one head, trained again, and the margins of two classes."""
         rows = self.rows if self.config.refit else self.fit_rows
         data = self._data(head.columns, rows)
-        trained = self._train([head], data, rows, "refit")
+        ((_, trained),) = self._train([head], data, rows, "refit").parts
         return self._asked(trained, data)
 
     def _asked(
@@ -257,23 +258,25 @@ class _Probe:
         names = self.train.classes or [str(i) for i in range(self.train.num_classes)]
         return class_figures(predicted, self.val_targets[self.val_rows], names, margins)
 
-    def _train(self, heads: list[Head], data: ProbeData, rows: Rows, stage: str) -> LinearHeads:
-        config = self.config
-        widths, classes = dict(data.widths()), self.train.num_classes
-        linear = LinearHeads(heads, widths, classes, self.device)
-        progress = self.progress
-        train_heads(
-            linear,
-            data,
+    def _train(self, heads: list[Head], data: ProbeData, rows: Rows, stage: str) -> Sweep:
+        config, progress = self.config, self.progress
+        training = Training(
             rows,
             self.train.targets,
+            self.train.num_classes,
             iterations=config.iterations(len(rows)),
+            least=config.min_iterations,
+            largest_rate=max(config.learning_rates),
             batch_size=config.batch_size,
             momentum=config.momentum,
             seed=config.seed,
-            progress=None if progress is None else lambda done, all_: progress(stage, done, all_),
         )
-        return linear
+        return train_sweep(
+            heads,
+            data,
+            training,
+            None if progress is None else lambda done, all_: progress(stage, done, all_),
+        )
 
     def _logistic(self) -> tuple[tuple[Rows, Rows | None], float]:
         config, progress = self.config, self.progress

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from convit_ssl.evaluation.heads import VERY_MANY_CLASSES
+from convit_ssl.evaluation.logistic_many import ManyClasses, pool_for, whitening
 from convit_ssl.evaluation.splits import ProbeData, Rows
+
+FINEST = 1e-7  # of the gradients that are found from products in float32
+# Value and gradient at parameters: weights and, in the last row, the bias.
+Objective = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -46,8 +53,7 @@ class LogisticModel:
 def _entropy(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of cross-entropies, and its gradient at the logits, which takes their place.
 
-    With 1,000 classes the passes over the logits cost more than the matrix products; here each
-    is made once, and nothing of their size is allocated.
+    Each pass over the logits is made once, and nothing of their size is allocated.
     """
     rows = torch.arange(len(truth), device=truth.device)
     of_truth = logits[rows, truth].sum()
@@ -67,12 +73,13 @@ def fit_logistic(
     *,
     start: LogisticModel | None = None,
     max_iterations: int = 300,
-    tolerance: float = 1e-5,
+    tolerance: float | None = None,
 ) -> LogisticModel:
     """Minimise C * sum of cross-entropies + 0.5 * |W|^2, with C = `inverse_penalty`.
 
     The objective of scikit-learn's LogisticRegression; the bias is free. It is convex, so the
-    answer does not depend on the start. Float64.
+    answer does not depend on the start. Float64; with more than `VERY_MANY_CLASSES` classes
+    products are in float32, unless the tolerance is under 1e-7.
 
     Args:
         data: standardised features; all its columns are read.
@@ -82,49 +89,113 @@ def fit_logistic(
         inverse_penalty: C.
         start: a solution for a near C, to begin from.
         max_iterations: of L-BFGS.
-        tolerance: largest entry of the gradient per image at which it stops.
+        tolerance: largest entry of the gradient per image at which it stops; by default 1e-5, and
+            less with more than 200 classes, whose gradients are smaller.
     """
+    tolerance = 1e-5 * min(1.0, VERY_MANY_CLASSES / num_classes) if tolerance is None else tolerance
     columns = tuple(data.widths())
     width = sum(data.widths().values())
     parameters = torch.zeros(width + 1, num_classes, dtype=torch.float64, device=data.device)
     if start is not None:
         parameters.copy_(torch.cat([start.weight, start.bias.unsqueeze(0)]))
-    parameters.requires_grad_(True)
+    images = len(rows)
+    penalty = 1 / (inverse_penalty * images)
+
+    def penalised(entropy: Objective) -> Objective:
+        """The mean over images, with the penalty."""
+
+        def value(at: Tensor) -> tuple[Tensor, Tensor]:
+            total, gradient = entropy(at)
+            gradient = gradient / images
+            gradient[:-1] += penalty * at[:-1]
+            return total / images + 0.5 * penalty * at[:-1].square().sum(), gradient
+
+        return value
+
+    bounds = (max_iterations, tolerance)
+    if num_classes <= VERY_MANY_CLASSES or tolerance < FINEST:
+        entropy = _FewClasses(data, rows, targets)
+        steps = _minimise(penalised(entropy), parameters, None, *bounds)
+    else:
+        root = whitening(data, rows, num_classes, penalty)
+        with pool_for(data.device) as pool:
+            many = ManyClasses(data, rows, targets, pool)
+            steps = _minimise(penalised(many), parameters, root, *bounds)
+    return LogisticModel(columns, parameters[:-1], parameters[-1], steps)
+
+
+class _FewClasses:
+    """Sum of cross-entropies over images, and its gradient, in float64."""
+
+    def __init__(self, data: ProbeData, rows: Rows, targets: Rows) -> None:
+        self.data, self.rows, self.targets = data, rows, targets
+        # L-BFGS reads everything a few hundred times: keep it while it is under 1 GB.
+        size = 8 * len(rows) * sum(data.widths().values())
+        self._kept = list(self._chunks()) if size < 1 << 30 else None
+
+    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for chunk, batch in self.data.batches(self.rows, 16384):
+            features = torch.cat([batch[name] for name in self.data.widths()], dim=1).double()
+            yield features, torch.from_numpy(self.targets[chunk]).to(features.device)
+
+    def __call__(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        weight, bias = parameters[:-1], parameters[-1]
+        total: Tensor = torch.zeros((), dtype=torch.float64, device=weight.device)
+        gradient = torch.zeros_like(parameters)
+        for features, truth in self._kept or self._chunks():
+            entropy, error = _entropy(features @ weight + bias, truth)
+            total = total + entropy
+            gradient[:-1] += features.t() @ error
+            gradient[-1] += error.sum(dim=0)
+        return total, gradient
+
+
+class _Near(Exception):
+    """The gradient is small enough."""
+
+
+def _minimise(
+    objective: Objective,
+    parameters: Tensor,
+    root: Tensor | None,
+    max_iterations: int,
+    tolerance: float,
+) -> int:
+    """Move parameters to the minimum by L-BFGS. Returns its iterations.
+
+    Args:
+        objective: value and gradient at parameters.
+        parameters: where to begin; changed in place.
+        root: symmetric; L-BFGS moves U instead, with parameters = root U.
+        max_iterations: of L-BFGS.
+        tolerance: largest entry of the gradient at which it stops.
+    """
+    variables = parameters.clone() if root is None else torch.linalg.solve(root, parameters)
+    variables.requires_grad_(True)
     optimiser = torch.optim.LBFGS(
-        [parameters],
+        [variables],
         max_iter=max_iterations,
         max_eval=2 * max_iterations,
         history_size=20,
-        tolerance_grad=tolerance,
+        tolerance_grad=tolerance if root is None else 0.0,
         tolerance_change=1e-12,
         line_search_fn="strong_wolfe",
     )
-    images = len(rows)
 
-    def chunks() -> Iterator[tuple[Tensor, Tensor]]:
-        for chunk, batch in data.batches(rows, 16384):
-            features = torch.cat([batch[name] for name in columns], dim=1).double()
-            yield features, torch.from_numpy(targets[chunk]).to(features.device)
-
-    # L-BFGS reads everything a few hundred times: keep it while it is under 1 GB.
-    kept = list(chunks()) if 8 * images * width < 1 << 30 else None
+    def point() -> Tensor:
+        at = variables.detach()
+        return at if root is None else root @ at
 
     def closure() -> Tensor:
-        weight = parameters.detach()[:-1]
-        total: Tensor = 0.5 / (inverse_penalty * images) * weight.square().sum()
-        gradient = torch.zeros_like(parameters)
-        gradient[:-1] = weight / (inverse_penalty * images)
-        for features, truth in kept or chunks():
-            logits = features @ weight + parameters.detach()[-1]
-            entropy, error = _entropy(logits, truth)
-            total = total + entropy / images
-            error /= images
-            gradient[:-1] += features.t() @ error
-            gradient[-1] += error.sum(dim=0)
-        parameters.grad = gradient
-        return total
+        value, gradient = objective(point())
+        if root is not None:
+            if float(gradient.abs().max()) <= tolerance:
+                raise _Near
+            gradient = root @ gradient
+        variables.grad = gradient
+        return value
 
-    optimiser.step(closure)
-    solution = parameters.detach()
-    steps = int(optimiser.state[parameters]["n_iter"])
-    return LogisticModel(columns, solution[:-1], solution[-1], steps)
+    with contextlib.suppress(_Near):
+        optimiser.step(closure)
+    parameters.copy_(point())
+    return int(optimiser.state[variables].get("n_iter", 0))

@@ -145,6 +145,11 @@ class ProbeData:
         if 4 * widths * len(features) <= self._memory_limit:
             self._cached = self._read(np.arange(len(features)))
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether a batch needs no file."""
+        return self._cached is not None
+
     def batch(self, rows: Rows) -> dict[str, Tensor]:
         """Column name -> (len(rows), width) on the device."""
         if self._cached is None:
