@@ -57,7 +57,7 @@ class DataOptions:
     group_by: str | None = option(
         None,
         "What is never torn apart by a division, such as a patient's images.",
-        form="folder:1, column:NAME (of data.labels) or name:REGEX",
+        form="folder:1, column:NAME (of data.labels, or of the table itself) or name:REGEX",
     )
     labels: str | None = option(
         None,

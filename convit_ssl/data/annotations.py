@@ -10,7 +10,8 @@ from pathlib import Path
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.labels import class_table
 from convit_ssl.data.names import some
-from convit_ssl.data.part_names import JOINT, split_joined
+from convit_ssl.data.part_names import JOINT, split_joined, whole_file
+from convit_ssl.data.table_collections import column_of
 from convit_ssl.data.tables import read_table
 from convit_ssl.errors import UserError
 
@@ -134,7 +135,7 @@ def labelled(listing: Listing, text: str) -> tuple[Listing, Table | None]:
             classes = [str(value) for value in used]
     else:
         targets = [number[name] if name else -1 for name in names]
-    return Listing(listing.root, listing.files, targets, classes), table
+    return Listing(listing.root, listing.files, targets, classes, listing.table), table
 
 
 def group_keys(listing: Listing, group_by: str, table: Table | None) -> list[str]:
@@ -154,14 +155,22 @@ def _keys(listing: Listing, text: str, table: Table | None, what: str) -> list[s
         whole = what == "group_by"
         readers[kind] = lambda image: _folder(listing.files[image], level, whole)
     elif kind == "column" and rest:
-        if table is None:
-            raise UserError(f"{what} {text!r} needs a table: --labels table.csv:file,label,{rest}")
-        if rest not in table.columns:
+        cells = column_of(listing.table, rest) if table is None and listing.table else None
+        if table is None and cells is None:
+            raise UserError(
+                f"{what} {text!r} needs a table: --labels table.csv:file,label,{rest} (in training "
+                f"data.labels=...), or a collection that is a table itself (data=table)"
+            )
+        if table is not None and rest not in table.columns:
             raise UserError(
                 f"{what} {text!r}: name the column after the label, as in "
                 f"--labels {table.path}:{','.join([*table.columns, rest])}"
             )
-        readers[kind] = lambda image: table.cell(image, rest)
+        readers[kind] = (
+            (lambda image: table.cell(image, rest))
+            if table is not None
+            else (lambda image: (cells or {}).get(whole_file(listing.files[image]), ""))
+        )
     elif kind == "name" and rest:
         pattern = _pattern(rest, text, what)
         readers[kind] = lambda image: _matched(pattern, listing.files[image])
@@ -172,7 +181,7 @@ def _keys(listing: Listing, text: str, table: Table | None, what: str) -> list[s
     gaps = [
         listing.files[image]
         for image, key in enumerate(keys)
-        if not key and (kind != "column" or (table is not None and image in table.rows))
+        if not key and (kind != "column" or table is None or image in table.rows)
     ]
     if gaps and what == "group_by":
         raise UserError(

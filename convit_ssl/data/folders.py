@@ -26,12 +26,14 @@ class Listing:
         targets: class number of each file, -1 without label.
         classes: sorted names of the classes; empty without labels. Those of val are train's,
             whether or not val has images of each.
+        table: that names the images, as it was given with its columns; "" without one.
     """
 
     root: Path | str
     files: list[str]
     targets: list[int]
     classes: list[str]
+    table: str = ""
 
     @property
     def labelled(self) -> bool:

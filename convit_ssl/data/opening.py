@@ -61,11 +61,12 @@ def _packed(listing: Listing) -> Callable[[], Listing]:
     if type(listing) is not Listing:
         return lambda: listing
     root, classes, targets = listing.root, listing.classes, array("q", listing.targets)
+    table = listing.table
     names = "\0".join(listing.files).encode(errors="surrogateescape")
 
     def unpacked() -> Listing:
         files = names.decode(errors="surrogateescape").split("\0") if names else []
-        return Listing(root, files, list(targets), list(classes))
+        return Listing(root, files, list(targets), list(classes), table)
 
     return unpacked
 

@@ -195,7 +195,8 @@ def _keep_classes(listing: Listing, names: list[str]) -> Listing:
     renumber = [number.get(name, -1) for name in listing.classes]
     kept = [i for i, t in enumerate(listing.targets) if t >= 0 and renumber[t] >= 0]
     part = take(listing, kept)
-    return Listing(part.root, part.files, [renumber[t] for t in part.targets], names)
+    targets = [renumber[t] for t in part.targets]
+    return Listing(part.root, part.files, targets, names, part.table)
 
 
 def _lines(path: str, what: str) -> list[str]:

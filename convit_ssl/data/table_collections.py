@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from convit_ssl.checksums import say_once
@@ -42,11 +42,13 @@ class Row:
         file: relative to the root, or absolute; of several files, joined.
         label: None without one.
         split: train, val or test.
+        group: the cell of a column that was asked for.
     """
 
     file: str
     label: str | None
     split: str
+    group: str = ""
 
 
 def find_table_images(data_dir: str | os.PathLike[str], split: str = "train") -> Listing:
@@ -82,7 +84,22 @@ def find_table_images(data_dir: str | os.PathLike[str], split: str = "train") ->
     classes = class_table(known, str(data_dir))
     targets = targets_of([row.label for row in own], classes, str(data_dir))
     labelled = own[0].label is not None
-    return Listing(root, [row.file for row in own], targets, classes if labelled else [])
+    files = [row.file for row in own]
+    return Listing(root, files, targets, classes if labelled else [], os.fspath(data_dir))
+
+
+def column_of(given: str, column: str) -> dict[str, str]:
+    """A further column of the table of a collection, such as a patient or a plate, by image.
+
+    Args:
+        given: as `find_table_images` takes it.
+        column: its name.
+
+    Raises:
+        UserError: the table has no such column.
+    """
+    _, rows = _rows(given, column)
+    return {row.file: row.group for row in rows}
 
 
 def _once_each(rows: list[Row], root: str, place: str) -> list[Row]:
@@ -104,22 +121,27 @@ def _once_each(rows: list[Row], root: str, place: str) -> list[Row]:
     return list(seen.values())
 
 
-def _rows(given: str) -> tuple[Path, list[Row]]:
-    """The folder that paths are relative to, and all rows."""
+def _rows(given: str, group: str = "") -> tuple[Path, list[Row]]:
+    """The folder that paths are relative to, and all rows, with the cells of a further column."""
     path, columns = _parted(given)
     place = Path(path).expanduser().absolute()
     if place.is_file():
-        return place.parent, _of_table(place, "", columns)
+        return place.parent, _of_table(place, "", columns, group)
     folder = check_folder(path)
     found: list[Row] = []
     for inner in ("", *sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())):
         table = next((t for n in _METADATA if (t := folder / inner / n).is_file()), None)
         if table is not None:
-            rows = _of_table(table, inner, columns)
+            rows = _of_table(table, inner, columns, group)
             found += [_below(row, inner) for row in rows] if inner else rows
     if found:
         return folder, found
     shards = sorted(p for p in folder.rglob("*.parquet") if not p.name.startswith("."))
+    if shards and group:
+        raise UserError(
+            f"{folder} holds Parquet files with images, of which only image, label and split are "
+            f"read, not the column {group!r}"
+        )
     if shards:
         root = unpack(folder, shards)
         return root, [Row(row["file"], row["label"], row["split"]) for row in unpacked_rows(root)]
@@ -136,7 +158,7 @@ def _rows(given: str) -> tuple[Path, list[Row]]:
 
 def _below(row: Row, folder: str) -> Row:
     file = row.file if os.path.isabs(row.file) else f"{folder}/{row.file}"
-    return Row(file, row.label, row.split)
+    return replace(row, file=file)
 
 
 def _parted(given: str) -> tuple[str, list[str]]:
@@ -147,10 +169,14 @@ def _parted(given: str) -> tuple[str, list[str]]:
     return given, []
 
 
-def _of_table(place: Path, folder: str, asked: list[str]) -> list[Row]:
+def _of_table(place: Path, folder: str, asked: list[str], group: str = "") -> list[Row]:
     """The rows of a table; without a column of splits, as its name or its paths say."""
     table = _read_lines(place) if place.suffix.lower() == ".jsonl" else read_table(str(place))
     files, label = _columns(table, place, asked)
+    if group and group not in table:
+        raise UserError(
+            f"the table {place} has no column {group!r}; its columns are {some(list(table))}"
+        )
     split = next((name for name in _SPLIT if _is_split(table.get(name))), None)
     here = split_of_file(folder or place.stem)
     rows, empty = [], 0
@@ -161,7 +187,9 @@ def _of_table(place: Path, folder: str, asked: list[str]) -> list[Row]:
             continue
         file = paths[0][1] if len(paths) == 1 else join_files(paths)
         part = _split_word(table[split][number]) if split else here or _first(paths[0][1])
-        rows.append(Row(file, table[label][number] or "-1" if label else None, part or "train"))
+        name = table[label][number] or "-1" if label else None
+        cell = table[group][number] if group else ""
+        rows.append(Row(file, name, part or "train", cell))
     if not rows:
         raise UserError(f"the table {place} names no images in {' and '.join(files)}")
     if empty:
@@ -199,7 +227,7 @@ def _columns(
     if asked:
         files = asked[0].split("+")
         label = asked[1] if len(asked) > 1 else None
-        missing = [name for name in (*files, *asked[1:2]) if name not in table]
+        missing = [name for name in (*files, *asked[1:]) if name not in table]
         if missing:
             raise UserError(
                 f"the table {place} has no column {missing[0]!r}; its columns are "

@@ -56,6 +56,28 @@ def test_groups_of_the_same_table(tmp_path: Path) -> None:
     assert len(train) + len(val) == 12 and not patients[0] & patients[1]
 
 
+def test_groups_are_a_column_of_the_collections_own_table(tmp_path: Path) -> None:
+    from convit_ssl.data.division import DivisionSpec
+
+    lines = ["file,other,label,patient"]
+    for number in range(12):
+        picture(tmp_path / f"{number}.png", number)
+        picture(tmp_path / f"{number}b.png", number)
+        lines.append(f"{number}.png,{number}b.png,{'ab'[number % 2]},p{number // 4}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    for given in (f"{tmp_path}/t.csv", f"{tmp_path}/t.csv:file+other,label,patient"):
+        spec = DivisionSpec(holdout=0.3, group_by="column:patient")
+        train, val = (open_dataset("table", given, s, division=spec) for s in ("train", "val"))
+        patients = [
+            {int(file.partition(".")[0]) // 4 for file in side.files} for side in (train, val)
+        ]
+        assert len(train) + len(val) == 12 and not patients[0] & patients[1]
+    with pytest.raises(UserError, match="no column 'plate'; its columns are file, other, label"):
+        open_dataset("table", given, division=DivisionSpec(holdout=0.3, group_by="column:plate"))
+    with pytest.raises(UserError, match="no column 'well'"):
+        open_dataset("table", f"{tmp_path}/t.csv:file,label,well")
+
+
 def stained(root: Path, count: int = 3) -> Path:
     """A table of two columns of 16-bit images, in two folders."""
     lines = ["well,DAPI,GFP,class"]
