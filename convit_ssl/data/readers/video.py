@@ -51,7 +51,7 @@ def _open(path: str) -> _Film:
     if not times:
         container.close()
         raise ValueError("the film holds no frames with a time")
-    _say_if_cut_off(path, container, float((times[-1] - times[0]) * stream.time_base))
+    _say_if_cut_off(path, container, (times[-1] - times[0]) * float(stream.time_base or 0))
     return _Film(container, stream, times)
 
 
