@@ -174,7 +174,11 @@ def figures_part(figures: Sequence[Figure]) -> str:
     """The section of figures that were measured with these weights."""
     if not figures:
         return "## Figures\n\nNone were recorded with these weights.\n"
-    lines = ["## Figures\n", "Measured on these weights, by their fingerprint.\n"]
+    words = (
+        "Measured on these weights, by their fingerprint; online figures by their epoch. The last "
+        "column stands for the data and settings of the measurement.\n"
+    )
+    lines = ["## Figures\n", words]
     lines += ["| measured | of | result | on | protocol | fingerprint |"]
     lines += ["|---|---|---|---|---|---|"]
     for figure in figures:

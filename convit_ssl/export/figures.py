@@ -132,18 +132,14 @@ def _protocol(settings: Mapping[str, Any]) -> str:
 
 def _evaluation(run: RunFolder, provenance: Mapping[str, Any]) -> list[Figure]:
     """The last online evaluation, if it is of the epoch of the weights."""
-    measured = [row for row in run.rows()[0] if isinstance(row.get("knn"), int | float)]
+    measured = [row for row in run.rows()[0] if "knn" in row]
     last = measured[-1] if measured else {}
-    if not last or last.get("epoch") != provenance.get("epoch"):
-        return []
-    value = float(last["knn"])
-    percent = 100 * value if value <= 1 else value
-    if not 0 <= percent <= 100:
+    if last.get("epoch") != provenance.get("epoch") or not is_share(last.get("knn")):
         return []
     return [
         Figure(
             "kNN",
-            f"{percent:.1f} %",
+            f"{100 * last['knn']:.1f} %",
             f"online, epoch {last.get('epoch', '?')} of the run",
             short_hash(last.get("fingerprint")),
             "this run",
