@@ -24,6 +24,7 @@ from convit_ssl.data.collection import Opened, gather, open_parts
 from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.subsets import choose
+from convit_ssl.data.value_range import Range, Reading
 from convit_ssl.data.viewing import check_shown, view_image
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.feature_set import FeatureSet, load_features
@@ -93,7 +94,7 @@ def run(args: Namespace) -> int:
     made = _features(args)
     if made is None:  # rank 0 does the rest
         return 0
-    sets, name = made
+    sets, name, window = made
     if any(one.manifest.get("patches") for one in sets.values()):
         raise UserError(f"{name} holds maps of patch features; extract them without --tokens patch")
     images = _images(sets, args)
@@ -113,11 +114,12 @@ def run(args: Namespace) -> int:
 
         found = explore(features, images, near, voters, args.layout, args.seed, say)
     what = Path(args.data_dir).resolve().name if args.data_dir else args.data or name
-    facts = _facts(sets, args, name)
+    facts = _facts(sets, args, name, window)
     unread: set[int] = set()
+    load = None if args.thumbnail == 0 else _loader(images, args, unread, window)
     with progress_bar("thumbnails", "images") as progress:
         page = write_folder(
-            out, found, images, None if args.thumbnail == 0 else _loader(images, args, unread),
+            out, found, images, load,
             f"{what}: {len(features):,} images", f"Features of {name}.", facts,
             side=args.thumbnail, workers=available_cores(), progress=progress,
         )  # fmt: skip
@@ -147,20 +149,21 @@ def _tables(
     return [table.write(form, out) for form in dict.fromkeys(args.to)]
 
 
-def _features(args: Namespace) -> tuple[dict[str, FeatureSet], str] | None:
-    """Features by part, and what made them; None in a process that only helps."""
+def _features(args: Namespace) -> tuple[dict[str, FeatureSet], str, Range | str | None] | None:
+    """Features by part, what made them, and its window; None in a process that only helps."""
     if probe_sources.is_features_folder(args) or _one_part(args):
         folder = Path(args.checkpoint)
         found = {part: folder / part for part in _PARTS}
         found = {part: path for part, path in found.items() if (path / "manifest.json").is_file()}
         sets = {part: load_features(path) for part, path in (found or {"all": folder}).items()}
         _check_shown(next(iter(sets.values())).paths, args)
-        return sets, str(folder)
+        return sets, str(folder), None
     made = run_in_processes(_extract, args.processes, args)
     if made is None:
         return None
-    folders, name = made
-    return {part: load_features(folder, verify=False) for part, folder in folders.items()}, name
+    folders, name, window = made
+    sets = {part: load_features(folder, verify=False) for part, folder in folders.items()}
+    return sets, name, window
 
 
 def _check_shown(paths: Sequence[str], args: Namespace) -> None:
@@ -172,8 +175,8 @@ def _one_part(args: Namespace) -> bool:
     return (Path(args.checkpoint) / "features.npy").is_file()
 
 
-def _extract(args: Namespace) -> tuple[dict[str, str], str]:
-    """Where the features of each part lie; runs in every process."""
+def _extract(args: Namespace) -> tuple[dict[str, str], str, Range | str | None]:
+    """Where the features of each part lie, and the window of images; runs in every process."""
     opened = _opened(args)
     # What is wrong with a table or with --show is said before all images are read.
     _annotate(opened, args)
@@ -188,7 +191,7 @@ def _extract(args: Namespace) -> tuple[dict[str, str], str]:
         if left_out and rank() == 0:
             print(f"note: {left_out}", file=sys.stderr)
         folders[one.part] = str(made.folder)
-    return folders, source.name
+    return folders, source.name, source.reading.window
 
 
 def _opened(args: Namespace) -> list[Opened]:
@@ -268,13 +271,16 @@ def without_self(rows: np.ndarray[Any, Any], similarities: np.ndarray[Any, Any])
     return Near(rows[kept].reshape(shape), similarities[kept].reshape(shape))
 
 
-def _loader(images: Images, args: Namespace, unread: set[int]) -> Callable[[int], Image.Image]:
+def _loader(
+    images: Images, args: Namespace, unread: set[int], window: Range | str | None
+) -> Callable[[int], Image.Image]:
     show = showing_options.shown(args)
+    reading = Reading(window=window or "file")
 
     def load(row: int) -> Image.Image:
         try:
             return view_image(
-                images.paths[row], side=args.thumbnail or 128, show=show,
+                images.paths[row], reading=reading, side=args.thumbnail or 128, show=show,
                 scale_bar=args.scale_bar, colour_map=args.colour_map,
             )  # fmt: skip
         except Exception:  # Pillow raises many kinds; the row is told of
@@ -284,7 +290,9 @@ def _loader(images: Images, args: Namespace, unread: set[int]) -> Callable[[int]
     return load
 
 
-def _facts(sets: dict[str, FeatureSet], args: Namespace, name: str) -> dict[str, str]:
+def _facts(
+    sets: dict[str, FeatureSet], args: Namespace, name: str, window: Range | str | None
+) -> dict[str, str]:
     first = next(iter(sets.values()))
     token = args.token or next(iter(first.columns))
     weights = str((first.manifest.get("fingerprint") or {}).get("weights", ""))
@@ -297,6 +305,9 @@ def _facts(sets: dict[str, FeatureSet], args: Namespace, name: str) -> dict[str,
             f"{len(one.unreadable):,} unreadable of {part}"
             for part, one in sets.items()
             if one.unreadable
+        ),
+        "window": (
+            f"{window[0]:g} is black, {window[1]:g} is white" if isinstance(window, tuple) else ""
         ),
         "command": command if sys.argv[1:2] == ["explore"] else "",
         "software": f"convit_ssl {__version__}",

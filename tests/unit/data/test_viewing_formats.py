@@ -119,3 +119,23 @@ def test_exif_turns_16_bit_photographs_in_native_depth(tmp_path: Path, orientati
     reading = Reading(depth="native", exif_rotation=True, channel_ranges=((0.0, 65535.0),))
     found = np.rint(open_dataset("folder", tmp_path, reading=reading)[0][0][..., 0] * 65535)
     assert np.array_equal(found.astype(np.uint16) >> 8, expected)
+
+
+def test_explore_shows_images_in_the_window_that_the_weights_were_trained_with(
+    tmp_path: Path,
+) -> None:
+    from argparse import Namespace
+
+    from convit_ssl.analysis.explore import Images
+    from convit_ssl.cli.explore_command import _loader
+
+    values = np.full((16, 16), -1000, np.int16)
+    values[:, 8:] = 400
+    values[:2] = 3000
+    np.save(tmp_path / "a.npy", values)
+    images = Images([str(tmp_path / "a.npy")], ["all"], [""], [""])
+    args = Namespace(show=None, colour_map=None, thumbnail=16, scale_bar=False)
+    wide = np.asarray(_loader(images, args, set(), None)(0))
+    narrow = np.asarray(_loader(images, args, set(), (-1000.0, 400.0))(0))
+    assert wide[8, 12, 0] < 128 and wide[0, 0, 0] == 255
+    assert narrow[8, 0, 0] == 0 and narrow[8, 12, 0] == 255
