@@ -79,13 +79,19 @@ def usual_channels(channels: int) -> tuple[int, ...]:
     return tuple(range(min(3, channels)))
 
 
-def describe_shown(shown: Sequence[int], names: Sequence[Any] = (), stains: bool = False) -> str:
+def describe_shown(
+    shown: Sequence[int],
+    names: Sequence[Any] = (),
+    stains: bool = False,
+    colour_map: str | None = None,
+) -> str:
     """What the page says of the channels on it."""
     known = [str(names[place]) if place < len(names) else f"channel {place + 1}" for place in shown]
     if stains:
         return "shown: " + ", ".join(known) + " in the colours of these stains"
     if len(known) == 1:
-        return f"shown: {known[0]} in grey"
+        named = "" if known[0] == "grey" else f"{known[0]} "
+        return f"shown: {named}in {colour_map or 'grey'}"
     colours = ("red", "green", "blue")
     pairs = (f"{name} as {colour}" for name, colour in zip(known, colours, strict=False))
     return "shown: " + ", ".join(pairs)

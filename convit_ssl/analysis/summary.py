@@ -140,7 +140,7 @@ def _channels_shown(model: ConViT, sample: Sample) -> dict[str, Any]:
         return {}
     entry = getattr(model, "provenance", {}).get("entry") or {}
     names = first.names or (entry.get("data") or {}).get("channel_names") or ()
-    text = describe_shown(first.shown, names, first.stains is not None)
+    text = describe_shown(first.shown, names, first.stains is not None, first.colour_map)
     window = (entry.get("data") or {}).get("window")
     ends = "each from its darkest to its brightest"
     if isinstance(window, list | tuple):

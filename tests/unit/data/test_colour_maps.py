@@ -183,3 +183,5 @@ def test_channels_without_names_are_called_by_their_numbers_in_the_file() -> Non
     assert picture.shown == (1,) and describe_shown((0,), picture.names) == (
         "shown: channel 2 in grey"
     )
+    assert describe_shown((0,), ("grey",)) == "shown: in grey"
+    assert describe_shown((0,), ("grey",), colour_map="viridis") == "shown: in viridis"
