@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -208,7 +207,7 @@ def holds_images(folder: Path, depth: int = 2) -> bool:
 def say_unread(root: Path, unread: Counter[str], images: int) -> None:
     """Say which files beside the images are in formats that are not read."""
     if unread:
-        kinds = " and ".join(_counted(unread))
+        kinds = _counted(unread)
         note_once(f"not read in {root}, beside {images:,} images: {kinds}{_hint(unread)}")
 
 
@@ -216,14 +215,17 @@ def what_lies_there(unread: Counter[str]) -> str:
     """For the message about a folder without images; empty where it holds nothing else."""
     if not unread:
         return ""
-    return f". It holds {' and '.join(_counted(unread))}, which cannot be read{_hint(unread)}"
+    return f". It holds {_counted(unread)}, which cannot be read{_hint(unread)}"
 
 
-def _counted(unread: Counter[str]) -> Iterator[str]:
-    for suffix, count in unread.most_common(8):
-        yield f"{count:,} {suffix} {'file' if count == 1 else 'files'}"
+def _counted(unread: Counter[str]) -> str:
+    kinds = [
+        f"{count:,} {suffix} {'file' if count == 1 else 'files'}"
+        for suffix, count in unread.most_common(8)
+    ]
     if len(unread) > 8:
-        yield f"files with {len(unread) - 8} other suffixes"
+        kinds.append(f"files with {len(unread) - 8} other suffixes")
+    return " and ".join(filter(None, (", ".join(kinds[:-1]), kinds[-1])))
 
 
 def _hint(unread: Counter[str]) -> str:
