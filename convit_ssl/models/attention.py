@@ -18,7 +18,7 @@ __all__ = ["content_logits", "content_map"]
 # times at 36), and a little slow in float32 for very few. Up to so many tokens explicit products
 # are faster; more would cost memory. With the class token of a square grid, so that layers with it
 # and without go one way: else there is one more graph to compile.
-EXPLICIT_TOKENS = {torch.bfloat16: 16 * 16 + 1, torch.float32: 5 * 5 + 1}
+EXPLICIT_TOKENS = {torch.bfloat16: 20 * 20 + 1, torch.float32: 5 * 5 + 1}
 # Up to so many tokens the maps are small enough to be kept for the backward pass.
 KEPT_TOKENS = 8 * 8 + 1
 
@@ -75,7 +75,9 @@ def explicit_attention(
     """
     with without_autocast(query.device):
         if torch.is_grad_enabled() and not in_forward_mode():
-            keep = not torch.compiler.is_compiling() and key.shape[-2] <= KEPT_TOKENS
+            rounded = mixture is not None and mixture.rounded_gate.dtype != mixture.position.dtype
+            few = key.shape[-2] <= KEPT_TOKENS and not torch.compiler.is_compiling()
+            keep = few and not rounded  # the gates' gradients want it as it was before rounding
             others = mixture or (None,) * len(Mixture._fields)
             out: Tensor = AttentionByMap.apply(query, key, value, keep, *others)[0]
             return out
@@ -123,8 +125,12 @@ class AttentionByMap(torch.autograd.Function):
             return (None,) * 8
         query, key, value, gate, position, content = ctx.saved_tensors
         with without_autocast(grad.device):  # the dtypes are those of the forward pass
+            # Each goes into two products, both of which would copy it.
+            query, key, grad = query.contiguous(), key.contiguous(), grad.contiguous()
+            exact = content
             if content is None or torch.is_grad_enabled():
-                content = content_map(query, key)
+                exact = content_map(query, key, dtype=ctx.exact)
+                content = exact.to(query.dtype)
             scale = query.shape[-1] ** -0.5
             if gate is None:
                 grad_value = content.mT @ grad
@@ -133,7 +139,9 @@ class AttentionByMap(torch.autograd.Function):
             else:
                 grad_value = torch.addcmul(position, content, gate).mT @ grad
                 grad_content = grad @ without_common_part(value)[0].mT
-                paired = (grad_content * content).sum((-2, -1), keepdim=True, dtype=ctx.exact)
+                # With the map as it was before it was rounded: where it hardly differs from that of
+                # the positions, the difference would be of rounding.
+                paired = (grad_content * exact).sum((-2, -1), keepdim=True, dtype=ctx.exact)
                 of_mixture = (paired, None, grad_content.sum(0, dtype=ctx.exact), None)
                 scale = scale * gate
             grad_logits = softmax_gradient(grad_content, content) * scale

@@ -14,6 +14,11 @@ def at_least_single(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def is_widened(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products in float32 cost no more: a CPU widens float16 for each of them."""
+    return device.type == "cpu" and dtype == torch.float16
+
+
 def without_common_part(value: Tensor) -> tuple[Tensor, Tensor | None]:
     """Values (B, H, N, d) less one of them, in half precision, and that one (B, H, 1, d).
 

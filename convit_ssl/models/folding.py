@@ -24,7 +24,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from convit_ssl.models import fused
 from convit_ssl.models.attention import explicit_is_faster
-from convit_ssl.models.autocast import at_least_single, without_autocast
+from convit_ssl.models.autocast import at_least_single, is_widened, without_autocast
 from convit_ssl.models.position import position_factors
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ def _gated_factors(
     row, column = position_factors(weight + 0.0 * bias.unsqueeze(-1), grid)
     device = weight.device
     by_map = batch > 0 and explicit_is_faster(device, dtype, grid[0] * grid[1])
-    by_kernel = fused.applies(device, dtype, grid)  # which repeats and rounds as it reads
+    # A kernel rounds as it reads; of float16 on a CPU the backward pass wants them exact.
+    exact = fused.applies(device, dtype, grid) or is_widened(device, dtype)
 
     def for_each_image(x: Tensor) -> Tensor:
         return x.unsqueeze(1).expand(-1, batch, -1, -1, -1)
@@ -135,7 +136,7 @@ def _gated_factors(
     def prepared(factor: Tensor) -> tuple[Tensor, ...]:
         if by_map:  # one for all images
             return factor.unbind(0)
-        if by_kernel:
+        if exact:
             return for_each_image(factor).unbind(0)
         return for_each_image(factor.to(dtype)).contiguous().unbind(0)
 

@@ -30,7 +30,12 @@ from convit_ssl.models.attention import (
     merge_heads,
     split_heads,
 )
-from convit_ssl.models.autocast import at_least_single, has_autocast, without_autocast
+from convit_ssl.models.autocast import (
+    at_least_single,
+    has_autocast,
+    is_widened,
+    without_autocast,
+)
 from convit_ssl.models.folding import Folded, fold, gates
 from convit_ssl.models.position import (
     AddSeparableAttention,
@@ -232,7 +237,8 @@ class GPSA(nn.Module):
         inputs = (content, content_gate, rounded_gate, value, row, column)
         differentiated = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
         if differentiated and not in_forward_mode():
-            out: Tensor = AddSeparableAttention.apply(*inputs)
+            again = (query, key) if is_widened(x.device, value.dtype) else (None, None)
+            out: Tensor = AddSeparableAttention.apply(*inputs, *again)
             return out
         return add_separable_attention(*inputs)
 

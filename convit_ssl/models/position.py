@@ -84,9 +84,13 @@ class AddSeparableAttention(torch.autograd.Function):
 
     Autograd would keep two rearranged copies of the values; the backward pass makes them again.
     The content costs no memory: fused attention keeps its result for its own backward pass.
-    The factors come expanded, (B, H, size, size), so that no layer expands them for itself; for a
-    kernel in float32, else in the dtype of the values. The gate comes in float32 at least, which
-    takes the gradient, and in the dtype of the values.
+    The factors come expanded, (B, H, size, size), so that no layer expands them for itself. They
+    are in float32 for a kernel and for float16 on a CPU, else in the dtype of the values. The
+    gate comes in float32 at least, which takes the gradient, and in the dtype of the values.
+
+    Given query and key, the backward pass makes the content again in float32: the gradient of a
+    gate is the difference of position and content, and rounding may be all that is left of it. On
+    a GPU, and in bfloat16 beyond 20 x 20 patches, that would cost time: the content stays rounded.
     """
 
     generate_vmap_rule = True
@@ -95,12 +99,13 @@ class AddSeparableAttention(torch.autograd.Function):
     def forward(
         content: Tensor, content_gate: Tensor, rounded_gate: Tensor,
         value: Tensor, row: Tensor, column: Tensor,
+        query: Tensor | None = None, key: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """Shapes (B, H, N, d), (B, H, 1, 1) twice, (B, H, N, d), then those of the factors."""
+        """(B, H, N, d), (B, H, 1, 1) twice, (B, H, N, d), shapes of factors, (B, H, N, d) twice."""
         return add_separable_attention(content, content_gate, rounded_gate, value, row, column)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor | None, ...], output: Tensor) -> None:
         """Keep the inputs."""
         ctx.save_for_backward(*inputs)
 
@@ -108,18 +113,24 @@ class AddSeparableAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """Three contractions give the values' gradient, two more those of the factors."""
         with without_autocast(grad.device):  # the dtypes are those of the forward pass
-            content, content_gate, rounded_gate, value, row, column = ctx.saved_tensors
+            content, content_gate, rounded_gate, value, row, column, *others = ctx.saved_tensors
             if _goes_through_a_kernel(value, row, column, grad, content, content_gate):
                 made = fused.separable_gradients(grad, content, content_gate, value, row, column)
-                return *made[:2], None, *made[2:]
+                return *made[:2], None, *made[2:], None, None
             grad_content = grad * rounded_gate
+            dtype = value.dtype
             value, common = without_common_part(value)
-            content = content if common is None else at_least_single(content) - common
+            query, key = others or (None, None)
+            if query is not None and key is not None:
+                grad, value = at_least_single(grad), at_least_single(value)
+                content = fused_attention(at_least_single(query), at_least_single(key), value)
+            elif common is not None:
+                content = at_least_single(content) - common
             # In float32: products of small gradients in float16 would be nothing.
             paired = at_least_single(grad) * content
             grad_gate = paired.sum((-2, -1), keepdim=True, dtype=content_gate.dtype)
-            others = _contraction_gradients(grad, value, row, column)
-            return grad_content, grad_gate, None, *others
+            grad_value, *of_factors = _contraction_gradients(grad, value, row, column)
+            return grad_content, grad_gate, None, grad_value.to(dtype), *of_factors, None, None
 
 
 def add_separable_attention(

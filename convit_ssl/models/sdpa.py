@@ -32,9 +32,10 @@ def content_map(
     query: Float[Tensor, "batch heads queries head_dim"],
     key: Float[Tensor, "batch heads keys head_dim"],
     scale: float | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Float[Tensor, "batch heads queries keys"]:
-    """The attention map that the fused kernel never builds."""
-    return content_logits(query, key, scale).softmax(dim=-1)
+    """The attention map that the fused kernel never builds; in a wider `dtype` where asked."""
+    return content_logits(query, key, scale).softmax(dim=-1, dtype=dtype)
 
 
 def softmax_gradient(

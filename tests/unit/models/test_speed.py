@@ -55,7 +55,7 @@ def test_operations_under_autocast(model: ConViT, images: Tensor) -> None:
             return model(images)
 
     assert_not_grown(count_operations(forward), 361)
-    assert_not_grown(count_operations(lambda: forward().float().sum().backward()), 1060)
+    assert_not_grown(count_operations(lambda: forward().float().sum().backward()), 1044)
     model.zero_grad()
 
 
@@ -74,7 +74,7 @@ def test_operations_do_not_grow_with_the_number_of_layers_but_for_the_layers_own
         (96, torch.float32, 5.53),
         (384, torch.float32, 88.2),
         (224, torch.bfloat16, 16.02),
-        (96, torch.bfloat16, 3.17),
+        (96, torch.bfloat16, 2.97),
         (384, torch.bfloat16, 49.26),
     ],
 )
