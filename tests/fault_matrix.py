@@ -1,6 +1,6 @@
 """Every kind of damage in every command that reads weights, run for real: the table of outcomes.
 
-``python -m tests.fault_matrix --record results/fault_matrix_cpu_2026-11-29`` trains a small
+``python -m tests.fault_matrix --record results/fault_matrix_cpu_2026-11-30`` trains a small
 network for two epochs, damages its newest checkpoint in each way, and runs each command on the
 result. An outcome is right (the answer of undamaged weights), a fallback that was said (the answer
 of the checkpoint before), or one message. Anything else is silent, and counted.
