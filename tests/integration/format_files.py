@@ -269,48 +269,44 @@ def _read_zarr(path: str) -> Iterator[tuple[str, Array]]:
     yield "", np.asarray(opened[...])
 
 
-def _write_film(path: Path, label: int, rng: np.random.Generator) -> None:
+def _film(path: Path, codec: str, pixels: str | None, form: str, frames: list[Array]) -> None:
     import av
 
     with av.open(str(path), "w") as out:
-        stream: Any = out.add_stream("mpeg4", rate=4)
-        stream.width = stream.height = 64
+        stream: Any = out.add_stream(codec, rate=4)
+        stream.height, stream.width = frames[0].shape[:2]
         stream.bit_rate = 1_000_000
-        for _ in range(12):
-            frame = av.VideoFrame.from_ndarray(_rgb(label, rng, 64), format="rgb24")
-            out.mux(stream.encode(frame))
+        if pixels is not None:
+            stream.pix_fmt = pixels
+        for values in frames:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(values, format=form)))
         out.mux(stream.encode())
+
+
+def _frames(path: str, form: str) -> Iterator[tuple[str, Array]]:
+    import av
+
+    with av.open(path) as film:
+        for number, frame in enumerate(film.decode(video=0)):
+            if number % 4 == 0:  # one a second
+                yield f"frame={number}", frame.to_ndarray(format=form)
+
+
+def _write_film(path: Path, label: int, rng: np.random.Generator) -> None:
+    _film(path, "mpeg4", None, "rgb24", [_rgb(label, rng, 64) for _ in range(12)])
 
 
 def _read_film(path: str) -> Iterator[tuple[str, Array]]:
-    import av
-
-    with av.open(path) as film:
-        for number, frame in enumerate(film.decode(video=0)):
-            if number % 4 == 0:  # one a second
-                yield f"frame={number}", frame.to_ndarray(format="rgb24")
+    yield from _frames(path, "rgb24")
 
 
 def _write_deep_film(path: Path, label: int, rng: np.random.Generator) -> None:
-    import av
-
-    with av.open(str(path), "w") as out:
-        stream: Any = out.add_stream("prores_ks", rate=4)
-        stream.width = stream.height = 64
-        stream.pix_fmt = "yuv422p10le"
-        for _ in range(12):
-            values = np.rint(65535 * stripes(label, rng, 64, 3)).astype(np.uint16)
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(values, format="rgb48le")))
-        out.mux(stream.encode())
+    frames = [np.rint(65535 * stripes(label, rng, 64, 3)).astype(np.uint16) for _ in range(12)]
+    _film(path, "prores_ks", "yuv422p10le", "rgb48le", frames)
 
 
 def _read_deep_film(path: str) -> Iterator[tuple[str, Array]]:
-    import av
-
-    with av.open(path) as film:
-        for number, frame in enumerate(film.decode(video=0)):
-            if number % 4 == 0:  # one a second
-                yield f"frame={number}", frame.to_ndarray(format="rgb48le")
+    yield from _frames(path, "rgb48le")
 
 
 _ALL = ("data.channels=all",)
