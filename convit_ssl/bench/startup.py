@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,20 +32,29 @@ NOTES = [
     "`result.json` has them: options, data, network, loaders and one step. Imports: the time that "
     "each package's own modules took under `python -X importtime`, in a run of its own, which is "
     "slower for it; the rest is the difference to that run's first step. PyTorch's share has its "
-    "compiler in it, which torchvision and the optimisers import."
+    "compiler in it, which the optimisers import with their first step. Import of PyTorch alone: a "
+    "Python that does nothing else, in turns with the runs. CPU time is that of the process with "
+    "its threads, which depends less on what else the machine does."
 ]
 
 
 def measure(repeats: int, experiment: Sequence[str] = EXPERIMENT) -> dict[str, Any]:
     """Run an experiment's first epoch `repeats` times, and once more with its imports timed."""
-    seconds = [_first_step(experiment, [])[0] for _ in range(repeats)]
+    torch_alone, figures = [], []
+    for _ in range(repeats):  # in turns, so that a busy machine slows both
+        torch_alone.append(_import_torch())
+        figures.append(_first_step(experiment, [])[0])
     watched, lines = _first_step(experiment, ["-X", "importtime"])
+    watched_s = watched["first_step_s"]
     imports = group_imports(lines)
     return {
         "experiment": list(experiment),
         "rows": {
-            "first_step_s": seconds,
-            "watched_first_step_s": watched,
+            "first_step_s": [found["first_step_s"] for found in figures],
+            "first_step_cpu_s": [found["first_step_cpu_s"] for found in figures],
+            "torch_s": [found["seconds"] for found in torch_alone],
+            "torch_cpu_s": [found["cpu"] for found in torch_alone],
+            "watched_first_step_s": watched_s,
             "imports_s": imports,
             "modules": len(_LINE.findall(lines)),
         },
@@ -60,7 +70,25 @@ def group_imports(lines: str) -> dict[str, float]:
     return {group: round(value, 3) for group, value in spent.items()}
 
 
-def _first_step(experiment: Sequence[str], python: Sequence[str]) -> tuple[float, str]:
+def _beyond_torch(rows: dict[str, Any]) -> list[list[str]]:
+    """What a Python that imports PyTorch alone takes, and the first step beyond it."""
+    lines = []
+    for kind, unit in (("", ""), ("cpu_", ", CPU time")):
+        alone, first = min(rows[f"torch_{kind}s"]), min(rows[f"first_step_{kind}s"])
+        lines.append([f"import of PyTorch alone, the fastest{unit}", f"{alone:.2f}"])
+        lines.append([f"first step beyond it{unit}", f"{first - alone:.2f}"])
+    return lines
+
+
+def _import_torch() -> dict[str, float]:
+    """Seconds of a Python that imports PyTorch and ends, and of its CPU time."""
+    code = "import time, torch; print(time.process_time())"
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {"seconds": time.perf_counter() - began, "cpu": float(done.stdout)}
+
+
+def _first_step(experiment: Sequence[str], python: Sequence[str]) -> tuple[dict[str, float], str]:
     with tempfile.TemporaryDirectory(prefix="convit_ssl-startup-") as folder:
         command = [sys.executable, *python, "-m", "convit_ssl.cli.main", "train", *experiment]
         command += [f"run.dir={folder}/run", "optim.epochs=1"]
@@ -69,7 +97,8 @@ def _first_step(experiment: Sequence[str], python: Sequence[str]) -> tuple[float
             last = [line for line in done.stderr.splitlines() if "import time:" not in line][-1:]
             raise UserError(f"{' '.join(experiment)} did not run: {''.join(last)}")
         result = RunFolder(Path(folder, "run")).read_result()
-        return float(result["figures"]["first_step_s"]), done.stderr
+        names = ("first_step_s", "first_step_cpu_s")
+        return {name: float(result["figures"][name]) for name in names}, done.stderr
 
 
 def table(comparison: dict[str, Any]) -> TableOf:
@@ -82,6 +111,8 @@ def table(comparison: dict[str, Any]) -> TableOf:
         ["first step with imports timed", f"{watched:.2f}"],
     ]
     lines += [[f"- importing {name}", f"{spent:.2f}"] for name, spent in rows["imports_s"].items()]
+    if "torch_s" in rows:
+        lines[2:2] = _beyond_torch(rows)
     rest = watched - sum(rows["imports_s"].values())
     lines.append(["- options, data, network, loaders, one step", f"{max(rest, 0.0):.2f}"])
     return f"Start-up: {' '.join(comparison['experiment'])}", ("", "seconds"), lines

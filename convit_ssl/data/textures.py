@@ -19,7 +19,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage, spatial
 
 NUM_CLASSES = 196
 COUNTS = {"train": 20, "val": 5, "test": 5}  # images per class
@@ -127,11 +126,15 @@ def _standardised(field: npt.NDArray[Any]) -> Field:
 
 def _noise(random: Random, wide: float, high: float | None = None) -> Field:
     """Gaussian noise, blurred by a number of pixels."""
+    from scipy import ndimage  # not at the top: every command imports this module
+
     raw = random.standard_normal((_FIELD, _FIELD))
     return _standardised(ndimage.gaussian_filter(raw, (high or wide, wide), mode="mirror"))
 
 
 def _turned(field: npt.NDArray[Any], degrees: float) -> Field:
+    from scipy import ndimage
+
     whole = np.asarray(field, np.float64)
     turned = ndimage.rotate(whole, degrees, reshape=False, order=1, mode="mirror")
     return np.asarray(turned, np.float32)
@@ -167,6 +170,8 @@ def _cells(recipe: Random) -> Drawing:
     count, walls = int(recipe.integers(40, 700)), recipe.random() < 0.5
 
     def draw_field(random: Random) -> Field:
+        from scipy import spatial
+
         points = random.uniform(0, _FIELD, (count, 2))
         pixels = np.moveaxis(np.mgrid[:_FIELD, :_FIELD], 0, -1).reshape(-1, 2)
         distance, index = spatial.cKDTree(points).query(pixels, k=2)

@@ -108,6 +108,7 @@ class TrainingHook(QuietHook):
             return
         if self.started:
             self.figures["first_step_s"] = round(time.time() - self.started, 2)
+            self.figures["first_step_cpu_s"] = round(time.process_time(), 2)
             self.started = 0.0
         batch = task.last_batch
         if not batch.skipped:
