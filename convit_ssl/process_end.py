@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import NoReturn
 
 _was_in_group = False
@@ -31,6 +32,23 @@ def leave_group() -> None:
 def was_in_group() -> bool:
     """Whether this process left a group, so that it should end by `end_process`."""
     return _was_in_group
+
+
+def run_to_end(run: Callable[[], int]) -> NoReturn:
+    """Call what this process is for, and end the process with the exit code that it gives.
+
+    A stop signal may come in the middle of an import. What was imported is not taken down then.
+    """
+    try:
+        code = run()
+    except SystemExit as stop:
+        if not isinstance(stop.code, int):
+            raise
+        code = stop.code
+    if was_in_group() or code > 128:
+        end_process(code)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while Python ends
+    sys.exit(code)
 
 
 def end_process(code: int) -> NoReturn:

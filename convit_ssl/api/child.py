@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from convit_ssl.engines.early_signals import own_process
-from convit_ssl.process_end import end_process, was_in_group
+from convit_ssl.process_end import run_to_end
 
 
 def main(said: str, arguments: list[str]) -> int:
@@ -34,12 +34,4 @@ def main(said: str, arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        code = main(sys.argv[1], sys.argv[2:])
-    except SystemExit as stop:
-        if not isinstance(stop.code, int):
-            raise
-        code = stop.code
-    if was_in_group() or code > 128:
-        end_process(code)
-    sys.exit(code)
+    run_to_end(lambda: main(sys.argv[1], sys.argv[2:]))

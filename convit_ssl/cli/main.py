@@ -22,7 +22,7 @@ from convit_ssl.engines.output import printable_output, spell_out
 from convit_ssl.errors import UserError
 from convit_ssl.machine import wait_briefly
 from convit_ssl.once import within_command
-from convit_ssl.process_end import end_process, was_in_group
+from convit_ssl.process_end import run_to_end
 
 # Each command is a module of this package with SUMMARY, EXAMPLE, add_arguments(parser)
 # and run(args) -> exit code. It is imported only when it is called.
@@ -92,17 +92,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 def run_program(name: str, arguments: Sequence[str]) -> NoReturn:
     """Run one command as all that this process is for, and end the process."""
     own_process()
-    try:
-        code = _run_and_flush(name, arguments)
-    except SystemExit as stop:
-        if not isinstance(stop.code, int):
-            raise
-        code = stop.code
-    # A signal may have come in the middle of an import; what was imported need not be taken down.
-    if was_in_group() or code > 128:
-        end_process(code)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while Python ends
-    sys.exit(code)
+    run_to_end(lambda: _run_and_flush(name, arguments))
 
 
 def _run_and_flush(name: str, arguments: Sequence[str]) -> int:
