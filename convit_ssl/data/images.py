@@ -93,7 +93,10 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         listing = spread_parts(listing, reading or Reading())
         self.root = listing.root
         self.files = NameTable(listing.files)
-        self.targets = listing.targets
+        # One number for each class, not for each image: reading one writes its reference count, and
+        # every loader worker would come to hold a copy of them all, as in `NameTable`.
+        numbers: dict[int, int] = {}
+        self.targets = [numbers.setdefault(target, target) for target in listing.targets]
         self.classes = listing.classes
         self.transform = transform
         self.seed = seed

@@ -3,7 +3,8 @@
     python tests/integration/large.py --root /tmp/large --out results/large_cpu
 
 Links one image 1,300 times in each of 1,000 folders, opens that as a collection in a process of its
-own, and looks up the neighbours of some images in a table of a million rows. Run by hand.
+own, reads images of two million paths in a loader worker, and looks up the neighbours of some
+images in a table of a million rows. Run by hand.
 """
 
 from __future__ import annotations
@@ -30,6 +31,37 @@ data = open_dataset("folder", sys.argv[1])
 seconds = time.perf_counter() - start
 print(json.dumps({"images": len(data), "seconds": seconds, "mib": peak_resident_mib() - before,
                   "to_a_worker_mib": len(pickle.dumps(data)) / 2**20}))
+"""
+WORKER = """
+import json, sys
+from pathlib import Path
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader
+from convit_ssl.data import ImageFiles
+from convit_ssl.data.folders import Listing
+paths, root = int(sys.argv[1]), Path(sys.argv[2])
+def own_mib(process):
+    lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    found = {line.split()[0]: int(line.split()[1]) for line in lines[1:]}
+    return (found["Private_Clean:"] + found["Private_Dirty:"]) / 1024
+def nothing(picture):
+    return 0
+root.mkdir(parents=True, exist_ok=True)
+Image.new("RGB", (8, 8)).save(root / "a.png")
+names = ["./" * (number % 20) + "a.png" for number in range(paths)]  # of one file
+targets = [number % 1000 + 300 for number in range(paths)]
+data = ImageFiles(Listing(root, names, targets, list(map(str, range(1300)))), nothing, cache_bytes=0)
+order = torch.randperm(paths)[:20_000].tolist() if paths > 20_000 else [0] * 20_000
+loader = DataLoader(data, 50, sampler=order, num_workers=1, multiprocessing_context="fork",
+                    collate_fn=len, persistent_workers=True)
+batches = iter(loader)
+next(batches)
+first = own_mib(batches._workers[0].pid)
+for _ in batches:
+    pass
+print(json.dumps({"paths": paths, "read": len(order), "first_mib": first,
+                  "mib": own_mib(batches._workers[0].pid)}))
 """
 LOOK = """
 import json, sys, time
@@ -88,6 +120,11 @@ def write_result(found: dict[str, Any], out: str) -> None:
     folder = record_folder(f"{out}_{date}")
     write_json({"command": command, **about, **found}, folder / "result.json")
     files, table = found["files"], found["table"]
+    workers = "".join(
+        f"| memory of a forked loader worker alone, {one['paths']:,} paths, {one['read']:,} of them "
+        f"read, MiB | {one['mib']:.0f} |\n"
+        for one in found["workers"]
+    )
     (folder / "README.md").write_text(
         f"# Many files, many features\n\n`{command}`, {date}, commit {about['commit']}.\n\n"
         f"{about['hardware']['cpu']}, {about['hardware']['cores']} cores, load "
@@ -97,6 +134,7 @@ def write_result(found: dict[str, Any], out: str) -> None:
         f"| opened, seconds (from the page cache, just after writing) | {files['seconds']:.1f} |\n"
         f"| memory of the process that opens them, MiB | {files['mib']:.0f} |\n"
         f"| sent to a spawned loader worker, MiB | {files['to_a_worker_mib']:.0f} |\n"
+        f"{workers}"
         f"| rows of a feature table, of {table['width']} floats | {table['rows']:,} |\n"
         f"| 20 neighbours of {table['queries']:,} rows, seconds | {table['seconds']:.1f} |\n"
         f"| memory beyond the table's {table['table_mib']:,.0f} MiB, MiB | {table['mib']:.0f} |\n"
@@ -119,9 +157,12 @@ def main() -> int:
     finally:
         shutil.rmtree(args.root, ignore_errors=True)
     print(f"made in {made:.0f} s", files)
+    workers = [answer(WORKER, paths, args.root) for paths in (2, 2_000_000)]
+    shutil.rmtree(args.root, ignore_errors=True)
+    print(workers)
     table = answer(LOOK, args.rows, 192, 1000)
     print(table)
-    found = {"files": files, "table": table, "load_average": os.getloadavg()[0]}
+    found = {"files": files, "workers": workers, "table": table, "load_average": os.getloadavg()[0]}
     if args.out:
         write_result(found, args.out)
     return 0
