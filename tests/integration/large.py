@@ -51,7 +51,8 @@ root.mkdir(parents=True, exist_ok=True)
 Image.new("RGB", (8, 8)).save(root / "a.png")
 names = ["./" * (number % 20) + "a.png" for number in range(paths)]  # of one file
 targets = [number % 1000 + 300 for number in range(paths)]
-data = ImageFiles(Listing(root, names, targets, list(map(str, range(1300)))), nothing, cache_bytes=0)
+listing = Listing(root, names, targets, list(map(str, range(1300))))
+data = ImageFiles(listing, nothing, cache_bytes=0)
 order = torch.randperm(paths)[:20_000].tolist() if paths > 20_000 else [0] * 20_000
 loader = DataLoader(data, 50, sampler=order, num_workers=1, multiprocessing_context="fork",
                     collate_fn=len, persistent_workers=True)
@@ -121,8 +122,8 @@ def write_result(found: dict[str, Any], out: str) -> None:
     write_json({"command": command, **about, **found}, folder / "result.json")
     files, table = found["files"], found["table"]
     workers = "".join(
-        f"| memory of a forked loader worker alone, {one['paths']:,} paths, {one['read']:,} of them "
-        f"read, MiB | {one['mib']:.0f} |\n"
+        f"| own memory of a forked loader worker, {one['paths']:,} paths, after {one['read']:,} "
+        f"images, MiB | {one['mib']:.0f} |\n"
         for one in found["workers"]
     )
     (folder / "README.md").write_text(
