@@ -5,11 +5,13 @@ The files are written by hand; the right value is worked out from the numbers in
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from convit_ssl.data.channel_reading import read_channels
 from convit_ssl.data.pixels import decode_array, decode_image
@@ -122,3 +124,16 @@ def test_rows_are_packed_as_the_format_says() -> None:
     assert packed(np.array([1, 0, 1]), 1, "<") == bytes([0b10100000])
     assert packed(np.array([15, 1, 2]), 4, "<") == bytes([0xF1, 0x20])
     assert packed(np.array([258]), 16, ">") == bytes([1, 2])
+
+
+def test_exif_turns_images_of_16_bits_and_leaves_tiff_alone() -> None:
+    """TIFF is always upright, and Pillow does not open every kind of it."""
+    values, reading = ramp(16)[..., 0].astype(np.uint16), Reading(exif_rotation=True)
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6  # a quarter turn
+    Image.fromarray(values).save(file, "PNG", exif=exif)
+    found = np.asarray(decode_image(file.getvalue(), reading=reading))[..., 0]
+    assert np.abs(found - np.rot90(values, -1) / 257.0).max() <= 1.0
+    half = tiff((values / 65535).astype(np.float16))
+    found = np.asarray(decode_image(half, reading=reading))[..., 0]
+    assert np.abs(found - values / 257.0).max() <= 1.0
