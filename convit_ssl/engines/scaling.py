@@ -15,7 +15,13 @@ from convit_ssl.engines.trunks import least_side, patch_size
 from convit_ssl.methods import Choice, Method, get_method, is_classifier, scale_to_data
 from convit_ssl.methods.choices import Value
 from convit_ssl.methods.scale import Budget
-from convit_ssl.methods.scale_tables import MEASURED_WIDTH, Labels
+from convit_ssl.methods.scale_tables import (
+    ENOUGH_EPOCHS,
+    FEW_TOKENS_CROPS,
+    LARGEST_GLOBAL_CROP,
+    MEASURED_WIDTH,
+    Labels,
+)
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
 from convit_ssl.models.trunks import (
     AnyConfig,
@@ -178,16 +184,25 @@ def _budget(
     # A network does not change with the epochs that it is trained for.
     sizes = {name: value for name, value in given.items() if name in rules and name != "epochs"}
 
-    def fitting(few_tokens: bool) -> Budget:
-        least = Budget(FEWEST_EPOCHS, few_tokens, "")
+    def fitting(few_tokens: bool, crop: int = LARGEST_GLOBAL_CROP) -> Budget:
+        least = Budget(FEWEST_EPOCHS, few_tokens, "", crop)
         choices = scale_to_data(images, size, method.name, sizes, budget=least, labels=labels)
-        return _fitting(tree, placement, method, images, choices, labels, few_tokens, tested)
+        found = _fitting(tree, placement, method, images, choices, labels, few_tokens, tested)
+        return dataclasses.replace(found, largest_crop=crop)
 
     if labels != "none":
         whole = fitting(False)
         if whole.epochs >= cast(int, rules["epochs"].value):
             return whole
-    return fitting(True)
+        return fitting(True)
+    found = fitting(True)
+    # Weights that are there were made for the crops that they were trained with.
+    if tree.weights or tree.trunk.variant not in VARIANTS or "global_crop_size" in sizes:
+        return found
+    for crop in FEW_TOKENS_CROPS:
+        if found.epochs < ENOUGH_EPOCHS and crop < min(*size, LARGEST_GLOBAL_CROP):
+            found = fitting(True, crop)
+    return found
 
 
 def _fitting(
@@ -278,9 +293,10 @@ def cpu_seconds(
         return images * (passes * whole / flops + CROP_SECONDS) + steps + test, 0.0
     locals_ = sizes.get("num_local_crops", 0)
     small = operations(network, sizes["local_crop_size"]) if locals_ else 0
-    student = 3 * (2 * whole + locals_ * small)
-    teacher = 2 * whole if method.has_teacher else 0
-    crop = (2 + locals_) * CROP_SECONDS
+    globals_ = method.global_crops
+    student = 3 * (globals_ * whole + locals_ * small)
+    teacher = globals_ * whole if method.has_teacher else 0
+    crop = (globals_ + locals_) * CROP_SECONDS
     epoch = images * ((student + teacher) / flops + crop) + steps
     return epoch, LOOKS * images * whole / flops
 

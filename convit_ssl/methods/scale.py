@@ -47,11 +47,13 @@ class Budget:
         few_tokens: take larger patches. On a processor time goes with the tokens, and more
             epochs gained more than smaller patches (results/small_collections_cpu_2026-11-21).
         why: the reason, in words for the user.
+        largest_crop: of the global crops, in pixels.
     """
 
     epochs: int
     few_tokens: bool
     why: str
+    largest_crop: int = LARGEST_GLOBAL_CROP
 
 
 def scale_to_data(
@@ -147,7 +149,8 @@ def _choose_length(
 
 
 def _choose_crops(chooser: Chooser, side: int, method: Kind, budget: Budget | None) -> None:
-    shown = min(side, LARGEST_GLOBAL_CROP)
+    largest = budget.largest_crop if budget else LARGEST_GLOBAL_CROP
+    shown = min(side, largest)
     patch, because = _row(PATCH_RULES, shown), f"7 to 14 patches along {side} pixels"
     if budget and budget.few_tokens:
         fitting = (size for size in FEW_TOKENS_PATCHES if shown // size >= FEW_TOKENS_SIDE)
@@ -157,9 +160,10 @@ def _choose_crops(chooser: Chooser, side: int, method: Kind, budget: Budget | No
     if patch < 1:
         raise UserError(f"patch_size={patch}: give at least 1 pixel")
     crop = max(shown // patch, 1) * patch
-    crop = chooser.whole(
-        "global_crop_size", crop, f"the image's {side} pixels in whole patches, at most 224"
-    )
+    why = f"the image's {side} pixels in whole patches, at most {largest}"
+    if largest < min(side, LARGEST_GLOBAL_CROP):
+        why += " on a processor: epochs count for more; crops.global_size=224 shows finer detail"
+    crop = chooser.whole("global_crop_size", crop, why)
     smallest = method.smallest_share
     alone = bool(budget and budget.few_tokens and method.local_crops)
     if alone and not chooser.overrides.get("num_local_crops"):

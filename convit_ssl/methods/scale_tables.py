@@ -51,6 +51,10 @@ PATCH_RULES = ((112, 16), (56, 8), (28, 4), (14, 2), (1, 1))
 # For few tokens: the largest that leaves 4 patches a side, but no larger than was tried.
 FEW_TOKENS_PATCHES = (16, 8, 7, 4, 2, 1)
 FEW_TOKENS_SIDE = 4
+# Largest crops to choose from, in this order, where time goes with the tokens and larger ones leave
+# too few epochs (results/crops_openclipart_cpu_2026-11-30).
+FEW_TOKENS_CROPS = (128, 96, 64)
+ENOUGH_EPOCHS = 100
 
 # (shorter side at least, local crops)
 LOCAL_CROP_RULES = ((96, 8), (48, 6), (24, 4), (1, 2))

@@ -53,6 +53,33 @@ def test_a_processor_gets_a_run_that_ends(folder: Path) -> None:
     assert asked.options["optim"]["epochs"] == 77
 
 
+def test_large_images_get_small_crops_where_large_ones_leave_few_epochs(tmp_path: Path) -> None:
+    first = tmp_path / "train" / "one" / "0.png"
+    first.parent.mkdir(parents=True)
+    Image.new("RGB", (336, 333), (200, 100, 50)).save(first)
+    for number in range(1, 1000):
+        os.link(first, first.with_name(f"{number}.png"))
+    found = plan(tmp_path, "simclr", "run.threads=1")
+    crop = found.options["crops"]["global_size"]
+    assert crop in (96, 128)  # of processors that are faster in bf16, the larger one
+    assert found.options["optim"]["epochs"] >= 100
+    assert f"at most {crop} on a processor" in found.choices["global_crop_size"].reason
+    again = plan(tmp_path, "simclr", "run.threads=1", "crops.global_size=224")
+    assert again.options["crops"]["global_size"] == 224
+    assert again.options["optim"]["epochs"] < 40
+    wide = plan(tmp_path, "simclr", "run.threads=1", "trunk.embed_dim=512", "trunk.depth=24")
+    assert wide.options["crops"]["global_size"] == 64  # the smallest, if none leaves enough
+
+
+def test_one_view_of_an_image_costs_half_of_two() -> None:
+    network = create_config("convit_nano", img_size=64, num_classes=0)
+    sizes = {"global_crop_size": 64, "batch_size": 10**9}
+    (one, _), (two, _) = (
+        cpu_seconds(network, get_method(name), 1000, sizes) for name in ("diet", "simclr")
+    )
+    assert two == pytest.approx(2 * one)
+
+
 def begin(plan: Plan) -> None:
     """As a run leaves its folder: the configuration, and a checkpoint that a plan does not read."""
     write_config(plan)
