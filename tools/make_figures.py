@@ -70,6 +70,19 @@ def speed(results: list[dict[str, Any]]) -> str:
     return table(head, rows)
 
 
+def cores(results: list[dict[str, Any]]) -> str:
+    """Steps per second of each way to use the cores, as a multiple of one thread's."""
+    rows: Rows = []
+    head: list[str] = ["training on idle cores"]
+    for comparison in (c for result in results for c in result["comparisons"]):
+        setting, found = comparison["threads"], comparison["rows"]["summary"][0]["of_one_thread"]
+        names = [name for name in found if name != "1 thread"]
+        head = [head[0], *names]
+        where = f"{setting['size']}, {setting['side']} px, batch {setting['images']}"
+        rows.append([where, *(f"{found[name]:.2f} x" for name in names)])
+    return table(head, rows)
+
+
 def ceiling(results: list[dict[str, Any]]) -> str:
     """How much of a large matrix product's speed training reaches, ours and a plain ViT."""
     rows = []
@@ -338,6 +351,7 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "speed": speed,
     "speed_summary": speed_summary,
     "ceiling": ceiling,
+    "cores": cores,
     "demo": demo,
     "evidence": evidence,
     "differences": differences,
