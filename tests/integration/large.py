@@ -112,6 +112,14 @@ def link_files(root: Path, classes: int, each: int) -> float:
     return time.perf_counter() - start
 
 
+def workers_rows(workers: list[dict[str, Any]]) -> str:
+    return "".join(
+        f"| own memory of a forked loader worker, {one['paths']:,} paths, after {one['read']:,} "
+        f"images, MiB | {one['mib']:.0f} |\n"
+        for one in workers
+    )
+
+
 def write_result(found: dict[str, Any], out: str) -> None:
     from convit_ssl.evaluation.results import commit, hardware, record_folder, versions, write_json
 
@@ -121,11 +129,7 @@ def write_result(found: dict[str, Any], out: str) -> None:
     folder = record_folder(f"{out}_{date}")
     write_json({"command": command, **about, **found}, folder / "result.json")
     files, table = found["files"], found["table"]
-    workers = "".join(
-        f"| own memory of a forked loader worker, {one['paths']:,} paths, after {one['read']:,} "
-        f"images, MiB | {one['mib']:.0f} |\n"
-        for one in found["workers"]
-    )
+    rows = workers_rows(found["workers"])
     (folder / "README.md").write_text(
         f"# Many files, many features\n\n`{command}`, {date}, commit {about['commit']}.\n\n"
         f"{about['hardware']['cpu']}, {about['hardware']['cores']} cores, load "
@@ -135,7 +139,7 @@ def write_result(found: dict[str, Any], out: str) -> None:
         f"| opened, seconds (from the page cache, just after writing) | {files['seconds']:.1f} |\n"
         f"| memory of the process that opens them, MiB | {files['mib']:.0f} |\n"
         f"| sent to a spawned loader worker, MiB | {files['to_a_worker_mib']:.0f} |\n"
-        f"{workers}"
+        f"{rows}"
         f"| rows of a feature table, of {table['width']} floats | {table['rows']:,} |\n"
         f"| 20 neighbours of {table['queries']:,} rows, seconds | {table['seconds']:.1f} |\n"
         f"| memory beyond the table's {table['table_mib']:,.0f} MiB, MiB | {table['mib']:.0f} |\n"
