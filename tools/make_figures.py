@@ -197,6 +197,22 @@ def differences(results: list[dict[str, Any]]) -> str:
     return table(["collection, method", "seeds", *others.values()], rows)
 
 
+def probes(results: list[dict[str, Any]]) -> str:
+    """A line for each row of a baselines study: kNN, linear probe and core-minutes."""
+    rows = []
+    for result in results:
+        metric = result["metric"]
+        for row in result["rows"]:
+            cells = []
+            for probe in ("knn", "linear"):
+                found = row["probes"].get(probe)
+                spent = {"judged_by": probe, "probes": row["probes"], "core_minutes": 0}
+                cells.append(evidence_cell(spent if found else None, metric))
+            rows.append([f"{result['data']}, {row['row']}", *cells, f"{row['core_minutes']:.1f}"])
+    metrics = " and ".join(dict.fromkeys(one["metric"].replace("_", " ") for one in results))
+    return table([f"{metrics} in %", "kNN", "linear probe", "core-minutes"], rows)
+
+
 def race(results: list[dict[str, Any]]) -> str:
     """A line for each study with ``auto``: its accuracy, and how it differs from fixed methods."""
     rows = []
@@ -356,6 +372,7 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "evidence": evidence,
     "differences": differences,
     "race": race,
+    "probes": probes,
     "label_free": label_free,
     "label_free_study": label_free_study,
     "cluster": cluster,

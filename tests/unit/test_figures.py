@@ -64,6 +64,29 @@ def test_evidence_is_a_line_for_each_collection() -> None:
     )
 
 
+def test_probes_are_a_line_for_each_row() -> None:
+    def figures(mean: float, sd: float | None) -> dict[str, Any]:
+        interval = None if sd is None else [mean - 0.01, mean + 0.01]
+        return {"balanced_accuracy": {"mean": mean, "sd": sd, "interval_95": interval}}
+
+    result = {
+        "data": "drawings",
+        "metric": "balanced_accuracy",
+        "rows": [
+            {"row": "raw pixels", "probes": {"knn": figures(0.2, None)}, "core_minutes": 0.0},
+            {
+                "row": "diet",
+                "probes": {"knn": figures(0.4, 0.01), "linear": figures(0.3, 0.01)},
+                "core_minutes": 5.04,
+            },
+        ],
+    }
+    lines = TOOL["probes"]([result]).splitlines()
+    assert lines[0] == "| balanced accuracy in % | kNN | linear probe | core-minutes |"
+    assert lines[2] == "| drawings, raw pixels | 20.0 | not measured | 0.0 |"
+    assert lines[3] == "| drawings, diet | 40.0 (39.0 to 41.0) | 30.0 (29.0 to 31.0) | 5.0 |"
+
+
 def test_differences_are_a_line_for_each_method() -> None:
     def found(value: float) -> dict[str, Any]:
         return {"difference": value, "interval_95": [value - 0.02, value + 0.02]}
