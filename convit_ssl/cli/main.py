@@ -98,7 +98,8 @@ def run_program(name: str, arguments: Sequence[str]) -> NoReturn:
 def _run_and_flush(name: str, arguments: Sequence[str]) -> int:
     try:
         code = run_command(name, arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by who started this process
+            sys.stdout.flush()
     except BrokenPipeError:
         if not _reader_is_gone():
             raise

@@ -60,7 +60,8 @@ def _end_own_process() -> None:
     """End a process that exists for one command; nothing of it is on its way to the disk."""
     if _own:
         with contextlib.suppress(OSError, ValueError, RuntimeError):
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         os._exit(128 + _came[0])
 
 

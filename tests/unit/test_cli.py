@@ -18,7 +18,7 @@ import pytest
 import convit_ssl.cli
 from convit_ssl import __version__
 from convit_ssl.cli import demo_command, program
-from convit_ssl.cli.main import COMMANDS, build_parser, main, run_command
+from convit_ssl.cli.main import COMMANDS, _run_and_flush, build_parser, main, run_command
 from convit_ssl.errors import UserError
 
 
@@ -284,3 +284,12 @@ def test_windows_is_told_at_once_what_to_do() -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert ended.returncode == 1 and "on Windows, install it in WSL 2" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_command_without_standard_output_ends_as_it_should(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As under ``>&-``: Python has no standard output then."""
+    monkeypatch.setattr("convit_ssl.cli.main.run_command", lambda name, arguments: 7)
+    monkeypatch.setattr(sys, "stdout", None)
+    assert _run_and_flush("train", []) == 7
