@@ -198,11 +198,17 @@ def differences(results: list[dict[str, Any]]) -> str:
 
 
 def probes(results: list[dict[str, Any]]) -> str:
-    """A line for each row of a baselines study: kNN, linear probe and core-minutes."""
-    rows = []
+    """A line for each row of baselines studies: kNN, linear probe and core-minutes.
+
+    Rows that studies of one collection share, such as raw pixels, are of the first of them.
+    """
+    rows, shown = [], set()
     for result in results:
         metric = result["metric"]
         for row in result["rows"]:
+            if (result["data"], row["row"]) in shown:
+                continue
+            shown.add((result["data"], row["row"]))
             cells = []
             for probe in ("knn", "linear"):
                 found = row["probes"].get(probe)

@@ -82,6 +82,7 @@ def test_probes_are_a_line_for_each_row() -> None:
         ],
     }
     lines = TOOL["probes"]([result]).splitlines()
+    assert TOOL["probes"]([result, result]).splitlines() == lines
     assert lines[0] == "| balanced accuracy in % | kNN | linear probe | core-minutes |"
     assert lines[2] == "| drawings, raw pixels | 20.0 | not measured | 0.0 |"
     assert lines[3] == "| drawings, diet | 40.0 (39.0 to 41.0) | 30.0 (29.0 to 31.0) | 5.0 |"
