@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from convit_ssl.errors import UserError
@@ -55,7 +56,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     everything.add_argument("--device", default="cpu", help="cpu or cuda")
     everything.add_argument("--minutes", type=float, default=30.0, help="time limit of all")
     everything.add_argument("--out", default="bench", help="folder for results and logs")
-    for kind in (model, step, accumulate, data, scaling, startup, threads, linear, cluster):
+    _add_record((model, step, accumulate, data, scaling, startup, threads, linear, cluster))
+    _add_networks((model, step, accumulate, scaling))
+    _add_model(model)
+    _add_steps(step, accumulate)
+    _add_scaling(scaling)
+    _add_threads(threads)
+    _add_linear(linear)
+    _add_cluster(cluster)
+
+
+def _add_record(kinds: Iterable[argparse.ArgumentParser]) -> None:
+    """How often, and where it is written."""
+    for kind in kinds:
         kind.add_argument("--device", default="cpu", help="cpu or cuda")
         kind.add_argument(
             "--repeats", type=int, default=9, help="number of rounds; the median counts"
@@ -69,7 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             action="store_true",
             help="add to the JSON file, and write tables and figure of everything in it",
         )
-    for kind in (model, step, accumulate, scaling):
+
+
+def _add_networks(kinds: Iterable[argparse.ArgumentParser]) -> None:
+    """Of benchmarks that run networks."""
+    for kind in kinds:
         kind.add_argument("--threads", type=int, default=1, help="CPU threads")
         kind.add_argument("--dtype", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16"])
         kind.add_argument(
@@ -79,13 +96,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help="cpu counts only the thread's own time, for busy machines and one thread",
         )
         kind.add_argument("--sizes", nargs="+", default=["tiny", "small"], help="nano .. base_plus")
+
+
+def _add_model(model: argparse.ArgumentParser) -> None:
     model.add_argument("--sides", nargs="+", type=int, default=[96, 224, 384, 512], help="pixels")
     model.add_argument("--images", type=int, default=8, help="batch size at 14 x 14 patches")
     model.add_argument("--modes", nargs="+", default=["forward", "training"])
     model.add_argument("--contenders", nargs="+", default=["ours", "timm", "vissl", "vit"])
     model.add_argument("--compile", action="store_true", help="use torch.compile")
     model.add_argument("--figure", metavar="PNG", help="plot of images/s against image size")
-    scaling.add_argument("--figure", metavar="PNG", help="plot of milliseconds against image size")
+
+
+def _add_steps(step: argparse.ArgumentParser, accumulate: argparse.ArgumentParser) -> None:
     step.add_argument("--images", type=int, default=2, help="batch")
     accumulate.add_argument("--images", type=int, default=16, help="batch")
     accumulate.add_argument("--parts", nargs="+", type=int, default=[4], help="of the batch")
@@ -95,6 +117,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind.add_argument("--local-side", type=int, default=96, help="pixels")
         kind.add_argument("--local-crops", type=int, default=8)
         kind.add_argument("--out-dim", type=int, default=65536, help="prototypes of DINO")
+
+
+def _add_scaling(scaling: argparse.ArgumentParser) -> None:
+    scaling.add_argument("--figure", metavar="PNG", help="plot of milliseconds against image size")
     scaling.add_argument("--sides", nargs="+", type=int, default=[96, 224, 384, 512, 768, 1024])
     scaling.add_argument(
         "--processes", nargs="*", type=int, default=[1, 2, 4], help="none: growth alone"
@@ -103,6 +129,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scaling.add_argument(
         "--side", type=int, default=96, help="image size of the runs in several processes"
     )
+
+
+def _add_threads(threads: argparse.ArgumentParser) -> None:
     threads.add_argument("--sizes", nargs="+", default=["nano"], help="nano .. base_plus")
     threads.add_argument("--side", nargs="+", type=int, default=[8], help="pixels")
     threads.add_argument(
@@ -114,12 +143,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     threads.add_argument("--neighbours", nargs="+", type=int, default=[0, 1, 4, 10])
     threads.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     threads.set_defaults(repeats=3)
+
+
+def _add_linear(linear: argparse.ArgumentParser) -> None:
     linear.add_argument("--rows", type=int, default=100_000, help="images of train")
     linear.add_argument("--classes", type=int, default=1000)
     linear.add_argument("--width", type=int, default=192, help="channels of the features")
     linear.add_argument(
         "--whole", action="store_true", help="also train the sweep step by step to its end"
     )
+
+
+def _add_cluster(cluster: argparse.ArgumentParser) -> None:
     cluster.add_argument("--step", required=True, metavar="FILE", help="JSON of bench step")
     cluster.add_argument("--data", required=True, metavar="FILE", help="JSON of bench data")
     cluster.add_argument("--gpus", nargs="+", type=int, default=[8, 64, 512])

@@ -34,6 +34,13 @@ EXAMPLE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
+    _add_compared(parser)
+    _add_lengths(parser)
+    _add_runs(parser)
+
+
+def _add_compared(parser: argparse.ArgumentParser) -> None:
+    """What is compared, on which images."""
     add = parser.add_argument
     add("kind", choices=KINDS)
     add(
@@ -78,6 +85,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="frozen reference network: timm:NAME, timm:NAME=FILE, hf-hub:NAME, "
         "pypi:efficientnet_lite0 or a file (baselines)",
     )
+
+
+def _add_lengths(parser: argparse.ArgumentParser) -> None:
+    """How much of the labels, how often and for how long."""
+    add = parser.add_argument
     add(
         "--fractions",
         nargs="+",
@@ -105,6 +117,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--batch-size", type=positive, default=128, help="batch size of runs that learn from labels"
     )
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    """Weights to start from, the machine, and where results go."""
+    add = parser.add_argument
     start: dict[str, Any] = {
         "nargs": "+",
         "default": [],

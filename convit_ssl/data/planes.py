@@ -31,7 +31,7 @@ class Planes:
         values: (H, W, C) in the file's own type.
         names: of the channels; empty where the file gives none.
         valid: (H, W), or (H, W, C) where the channels differ; False where the file says that there
-            is no data. None without such a statement.
+            is no data. None if the file does not say.
         inverted: whether the smallest value is white.
         window: the (black, white) that the file itself suggests for display.
         spacing: (down, across), of a pixel in millimetres; None where the file does not say.

@@ -56,7 +56,7 @@ class RawImage:
         premultiplied: whether the values were multiplied by alpha (TIFF, associated alpha).
         inverted: whether the smallest value is white (TIFF, MinIsWhite).
         valid: (H, W), or the shape of the values where colours differ; False where the file says
-            that there is no data. None without such a statement.
+            that there is no data. None if the file does not say.
     """
 
     values: Values

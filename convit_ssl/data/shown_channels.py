@@ -36,7 +36,7 @@ def find_shown(show: Sequence[int | str], names: Sequence[Any], channels: int) -
         channels: how many there are.
 
     Raises:
-        UserError: there is no such channel; the message lists those there are.
+        UserError: a channel is unknown; the message lists the known ones.
     """
     return tuple(_place(one, names, channels, show) for one in show)
 

@@ -60,7 +60,7 @@ class TiffHeader:
         nodata: the value that stands for "no data" (GDAL); None without one.
         orientation: as numbered by TIFF 6.0; 1 where the first row is at the top.
         end: where the last strip or tile ends in the file.
-        separate: whether each channel lies by itself.
+        separate: whether the channels are stored one after another.
         opened: whether Pillow reads this order of bytes.
         geographic: whether it has tags of GeoTIFF or GDAL.
         scaling: scale and offset of its bands (GDAL); None without.

@@ -89,7 +89,7 @@ def check_shown(paths: Sequence[str], show: Sequence[int | str]) -> None:
     """Look for the channels to show in the first image that can be read.
 
     Raises:
-        UserError: there is no such channel; the message lists those there are.
+        UserError: a channel is unknown; the message lists the known ones.
     """
     for path in paths[:_TRIED]:
         try:

@@ -28,7 +28,7 @@ def decoded_mib(facts: Mapping[str, Any], data: Mapping[str, Any], processes: in
     if reading.tiles or reading.physical:
         return 0.0
     height, width = facts["native_size"]
-    pixel = FLOAT * len(reading.channels or (0,)) if reading.native else 3
+    pixel = FLOAT * max(1, len(reading.channels or ())) if reading.native else 3
     needed = float(height * width * pixel * facts["images"])
     return needed / MIB if needed <= DEFAULT_BYTES // processes else 0.0
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from convit_ssl.evaluation.frozen import SUGGESTED
+from convit_ssl.evaluation.packaged import NETWORKS, PREFIX
 from convit_ssl.evaluation.verdict import Verdict
 from convit_ssl.methods import METHODS
 
@@ -124,7 +126,7 @@ def next_steps(verdict: Verdict, seen: Seen) -> list[str]:
     if seen.images and seen.images < 5000 and not frozen:
         found.append(
             f"{seen.images:,} images are few for training from scratch; a released frozen network "
-            f"is often better (--reference timm:vit_small_patch14_dinov2.lvd142m)"
+            f"is often better (--reference {SUGGESTED}, or {PREFIX}{NETWORKS[0]})"
         )
     return found[:4]
 
