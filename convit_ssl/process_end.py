@@ -1,4 +1,4 @@
-"""How a process ends that was in a group of processes.
+"""How a process ends that is ours: without taking the interpreter down.
 
 A gloo group has threads of its own. `torch.distributed.destroy_process_group` ends them only when
 nothing refers to the group any more, and FSDP's caches refer to it until the very end. One that
@@ -17,27 +17,19 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-_was_in_group = False
-
 
 def leave_group() -> None:
-    """Destroy this process's group; from now on `was_in_group` is true."""
-    global _was_in_group
-    _was_in_group = True
+    """Destroy this process's group. The process has to end by `end_process`."""
     import torch.distributed
 
     torch.distributed.destroy_process_group()
 
 
-def was_in_group() -> bool:
-    """Whether this process left a group, so that it should end by `end_process`."""
-    return _was_in_group
-
-
 def run_to_end(run: Callable[[], int]) -> NoReturn:
     """Call what this process is for, and end the process with the exit code that it gives.
 
-    A stop signal may come in the middle of an import. What was imported is not taken down then.
+    The interpreter is not taken down: that takes two seconds where thousands of modules were
+    imported, and a stop signal may have come in the middle of an import.
     """
     try:
         code = run()
@@ -45,10 +37,7 @@ def run_to_end(run: Callable[[], int]) -> NoReturn:
         if not isinstance(stop.code, int):
             raise
         code = stop.code
-    if was_in_group() or code > 128:
-        end_process(code)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback while Python ends
-    sys.exit(code)
+    end_process(code)
 
 
 def end_process(code: int) -> NoReturn:

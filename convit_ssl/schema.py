@@ -46,17 +46,19 @@ class DataOptions:
     )
     holdout: float | None = option(
         None,
-        "Hold out this part of the images and test on it at the end. Nothing is learned from it "
-        "or chosen by it, and no val folder is needed.",
-        unit="share of the images", above=0, most=1, form="a share such as 0.2",
+        "Fraction of the images to hold out and test on at the end. Nothing is learned from them "
+        "or chosen on them, and no val folder is needed.",
+        unit="fraction of the images", above=0, most=1, form="a fraction such as 0.2",
     )  # fmt: skip
     folds: int | None = option(
-        None, "Divide into this many parts, of which `fold` is the test.", unit="parts", least=2
+        None, "Number of folds of a k-fold split; data.fold is tested on.", unit="folds", least=2
     )
-    fold: int | None = option(None, "Which part of a k-fold is the test.", unit="part", least=0)
+    fold: int | None = option(
+        None, "Number of the fold to test on; the first is 0.", unit="fold", least=0
+    )
     group_by: str | None = option(
         None,
-        "What is never torn apart by a division, such as a patient's images.",
+        "Which images must stay on the same side of every split, such as those of one patient.",
         form="folder:1, column:NAME (of data.labels, or of the table itself) or name:REGEX",
     )
     labels: str | None = option(
@@ -66,14 +68,16 @@ class DataOptions:
     )
     split: str | None = option(
         None,
-        "A division that was written to a file, in place of holdout and folds.",
+        "A split file written earlier, instead of holdout and folds.",
         form="a path, such as split.csv",
     )
-    split_seed: int | None = option(None, "Of the division; null is 0.", unit="seed", least=0)
+    split_seed: int | None = option(
+        None, "Random seed of the split; null is 0.", unit="seed", least=0
+    )
     max_corrupt: float = option(
         0.01,
-        "The run stops when more than this share of the images cannot be read.",
-        unit="share of the images", least=0,
+        "The run stops if more than this fraction of the images cannot be read.",
+        unit="fraction of the images", least=0,
     )  # fmt: skip
     white_level: int | None = option(
         None,
@@ -95,13 +99,13 @@ class DataOptions:
     )  # fmt: skip
     exif_rotation: bool = option(
         False,
-        "Turn photographs upright as their EXIF entry says. Off by default, as in torchvision's "
+        "Rotate photographs upright by their EXIF orientation. Off by default, as in torchvision's "
         "ImageFolder and timm.",
     )
     depth: str | None = option(
         None,
-        "native keeps 16-bit and floating-point values as they are, reads all channels and makes "
-        "views in floating point; by default every image becomes 8-bit RGB.",
+        "native keeps 16-bit and floating-point values, reads all channels and computes views in "
+        "floating point; by default every image becomes 8-bit RGB.",
         form="8bit or native",
     )
     channels: Any = option(
@@ -118,7 +122,8 @@ class DataOptions:
     )  # fmt: skip
     file_channels: int | None = option(
         None,
-        "Channels that every file must have; by default as found where all of them are read.",
+        "Number of channels that every file must have. With data.channels=all the default is the "
+        "number found in the files.",
         unit="channels", least=0,
     )  # fmt: skip
     channel_ranges: Any = option(
@@ -129,20 +134,20 @@ class DataOptions:
     )  # fmt: skip
     mean: list[float] | None = option(
         None,
-        "Mean of each channel, once its range is 0 to 1. Default as for channel_ranges.",
-        unit="share of the range",
+        "Mean of each channel after scaling its range to 0..1. Default as for channel_ranges.",
+        unit="fraction of the range",
         form="one number for each channel",
     )
     std: list[float] | None = option(
         None,
-        "Standard deviation of each channel, once its range is 0 to 1. Default as for "
+        "Standard deviation of each channel after scaling its range to 0..1. Default as for "
         "channel_ranges.",
-        unit="share of the range", above=0, form="one number for each channel",
+        unit="fraction of the range", above=0, form="one number for each channel",
     )  # fmt: skip
     parts: str | None = option(
         None,
         "Which images to read from files that hold several. By default all slices and frames, one "
-        "frame a second of films, and the first page of TIFF.",
+        "frame per second of video, and the first page of a TIFF.",
         form="axial:4 (every fourth slice), coronal, sagittal, frame:10, second:0.5, all, z:2, t, "
         "page, z:channels, level:1 or first",
     )
@@ -153,31 +158,32 @@ class DataOptions:
     )
     tiles: int | None = option(
         None,
-        "Read large images in tiles of this side. Each tile of a grid counts as an image; in "
-        "training it is drawn anew each time, up to half its side away. By default only slides "
-        "are read in tiles, of 256 pixels.",
+        "Read large images as tiles of this side length. Each tile of a grid counts as an image; "
+        "in training it is shifted at random by up to half its side. By default only slides are "
+        "read as tiles, of 256 pixels.",
         unit="pixels", least=8,
     )  # fmt: skip
     tile_scales: Any = option(
         None,
-        "How many times smaller than the full image tiles are shown: one is drawn each time in "
-        "training, the first is for evaluation. By default tiles have full size.",
-        unit="pixels of the image per pixel", form="whole numbers, such as 2 or [1,2,4]",
+        "Downsampling factors of tiles: one is drawn at random each time in training, the first is "
+        "used in evaluation. By default tiles have full resolution.",
+        unit="image pixels per tile pixel", form="whole numbers, such as 2 or [1,2,4]",
     )  # fmt: skip
     tile_rotation: bool = option(
-        False, "Turn tiles by any angle in training; the corners come from the image beside."
+        False,
+        "Rotate tiles by a random angle in training; corners are filled from the image around.",
     )
     tile_share: float | None = option(
         None,
         "Tiles with less tissue (slides) or data (GeoTIFF) than this are left out; null is 0.1.",
-        unit="share of the tile", least=0, most=1,
+        unit="fraction of the tile", least=0, most=1,
     )  # fmt: skip
     pixel_size: Any = option(
         None,
-        "How large a pixel is, for crops.physical, whatever the files say.",
+        "Size of a pixel for crops.physical; overrides what the files say.",
         form="a length, such as 0.5um or 10m",
     )
-    physical: float | None = option(None, "Follows from crops.physical.", unit="mm", above=0)
+    physical: float | None = option(None, "Set from crops.physical.", unit="mm", above=0)
     workers: int | None = option(
         None,
         "Loader processes per training process. By default as many as the machine allows; 0 loads "
@@ -192,7 +198,7 @@ class TrunkOptions:
 
     variant: str = option(
         "convit_small",
-        "The network. Of one that is not a ConViT, only drop rates, global_pool, in_chans and "
+        "The network. For one that is not a ConViT, only drop rates, global_pool, in_chans and "
         "freeze_patch_embed can be set.",
         form="convit_nano, convit_tiny, convit_small, convit_base (each also _plus), deit_nano, "
         "deit_tiny, deit_small, deit_base, resnet50, any timm:NAME, or a plugin's trunk",
@@ -204,12 +210,12 @@ class TrunkOptions:
         3, "Channels of the image; follows data.channels.", unit="channels", least=1, most=64
     )
     embed_dim: int | None = option(
-        None, "Channels of a token over all heads.", unit="channels", least=1
+        None, "Width of a token, over all heads.", unit="channels", least=1
     )
     depth: int | None = option(None, "Number of layers.", unit="layers", least=1)
     num_heads: int | None = option(
         None,
-        "Attention heads per layer: a square number where local_init is on.",
+        "Attention heads per layer; a square number if local_init is on.",
         unit="heads", least=1,
     )  # fmt: skip
     num_gpsa_layers: int | None = option(
@@ -219,21 +225,21 @@ class TrunkOptions:
     )  # fmt: skip
     locality_strength: float | None = option(
         None,
-        "Inverse squared width of the positional attention at the start: larger looks at a "
-        "smaller neighbourhood.",
+        "Inverse squared width of the positional attention at the start; a larger value attends "
+        "to a smaller neighbourhood.",
         unit="1/patches²", above=0,
     )  # fmt: skip
     pos_embed_std: float | None = option(
         None,
-        "Standard deviation of the position embeddings at the start. 3 helps where things lie in "
-        "the same place in every image.",
+        "Standard deviation of the position embeddings at the start. 3 helps if objects are in the "
+        "same place in every image.",
         least=0,
     )
     mlp_ratio: float | None = option(
         None, "Hidden width of the MLPs divided by embed_dim.", above=0
     )
     qkv_bias: bool = option(
-        False, "Biases of queries, keys and values, as most ViTs have them and ConViT does not."
+        False, "Give queries, keys and values a bias, which most ViTs have and ConViT does not."
     )
     drop_rate: float = option(
         0.0, "Dropout after each projection.", unit="probability", least=0, most=1
@@ -251,12 +257,12 @@ class TrunkOptions:
     )
     gate_start: float | None = option(
         None,
-        "Share of position in each head's attention at the start, the rest being content; null for "
-        "the released 0.73, and for 0.1 where a plain ViT's weights are taken over.",
-        unit="share", above=0, most=0.999,
+        "Fraction of each head's attention that is positional at the start; the rest is content. "
+        "null is 0.73 as released, and 0.1 if the run starts from a plain ViT's weights.",
+        unit="fraction", above=0, most=0.999,
     )  # fmt: skip
     use_gating: bool = option(
-        True, "Gate each head between content and position; false adds the two."
+        True, "Gate each head between content and positional attention; false adds the two."
     )
     use_pos_embed: bool = option(
         True,
@@ -264,20 +270,20 @@ class TrunkOptions:
     )
     global_pool: str = option(
         "token",
-        "What an image's features are: the class token, or the mean of the patch tokens.",
+        "Features of an image: the class token, or the mean of the patch tokens.",
         choices=("token", "avg"),
     )
     freeze_patch_embed: bool = option(
-        False, "Keep the patch projection at its initial weights, as MoCo v3 does for stability."
+        False, "Freeze the patch projection at its initial weights, as MoCo v3 does for stability."
     )
     pretrained: Any = option(
         None,
-        "Weights that a timm:NAME starts from: true takes those that timm publishes, a path a "
-        "file of timm's weights. weights=PATH starts any trunk from a checkpoint.",
+        "Pretrained weights for timm:NAME: true downloads those that timm publishes, a path reads "
+        "a file of timm's weights. weights=PATH starts any trunk from a checkpoint.",
         form="true or a path",
     )
     freeze_position: bool = option(
-        False, "Keep the positional attention at its initial weights (an ablation)."
+        False, "Freeze the positional attention at its initial weights (an ablation)."
     )
 
 
@@ -291,18 +297,18 @@ class Experiment:
     )
     augment: str = option(
         "fast",
-        "How views are computed: by OpenCV on arrays, by torchvision on Pillow images as published "
-        "(slower), or in batches on the GPU.",
+        "How views are computed: fast by OpenCV, pil by torchvision on Pillow images as published "
+        "(slower), or device in batches on the GPU.",
         choices=("fast", "pil", "device"),
     )
     scale_to_data: bool = option(
         True,
-        "Choose length, batch, patches, crops and heads for the number and size of your images. "
-        "What you set yourself is kept; false keeps the published settings.",
+        "Adapt epochs, batch size, patch and crop sizes and heads to the number and size of your "
+        "images. Options you set yourself are kept; false keeps the published settings.",
     )
     weights: str | None = option(
         None,
-        "Weights to start from; null starts from random init.",
+        "Weights to start from; null is random init.",
         form="a checkpoint, a run folder, or weights of another project",
     )
     weights_from: str = option(
@@ -312,12 +318,10 @@ class Experiment:
     )
     plugins: list[str] = option(
         [],
-        "Code of your own that registers methods, data sets, augmentations or trunks.",
+        "Your own code that registers methods, data sets, augmentations or trunks.",
         form="a list of modules or Python files, such as [my_module]",
     )
-    seed: int = option(
-        0, "Of the initial weights, the order of images and all augmentation.", least=0
-    )
+    seed: int = option(0, "Random seed of initial weights, image order and augmentation.", least=0)
     weights_settings: WeightsSettings = section(WeightsSettings)
     teacher_settings: WeightsSettings = section(WeightsSettings)
     data: DataOptions = section(DataOptions)

@@ -15,19 +15,19 @@ class AutoOptions:
 
     methods: list[str] = option(
         METHODS,
-        "Methods that config=convit_auto races, the preferred one first: it wins where no race "
-        "can be run.",
+        "Methods that config=convit_auto compares, the preferred one first: it is used if there "
+        "is no time for a race.",
         form="names of methods without labels, such as [simclr,vicreg]",
     )
     share: float = option(
         0.25,
-        "How much of the planned training the race may take, all trials together.",
-        unit="share of the training", above=0, most=1,
+        "Time of the race, all trials together, as a fraction of the planned training.",
+        unit="fraction of the training", above=0, most=1,
     )  # fmt: skip
     judge: str = option(
         "auto",
-        "What decides: labels is kNN on images held out of train, retrieval finds the other view "
-        "of an image and needs no labels, auto takes labels where there are enough.",
+        "What decides: labels is kNN on images held out of train; retrieval is finding the other "
+        "view of an image, without labels; auto uses labels if there are enough.",
         choices=("auto", "labels", "retrieval"),
     )
     settings: bool = option(

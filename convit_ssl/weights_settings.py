@@ -32,18 +32,18 @@ class WeightsSettings:
     )
     img_size: list[int] | None = option(
         None,
-        "Height and width of the images that the position embeddings were made for.",
+        "Image height and width that the position embeddings were trained for.",
         unit="pixels", form="[height,width]", least=1,
     )  # fmt: skip
     mean: list[float] | None = option(
         None,
-        "Mean of each channel that the network was trained with, for values from 0 to 1.",
-        unit="share of the range", form="one number, or one for each channel",
+        "Per-channel mean that the network was trained with, for values from 0 to 1.",
+        unit="fraction of the range", form="one number, or one for each channel",
     )  # fmt: skip
     std: list[float] | None = option(
         None,
-        "Standard deviation of each channel that the network was trained with.",
-        unit="share of the range", form="one number, or one for each channel",
+        "Per-channel standard deviation that the network was trained with.",
+        unit="fraction of the range", form="one number, or one for each channel",
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import convit_ssl.adapters  # noqa: F401 installs what VISSL and torchvision need
 from convit_ssl import __version__
+from convit_ssl.cli.starting import imports_reported
 from convit_ssl.cli.values import check_outputs
 from convit_ssl.cli.words import join_numbers
 from convit_ssl.engines.early_signals import ctrl_c_heard, own_process, say
@@ -92,7 +93,12 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 def run_program(name: str, arguments: Sequence[str]) -> NoReturn:
     """Run one command as all that this process is for, and end the process."""
     own_process()
-    run_to_end(lambda: _run_and_flush(name, arguments))
+
+    def run() -> int:
+        with imports_reported(name):
+            return _run_and_flush(name, arguments)
+
+    run_to_end(run)
 
 
 def _run_and_flush(name: str, arguments: Sequence[str]) -> int:

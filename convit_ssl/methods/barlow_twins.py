@@ -25,11 +25,11 @@ class BarlowTwinsOptions(MethodOptions):
     hidden_dim: int = option(8192, "Hidden width of the head.", unit="channels", least=1)
     out_dim: int = option(8192, "Outputs of the head.", unit="channels", least=1)
     redundancy_weight: float = option(
-        0.0051, "Weight of the correlations between channels.", unit="factor", least=0
+        0.0051, "Weight of the off-diagonal correlations (lambda).", unit="factor", least=0
     )
     scale_loss: float = option(
         1.0,
-        "Factor on the loss: 0.024 as published for LARS, 1 for AdamW, which it hardly changes.",
+        "Factor on the loss: 0.024 as published for LARS; AdamW is hardly affected by it.",
         unit="factor", above=0,
     )  # fmt: skip
 

@@ -43,8 +43,8 @@ class LabelledOptions(MethodOptions):
 class TeacherOptions(MethodOptions):
     """Options of a method with a momentum teacher; a cosine leads from the one to the other."""
 
-    momentum: float = option(0.996, "Of the teacher's weights at the start.", least=0, most=1)
-    momentum_end: float = option(1.0, "Of the teacher's weights at the end.", least=0, most=1)
+    momentum: float = option(0.996, "Momentum of the teacher at the start.", least=0, most=1)
+    momentum_end: float = option(1.0, "Momentum of the teacher at the end.", least=0, most=1)
 
 
 Own = TypeVar("Own", bound=MethodOptions)

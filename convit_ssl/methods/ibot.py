@@ -35,36 +35,34 @@ class IBOTOptions(DINOOptions):
 
     out_dim: int = option(8192, "Outputs of the head.", unit="channels", least=2)
     norm_last_layer: bool = option(
-        False, "Keep the length of the last layer's weights at 1, which is more stable."
+        False, "Keep the last layer's weight norms at 1, which is more stable."
     )
     teacher_temperature: float = option(
-        0.07, "Divides the teacher's outputs after the warm-up.", above=0
+        0.07, "Temperature of the teacher's outputs after the warm-up.", above=0
     )
     warmup_teacher_temperature_epochs: float = option(
-        30.0, "Linear change from the one temperature to the other.", unit="epochs", least=0
+        30.0, "Length of the linear warm-up of the teacher's temperature.", unit="epochs", least=0
     )
     warmup_patch_temperature: float = option(
-        0.04, "Divides the teacher's outputs for patches at the start.", above=0
+        0.04, "Temperature of the teacher's patch outputs at the start.", above=0
     )
     patch_temperature: float = option(
-        0.07, "Divides the teacher's outputs for patches after the warm-up.", above=0
+        0.07, "Temperature of the teacher's patch outputs after the warm-up.", above=0
     )
-    patch_weight: float = option(
-        1.0, "Weight of the loss of hidden patches.", unit="factor", least=0
-    )
+    patch_weight: float = option(1.0, "Weight of the masked-patch loss.", unit="factor", least=0)
     mask_share: float = option(
-        0.3, "Patches hidden in a large crop that has any, on average.",
-        unit="share", above=0, most=1,
+        0.3, "Mean fraction of patches that are masked in a masked large crop.",
+        unit="fraction", above=0, most=1,
     )  # fmt: skip
     mask_spread: float = option(
-        0.2, "The share is drawn from mask_share minus this to mask_share plus this.",
-        unit="share", least=0, most=1,
+        0.2, "The masked fraction is drawn from mask_share ± this.",
+        unit="fraction", least=0, most=1,
     )  # fmt: skip
     mask_probability: float = option(
-        0.5, "Large crops in which patches are hidden.", unit="probability", above=0, most=1
+        0.5, "Large crops that are masked.", unit="probability", above=0, most=1
     )
     mask_shape: str = option(
-        "block", "Hidden patches form blocks, as in BEiT, or lie anywhere.",
+        "block", "Masked patches form blocks, as in BEiT, or are drawn independently.",
         choices=("block", "random"),
     )  # fmt: skip
 

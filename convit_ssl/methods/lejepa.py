@@ -33,12 +33,12 @@ class LeJEPAOptions(MethodOptions):
 
     sigreg_weight: float = option(
         0.05,
-        "Weight of the Gaussian term; the rest is that of the distance of views.",
-        unit="share", least=0, most=1,
+        "Weight w of the Gaussian term (SIGReg); the distance between views has 1 - w.",
+        unit="fraction", least=0, most=1,
     )  # fmt: skip
     directions: int = option(
         1024,
-        "Random directions along which the distribution is tested; others in each step.",
+        "Random directions along which the distribution is tested, drawn anew in each step.",
         unit="directions", least=1,
     )  # fmt: skip
     hidden_dim: int = option(2048, "Hidden width of the head.", unit="channels", least=1)

@@ -28,13 +28,13 @@ class LinearOptions(LabelledOptions):
 
     learning_rates: list[float] = option(
         [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1],
-        "Learning rates, one head each; scaled by batch / 256.",
+        "Learning rates to try, one head each; scaled by batch size / 256.",
         unit="per 256 images", above=0, form="a list of numbers",
     )  # fmt: skip
     holdout: float = option(
         0.1,
-        "Share of train that chooses the best head.",
-        unit="share of the images", above=0, most=1,
+        "Fraction of train that is held out to choose the best head.",
+        unit="fraction of the images", above=0, most=1,
     )  # fmt: skip
 
 

@@ -31,10 +31,10 @@ __all__ = ["MoCoV3", "MoCoV3Head", "MoCoV3Loss", "MoCoV3Options"]
 class MoCoV3Options(TeacherOptions):
     """MoCo v3 (arXiv:2104.02057)."""
 
-    temperature: float = option(0.2, "Divides the similarities.", above=0)
+    temperature: float = option(0.2, "Temperature of the similarities.", above=0)
     hidden_dim: int = option(4096, "Hidden width of both heads.", unit="channels", least=1)
     out_dim: int = option(256, "Outputs of the heads.", unit="channels", least=1)
-    momentum: float = option(0.99, "Of the teacher's weights at the start.", least=0, most=1)
+    momentum: float = option(0.99, "Momentum of the teacher at the start.", least=0, most=1)
 
 
 class MoCoV3Loss(nn.Module):

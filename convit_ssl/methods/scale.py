@@ -169,7 +169,7 @@ def _choose_crops(chooser: Chooser, side: int, method: Kind, budget: Budget | No
     if alone and not chooser.overrides.get("num_local_crops"):
         smallest = 0.25  # the global crops have to differ by themselves
     chooser.pick(
-        "global_crop_scale", (smallest, 1.0), f"share of the image's area for {method.name}"
+        "global_crop_scale", (smallest, 1.0), f"fraction of the image's area for {method.name}"
     )
     most = method.local_crops
     if not most:

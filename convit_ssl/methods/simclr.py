@@ -25,7 +25,7 @@ class SimCLROptions(MethodOptions):
     The jitter strengths are google-research/simclr's, run.py, line 240, and README.md, line 83.
     """
 
-    temperature: float = option(0.2, "Divides the similarities.", above=0)
+    temperature: float = option(0.2, "Temperature of the similarities.", above=0)
     hidden_dim: int = option(3072, "Hidden width of the head.", unit="channels", least=1)
     out_dim: int = option(128, "Outputs of the head.", unit="channels", least=1)
     jitter_strength: float = option(

@@ -33,28 +33,32 @@ class SupervisedOptions(LabelledOptions):
     smoothing: float = option(0.1, "Label smoothing.", least=0, most=1)
     mixup: float = option(0.8, "Alpha of mixup; 0 for none.", unit="alpha", least=0)
     cutmix: float = option(1.0, "Alpha of cutmix; 0 for none.", unit="alpha", least=0)
-    erasing: float = option(0.25, "Random erasing.", unit="probability", least=0, most=1)
+    erasing: float = option(
+        0.25, "Probability of random erasing.", unit="probability", least=0, most=1
+    )
     rand_augment: str | None = option(
-        "rand-m9-mstd0.5-inc1", "Policy of RandAugment; null for none.", form="timm's name of one"
+        "rand-m9-mstd0.5-inc1",
+        "RandAugment policy; null for none.",
+        form="a policy in timm's notation",
     )
     color_jitter: float = option(
-        0.4, "Strength of the colour jitter without RandAugment.",
+        0.4, "Strength of the colour jitter, used without RandAugment.",
         unit="strength", least=0,
     )  # fmt: skip
     repeats: int = option(
         3,
-        "Repeated augmentation (arXiv:1902.05509): copies of an image in an epoch's list.",
+        "Repeated augmentation (arXiv:1902.05509): copies of each image in an epoch.",
         unit="copies", least=1,
     )  # fmt: skip
     ema: float | None = option(
-        None, "Decay of an average of the weights; null keeps none.", least=0, most=1
+        None, "Decay of the moving average of the weights; null keeps none.", least=0, most=1
     )
     freeze_trunk_epochs: float = option(
-        0.0, "Only the classifier learns for this long at the start.", unit="epochs", least=0
+        0.0, "Freeze the trunk for this long at the start.", unit="epochs", least=0
     )
     distill_from: str | None = option(
         None,
-        "A classifier that teaches by its hard labels.",
+        "Teacher classifier for hard-label distillation, as in DeiT.",
         form="a checkpoint with a classifier of the same classes",
     )
 

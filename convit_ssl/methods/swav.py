@@ -27,27 +27,27 @@ __all__ = ["SwAV", "SwAVHead", "SwAVLoss", "SwAVOptions", "SwAVQueue", "sinkhorn
 class SwAVOptions(MethodOptions):
     """SwAV (arXiv:2006.09882)."""
 
-    temperature: float = option(0.1, "Divides the similarities to prototypes.", above=0)
+    temperature: float = option(0.1, "Temperature of the similarities to prototypes.", above=0)
     hidden_dim: int = option(2048, "Hidden width of the head.", unit="channels", least=1)
     out_dim: int = option(128, "Outputs of the head.", unit="channels", least=1)
-    prototypes: int = option(3000, "Prototypes that views are assigned to.", least=2)
+    prototypes: int = option(3000, "Number of prototypes that views are assigned to.", least=2)
     epsilon: float = option(
         0.05, "Smoothness of the assignment; smaller is sharper.", unit="temperature", above=0
     )
     sinkhorn_iterations: int = option(
-        3, "Rounds that balance the assignment.", unit="iterations", least=1
+        3, "Sinkhorn-Knopp iterations that balance the assignment.", unit="iterations", least=1
     )
     freeze_prototypes_epochs: float = option(
-        1.0, "The prototypes do not learn for this long at the start.", unit="epochs", least=0
+        1.0, "Freeze the prototypes for this long at the start.", unit="epochs", least=0
     )
     queue_length: int = option(
         0,
-        "Earlier images, of all processes, that help to balance a small batch; 0 for none. 3840 is "
-        "published for batches of 256.",
+        "Length of the queue of earlier images, over all processes, that balances small batches; "
+        "0 for none. 3840 is published for batches of 256.",
         unit="images", least=0,
     )  # fmt: skip
     queue_start_epoch: float = option(
-        15.0, "When the queue is used first, once it is full.", unit="epochs", least=0
+        15.0, "Use the queue from this epoch on, once it is full.", unit="epochs", least=0
     )
 
 

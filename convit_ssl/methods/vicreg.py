@@ -30,11 +30,11 @@ class VICRegOptions(MethodOptions):
     )
     variance_weight: float = option(
         25.0,
-        "Weight of the hinge that keeps every channel's deviation at 1 or more.",
+        "Weight of the hinge that keeps each channel's standard deviation at 1 or more.",
         unit="factor", least=0,
     )  # fmt: skip
     covariance_weight: float = option(
-        1.0, "Weight of the covariances between channels.", unit="factor", least=0
+        1.0, "Weight of the covariance between channels.", unit="factor", least=0
     )
 
 

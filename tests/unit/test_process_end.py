@@ -37,16 +37,30 @@ def test_everything_but_the_interpreters_end(code: int) -> None:
     assert ended.stderr == "words"
 
 
-def test_a_process_in_a_group_is_known(tmp_path: Path) -> None:
-    program = f"""
-import torch.distributed as dist
-from convit_ssl import process_end
-assert not process_end.was_in_group()
-dist.init_process_group("gloo", init_method="file://{tmp_path}/meeting", rank=0, world_size=1)
-process_end.leave_group()
-assert process_end.was_in_group() and not dist.is_initialized()
+COMMAND = """
+import sys
+from convit_ssl.process_end import run_to_end
+
+class Last:
+    def __del__(self):
+        sys.__stdout__.write("taken down\\n")
+
+last = Last()
+
+def run():
+    print("words")
+    {end}
+
+run_to_end(run)
 """
-    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("end", ["return 2", "raise SystemExit(2)"])
+def test_a_command_ends_without_taking_its_modules_down(end: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", COMMAND.format(end=end)], capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "words\n", "")
 
 
 @pytest.mark.parametrize("name", ["engines/launch", "evaluation/processes", "bench/scaling"])
