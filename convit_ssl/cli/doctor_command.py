@@ -14,6 +14,7 @@ from pathlib import Path
 
 from convit_ssl import __version__
 from convit_ssl.compat import environment
+from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.machine import available_cores, user_cache
 
 SUMMARY = "show versions, devices and known problems of this installation"
@@ -95,7 +96,9 @@ def _classy_vision() -> str:
 
 def _plain_python() -> tuple[str, str | None]:
     """Whether scripts without our shims can import torchvision, and timm with it."""
-    if reason := environment.why_torchvision_fails():
+    with progress_bar("importing torchvision in plain Python", "imports"):
+        reason = environment.why_torchvision_fails()
+    if reason:
         return f"import torchvision fails: {reason}", (
             "torchvision and timm cannot be imported in plain Python: torchvision was built for "
             "another torch. Install the build that fits, or run "

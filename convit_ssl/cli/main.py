@@ -15,7 +15,6 @@ from typing import NoReturn
 
 import convit_ssl.adapters  # noqa: F401 installs what VISSL and torchvision need
 from convit_ssl import __version__
-from convit_ssl.cli.starting import imports_reported
 from convit_ssl.cli.values import check_outputs
 from convit_ssl.cli.words import join_numbers
 from convit_ssl.engines.early_signals import ctrl_c_heard, own_process, say
@@ -24,6 +23,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.machine import wait_briefly
 from convit_ssl.once import within_command
 from convit_ssl.process_end import run_to_end
+from convit_ssl.starting import imports_reported
 
 # Each command is a module of this package with SUMMARY, EXAMPLE, add_arguments(parser)
 # and run(args) -> exit code. It is imported only when it is called.

@@ -16,6 +16,7 @@ from convit_ssl.engines.plan import Plan
 from convit_ssl.evaluation.progress import BETWEEN_LINES, FIRST_LINE
 from convit_ssl.models.trunks import AnyConfig, TrunkConfig
 from convit_ssl.printable import printable
+from convit_ssl.starting import at_work
 from convit_ssl.terminal import Terminal
 
 WIDTH = 100
@@ -36,6 +37,7 @@ class Screen:
 
     def facts(self, rows: Mapping[str, str], title: str) -> None:
         """The facts of a run, a row each."""
+        at_work()
         self.console.print(Text(printable(title), style="bold"))
         table = Table.grid(padding=(0, 2))
         table.add_column(style="cyan", no_wrap=True)

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from convit_ssl.starting import at_work
+
 FIRST_LINE = 2.0  # seconds of work before a file or a pipe gets a line
 BETWEEN_LINES = 30.0  # at most; lines come twice as far apart each time
 
@@ -31,6 +33,7 @@ def progress_bar(label: str, unit: str) -> Iterator[Report | None]:
     if not label:
         yield None
         return
+    at_work()
     if not sys.stderr.isatty():
         lines = _Lines(label, unit)
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from convit_ssl.cli import starting
+from convit_ssl import starting
 
 SLOW = "import time\nfor _ in range(60):\n    time.sleep(0.005)\n"
 

@@ -14,8 +14,10 @@ from types import FrameType
 
 FIRST_LINE = 2.0  # seconds before the first line; lines come twice as far apart each time
 BETWEEN_CHECKS = 0.25  # seconds
-OURS = "convit_ssl"
 ENOUGH_CHECKS = 4  # in a row without an import: the command is at work
+OURS = "convit_ssl"
+
+_at_work = threading.Event()
 
 
 @contextlib.contextmanager
@@ -27,28 +29,32 @@ def imports_reported(name: str) -> Iterator[None]:
     Args:
         name: the command.
     """
-    ended = threading.Event()
+    _at_work.clear()
     watched = threading.get_ident()
-    thread = threading.Thread(target=_report, args=(name, watched, ended), daemon=True)
-    thread.start()
+    threading.Thread(target=_report, args=(name, watched), daemon=True).start()
     try:
         yield
     finally:
-        ended.set()
+        at_work()
 
 
-def _report(name: str, watched: int, ended: threading.Event) -> None:
+def at_work() -> None:
+    """The command reports its own progress from now on."""
+    _at_work.set()
+
+
+def _report(name: str, watched: int) -> None:
     started = time.monotonic()
     next_line, idle = FIRST_LINE, 0
-    while idle < ENOUGH_CHECKS and not ended.wait(BETWEEN_CHECKS):
+    while idle < ENOUGH_CHECKS and not _at_work.wait(BETWEEN_CHECKS):
         library = _imported(sys._current_frames().get(watched))
         idle = 0 if library else idle + 1
         seconds = time.monotonic() - started
         if library and seconds >= next_line:
             next_line = 2 * seconds
+            which = "" if library == OURS else f" ({library})"
+            line = f"convit-ssl {name}: importing libraries{which}, {seconds:.0f} s"
             with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or full
-                which = "" if library == OURS else f" ({library})"
-                line = f"convit-ssl {name}: importing libraries{which}, {seconds:.0f} s"
                 print(line, file=sys.stderr, flush=True)
 
 
