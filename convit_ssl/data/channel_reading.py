@@ -17,7 +17,9 @@ from convit_ssl.data.raw_image import check_size
 from convit_ssl.data.readers import READERS, ImageFile, read_special, reads_by_path
 from convit_ssl.data.scenes import is_tile, read_tile
 from convit_ssl.data.storage import read_bytes
-from convit_ssl.data.tiff import is_geotiff, is_tiff, read_tiff_planes
+from convit_ssl.data.tiff import read_tiff_planes
+from convit_ssl.data.tiff_pages import shown_file
+from convit_ssl.data.tiff_tags import is_geotiff, is_tiff
 from convit_ssl.data.upright import upright
 from convit_ssl.data.value_range import Reading, to_rgb
 
@@ -60,6 +62,7 @@ def read_planes(
         if special is not None:
             return special
         assert data is not None
+        data = shown_file(data)
         if is_tiff(data):
             planes = _bands(path, data, reading) or read_tiff_planes(data, max_pixels)
             if planes is not None:

@@ -1,25 +1,30 @@
-"""AVIF, JPEG 2000 and JPEG XL of more than 8 bits a sample, which Pillow hands out as 8 bits.
+"""AVIF, JPEG, JPEG 2000 and JPEG XL of more than 8 bits a sample.
 
-imagecodecs (the extra ``tiff``) reads them as they are. Of AVIF and JPEG XL only native depth asks
-for that. Colours of JPEG 2000 always need it: Pillow 13 turns white of more than 8 bits into black.
+imagecodecs (the extra ``tiff``) reads them as they are. Pillow gives 8 bits of AVIF and JPEG XL, so
+that only native depth asks for more. Colours of JPEG 2000 always need it: Pillow 13 turns white of
+more than 8 bits into black. JPEG of 12 bits, and without loss of up to 16, Pillow does not open.
 """
 
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 from PIL import Image
 
 from convit_ssl.data.notes import note_once
 from convit_ssl.data.planes import ALPHA, Planes
-from convit_ssl.data.raw_image import RawImage, Values, check_size, read_other
+from convit_ssl.data.raw_image import ImageHeader, RawImage, Values, check_size, read_other
 
 _AVIF_CONFIGURATION = b"av1C"  # the box that holds the depth; its flags are the third byte
 _HIGH_DEPTH = 0x40
 _JPEG2000_SIZE = b"\xff\x4f\xff\x51"  # start of a codestream, and its SIZ marker
 _DEPTH_AT = 42  # bytes from there to the depth of the first component, less one
 SEARCHED = 65536
+# Markers of JPEG: the frames, which say depth and size, and the first scan.
+_JPEG_FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0))
+_JPEG_PIXELS = 0xDA
 _JXL = b"\xff\x0a"  # start of a codestream
 _NAMES = {1: ("grey",), 2: ("grey", ALPHA), 3: ("R", "G", "B"), 4: ("R", "G", "B", ALPHA)}
 
@@ -79,6 +84,44 @@ def read_jpeg2000(data: bytes, max_pixels: int) -> RawImage | None:
     planes = _planes(imagecodecs.jpeg2k_decode(data))
     if planes is None:
         raise ValueError("a JPEG 2000 of more than 8 bits that is neither grey nor RGB")
+    return planes.raw()
+
+
+def deep_jpeg_header(start: bytes) -> ImageHeader | None:
+    """Size and kind of a JPEG of more than 8 bits, from its first bytes; None of any other."""
+    place = 2
+    while start[place : place + 1] == b"\xff" and place + 10 <= len(start):
+        marker, after = start[place + 1], start[place + 2 : place + 10]
+        if marker in _JPEG_FRAMES:
+            _, bits, height, width, channels = struct.unpack(">HBHHB", after)
+            if bits <= 8:
+                return None
+            grey = channels == 1
+            mode = "I;uint16" if grey else "RGB;uint16"
+            return ImageHeader(height, width, grey, "unsigned", mode)
+        if marker == _JPEG_PIXELS:
+            break
+        place += 1 if marker == 0xFF else 2 + int.from_bytes(after[:2])
+    return None
+
+
+def read_deep_jpeg(data: bytes) -> RawImage:
+    """A JPEG of more than 8 bits, in the numbers of its file.
+
+    Raises:
+        ValueError: imagecodecs is not installed, or it is neither grey nor RGB.
+        Exception: whatever the library raises for a damaged file.
+    """
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise ValueError(
+            "a JPEG of more than 8 bits needs imagecodecs, pip install 'convit_ssl[tiff]' "
+            f"({error})"
+        ) from None
+    planes = _planes(imagecodecs.jpeg8_decode(data))
+    if planes is None or planes.values.shape[-1] not in (1, 3):
+        raise ValueError("a JPEG of more than 8 bits that is neither grey nor RGB")
     return planes.raw()
 
 

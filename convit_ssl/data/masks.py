@@ -16,6 +16,7 @@ from convit_ssl.data.folders import Listing
 from convit_ssl.data.pixels import MAX_PIXELS
 from convit_ssl.data.raw_image import check_size
 from convit_ssl.data.storage import read_bytes
+from convit_ssl.data.tiff_pages import shown_file
 from convit_ssl.errors import UserError
 
 ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif", ".npy")
@@ -78,7 +79,7 @@ def read_mask(path: str) -> Mask:
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                with Image.open(io.BytesIO(data)) as image:
+                with Image.open(io.BytesIO(shown_file(data))) as image:
                     check_size(*image.size, MAX_PIXELS)
                     array = np.asarray(image)
     except Exception as error:  # Pillow raises many kinds

@@ -2,7 +2,8 @@
 
 One rule per kind of image:
 
-* animated and multi-page files: the first frame;
+* animated and multi-page files: the first frame, of TIFF the first page that is neither a thumbnail
+  nor a mask;
 * transparency: laid over white, as a viewer shows it;
 * 8 bits or fewer, whether grey, palette, CMYK or YCbCr: converted by Pillow;
 * everything else (integers of 16 and 32 bits, signed integers, floating point, in grey or in
@@ -23,7 +24,14 @@ import warnings
 import numpy as np
 from PIL import Image, ImageOps
 
-from convit_ssl.data.deep_photos import SEARCHED, is_deep_jpeg2000, read_jpeg2000
+from convit_ssl.data.deep_photos import (
+    SEARCHED,
+    deep_jpeg_header,
+    is_deep_jpeg2000,
+    read_deep_jpeg,
+    read_jpeg2000,
+)
+from convit_ssl.data.netpbm import is_netpbm, netpbm_header, read_netpbm
 from convit_ssl.data.part_names import split_part
 from convit_ssl.data.raw_image import (
     MAX_PIXELS,
@@ -47,7 +55,10 @@ from convit_ssl.data.readers import (
 )
 from convit_ssl.data.scenes import is_tile, read_tile, tile_header
 from convit_ssl.data.storage import openable, read_bytes
-from convit_ssl.data.tiff import is_tiff, read_tiff, tiff_header
+from convit_ssl.data.tiff import read_tiff
+from convit_ssl.data.tiff_pages import shown_file
+from convit_ssl.data.tiff_tags import is_tiff, tiff_header
+from convit_ssl.data.upright import ORIENTATION, orientation_of, orientation_of_file
 from convit_ssl.data.value_range import Pixels, Reading, robust_range, to_rgb
 
 __all__ = [
@@ -65,7 +76,6 @@ __all__ = [
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _GREY_MODES = ("1", "L", "LA", "F")
-_ORIENTATION = 0x0112
 
 
 def read_raw(data: bytes, max_pixels: int = MAX_PIXELS) -> RawImage | None:
@@ -83,13 +93,20 @@ def read_raw(data: bytes, max_pixels: int = MAX_PIXELS) -> RawImage | None:
         check_size(header.width, header.height, max_pixels)
         return read_png(data)
     if is_tiff(data):
+        data = shown_file(data)
         tiff = tiff_header(io.BytesIO(data))
         if tiff.plain:
             return None
         check_size(tiff.width, tiff.height, max_pixels)
         return read_tiff(data, tiff)
     if data[:3] == _JPEG_MAGIC:
-        return None
+        deep = deep_jpeg_header(data)
+        if deep is None:
+            return None
+        check_size(deep.width, deep.height, max_pixels)
+        return read_deep_jpeg(data)
+    if is_netpbm(data[:SEARCHED]):
+        return read_netpbm(data, max_pixels)
     if is_deep_jpeg2000(data[:SEARCHED]):
         return read_jpeg2000(data, max_pixels)
     with Image.open(io.BytesIO(data)) as image:
@@ -167,6 +184,7 @@ def decode_image(
         Exception: whatever Pillow raises for a damaged file; there are many kinds.
     """
     reading = reading or Reading()
+    data = shown_file(data)
     with warnings.catch_warnings():
         # Pillow warns of large images at half the limit here, and of odd metadata once per file.
         warnings.simplefilter("ignore")
@@ -174,19 +192,10 @@ def decode_image(
         if raw is None:
             with Image.open(io.BytesIO(data)) as image:
                 check_size(*image.size, max_pixels)
-                orientation = _orientation(image) if reading.exif_rotation else 1
+                orientation = orientation_of(image) if reading.exif_rotation else 1
                 return _turned(convert(image, side), orientation)
-        orientation = 1
-        if reading.exif_rotation and not is_tiff(data):
-            with Image.open(io.BytesIO(data)) as image:
-                orientation = _orientation(image)
+        orientation = orientation_of_file(data) if reading.exif_rotation else 1
         return _turned(Image.fromarray(to_rgb(raw, reading)), orientation)
-
-
-def _orientation(image: Image.Image) -> int:
-    if image.format == "TIFF":
-        return 1  # which is turned as it is loaded
-    return int(image.getexif().get(_ORIENTATION, 1))
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
@@ -194,7 +203,7 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
     if orientation not in range(2, 9):
         return image
     plain = Image.fromarray(np.asarray(image))
-    plain.getexif()[_ORIENTATION] = orientation
+    plain.getexif()[ORIENTATION] = orientation
     return ImageOps.exif_transpose(plain)
 
 
@@ -256,17 +265,23 @@ def image_header(path: str) -> ImageHeader:
             if is_tiff(start):
                 return tiff_header(file).summary
             file.seek(0)
-            deep_colour = is_deep_jpeg2000(file.read(SEARCHED))
+            more = file.read(SEARCHED)
+            if is_netpbm(more):
+                return netpbm_header(more)
+            deep = deep_jpeg_header(more) if more[:3] == _JPEG_MAGIC else None
+            if deep is not None:
+                return deep
+            deep_colour = is_deep_jpeg2000(more)
             file.seek(0)
             with Image.open(file) as image:
                 if deep_colour:
                     grey = image.mode[0] in "IL"
                     mode = "I;uint16" if grey else "RGB;uint16"
                     return ImageHeader(image.height, image.width, grey, "unsigned", mode)
-                deep = {"F": "float"}.get(image.mode, "8 bits")
+                kind = {"F": "float"}.get(image.mode, "8 bits")
                 grey = image.mode in _GREY_MODES or image.mode.startswith("I")
-                deep = "unsigned" if image.mode.startswith("I") else deep
-                return ImageHeader(image.height, image.width, grey, deep, image.mode)
+                kind = "unsigned" if image.mode.startswith("I") else kind
+                return ImageHeader(image.height, image.width, grey, kind, image.mode)
 
 
 def image_range(path: str) -> tuple[float, float] | None:

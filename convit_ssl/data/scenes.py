@@ -32,7 +32,7 @@ from convit_ssl.data.readers import (
 )
 from convit_ssl.data.regions import Scene, WholeScene
 from convit_ssl.data.storage import read_bytes
-from convit_ssl.data.tiff import is_tiff, tiff_header
+from convit_ssl.data.tiff_tags import is_tiff, tiff_header
 from convit_ssl.data.value_range import Reading
 
 _KEPT_BYTES = 512 * 2**20  # of scenes that can only be read as a whole, in each process
@@ -217,6 +217,8 @@ def _tiff_reader(path: str) -> Reader | None:
         header = tiff_header(file)
     if not header.windowed or header.orientation != 1 or min(header.bits) < 8:
         return None  # colours that Pillow turns into RGB
+    if header.moved:
+        return None  # the libraries would read its thumbnail
     plain = header.nodata is None and header.scaling is None
     for name, fits in (("geotiff", header.geographic), ("stack", plain)):
         if fits and READERS[name].installed:

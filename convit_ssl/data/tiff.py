@@ -1,223 +1,61 @@
-"""TIFF: what Pillow reads as it was written is left to Pillow, the rest goes through tifffile."""
+"""TIFF: what Pillow reads as it was written is left to Pillow, the rest goes through tifffile.
+
+Of several pages the first that is neither a thumbnail nor a mask is the image, see
+`convit_ssl.data.tiff_pages`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
-import struct
-from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from convit_ssl.data.gdal import Scaling, parse_number, parse_scaling, where_data
+from convit_ssl.data.gdal import where_data
 from convit_ssl.data.planes import ALPHA, MOST_CHANNELS, Planes, planes_of
-from convit_ssl.data.raw_image import KINDS, ImageHeader, RawImage, Values, check_size
+from convit_ssl.data.raw_image import KINDS, RawImage, Values, check_size
+from convit_ssl.data.tiff_pages import shown_file
+from convit_ssl.data.tiff_tags import (
+    ASSOCIATED,
+    MIN_IS_BLACK,
+    MIN_IS_WHITE,
+    NAMES,
+    RGB,
+    UNASSOCIATED,
+    TiffHeader,
+    UnsupportedTiffError,
+    tiff_header,
+)
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _OME_START, _OME_END = 8192, 65536  # bytes in which a file says that it is OME-TIFF
-_BIG = 43  # in the third or fourth byte: offsets of 64 bits
-_BIG_ENDIAN_BIG = b"MM\0+"  # which Pillow 13 accepts, and takes for a TIFF with offsets of 32 bits
-
-# Tags, by their numbers in TIFF 6.0; the last two are GDAL's.
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_OFFSETS, _COUNTS, _TILE_OFFSETS, _TILE_COUNTS, _PLANAR = 273, 279, 324, 325, 284
-_ORIENTATION, _SAMPLES, _EXTRA, _FORMAT = 274, 277, 338, 339
-_METADATA, _NODATA = 42112, 42113
-
-# GeoTIFF's pixel size, its transformation and its keys, and GDAL's own metadata.
-_GEO = (33550, 34264, 34735, _METADATA)
-
-_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _YCBCR = 0, 1, 2, 6
-_JPEG = 7  # compression
-_NAMES = {3: "palette", 4: "transparency mask", 5: "CMYK", 6: "YCbCr", 8: "CIELAB", 9: "ICCLAB",
-          10: "ITULAB", 32803: "colour filter array", 32844: "LogL", 32845: "LogLuv",
-          34892: "linear raw"}  # fmt: skip
-_MODES = {2: "RGB", 3: "P", 5: "CMYK", 6: "YCbCr", 8: "LAB"}
-_PILLOWS_BITS = (1, 2, 4, 8)
-# Of its wheels: uncompressed, CCITT, LZW, JPEG, deflate, PackBits, LZMA, Zstandard.
-_PILLOWS_COMPRESSIONS = (*range(1, 9), 32771, 32773, 32809, 32946, 34925, 50000)
-_UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4
-_ASSOCIATED, _UNASSOCIATED = 1, 2
-
-
-class UnsupportedTiffError(ValueError):
-    """A valid TIFF whose pixels this project would not get right; the message says which kind."""
-
-
-@dataclass(frozen=True)
-class TiffHeader:
-    """The tags of the first page that say what its numbers mean.
-
-    Attributes:
-        bits: of a sample.
-        sample_format: 1 unsigned, 2 signed, 3 floating point, 4 not said.
-        photometric: as numbered by TIFF 6.0.
-        samples: channels, transparency included.
-        extra: what the channels beyond grey or colour are.
-        nodata: the value that stands for "no data" (GDAL); None without one.
-        orientation: as numbered by TIFF 6.0; 1 where the first row is at the top.
-        end: where the last strip or tile ends in the file.
-        separate: whether the channels are stored one after another.
-        opened: whether Pillow reads this order of bytes.
-        geographic: whether it has tags of GeoTIFF or GDAL.
-        scaling: scale and offset of its bands (GDAL); None without.
-    """
-
-    height: int
-    width: int
-    bits: tuple[int, ...]
-    sample_format: tuple[int, ...]
-    photometric: int
-    samples: int
-    extra: tuple[int, ...]
-    compression: int
-    nodata: float | None
-    orientation: int
-    end: int
-    separate: bool = False
-    opened: bool = True
-    geographic: bool = False
-    scaling: Scaling | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether Pillow reads it as it was written: unsigned, 8 bits or fewer, a usual layout."""
-        told = self.nodata is not None or self.scaling is not None
-        if set(self.sample_format) != {_UNSIGNED} or told or not self.opened:
-            return False
-        if max(self.bits) > 8 or self.compression not in _PILLOWS_COMPRESSIONS:
-            return False
-        if self.photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK):
-            bits = (8,) if self.separate else _PILLOWS_BITS
-            return self.samples == 1 and self.bits[0] in bits
-        if self.photometric == _RGB:
-            known = self.samples == 3 or (self.samples == 4 and not self.separate)
-            return known and set(self.bits) == {8}
-        return True
-
-    @property
-    def windowed(self) -> bool:
-        """Whether its colours allow reading by windows: grey, RGB, and JPEG, which becomes RGB."""
-        jpeg = self.photometric == _YCBCR and self.compression == _JPEG
-        return self.photometric in (_MIN_IS_BLACK, _RGB) or jpeg
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the samples. Raises UnsupportedTiffError where numpy has no such type."""
-        letter = {_SIGNED: "i", _FLOAT: "f"}.get(self.sample_format[0], "u")
-        bits, name = self.bits[0], f"{self.bits[0]} bits of sample format {self.sample_format[0]}"
-        if len({*self.bits}) > 1 or len({*self.sample_format}) > 1:
-            raise UnsupportedTiffError("a TIFF whose channels have different types")
-        if self.sample_format[0] not in (_UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED):
-            raise UnsupportedTiffError(f"a TIFF of {name} (complex numbers)")
-        if letter == "u" and bits < 16:
-            bits = 8 if bits <= 8 else 16
-        if bits not in ((16, 32, 64) if letter == "f" else (8, 16, 32, 64)):
-            raise UnsupportedTiffError(f"a TIFF of {name}")
-        return np.dtype(f"{letter}{bits // 8}")
-
-    @property
-    def summary(self) -> ImageHeader:
-        """Size, colour and kind of number."""
-        grey = self.photometric in (_MIN_IS_WHITE, _MIN_IS_BLACK)
-        kind, mode = "8 bits", "L" if grey else _MODES.get(self.photometric, "")
-        with contextlib.suppress(UnsupportedTiffError):
-            dtype = self.dtype if self.scaling is None else np.dtype(np.float32)
-            if not self.plain and dtype != np.uint8:
-                kind = KINDS[dtype.kind]
-                mode = f"{'I' if grey else 'RGB'};{dtype}"
-        if mode == "L" and self.bits[0] == 1:
-            mode = "1"
-        return ImageHeader(self.height, self.width, grey, kind, mode)
-
-
-def is_tiff(data: bytes) -> bool:
-    """Whether these are the first bytes of a TIFF."""
-    return data[:4] in MAGIC
-
-
-def tiff_header(file: IO[bytes]) -> TiffHeader:
-    """The first page's tags.
-
-    Raises:
-        ValueError: a damaged file.
-    """
-    start = file.read(8)
-    if _BIG in start[2:4]:
-        start += file.read(8)
-    opened = start[:4] != _BIG_ENDIAN_BIG
-    try:
-        # The little-endian mark makes Pillow read offsets of 64 bits in either order.
-        marked = start if opened else MAGIC[2] + start[4:]
-        tags = ImageFileDirectory_v2(marked, prefix=start[:2])
-        file.seek(tags.next)
-        tags.load(file)
-        samples = int(tags.get(_SAMPLES, 1))
-        bits = _all(tags.get(_BITS, 1))
-        offsets = _all(tags.get(_OFFSETS, tags.get(_TILE_OFFSETS, ())))
-        counts = _all(tags.get(_COUNTS, tags.get(_TILE_COUNTS, ())))
-        return TiffHeader(
-            height=int(tags[_HEIGHT]),
-            width=int(tags[_WIDTH]),
-            bits=bits,
-            sample_format=_all(tags.get(_FORMAT, _UNSIGNED)),
-            photometric=int(tags.get(_PHOTOMETRIC, _MIN_IS_BLACK)),
-            samples=samples,
-            extra=_all(tags.get(_EXTRA, ())),
-            compression=int(tags.get(_COMPRESSION, 1)),
-            nodata=parse_number(tags.get(_NODATA)),
-            orientation=int(tags.get(_ORIENTATION, 1)),
-            end=max((int(a + b) for a, b in zip(offsets, counts, strict=False)), default=0),
-            separate=tags.get(_PLANAR) == 2,
-            opened=opened,
-            geographic=any(tag in tags for tag in _GEO),
-            scaling=parse_scaling(tags.get(_METADATA), samples),
-        )
-    except KeyError as error:
-        raise ValueError(f"a damaged TIFF: its tag {error} is missing") from error
-    except (TypeError, SyntaxError, OSError, OverflowError, struct.error) as error:
-        raise ValueError(f"a damaged TIFF ({error})") from error
-
-
-def is_geotiff(data: bytes) -> bool:
-    """Whether it is a GeoTIFF, or written by GDAL, in grey, RGB or bands without a meaning.
-
-    Raises:
-        ValueError: a damaged file.
-    """
-    header = tiff_header(io.BytesIO(data))
-    known = header.photometric in (_MIN_IS_BLACK, _RGB) and header.orientation == 1
-    return header.geographic and known and min(header.bits) >= 8
-
-
-def _all(value: Any) -> tuple[int, ...]:
-    return tuple(int(v) for v in value) if isinstance(value, tuple) else (int(value),)
 
 
 def read_tiff(data: bytes, header: TiffHeader) -> RawImage:
-    """The first page of a TIFF that is not `plain`.
+    """A TIFF that is not `plain`.
 
     It is turned upright as its orientation says: so does Pillow with TIFF, and with TIFF alone.
 
     Args:
-        data: the whole file.
+        data: the whole file, which begins with the page that is shown (`shown_file`).
         header: from `tiff_header`.
 
     Raises:
         UnsupportedTiffError: names the kind of TIFF that is not read.
         ValueError: a damaged file.
     """
-    if header.photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB):
-        name = _NAMES.get(header.photometric, f"photometric {header.photometric}")
+    if header.loose_ycbcr:
+        return RawImage(_colours_by_opencv(data, header))
+    if header.photometric not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB):
+        name = NAMES.get(header.photometric, f"photometric {header.photometric}")
         raise UnsupportedTiffError(
-            f"a TIFF of {header.bits[0]}-bit {name}; convert it to grey or RGB"
+            f"a TIFF of {header.bits[0]}-bit {name}{' with parts left out' * header.sparse}; "
+            "convert it to grey or RGB"
         )
-    colours = 3 if header.photometric == _RGB else 1
+    colours = 3 if header.photometric == RGB else 1
     extra = header.extra + (0,) * (header.samples - colours - len(header.extra))
-    known = [kind in (_ASSOCIATED, _UNASSOCIATED) for kind in extra]
+    known = [kind in (ASSOCIATED, UNASSOCIATED) for kind in extra]
     if header.samples < colours or len(extra) > 1:
         raise UnsupportedTiffError(
             f"a TIFF of {header.samples} channels; read all of them with data.channels=all, or "
@@ -237,8 +75,8 @@ def read_tiff(data: bytes, header: TiffHeader) -> RawImage:
     return RawImage(
         np.ascontiguousarray(colour if colours == 3 else colour[..., 0]),
         alpha,
-        premultiplied=bool(extra) and extra[0] == _ASSOCIATED,
-        inverted=header.photometric == _MIN_IS_WHITE,
+        premultiplied=bool(extra) and extra[0] == ASSOCIATED,
+        inverted=header.photometric == MIN_IS_WHITE,
         valid=valid,
     )
 
@@ -263,7 +101,7 @@ def _upright(values: Values, orientation: int) -> Values:
 
 
 def read_tiff_planes(data: bytes, max_pixels: int) -> Planes | None:
-    """The channels of a TIFF: of its first page, or pages that are a channel each.
+    """The channels of a TIFF: of the page that is shown, or pages that are a channel each.
 
     None of what Pillow turns into colours: palettes, CMYK, YCbCr and fewer than 8 bits.
 
@@ -271,18 +109,19 @@ def read_tiff_planes(data: bytes, max_pixels: int) -> Planes | None:
         UnsupportedTiffError: names the kind of TIFF that is not read.
         ValueError: a damaged file.
     """
+    data = shown_file(data)
     header = tiff_header(io.BytesIO(data))
     check_size(header.width, header.height, max_pixels)
-    if header.photometric not in (_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB) or min(header.bits) < 8:
+    if header.photometric not in (MIN_IS_WHITE, MIN_IS_BLACK, RGB) or min(header.bits) < 8:
         return None if header.plain else planes_of(read_tiff(data, header))
     if header.end > len(data):
         raise ValueError(f"the TIFF is cut off: {len(data):,} of {header.end:,} bytes")
     values = _values(data, header, header.dtype)
     names: tuple[str, ...] = ()
-    if header.photometric == _RGB and header.samples >= 3:
+    if header.photometric == RGB and header.samples >= 3:
         extra = header.extra + (0,) * (header.samples - 3 - len(header.extra))
         others = [
-            ALPHA if kind in (_ASSOCIATED, _UNASSOCIATED) else f"channel{place}"
+            ALPHA if kind in (ASSOCIATED, UNASSOCIATED) else f"channel{place}"
             for place, kind in enumerate(extra, 4)
         ]
         names = ("R", "G", "B", *others)
@@ -297,10 +136,10 @@ def read_tiff_planes(data: bytes, max_pixels: int) -> Planes | None:
         if pages is not None:
             values, names = pages
     values = _upright(values, header.orientation)
-    valid = where_data(values, header.nodata, header.photometric == _RGB)
+    valid = where_data(values, header.nodata, header.photometric == RGB)
     if header.scaling is not None and values.shape[-1] == header.samples:
         values = header.scaling.apply(values)
-    return Planes(values, names, valid, header.photometric == _MIN_IS_WHITE)
+    return Planes(values, names, valid, header.photometric == MIN_IS_WHITE)
 
 
 def _channel_pages(data: bytes, header: TiffHeader) -> tuple[Values, tuple[str, ...]] | None:
@@ -368,6 +207,23 @@ def _values(data: bytes, header: TiffHeader, dtype: np.dtype[Any]) -> Values:
             f"of shape {found.shape}"
         )
     return found
+
+
+def _colours_by_opencv(data: bytes, header: TiffHeader) -> Values:
+    """(H, W, 3) of 8 bits, by OpenCV's libtiff.
+
+    Raises:
+        UnsupportedTiffError: it is turned, or OpenCV does not read it.
+    """
+    import cv2
+
+    how = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    found = None
+    if header.orientation == 1:
+        found = cv2.imdecode(np.frombuffer(data, np.uint8), how)
+    if found is None or found.shape[:2] != (header.height, header.width):
+        raise UnsupportedTiffError("a TIFF of uncompressed YCbCr; convert it to grey or RGB")
+    return np.ascontiguousarray(found[..., ::-1])
 
 
 def _by_tifffile(data: bytes) -> Values:

@@ -14,6 +14,7 @@ from convit_ssl.data.pixels import (
     decode_array,
     decode_image,
     image_header,
+    read_raw,
 )
 from convit_ssl.data.raw_image import ImageHeader, RawImage
 from convit_ssl.data.value_range import Reading, to_rgb
@@ -172,6 +173,19 @@ def test_palette_with_transparency_and_one_bit() -> None:
     assert found[1, 1].tolist() == [0, 255, 0]
     bits = Image.new("1", (4, 4), 1)
     assert np.asarray(decode_image(encoded(bits, "PNG"))).min() == 255
+
+
+@pytest.mark.parametrize("most", [255, 1023, 65535])
+def test_pgm_has_the_kind_of_number_of_its_header(tmp_path: Path, most: int) -> None:
+    """One kind, or the white level of its collection would not hold for it."""
+    values = (np.arange(48).reshape(6, 8) * (most // 64)).astype(">u2" if most > 255 else "u1")
+    data = f"P5 8 6 {most}\n".encode() + values.tobytes()
+    (tmp_path / "a.pgm").write_bytes(data)
+    raw = read_raw(data)
+    kind = "8 bits" if raw is None else raw.kind
+    assert image_header(str(tmp_path / "a.pgm")).kind == kind
+    dark = np.asarray(decode_image(data, reading=Reading(white_level=65535)))[..., 0]
+    assert np.abs(dark - values * (255 / most)).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])

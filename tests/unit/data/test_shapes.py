@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile
 
 from convit_ssl.analysis.attention import image_attention
 from convit_ssl.analysis.attention_figure import attention_figure
@@ -82,6 +82,27 @@ def test_huge_pictures_are_opened_at_the_size_that_is_shown(tmp_path: Path) -> N
         assert found.size == (200, 150)
         assert np.abs(np.asarray(found, float) - expected).mean() < close
     assert bounded(Image.new("RGB", (1, 9000)), 100).size == (1, 100)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp"])
+def test_no_step_at_full_size_makes_more_of_a_huge_picture(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Grey is reduced before it becomes RGB; a JPEG is decoded at a fraction of its size."""
+    Image.linear_gradient("L").resize((1600, 1200)).save(tmp_path / name)
+    converted, loaded = [], []
+    convert, load = Image.Image.convert, ImageFile.ImageFile.load
+    monkeypatch.setattr(
+        Image.Image,
+        "convert",
+        lambda self, *a, **k: (converted.append(self.size), convert(self, *a, **k))[1],
+    )
+    monkeypatch.setattr(
+        ImageFile.ImageFile, "load", lambda self: (loaded.append(self.size), load(self))[1]
+    )
+    assert open_image(tmp_path / name, side=200).size == (200, 150)
+    assert max(converted, default=(0, 0)) <= (400, 300)
+    assert name != "a.jpg" or max(loaded) == (400, 300)
 
 
 def test_exif_rotation_is_asked_for() -> None:
