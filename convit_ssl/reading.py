@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from convit_ssl.errors import UserError
+from convit_ssl.sealed import unseal
 
 TEXT_LIMIT = 64 * 2**20
 YAML_LIMIT = 2**20
@@ -28,6 +29,7 @@ ARRAYS_LIMIT = 4 * 2**30
 MOST_VALUES = 1_000_000
 DEEPEST = 100
 
+_MADE_AGAIN = "Delete it, and the same command makes it again"
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -87,10 +89,10 @@ def read_text(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> str:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """The content of a JSON file.
+    """The content of a JSON file, without the checksum that ours carry.
 
     Raises:
-        UserError: it cannot be read, is not JSON, or is nested too deep.
+        UserError: it cannot be read, is not JSON, is nested too deep, or is not what was written.
     """
     text = read_text(path)
     try:
@@ -101,7 +103,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         reason = printable(str(error))
         raise UserError(f"cannot read {printable(str(path))} as JSON: {reason}") from error
     check_values(content, path)
-    return content
+    return unseal(content, printable(os.fspath(path)))
 
 
 def read_record(path: str | os.PathLike[str], *keys: str) -> dict[str, Any]:
@@ -114,14 +116,16 @@ def read_record(path: str | os.PathLike[str], *keys: str) -> dict[str, Any]:
     Raises:
         UserError: it cannot be read, is damaged or lacks a key.
     """
-    content = read_json(path)
+    try:
+        content = read_json(path)
+    except UserError as error:
+        if isinstance(error.__cause__, OSError):
+            raise
+        raise UserError(f"{error}. {_MADE_AGAIN}") from error
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing or not isinstance(content, dict):
         what = f"it has no {missing[0]!r}" if missing else "it is not a JSON object"
-        raise UserError(
-            f"{printable(os.fspath(path))} is damaged: {what}. Delete it, and the same command "
-            "makes it again"
-        )
+        raise UserError(f"{printable(os.fspath(path))} is damaged: {what}. {_MADE_AGAIN}")
     return content
 
 

@@ -6,7 +6,6 @@ missing or damaged comes back as nothing, and the caller says what that means.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from convit_ssl.errors import UserError
 from convit_ssl.reading import read_json, regular_file
+from convit_ssl.sealed import read_line
 
 if TYPE_CHECKING:
     from convit_ssl.schema import RunOptions
@@ -133,7 +133,7 @@ class RunFolder:
         for number, line in enumerate(text.splitlines(), start=1):
             if not line.strip():
                 continue
-            row = _row(line)
+            row = read_line(line)
             if row is None:
                 damaged.append(number)
             else:
@@ -148,7 +148,7 @@ class RunFolder:
                 lines = file.read().decode("utf-8", errors="replace").splitlines()
         except (OSError, UserError):
             return {}
-        found = (_row(line) for line in reversed(lines))
+        found = (read_line(line) for line in reversed(lines))
         return next((row for row in found if row is not None), {})
 
     def read_result(self) -> Row:
@@ -170,11 +170,3 @@ def race_reason(options: Mapping[str, Any] | None) -> str | None:
     for name in ("derived", "race", "reason"):
         found = found.get(name) if isinstance(found, Mapping) else None
     return found if isinstance(found, str) else None
-
-
-def _row(line: str) -> Row | None:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return row if isinstance(row, dict) else None

@@ -47,8 +47,13 @@ FAULTS = (
     "none", "truncated", "zeroed part", "one bit", "empty", "missing", "swapped", "foreign",
     "older format",
 )  # fmt: skip
+DIGITS = (
+    rb'"accuracy": 0\.(\d)', rb'"knn": 0\.(\d)', rb'"seconds": (\d)', rb'"num_heads": (\d)',
+    rb"learning_rate: .*(\d)", rb"epochs: (\d)", rb"(\d)\.png", rb"(\d),",
+)  # fmt: skip
 RIGHT, FALLBACK, MESSAGE, SILENT = "right", "fallback, said", "one message", "SILENT"
 NOTHING = "left out, said"
+WORDS = "damaged|not what|cannot (be )?read|skipped|No such file|contains no|holds no|missing"
 
 
 @dataclass
@@ -66,11 +71,13 @@ class Command:
 
     Attributes:
         run: from the run folder and a folder for its files to what it did.
-        target: what is damaged: checkpoint, result or cache.
+        target: what is damaged: checkpoint, cache, or a small file below the run folder.
+        prepare: makes that file beforehand.
     """
 
     run: Callable[[Path, Path], Ran]
     target: str = "checkpoint"
+    prepare: Callable[[Path, Path], Ran] | None = None
     answers: dict[str, Any] = field(default_factory=dict)
 
 
@@ -202,6 +209,60 @@ def _report(folder: Path, out: Path) -> Ran:
     return ran
 
 
+def _page(folder: Path, out: Path) -> Ran:
+    """A report, of which everything counts that comes from small files."""
+    ran = _report(folder, out)
+    if ran.code == 0:
+        numbers = json.loads(next((out / "p").glob("*.json")).read_text())
+        run = numbers.get("runs", [numbers])[0]
+        verdict = re.findall(r'"verdict":\{"text":"[^"]*', (out / "p" / "report.html").read_text())
+        told = [run["facts"], run["curves"], run["config"], verdict]
+        ran.answer = json.dumps(told).replace(str(folder.parent), "")
+    return ran
+
+
+def _measured(folder: Path, out: Path) -> Ran:
+    return _probe("knn", "--write-split", str(folder / "split.csv"), "--holdout", "0.3")(
+        folder, folder
+    )
+
+
+def _split(folder: Path, out: Path) -> Ran:
+    return _probe("knn", "--split", str(folder / "split.csv"))(folder, out)
+
+
+def _card(folder: Path, out: Path) -> Ran:
+    """An export whose card shows what kNN measured."""
+    words = ["--to", "safetensors", "--out", str(out / "e"), "--name", "t"]
+    ran = in_process(["export", str(folder), *words, "--results", str(folder / "r.json")])
+    if ran.code == 0:
+        lines = (out / "e" / "README.md").read_text().splitlines()
+        ran.answer = [line for line in lines if " %" in line]
+    return ran
+
+
+def _exported(folder: Path, out: Path) -> Ran:
+    return in_process(["export", str(folder), "--to", "hf", "--out", str(folder / "e")])
+
+
+def _read_export(folder: Path, out: Path) -> Ran:
+    words = [*DATA, "--json", str(out / "r.json"), "--device", "cpu"]
+    ran = in_process(["knn", str(folder / "e" / "hf"), *words])
+    if ran.code == 0:
+        rows = json.loads((out / "r.json").read_text())["results"]
+        ran.answer = [row["accuracy"] for row in rows]
+    return ran
+
+
+def _study_again(folder: Path, out: Path) -> Ran:
+    """The same study in the same folder: it reads what it wrote down."""
+    ran = _study(folder, folder)
+    if ran.code == 0:
+        rows = json.loads((folder / "s" / "results.json").read_text())["results"]
+        ran.answer = [[row["accuracy"], row["seconds"] is not None] for row in rows]
+    return ran
+
+
 def _results(folder: Path, out: Path) -> Ran:
     ran = in_process(["results", str(folder)])
     ran.answer = ran.text if ran.code == 0 else None
@@ -220,7 +281,17 @@ COMMANDS = {
     "finetune": Command(_finetune),
     "study": Command(_study),
     "resume": Command(_resume),
-    "results (result.json)": Command(_results, "result"),
+    "results (result.json)": Command(_results, "result.json"),
+    "report (result.json)": Command(_page, "result.json"),
+    "report (metrics.jsonl)": Command(_page, "metrics.jsonl"),
+    "report (config.yaml)": Command(_page, "config.yaml"),
+    "resume (config.yaml)": Command(_resume, "config.yaml"),
+    "resume (metrics.jsonl)": Command(_resume, "metrics.jsonl"),
+    "export (figures of its card)": Command(_card, "r.json", _measured),
+    "knn (a split written before)": Command(_split, "split.csv", _measured),
+    "knn (config.json of an export)": Command(_read_export, "e/hf/config.json", _exported),
+    "study (record of a run)": Command(_study_again, "s/runs/*/study_run.json", _study_again),
+    "study (result.json of a run)": Command(_study_again, "s/runs/*/result.json", _study_again),
     "knn (cached features)": Command(_cached, "cache"),
 }
 
@@ -231,24 +302,42 @@ def damage(folder: Path, fault: str, target: str) -> bool:
         return True
     if target == "checkpoint":
         older, newest = numbered_checkpoints(folder / "checkpoints")[-2:]
-    elif target == "result":
-        older, newest = folder / "metrics.jsonl", folder / "result.json"
-    else:
+    elif target == "cache":
         older, newest = sorted((folder / "cache").rglob("features.npy"))[:2]
+    else:
+        newest = next(folder.glob(target))
+        other = "metrics.jsonl" if newest.name == "result.json" else "result.json"
+        older = folder / other
     if fault == "swapped":
         first, second = older.read_bytes(), newest.read_bytes()
         older.write_bytes(second)
         newest.write_bytes(first)
     elif fault == "older format" and target == "checkpoint":
         _age(newest)
-    elif fault == "older format" and target == "result":
-        row = json.loads(newest.read_text())
-        kept = {key: row[key] for key in ("kind", "name", "accuracy", "seed", "commit", "time")}
-        newest.write_text(json.dumps(kept))
     elif fault == "older format":
-        return False
+        return target != "cache" and _without_checksum(newest)
+    elif fault == "one bit" and target not in ("checkpoint", "cache"):
+        _other_digit(newest)
     else:
         spoil(newest, fault)
+    return True
+
+
+def _other_digit(path: Path) -> None:
+    """Turn the lowest bit of a digit that is read: of a figure, a number of heads, a file name."""
+    data = bytearray(path.read_bytes())
+    found = next(found for pattern in DIGITS if (found := re.search(pattern, bytes(data))))
+    data[found.start(1)] ^= 1
+    path.write_bytes(data)
+
+
+def _without_checksum(path: Path) -> bool:
+    """As versions wrote it that had no checksums in small files."""
+    text = path.read_text()
+    path.with_name(f"{path.name}.sha256").unlink(missing_ok=True)
+    path.write_text(
+        re.sub(r',\s*"(content_sha256|crc32)": "\w+"|# content_sha256: \w+\n', "", text)
+    )
     return True
 
 
@@ -261,7 +350,7 @@ def _age(path: Path) -> None:
     path.with_suffix(".sha256").unlink(missing_ok=True)
 
 
-def outcome(ran: Ran, answers: dict[str, Any]) -> str:
+def outcome(ran: Ran, answers: dict[str, Any], target: str = "checkpoint") -> str:
     """Which of the four it was."""
     if "Traceback" in ran.text:
         return f"{SILENT}: traceback"
@@ -275,6 +364,10 @@ def outcome(ran: Ran, answers: dict[str, Any]) -> str:
         return NOTHING  # a report without a network, whose page says why
     if ran.answer == answers["newest"]:
         return RIGHT
+    name = target.rpartition("/")[2]
+    said = any(name in line and re.search(WORDS, line) for line in ran.text.splitlines())
+    if name not in ("checkpoint", "cache") and (said or "left out: " in ran.text):
+        return NOTHING
     return f"{SILENT}: another answer"
 
 
@@ -303,7 +396,7 @@ def run_matrix(
         for fault in FAULTS:
             began = time.monotonic()
             ran, there = _on_copy(command, whole, root, fault)
-            row[fault] = outcome(ran, command.answers) if there else "no such thing"
+            row[fault] = outcome(ran, command.answers, command.target) if there else "no such thing"
             print(f"{name:24} {fault:14} {row[fault]:20} {time.monotonic() - began:5.1f} s")
             if row[fault].startswith(SILENT):
                 print("    " + ran.text[-1500:].replace("\n", "\n    "))
@@ -319,6 +412,9 @@ def _on_copy(command: Command, source: Path, root: Path, fault: str) -> tuple[Ra
     if command.target == "cache":
         (place / "first").mkdir()
         command.run(place / "run", place / "first")
+    if command.prepare is not None:
+        ready = command.prepare(place / "run", place / "out")
+        assert ready.code == 0, ready.text
     if not damage(place / "run", fault, command.target):
         return Ran(0, ""), False
     return command.run(place / "run", place / "out"), True
@@ -333,7 +429,9 @@ def markdown(table: dict[str, dict[str, str]], silent: int) -> str:
         "result file or cached features) is damaged. Made by `python -m tests.fault_matrix`; "
         "`right`: the answer of undamaged weights; `fallback, said`: that of the checkpoint "
         "before, and the command says so (resuming trains the lost epoch again and ends with the "
-        "same weights); `one message`: refused; `left out, said`: a report without the network.",
+        "same weights); `one message`: refused; `left out, said`: a report or a run without "
+        "what was damaged, or a table that people may edit, with a note. In small files `one bit` "
+        "turns a digit of a figure; those of `older format` have no checksum.",
         "",
         f"Silent: {silent} of {sum(len(row) for row in table.values())}.",
         "",

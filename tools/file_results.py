@@ -7,9 +7,9 @@ A result is a folder of ``results/``::
     results/demo_cpu_2026-11-26/figure.png    if the command draws one
 
 Commands with ``--record`` write such folders. This tool moves stray files into folders of their
-own, writes arrays of numbers on one line, moves what is too large to ``arrays.npz`` and
-``lists.json.gz``, and writes ``results/INDEX.csv``. ``--check`` changes nothing and fails if
-something is left to do.
+own, writes arrays of numbers on one line and a checksum at the end, moves what is too large to
+``arrays.npz`` and ``lists.json.gz``, and writes ``results/INDEX.csv``. ``--check`` changes nothing
+and fails if something is left to do.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from convit_ssl.errors import UserError
+from convit_ssl.reading import read_json
+from convit_ssl.sealed import seal
 
 ROOT = Path(__file__).resolve().parents[1] / "results"
 NAMES = {".json": "result.json", ".md": "README.md", ".png": "figure.png"}
@@ -67,17 +71,22 @@ def _links(page: str, own: str) -> str:
 
 def compact(path: Path) -> str:
     """The text of a result: arrays of plain values on one line, large ones in ``arrays.npz``."""
-    value = json.loads(path.read_text(encoding="utf-8"))
+    value = _sealed(read_json(path))
     text = one_line_arrays(value) + "\n"
     if len(text) <= LARGEST:
         return text
     arrays: dict[str, np.ndarray] = {}
     lists: dict[str, Any] = {}
-    value = _without_long(value, "", arrays, lists)
+    value = _sealed(_without_long(value, "", arrays, lists))
     _add_arrays(path.with_name("arrays.npz"), arrays)
     _add_lists(path.with_name("lists.json.gz"), lists)
     text = one_line_arrays(value) + "\n"
     return text if len(text) <= LARGEST else _line_per_row(value)
+
+
+def _sealed(value: Any) -> Any:
+    """With a checksum, which what reads a result compares; a list has no place for one."""
+    return seal(value) if isinstance(value, dict) else value
 
 
 def _add_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -175,7 +184,7 @@ def entries(root: Path = ROOT) -> Iterator[dict[str, str]]:
         page = folder / "README.md"
         text = page.read_text(encoding="utf-8") if page.exists() else ""
         file = folder / "result.json"
-        found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        found = read_json(file) if file.exists() else {}
         yield _entry(folder.name, text, found)
 
 
@@ -256,4 +265,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except UserError as error:  # a result that is not what was written
+        sys.exit(f"results: {error}")

@@ -10,13 +10,14 @@ A block in a page looks like this; what is between the two comments is replaced:
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
+
+from convit_ssl.reading import read_json
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- figures: (\S+) ([^>]*?) -->\n)(.*?)(<!-- end of figures -->)", re.DOTALL)
@@ -35,7 +36,7 @@ def filled(page: Path) -> str:
         opening, kind, words, _, closing = match.groups()
         folders = [ROOT / word for word in words.split()]
         files = [folder / "result.json" for folder in folders]
-        body = KINDS[kind]([json.loads(file.read_text("utf-8")) for file in files])
+        body = KINDS[kind]([read_json(file) for file in files])
         links = ", ".join(
             f"[{folder.name}]({os.path.relpath(folder / 'README.md', page.parent)})"
             for folder in folders

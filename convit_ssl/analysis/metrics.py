@@ -73,7 +73,7 @@ def read_metrics(folder: RunFolder) -> Metrics:
         shown = ", ".join(str(number) for number in damaged[:5])
         more = f" and {len(damaged) - 5} more" if len(damaged) > 5 else ""
         metrics.problems.append(
-            f"{path.name}: skipped lines that are not JSON objects: {shown}{more}."
+            f"{path.name}: skipped lines that are damaged or not JSON objects: {shown}{more}."
         )
     if not rows:
         metrics.problems.append(f"{path.name} contains no measurements yet.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from convit_ssl.data.collection import COLUMNS, KINDS, counted
 from convit_ssl.errors import UserError
 from convit_ssl.reading import read_text
 from convit_ssl.runs import RunFolder, race_reason
+from convit_ssl.sealed import changed_since, read_line
 
 # Rows in the page; the files hold all of them.
 MOST_UNREADABLE = 200
@@ -70,7 +70,9 @@ def read_check(path: Path) -> dict[str, Any]:
     rows = list(table)
     counts = Counter(row["kind"] for row in rows)
     shown = sorted(rows, key=lambda row: KINDS.index(row["kind"]) if row["kind"] in KINDS else 99)
+    changed = changed_since(path)
     return {
+        **({"changed": changed} if changed else {}),
         "table": str(path),
         "counts": [counted(kind, counts[kind]) for kind in KINDS if counts[kind]],
         "count": len(rows),
@@ -123,11 +125,8 @@ def _unreadable(folder: Path) -> list[list[str]]:
     """Path and reason of each unreadable file, in the order found."""
     found: dict[str, str] = {}
     for line in _lines(RunFolder(folder).unreadable):
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, Mapping) and "path" in entry:
+        entry = read_line(line)
+        if entry is not None and "path" in entry:
             found[str(entry["path"])] = str(entry.get("reason", ""))
     return [[path, reason] for path, reason in found.items()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from typing import Any
 
 from convit_ssl.analysis.metrics import Metrics, read_metrics
 from convit_ssl.errors import UserError
-from convit_ssl.reading import read_yaml
+from convit_ssl.reading import read_json, read_text, read_yaml
 from convit_ssl.runs import RunFolder
+from convit_ssl.sealed import KEY, read_line, yaml_is_whole
 
 _CHECKPOINT = re.compile(r"checkpoint_e(\d+)(?:_s(\d+))?\.torch$")
 
@@ -66,13 +68,18 @@ def read_run(folder: Path, name: str | None = None) -> Run:
             f"that training wrote, such as runs/NAME"
         )
     metrics = read_metrics(files)
-    problems += metrics.problems
+    problems += metrics.problems + _damaged(files)
     if not checkpoints:
         problems.append(
             "No checkpoint in checkpoints/, so attention, heads and features are not shown."
         )
     planned = _planned_epochs(config)
     last = metrics.last_epoch
+    if planned is not None and last is not None and last >= planned and not files.finished():
+        problems.append(
+            f"No verdict: {files.result.name} is missing. The command that trained the run writes "
+            "it when it is run again."
+        )
     if planned is not None and last is not None and last < planned:
         problems.append(f"Unfinished: the last measurement is of epoch {last:g} of {planned:g}.")
     return Run(
@@ -122,11 +129,28 @@ def _read_config(path: Path) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"No configuration: {path.name}: No such file or directory."]
     try:
         content = read_yaml(path)
+        if not yaml_is_whole(read_text(path)):
+            return {}, [f"{path.name} is not what the run wrote, and is left out."]
     except UserError as error:
         return {}, [f"{path.name} cannot be read ({error})."]
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) or KEY in content:  # a result in its place
         return {}, [f"{path.name} holds no configuration."]
     return {str(key): value for key, value in content.items()}, []  # YAML's keys may be numbers
+
+
+def _damaged(files: RunFolder) -> list[str]:
+    """What is left out because it is damaged: the verdict, unreadable images."""
+    problems = []
+    if files.finished():
+        try:
+            read_json(files.result)
+        except UserError as error:
+            problems.append(f"No verdict and no facts of the data: {error}.")
+    with contextlib.suppress(OSError):
+        lines = files.unreadable.read_text(encoding="utf-8", errors="replace").splitlines()
+        if damaged := sum(read_line(line) is None for line in lines):
+            problems.append(f"{files.unreadable.name}: damaged lines were left out: {damaged}.")
+    return problems
 
 
 def _find_checkpoints(folder: Path) -> list[Checkpoint]:

@@ -13,6 +13,7 @@ import torch
 
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.results import commit, hardware, versions, write_json
+from convit_ssl.reading import read_json
 
 Comparison = dict[str, Any]
 _MACHINE = ("hardware", "versions", "threads")
@@ -93,10 +94,13 @@ def _earlier(kind: str, path: str) -> dict[str, Any]:
     if not Path(path).exists():
         return empty
     try:
-        earlier: dict[str, Any] = json.loads(Path(path).read_text())
+        earlier: dict[str, Any] = read_json(path)
         runs, found = earlier["runs"], earlier["kind"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"--add: {path} is not a file of `convit-ssl bench {kind}`") from error
+    except (UserError, KeyError, TypeError) as error:
+        reason = f": {error}" if isinstance(error, UserError) else ""
+        raise UserError(
+            f"--add: {path} is not a file of `convit-ssl bench {kind}`{reason}"
+        ) from error
     if found != kind:
         raise UserError(f"--add: {path} is of `convit-ssl bench {found}`, not of bench {kind}")
     now = environment()

@@ -32,6 +32,7 @@ from convit_ssl.data.quality import inspect_all
 from convit_ssl.data.sources import SOURCES
 from convit_ssl.data.viewing import view_image
 from convit_ssl.evaluation.progress import progress_bar
+from convit_ssl.sealed import note_beside
 
 SUMMARY = (
     "find duplicates, leaks between train and test, and bad images. Exit code: 0 if nothing was "
@@ -247,3 +248,4 @@ def _write_csv(made: Checked) -> None:
     rows.writerow(COLUMNS)
     rows.writerows(_rows(made.collection, made.found))
     write_text(made.table, text.getvalue())
+    note_beside(made.table)

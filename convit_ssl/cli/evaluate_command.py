@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from convit_ssl import plugins
 from convit_ssl.cli import probe_sources
 from convit_ssl.evaluation.evaluators import evaluate, get_evaluator
 from convit_ssl.evaluation.processes import run_in_processes
-from convit_ssl.evaluation.results import commit, now, versions
+from convit_ssl.evaluation.results import commit, now, versions, write_json
 
 SUMMARY = "measure features with evaluators of your own"
 EXAMPLE = "convit-ssl evaluate runs/demo --data digits --plugins my_evaluator.py --with purity"
@@ -37,8 +36,7 @@ def run(args: argparse.Namespace) -> int:
     for name, figures in found["figures"].items():
         print(f"{name}: " + ", ".join(f"{key} {value:.6g}" for key, value in figures.items()))
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_json(found, args.json)
         print(f"written: {args.json}")
     return 0
 

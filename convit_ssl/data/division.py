@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from convit_ssl.checksums import say_once
 from convit_ssl.data.annotations import Table, group_keys, labelled
 from convit_ssl.data.folders import Listing
 from convit_ssl.data.names import some
@@ -24,6 +25,7 @@ from convit_ssl.data.parts import assign
 from convit_ssl.data.tables import read_table
 from convit_ssl.errors import UserError
 from convit_ssl.schema import DataOptions
+from convit_ssl.sealed import changed_since, note_beside
 from convit_ssl.writing import whole_file
 
 TRAIN, TEST, UNUSED = -1, 0, -2  # parts; the folds of a k-fold are 0 .. k-1
@@ -194,6 +196,7 @@ class Division:
         try:
             with whole_file(path) as partial:
                 partial.write_text(text.getvalue(), encoding="utf-8", errors="surrogateescape")
+            note_beside(Path(path))
         except OSError as error:
             raise UserError(f"cannot write the split {path}: {error.strerror}") from error
 
@@ -296,6 +299,8 @@ def _groups_are_classes(targets: Ints, groups: Ints) -> bool:
 def _read(listing: Listing, spec: DivisionSpec) -> Division:
     """A division that was written down, or that somebody else wrote: file,part[,group]."""
     path = str(spec.file)
+    if changed := changed_since(Path(path)):
+        say_once(f"note: {changed}")
     header = read_table(path)
     if not {"file", "part"} <= header.keys():
         raise UserError(

@@ -23,6 +23,7 @@ from convit_ssl.data.notes import note_once
 from convit_ssl.data.sources import cache_folder
 from convit_ssl.data.split_folders import SPLIT_NAMES
 from convit_ssl.errors import UserError
+from convit_ssl.sealed import seal_text, unseal_text
 
 _KINDS = ((b"\x89PNG", ".png"), (b"\xff\xd8\xff", ".jpg"), (b"II*\0", ".tif"), (b"MM\0*", ".tif"),
           (b"GIF8", ".gif"), (b"BM", ".bmp"))  # fmt: skip
@@ -61,7 +62,7 @@ def unpack(folder: Path, shards: list[Path]) -> Path:
         rows: list[dict[str, Any]] = []
         for number, shard in enumerate(shards):
             rows += _unpack_one(shard, number, staging, folder)
-        (staging / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
+        (staging / "rows.json").write_text(seal_text(json.dumps(rows)), encoding="utf-8")
         note_once(f"{len(rows):,} images of {folder} were unpacked into {target}")
         try:
             os.rename(staging, target)
@@ -78,7 +79,7 @@ def unpack(folder: Path, shards: list[Path]) -> Path:
 def unpacked_rows(root: Path) -> list[dict[str, Any]]:
     """File, label and split of each image that `unpack` wrote; nothing where that is damaged."""
     try:
-        rows = json.loads((root / "rows.json").read_text(encoding="utf-8"))
+        rows = json.loads(unseal_text((root / "rows.json").read_text(encoding="utf-8")) or "")
         return rows if all({"file", "label", "split"} <= row.keys() for row in rows) else []
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         return []

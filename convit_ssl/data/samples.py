@@ -9,7 +9,6 @@ asked again with growing pauses first.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import tempfile
@@ -30,6 +29,7 @@ from convit_ssl.data.readers import reads_by_path
 from convit_ssl.data.retries import may_pass, retried
 from convit_ssl.data.storage import is_there, is_url, read_bytes
 from convit_ssl.errors import TemporaryError, UserError
+from convit_ssl.sealed import read_line, seal_line
 
 logger = logging.getLogger("convit_ssl.data")
 
@@ -174,14 +174,14 @@ class FaultLog:
 
 
 def _line(path: str, reason: str) -> str:
-    return json.dumps({"path": path, "reason": reason}) + "\n"
+    return seal_line({"path": path, "reason": reason})
 
 
 def _parse(text: str) -> dict[str, str]:
     faults = {}
     for line in text.splitlines():
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            entry = json.loads(line)
+        with contextlib.suppress(KeyError):
+            entry = read_line(line) or {}
             faults[str(entry["path"])] = str(entry["reason"])
     return faults
 

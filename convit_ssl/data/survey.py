@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from convit_ssl.checksums import say_once
 from convit_ssl.data.common_range import judge
 from convit_ssl.data.part_names import whole_file
 from convit_ssl.data.pixels import image_header, image_range
@@ -31,6 +32,7 @@ from convit_ssl.data.retries import may_pass, retried
 from convit_ssl.data.storage import is_url, split_member
 from convit_ssl.data.value_range import Range, Reading
 from convit_ssl.machine import available_cores, user_cache
+from convit_ssl.sealed import seal_text, unseal_text
 
 logger = logging.getLogger("convit_ssl.data")
 
@@ -106,13 +108,20 @@ class _Records:
         self.ranges = ranges
         name = hashlib.sha256(os.path.abspath(root).encode("utf-8", "surrogateescape")).hexdigest()
         self.path = user_cache() / "surveys" / f"{name[:24]}.json"
-        self.known: dict[str, list[Any]] = {}
         self._patient = True
         self._large = threading.BoundedSemaphore(available_cores())  # whole images in memory
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            kept = json.loads(self.path.read_text(encoding="utf-8"))
-            if kept["version"] == _VERSION:
-                self.known = dict(kept["files"])
+        self.known = self._kept()
+
+    def _kept(self) -> dict[str, list[Any]]:
+        """What an earlier start found; nothing where the file is damaged."""
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+            text = unseal_text(self.path.read_text(encoding="utf-8"))
+            if text is not None:
+                kept = json.loads(text)
+                return dict(kept["files"]) if kept["version"] == _VERSION else {}
+        if self.path.exists():
+            say_once(f"warning: {self.path} is damaged; reading the headers of the images again")
+        return {}
 
     def read(self, paths: Sequence[str], progress: Progress | None) -> list[Record]:
         """What is known of all these files that can be read."""
@@ -177,7 +186,7 @@ class _Records:
             descriptor, partial_name = tempfile.mkstemp(dir=self.path.parent, suffix=".partial")
             try:
                 with open(descriptor, "w", encoding="utf-8") as file:
-                    file.write(text)
+                    file.write(seal_text(text))
                 os.replace(partial_name, self.path)
                 kept = sorted(
                     self.path.parent.glob("*.json"), key=lambda file: file.stat().st_mtime

@@ -10,11 +10,13 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
+from convit_ssl.checksums import say_once
 from convit_ssl.engines.checkpoint import CHECKPOINTS, sorted_checkpoints
 from convit_ssl.errors import UserError
 from convit_ssl.methods.scale import Budget
 from convit_ssl.reading import check_yaml
 from convit_ssl.runs import RunFolder
+from convit_ssl.sealed import yaml_is_whole
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,20 @@ class Begun:
 def read_options(folder: Path) -> dict[str, Any]:
     """The options that a run recorded; empty where the file is missing or damaged.
 
+    Damage is said on standard error. Resuming compares with the options in the checkpoint, whatever
+    this gives.
+
     Args:
         folder: of the run.
     """
     path = RunFolder(folder).config
     try:
         check_yaml(path)
-        found: Any = OmegaConf.to_container(OmegaConf.load(path))
+        text = path.read_text(encoding="utf-8")
+        if not yaml_is_whole(text):
+            say_once(f"warning: {path} is not what the run wrote, and is ignored")
+            return {}
+        found: Any = OmegaConf.to_container(OmegaConf.create(text))
     except (UserError, OSError, ValueError, OmegaConfBaseException, YAMLError):
         return {}
     return found if isinstance(found, dict) else {}

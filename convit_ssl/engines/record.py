@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
 from convit_ssl.runs import RunFolder
 from convit_ssl.schema_resolved import Resolved
+from convit_ssl.sealed import read_line, seal_line
 
 
 class Recorder:
@@ -44,6 +44,8 @@ class Recorder:
         path = RunFolder(self.folder).metrics
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         kept = [line for line in lines if _step(line) <= step]
+        if damaged := sum(read_line(line) is None for line in lines[:-1]):
+            logging.warning("damaged lines of %s were dropped: %d", path.name, damaged)
         temporary = path.with_name(f".{path.name}.partial")
         try:
             temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
@@ -66,7 +68,7 @@ class Recorder:
 
     def _write(self, kind: str, epoch: float, step: int, figures: Mapping[str, Any]) -> None:
         line = {"kind": kind, "epoch": epoch, "step": step, **figures}
-        self._append(json.dumps(line, allow_nan=True) + "\n")
+        self._append(seal_line(line))
         scalars = {key: v for key, v in figures.items() if isinstance(v, (int, float))}
         if self.options.run.tensorboard:
             for key, value in scalars.items():
@@ -122,7 +124,7 @@ class Recorder:
 
 def _step(line: str) -> float:
     try:
-        return float(json.loads(line)["step"])
+        return float((read_line(line) or {})["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")  # cut off by a kill
 

@@ -8,7 +8,6 @@ checkpoint was trained in.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from convit_ssl.engines.hooks import QuietHook, TrainingHook
 from convit_ssl.engines.pace import Decision, Pace, Way
 from convit_ssl.engines.placement import Placement
 from convit_ssl.runs import RunFolder
+from convit_ssl.sealed import read_line, seal_line
 from convit_ssl.writing import whole_file
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class ThreadHook(QuietHook):
         decisions = read_decisions(self.path, self._steps(task))
         if self.path.is_file():  # what was decided after this step belongs to steps that are gone
             with contextlib.suppress(OSError), whole_file(self.path) as part:
-                part.write_text("".join(f"{json.dumps(entry)}\n" for entry in decisions))
+                part.write_text("".join(map(seal_line, decisions)))
         last = decisions[-1] if decisions else None
         settled = Way(last["threads"], bool(last.get("shares"))) if last else None
         why = why_no_shares(task, self.most)
@@ -132,7 +132,7 @@ class ThreadHook(QuietHook):
         way = decision.way._asdict()
         entry = {"step": step, **way, "seconds": seconds}
         with contextlib.suppress(OSError), self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")
+            file.write(seal_line(entry))
         if self.training.screen is not None and decision.changed:
             self.training.screen.line(decision.describe())
 
@@ -150,7 +150,7 @@ def read_decisions(path: Path, step: int) -> list[dict[str, Any]]:
     with contextlib.suppress(OSError):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with contextlib.suppress(ValueError, KeyError, TypeError, OverflowError):
-                entry = json.loads(line)
+                entry = read_line(line) or {}
                 if int(entry["step"]) <= step and int(entry["threads"]) in range(1, MANY + 1):
                     found.append({**entry, "threads": int(entry["threads"])})
     return found

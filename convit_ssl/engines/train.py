@@ -56,6 +56,7 @@ from convit_ssl.once import within_command
 from convit_ssl.printable import PrintableFormatter
 from convit_ssl.process_end import leave_group
 from convit_ssl.runs import RunFolder
+from convit_ssl.sealed import seal_yaml
 
 if TYPE_CHECKING:
     from convit_ssl.adapters.task import ConViTSSLTask
@@ -251,11 +252,13 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
     }
     written = RunFolder(folder).result
     try:
-        written.write_text(json.dumps(result, indent=2) + "\n")
-    except OSError as error:
-        written.unlink(missing_ok=True)
+        write_json(result, written)
+    except UserError as error:
+        with contextlib.suppress(OSError):
+            written.unlink(missing_ok=True)  # of fewer epochs
+        reason = getattr(error.__cause__, "strerror", None) or error
         raise UserError(
-            f"training is finished, but {written} cannot be written ({error.strerror}). "
+            f"training is finished, but {written} cannot be written ({reason}). "
             f"Free some space and run the same command again: it only writes the result"
         ) from None
     screen.line(f"done: {RunFolder(folder).last}", style="bold")
@@ -342,7 +345,8 @@ def write_config(plan: Plan) -> None:
     reasons = [f"# {name} = {c.written}: {c.reason}" for name, c in plan.choices.items()]
     make_folder(folder)
     with _writing_in(folder):
-        RunFolder(folder).config.write_text("\n".join([*reasons, text]), encoding="utf-8")
+        written = seal_yaml("\n".join([*reasons, text]))
+        RunFolder(folder).config.write_text(written, encoding="utf-8")
         if plan.race is not None:
             write_json(plan.race, RunFolder(folder).race)
     spec = DivisionSpec.of(plan.settings.data, not plan.settings.derived.test_model)

@@ -26,6 +26,7 @@ from convit_ssl.evaluation.fingerprint import hash_json
 from convit_ssl.evaluation.row_checks import check_row
 from convit_ssl.machine import available_cores
 from convit_ssl.reading import printable, read_json
+from convit_ssl.sealed import seal
 from convit_ssl.writing import whole_file
 
 PACKAGES = ("torch", "torchvision", "timm", "vissl", "numpy", "scikit-learn", "pillow")
@@ -142,10 +143,11 @@ def without_home(value: Any) -> Any:
 
 
 def write_json(value: Any, path: str | Path) -> None:
-    """Write JSON whole or not at all."""
+    """Write JSON whole or not at all; an object with a checksum, which `read_json` compares."""
+    content: Any = seal(value, _plain) if isinstance(value, Mapping) else value
     try:
         with whole_file(path) as partial:
-            partial.write_text(json.dumps(value, indent=1, default=_plain) + "\n")
+            partial.write_text(json.dumps(content, indent=1, default=_plain) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
 

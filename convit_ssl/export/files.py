@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from convit_ssl.export.inert import load_inert
 from convit_ssl.export.seal import check_seal, seal
 from convit_ssl.leftovers import release, working_folder
 from convit_ssl.reading import WEIGHTS_LIMIT, regular_file
+from convit_ssl.sealed import seal as seal_json
 
 SAFETENSORS_SUFFIX = ".safetensors"
 # Key of our JSON in a safetensors header, and of our dictionary in a training checkpoint.
@@ -148,7 +149,8 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """An indented JSON file, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+    content = seal_json(value, str) if isinstance(value, Mapping) else value
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
 
 
 def own_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -37,6 +37,7 @@ function images() {
     if (warnings.length) body.append(el("div", { class: "note" }, el("b", {}, "Warnings about the data"), el("ul", {}, warnings.map((text) => el("li", {}, text)))));
     const check = run.images.check;
     if (check) {
+      if (check.changed) body.append(el("p", { class: "note" }, `${check.changed}.`));
       const rest = check.count > check.rows.length ? `; the first ${check.rows.length} are shown, ${check.table} has all` : "";
       if (!check.count) body.append(el("p", {}, `Data check: nothing found (${check.table}).`));
       else body.append(el("details", { open: true }, el("summary", {}, `Data check: ${check.counts.join(", ")}${rest}`),
