@@ -24,6 +24,7 @@ from convit_ssl.engines.pace import Pace, Way
 from convit_ssl.engines.rendezvous import loopback_interface
 from convit_ssl.machine import keep_freed_memory
 from convit_ssl.models import create_model
+from convit_ssl.models.products import onednn_products
 
 SETTLING = 60.0  # seconds at most until a run has chosen its threads
 FOREVER = datetime.timedelta(days=1)  # processes sleep while other arms are measured
@@ -95,6 +96,7 @@ class _Model:
         self.trunk = trunk
 
 
+@onednn_products()  # as training does
 def main() -> None:
     """Build the network that the command line describes, and answer until the input ends."""
     setting = json.loads(sys.argv[1])
@@ -165,6 +167,7 @@ def _in_processes(setting: dict[str, Any]) -> None:
         _process(0, *arguments)
 
 
+@onednn_products()
 def _process(rank: int, setting: dict[str, Any], meeting: str) -> None:
     keep_freed_memory()
     torch.set_num_threads(1)

@@ -51,6 +51,8 @@ from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
 from convit_ssl.evaluation.results import commit, hardware, now, versions, write_json
 from convit_ssl.machine import keep_freed_memory
+from convit_ssl.models import ConViTConfig
+from convit_ssl.models.products import onednn_products
 from convit_ssl.models.trunks import count_parameters
 from convit_ssl.once import within_command
 from convit_ssl.printable import PrintableFormatter
@@ -102,7 +104,8 @@ def train(
         box.install()
         with _held(folder) if rank == 0 else contextlib.nullcontext() as guard:
             heartbeat.start()
-            _train(plan, folder, started, screen, heartbeat, box, guard)
+            with onednn_products(_multiplies_by_onednn(plan)):
+                _train(plan, folder, started, screen, heartbeat, box, guard)
         finished = True
     except Stopped as stop:
         finished = box.stopping = True
@@ -312,6 +315,12 @@ def _environment(plan: Plan, rank: int, local_rank: int) -> None:
         keep_freed_memory()
     if plan.settings.run.deterministic:
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _multiplies_by_onednn(plan: Plan) -> bool:
+    """Whether the network is ours on a CPU: others would call PyTorch's attention beside it."""
+    compiled = bool(plan.settings.run.compile)
+    return plan.placement.device == "cpu" and isinstance(plan.trunk, ConViTConfig) and not compiled
 
 
 def _log_to(path: Path | None) -> None:

@@ -26,6 +26,7 @@ from convit_ssl.evaluation import fingerprint, processes
 from convit_ssl.evaluation.feature_set import FeatureSet, checksums, load_features
 from convit_ssl.leftovers import release, remove_abandoned, working_folder
 from convit_ssl.machine import start_method
+from convit_ssl.models.products import onednn_products
 
 __all__ = ["FeatureSet", "Progress", "extract_features", "fingerprint_parts", "load_features"]
 
@@ -226,7 +227,7 @@ def _fill(
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
     for rows, (images, labels, indices) in batches:
         try:
-            with torch.inference_mode(), autocast:
+            with torch.inference_mode(), autocast, onednn_products(device.type == "cpu"):
                 made = extractor(images.to(device, non_blocking=True)).float().cpu().numpy()
         except torch.OutOfMemoryError as error:
             raise UserError(

@@ -20,6 +20,7 @@ from convit_ssl.data.collate import fast_collate
 from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
 from convit_ssl.evaluation.finetune import parameter_groups
 from convit_ssl.models import ConViT
+from convit_ssl.models.products import onednn_products
 
 WARMUP = 0.05  # of the budget
 WEIGHT_DECAY = 0.05
@@ -97,7 +98,8 @@ def train_with_labels(
                 group["lr"] = (
                     settings.rate * group.get("lr_scale", 1.0) * _factor(spent / core_seconds)
                 )
-            _step(model, optimiser, normalise(views), targets)
+            with onednn_products(isinstance(model, ConViT)):
+                _step(model, optimiser, normalise(views), targets)
             steps += 1
         epoch += 1
     model.eval()

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from convit_ssl.models.autocast import without_autocast
+from convit_ssl.models.products import blas_products
 from convit_ssl.models.transforms import in_forward_mode, is_wrapped
 
 
@@ -72,7 +73,8 @@ def fused_attention(
         if torch.is_grad_enabled() and _is_flash_on_cpu(query, key, value):
             out: Tensor = FlashOnCpu.apply(*inputs, scale)[0]
             return out
-    return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
+    with blas_products(query):
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
 
 
 def _is_flash_on_cpu(query: Tensor, key: Tensor, value: Tensor) -> bool:
@@ -95,9 +97,10 @@ class FlashOnCpu(torch.autograd.Function):
         query: Tensor, key: Tensor, value: Tensor, scale: float | None
     ) -> tuple[Tensor, Tensor]:
         """Shapes (B, H, N, d) three times."""
-        out, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, scale=scale
-        )
+        with blas_products(query):
+            out, log_sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                query, key, value, scale=scale
+            )
         return out, log_sums
 
     @staticmethod
@@ -117,9 +120,10 @@ class FlashOnCpu(torch.autograd.Function):
         with without_autocast(grad.device):
             if torch.is_grad_enabled() or is_wrapped(grad):
                 return *_gradients(grad, query, key, value, ctx.scale), None
-            made = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                grad, query, key, value, out, log_sums, 0.0, False, scale=ctx.scale
-            )
+            with blas_products(grad):
+                made = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                    grad, query, key, value, out, log_sums, 0.0, False, scale=ctx.scale
+                )
             return *made, None
 
 
