@@ -86,6 +86,15 @@ def unseal_text(sealed: str) -> str | None:
     return text if stated == _of_text(text) else None
 
 
+def was_never_sealed(text: str) -> bool:
+    """Whether a file of JSON is whole without `seal_text`'s last line."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
 def seal_yaml(text: str) -> str:
     """A YAML file with a checksum of its text in a comment, the last line."""
     text = text if text.endswith("\n") else f"{text}\n"

@@ -32,7 +32,7 @@ from convit_ssl.data.retries import may_pass, retried
 from convit_ssl.data.storage import is_url, split_member
 from convit_ssl.data.value_range import Range, Reading
 from convit_ssl.machine import available_cores, user_cache
-from convit_ssl.sealed import seal_text, unseal_text
+from convit_ssl.sealed import seal_text, unseal_text, was_never_sealed
 
 logger = logging.getLogger("convit_ssl.data")
 
@@ -115,7 +115,10 @@ class _Records:
     def _kept(self) -> dict[str, list[Any]]:
         """What an earlier start found; nothing where the file is damaged."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-            text = unseal_text(self.path.read_text(encoding="utf-8"))
+            text = self.path.read_text(encoding="utf-8")
+            if was_never_sealed(text):
+                return {}  # of an earlier version
+            text = unseal_text(text)
             if text is not None:
                 kept = json.loads(text)
                 return dict(kept["files"]) if kept["version"] == _VERSION else {}

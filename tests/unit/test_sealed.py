@@ -176,3 +176,19 @@ def test_the_survey_of_a_collection_is_made_again(
     kept.path.write_text(kept.path.read_text().replace("4095", "4094"))
     assert survey._Records(str(tmp_path / "images")).known == {}
     assert "reading the headers of the images again" in capsys.readouterr().err
+
+
+def test_the_survey_of_an_earlier_version_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(survey, "user_cache", lambda: tmp_path)
+    say_once.cache_clear()
+    kept = survey._Records(str(tmp_path / "images"))
+    kept._keep({"a.png": [1, 2, 3, 4095]})
+    text = kept.path.read_text().partition("\n")[0]
+    kept.path.write_text(text)  # as versions before the checksum wrote it
+    assert survey._Records(str(tmp_path / "images")).known == {}
+    assert "damaged" not in capsys.readouterr().err
+    kept.path.write_text(text[:-4])
+    assert survey._Records(str(tmp_path / "images")).known == {}
+    assert "damaged" in capsys.readouterr().err
