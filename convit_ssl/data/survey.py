@@ -115,10 +115,10 @@ class _Records:
     def _kept(self) -> dict[str, list[Any]]:
         """What an earlier start found; nothing where the file is damaged."""
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-            text = self.path.read_text(encoding="utf-8")
-            if was_never_sealed(text):
+            sealed = self.path.read_text(encoding="utf-8")
+            if was_never_sealed(sealed):
                 return {}  # of an earlier version
-            text = unseal_text(text)
+            text = unseal_text(sealed)
             if text is not None:
                 kept = json.loads(text)
                 return dict(kept["files"]) if kept["version"] == _VERSION else {}
