@@ -1,6 +1,7 @@
-"""A line about what is being imported, where the start of a command takes over two seconds.
+"""What a command says while it starts, and how long it has been silent.
 
-PyTorch and scikit-learn take that long on a cold or busy machine. Imports nothing heavy.
+Importing PyTorch and scikit-learn takes over two seconds on a cold or busy machine. Imports nothing
+heavy.
 """
 
 from __future__ import annotations
@@ -14,22 +15,23 @@ from types import FrameType
 
 FIRST_LINE = 2.0  # seconds before the first line; lines come twice as far apart each time
 BETWEEN_CHECKS = 0.25  # seconds
-ENOUGH_CHECKS = 4  # in a row without an import: the command is at work
 OURS = "convit_ssl"
 
 _at_work = threading.Event()
+_spoke: list[float] = []  # when the last line of progress was written
 
 
 @contextlib.contextmanager
 def imports_reported(name: str) -> Iterator[None]:
     """Write to standard error which library the main thread imports, after 2, 4, 8, ... seconds.
 
-    The thread that does so ends once the command is at work, which has progress of its own.
+    That ends with `at_work`, or with the block.
 
     Args:
         name: the command.
     """
     _at_work.clear()
+    spoke()
     watched = threading.get_ident()
     threading.Thread(target=_report, args=(name, watched), daemon=True).start()
     try:
@@ -43,12 +45,22 @@ def at_work() -> None:
     _at_work.set()
 
 
+def spoke() -> None:
+    """A line of progress was written just now."""
+    _spoke[:] = [time.monotonic()]
+
+
+def silence() -> float:
+    """Seconds since the last line of progress; 0 where none was written in the last minute."""
+    seconds = time.monotonic() - _spoke[0] if _spoke else 0.0
+    return seconds if 0 <= seconds < 60 else 0.0
+
+
 def _report(name: str, watched: int) -> None:
     started = time.monotonic()
-    next_line, idle = FIRST_LINE, 0
-    while idle < ENOUGH_CHECKS and not _at_work.wait(BETWEEN_CHECKS):
+    next_line = FIRST_LINE
+    while not _at_work.wait(BETWEEN_CHECKS):
         library = _imported(sys._current_frames().get(watched))
-        idle = 0 if library else idle + 1
         seconds = time.monotonic() - started
         if library and seconds >= next_line:
             next_line = 2 * seconds
@@ -56,6 +68,7 @@ def _report(name: str, watched: int) -> None:
             line = f"convit-ssl {name}: importing libraries{which}, {seconds:.0f} s"
             with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or full
                 print(line, file=sys.stderr, flush=True)
+                spoke()
 
 
 def _imported(frame: FrameType | None) -> str | None:

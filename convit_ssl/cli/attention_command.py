@@ -46,15 +46,17 @@ def run(args: argparse.Namespace) -> int:
     from convit_ssl.analysis.attention_figure import attention_figure
     from convit_ssl.analysis.images import open_image, prepare_image
     from convit_ssl.drawing import save_figure
+    from convit_ssl.evaluation.progress import progress_bar
     from convit_ssl.export import reading_of
 
     show = showing_options.shown(args)
     model = weights_options.read_trunk(args, args.checkpoint)
     image = open_image(args.image, reading_of(model), show=show, colour_map=args.colour_map)
-    maps = image_attention(model, prepare_image(image, model, args.image.name))
-    query = None if args.query is None else (args.query[0], args.query[1])
-    figure = attention_figure(maps, args.layers, args.head, query)
-    save_figure(figure, args.out, args.dpi)
+    with progress_bar("drawing attention maps", "figures"):
+        maps = image_attention(model, prepare_image(image, model, args.image.name))
+        query = None if args.query is None else (args.query[0], args.query[1])
+        figure = attention_figure(maps, args.layers, args.head, query)
+        save_figure(figure, args.out, args.dpi)
     rows, columns = maps.image.grid
     print(f"written: {args.out} ({rows} x {columns} patches, {len(maps.layers)} layers)")
     return 0

@@ -114,9 +114,10 @@ def _plain_python() -> tuple[str, str | None]:
 
 
 def _devices() -> Iterator[tuple[str, str, str | None]]:
-    import torch
+    with progress_bar("importing PyTorch", "imports"):
+        import torch
 
-    from convit_ssl.models import fused
+        from convit_ssl.models import fused
 
     cores = available_cores()
     yield "cpu", f"{cores} cores, {torch.get_num_threads()} threads of PyTorch", None

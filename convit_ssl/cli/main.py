@@ -23,7 +23,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.machine import wait_briefly
 from convit_ssl.once import within_command
 from convit_ssl.process_end import run_to_end
-from convit_ssl.starting import imports_reported
+from convit_ssl.starting import imports_reported, spoke
 
 # Each command is a module of this package with SUMMARY, EXAMPLE, add_arguments(parser)
 # and run(args) -> exit code. It is imported only when it is called.
@@ -78,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
 def run_command(name: str, arguments: Sequence[str]) -> int:
     """Run one command; a UserError and Ctrl-C become one message and an exit code."""
     wait_briefly()  # before the command imports PyTorch
+    spoke()  # silence counts from here
     spell_out(sys.stdout)
     with printable_output():
         try:

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from convit_ssl.starting import at_work
+from convit_ssl.starting import at_work, silence, spoke
 
 FIRST_LINE = 2.0  # seconds of work before a file or a pipe gets a line
+SOONEST = 0.5  # of a part of the work, where the parts before it were silent for long
 BETWEEN_LINES = 30.0  # at most; lines come twice as far apart each time
 
 
@@ -28,6 +29,7 @@ def progress_bar(label: str, unit: str) -> Iterator[Report | None]:
 
     On a terminal it draws a bar, gone at the end. Elsewhere, as in a job's log, it writes a
     line after 2, 4, 8 and 16 seconds and then every 30, even during a step that reports nothing.
+    The first comes sooner where short parts of the work before this one were silent.
     Yields None if the label is empty.
     """
     if not label:
@@ -81,7 +83,8 @@ class _Lines:
     def __init__(self, label: str, unit: str) -> None:
         self.label, self.unit = label, unit
         self.started = time.monotonic()
-        self.next_line = self.started + FIRST_LINE
+        wait = min(FIRST_LINE, max(SOONEST, FIRST_LINE - silence()))
+        self.next_line = self.started + wait
         self._state: tuple[int, int, str] | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -111,6 +114,7 @@ class _Lines:
                 return
             self.next_line = now + min(max(now - self.started, FIRST_LINE), BETWEEN_LINES)
             print(self._line(now - self.started), file=sys.stderr, flush=True)
+            spoke()
 
     def _line(self, seconds: float) -> str:
         if self._state is None:

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from convit_ssl import starting
 from convit_ssl.evaluation import progress
 
 
@@ -26,6 +27,24 @@ def test_a_log_gets_lines_twice_as_far_apart_each_time_up_to_thirty_seconds(
         "linear heads: sweep: 20 of 80 steps after 20 s",
         "linear heads: sweep: 40 of 80 steps after 40 s",
         "linear heads: sweep: 70 of 80 steps after 70 s",
+    ]
+
+
+def test_short_parts_one_after_another_are_not_silent(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    starting.spoke()
+    for part in range(4):
+        with progress.progress_bar(f"part {part}", "images") as report:
+            assert report is not None
+            for done in range(4):
+                report(done, 4)
+                clock[0] += 0.4
+    assert capsys.readouterr().err.splitlines() == [
+        "part 1: 2 of 4 images after 1 s",
+        "part 2: 3 of 4 images after 1 s",
     ]
 
 
