@@ -15,7 +15,8 @@ from convit_ssl.engines.config import compose_experiment
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-BLOCK = re.compile(r"^```[a-z]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^ *```[a-z]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+INLINE = re.compile(r"`(convit-ssl (?![^`]*config=mine)[^`]*(?: --|config=convit_)[^`]*)`")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[\w-]+)?\)")
 COMMAND = re.compile(r"convit-ssl [a-z]+( |$)")
 LAUNCHER = "python tools/run_distributed_engines.py"
@@ -24,9 +25,11 @@ PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b|\.\.\.|<")
 
 
 def commands(path: Path) -> list[str]:
-    """Lines of code blocks that call us, with continued lines joined."""
+    """What calls us in code blocks and in the text, with continued lines joined."""
     found = []
-    for block in BLOCK.findall(path.read_text(encoding="utf-8")):
+    text = path.read_text(encoding="utf-8")
+    inline = [] if path.name == "CHANGELOG.md" else INLINE.findall(BLOCK.sub("", text))
+    for block in [*BLOCK.findall(text), *inline]:
         for line in block.replace("\\\n", " ").splitlines():
             line = line.strip().removeprefix("$ ").replace(LAUNCHER, "convit-ssl train")
             if COMMAND.match(line) and not PLACEHOLDER.search(line):
