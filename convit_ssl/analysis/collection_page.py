@@ -17,11 +17,19 @@ THUMBNAIL = 112  # pixels
 MOST_SHOWN = 200  # findings of a kind on the page; all are in the CSV
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --muted: #8888; }
-body { font: 15px/1.45 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto;
-  padding: 0 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-table { border-collapse: collapse; } th, td { text-align: left; padding: .15rem .9rem .15rem 0; }
+:root { color-scheme: light dark; --line: #dde1e6; --soft: #57606a; --text: #1a1d21;
+  --back: #f5f6f8; --card: #fff; --bad: #b3261e; --good: #17713c; }
+@media (prefers-color-scheme: dark) { :root { --line: #30363d; --soft: #9aa4af; --text: #e6e9ed;
+  --back: #101418; --card: #1a1f25; --bad: #ff8a7a; --good: #58d68d; } }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 0; padding: 1.5rem 1rem;
+  color: var(--text); background: var(--back); }
+main { max-width: 72rem; margin: auto; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 0; }
+section { background: var(--card); border: 1px solid var(--line); border-radius: .8rem;
+  padding: 1.1rem 1.2rem; margin-top: 1.1rem; overflow-x: auto; }
+table { border-collapse: collapse; } th, td { text-align: left; padding: .25rem 1.2rem .25rem 0;
+  border-bottom: 1px solid var(--line); }
+thead th { color: var(--soft); font-weight: 400; } tbody th { font-weight: 400; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: 1rem; }
 figure { margin: 0; padding: .6rem; border: 1px solid var(--line); border-radius: .4rem; }
@@ -29,9 +37,8 @@ figure div { display: flex; gap: .5rem; }
 figure img { width: 112px; height: 112px; object-fit: contain; background: #8882;
   image-rendering: auto; }
 figcaption { font-size: .82rem; overflow-wrap: anywhere; margin-top: .4rem; }
-.bad { color: #c0392b; font-weight: 600; } .good { color: #1e8449; font-weight: 600; }
-.muted { color: gray; }
-@media (prefers-color-scheme: dark) { .bad { color: #ff7b6b; } .good { color: #58d68d; } }
+.bad, .good { font-weight: 600; font-size: 1.1rem; border-left: 4px solid; padding-left: .8rem; }
+.bad { color: var(--bad); } .good { color: var(--good); }
 """
 
 
@@ -94,7 +101,8 @@ def write_collection_page(
         return pictures[position]
 
     tone = "good" if clean else "bad"
-    parts = [f'<p class="{tone}">{html.escape(summary[0])}</p>']
+    verdict = summary[0][:1].upper() + summary[0][1:]
+    parts = [f'<p class="{tone}">{html.escape(verdict)}.</p>']
     parts += [f"<p>{html.escape(text)}</p>" for text in summary[1:]]
     parts += [_section(section, picture) for section in sections if section.cards]
     parts += [_table(table) for table in tables if table.rows]
@@ -106,8 +114,8 @@ def write_collection_page(
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         f'<link rel="icon" href="data:,">\n<title>{html.escape(title)}</title>\n'
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{html.escape(title)}</h1>\n"
-        f"{body}\n</body>\n</html>\n",
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n<h1>{html.escape(title)}</h1>\n"
+        f"{body}\n</main>\n</body>\n</html>\n",
     )
 
 
@@ -131,7 +139,9 @@ def _table(table: CountTable) -> str:
         made = []
         for position, cell in enumerate(row):
             text = f"{cell:,}" if isinstance(cell, int) else html.escape(cell)
-            made.append(f"<{tag}{' class=number' * (position > 0)}>{text}</{tag}>")
+            name = tag if position else "th"
+            about = " class=number" if position else " scope=row" if tag == "td" else " scope=col"
+            made.append(f"<{name}{about}>{text}</{name}>")
         return "<tr>" + "".join(made) + "</tr>"
 
     rows = "".join(cells(row, "td") for row in table.rows)

@@ -228,7 +228,8 @@ def _tables(collection: Collection) -> list[CountTable]:
             [name or "none", *(counts[name, part] for part in parts)] for name in sorted(set(names))
         ]
         if any(names):
-            tables.append(CountTable(title, ["", *parts], rows))
+            header = "class" if title == "Classes" else "group"
+            tables.append(CountTable(title, [header, *parts], rows))
     return tables
 
 

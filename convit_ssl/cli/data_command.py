@@ -27,8 +27,10 @@ def run(args: argparse.Namespace) -> int:
     from convit_ssl.data.folders import find_images
     from convit_ssl.data.sources import get_source, materialise
     from convit_ssl.data.split_folders import SPLITS
+    from convit_ssl.evaluation.progress import progress_bar
 
-    folder = materialise(args.name, args.out, args.data_dir)
+    with progress_bar(f"writing {args.name}", "images"):
+        folder = materialise(args.name, args.out, args.data_dir)
     size = get_source(args.name).native_size
     pixels = f", {size[0]} x {size[1]} pixels" if size else ""
     print(f"{args.name}: {folder}")

@@ -38,6 +38,7 @@ from convit_ssl.engines.trunks import (
     patch_size,
 )
 from convit_ssl.errors import UserError, coded
+from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.methods import (
     Choice,
     LabelledOptions,
@@ -193,15 +194,16 @@ def _check_fsdp(tree: Draft) -> None:
 
 
 def _open(tree: Draft, split: str) -> ImageFiles:
-    return open_dataset(
-        tree.data.name,
-        tree.data_dir,
-        split,
-        subset=tree.data.subset,
-        max_corrupt=tree.data.max_corrupt,
-        division=division_spec(tree),
-        reading=Reading.of(tree.data),
-    )
+    with progress_bar("listing the images", "images"):  # built-in ones may be drawn first
+        return open_dataset(
+            tree.data.name,
+            tree.data_dir,
+            split,
+            subset=tree.data.subset,
+            max_corrupt=tree.data.max_corrupt,
+            division=division_spec(tree),
+            reading=Reading.of(tree.data),
+        )
 
 
 def division_spec(tree: Draft) -> DivisionSpec:

@@ -74,7 +74,7 @@ function lineChart(options) {
     const { svg, x, y, box } = frame(width, options.height || 210, xDomain, yDomain, { ...options, alt });
     for (const line of options.lines || []) {
       svg.append(el("line", { x1: box.left, x2: box.right, y1: y(line.value), y2: y(line.value), stroke: "var(--soft)", "stroke-dasharray": "2 4", "stroke-width": 1.5 }),
-        el("text", { x: box.right, y: y(line.value) - 5, "text-anchor": "end" }, line.name));
+        el("text", { x: box.left + 4, y: y(line.value) - 5 }, line.name));
     }
     for (const item of series) {
       svg.append(el("path", { d: linePath(item.points, x, y), fill: "none", stroke: item.colour, "stroke-width": item.width || 2, "stroke-linejoin": "round", "stroke-dasharray": item.dash || null }));

@@ -13,13 +13,13 @@ function table(heads, rows) {
 function start() {
   const node = section("overview", "Overview", `Means over seeds of this study. The paper's figures (${PAPER.source}) are on ImageNet, so its curves compare in shape, not in height, with those of another data set.`);
   if (DATA.problems.length) node.append(el("div", { class: "note" }, el("b", {}, "What is missing or looks wrong"), el("ul", {}, DATA.problems.map((text) => el("li", {}, text)))));
-  node.append(table(["setting", "share of labels", "accuracy %", "± over seeds", "the paper's", "seeds", "images/s"], POINTS.map((point) => [point.name,
+  node.append(table(["setting", "fraction of labels", "accuracy %", "± over seeds", "the paper's", "seeds", "images/s"], POINTS.map((point) => [point.name,
     point.fraction === null ? "–" : `${format(100 * point.fraction)} %`, percent(point.accuracy), percent(point.spread), percent(point.published), String(point.seeds), format(point.images_per_s)])));
 }
 
 // Shares are spread evenly on a logarithmic axis: 5, 10, 30, 50, 100 %.
 function efficiency() {
-  const node = section("efficiency", "Sample efficiency", "Accuracy in % against the share of labelled images. Bars are one standard deviation over seeds.");
+  const node = section("efficiency", "Sample efficiency", "Accuracy in % against the fraction of labelled images. Bars are one standard deviation over seeds.");
   const curves = new Map();
   for (const point of POINTS.filter((item) => !item.ablation && item.fraction !== null)) {
     if (!curves.has(point.name)) curves.set(point.name, []);
@@ -30,9 +30,9 @@ function efficiency() {
     points: PAPER.sample_efficiency.map((row) => [row.fraction, row[model], null]) }));
   const panels = el("div", { class: "split" });
   node.append(panels);
-  if (ours.length) panels.append(figure("This study", "", legend(ours), shareChart("This study: accuracy by share of labels", ours)));
-  else node.append(missing("No setting of this study names its share of labels."));
-  panels.append(figure("The paper", `${PAPER.source}, Table 2, ImageNet`, legend(paper), shareChart("The paper's accuracy by share of labels", paper)));
+  if (ours.length) panels.append(figure("This study", "", legend(ours), shareChart("This study: accuracy by fraction of labels", ours)));
+  else node.append(missing("No setting of this study has a fraction of labels."));
+  panels.append(figure("The paper", `${PAPER.source}, Table 2, ImageNet`, legend(paper), shareChart("The paper's accuracy by fraction of labels", paper)));
 }
 
 function shareChart(title, series) {
@@ -45,7 +45,7 @@ function shareChart(title, series) {
     const domain = shares.length > 1 ? [place(shares[0]) - 0.06, place(shares[shares.length - 1]) + 0.06] : [place(shares[0]) - 1, place(shares[0]) + 1];
     const means = series.flatMap((item) => item.points.map((point) => point[1]));
     const { svg, x, y } = frame(width, 280, domain, within([Math.max(0, low - 0.05 * (high - low)), high + 0.05 * (high - low)], means, 100),
-      { xLabel: "share of labelled images", alt: `${title}. ${describe(series)}` });
+      { xLabel: "fraction of labelled images", alt: `${title}. ${describe(series)}` });
     svg.querySelectorAll("text[text-anchor=middle]").forEach((node, i, all) => { if (i < all.length - 1) node.remove(); });
     for (const [at, name] of names) svg.append(el("text", { x: x(at), y: 280 - 20, "text-anchor": "middle" }, name));
     for (const item of series) {
@@ -66,7 +66,7 @@ function ablations() {
   const rows = POINTS.filter((point) => point.ablation);
   const panels = el("div", { class: "split" });
   node.append(panels);
-  if (rows.length) panels.append(figure("This study", "", table(["setting", "share", "accuracy %", "± over seeds", "the paper's"], rows.map((point) =>
+  if (rows.length) panels.append(figure("This study", "", table(["setting", "fraction", "accuracy %", "± over seeds", "the paper's"], rows.map((point) =>
     [setting(point), point.fraction === null ? "–" : `${format(100 * point.fraction)} %`, percent(point.accuracy), percent(point.spread), percent(point.published)])),
   bars(rows.map((point) => ({ name: `${setting(point)}${point.fraction === null ? "" : ` (${format(100 * point.fraction)} %)`}`, value: point.accuracy, spread: point.spread })))));
   else node.append(missing("This study has no ablations."));

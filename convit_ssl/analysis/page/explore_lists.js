@@ -3,11 +3,11 @@ const MORE = 48;
 let cameFrom = null;
 
 function tile(i, caption, tone = "") {
-  const words = [shortOf(i), labelOf(i), caption].filter(Boolean).join(", ");
-  const button = el("button", { class: "tile", type: "button", "aria-label": words, title: pathOf(i), onclick: (event) => { cameFrom = event.currentTarget; choose(i, true); } }, thumb(i));
   const line = labelOf(i) || (MAIN.classes.length ? "no label" : shortOf(i));
+  const words = [...new Set([[line, caption].filter(Boolean).join(" "), shortOf(i)])].join(", ");
+  const button = el("button", { class: "tile", type: "button", "aria-label": words, title: pathOf(i), onclick: (event) => { cameFrom = event.currentTarget; choose(i, true); } }, thumb(i));
   button.append(el("span", { class: tone }, line));
-  if (caption) button.append(el("span", { class: "why" }, caption));
+  if (caption) button.append(" ", el("span", { class: "why" }, caption));
   return button;
 }
 

@@ -133,7 +133,7 @@ function classPanel(panel, body) {
   const few = order.length <= 20;
   const shown = few ? order : [...order].sort((a, b) => right[a] - right[b]).slice(0, 20);
   const counts = confusion.map((row) => row.reduce((a, b) => a + b, 0));
-  const bars = el("table", { class: "data" }, el("thead", {}, el("tr", {}, ["class", "right", "", "images"].map((name, i) => el("th", { scope: "col", class: i % 2 ? "n" : null }, name || el("span", { "aria-hidden": true }, "\u00a0"))))),
+  const bars = el("table", { class: "data" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "class"), el("th", { scope: "colgroup", colspan: 2 }, "right"), el("th", { scope: "col", class: "n" }, "images"))),
     el("tbody", {}, shown.map((i) => el("tr", {}, el("td", {}, panel.classes[i]), el("td", { class: "n" }, `${(100 * right[i]).toFixed(0)} %`),
       el("td", { style: "width:45%" }, el("div", { style: `height:12px;border-radius:3px;background:${PALETTE[0]};width:${100 * right[i]}%` })), el("td", { class: "n" }, String(counts[i]))))));
   const right_side = el("div");
@@ -146,7 +146,7 @@ function classPanel(panel, body) {
     right_side.append(el("table", { class: "data" }, el("thead", {}, el("tr", {}, ["class", "taken for", "images"].map((name) => el("th", { scope: "col" }, name)))),
       el("tbody", {}, pairs.map(([count, i, j]) => el("tr", {}, el("td", {}, panel.classes[i]), el("td", {}, panel.classes[j]), el("td", { class: "n" }, String(count)))))));
   }
-  body.append(el("h3", {}, `Accuracy per class: ${(100 * accuracy).toFixed(1)} % of all`), el("p", { class: "muted" }, `By ${method}. A look at a sample, not a benchmark: the knn and linear commands measure.`),
+  body.append(el("h3", {}, `Accuracy per class: ${(100 * accuracy).toFixed(1)} % of all`), el("p", { class: "muted" }, `By ${method}. An estimate on a sample; convit-ssl knn and linear measure the accuracy.`),
     el("div", { class: "split" }, el("div", {}, few ? null : el("p", { class: "muted" }, "The 20 classes with most errors."), bars), figure(few ? "Confusion" : "Most frequent confusions", few ? "row: true class" : "", right_side)));
 }
 
@@ -166,7 +166,7 @@ function attribution() {
       picture.decode().then(() => responsive(holder, () => paint(canvas, picture, item, item.values.flat(), { signed: true, top: 1 }))).catch(() => {});
     }
     const worst = Math.max(...run.attribution.map((item) => item.residual ?? 0));
-    body.append(el("p", { class: "muted" }, `By ${run.attribution[0].method}${worst ? `; shares add up to the score within ${(100 * worst).toFixed(1)} %` : ""}.`));
+    body.append(el("p", { class: "muted" }, `By ${run.attribution[0].method}${worst ? `; attributions add up to the score within ${(100 * worst).toFixed(1)} %` : ""}.`));
   });
 }
 

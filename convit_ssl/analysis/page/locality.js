@@ -35,7 +35,7 @@ const layerSeries = (history, layer) => history.y[0][layer].map((_, head) => ({
   name: `head ${head}`, colour: seriesColour(head), dash: seriesDash(head), width: 1.8, points: history.x.map((x, i) => [x, history.y[i][layer][head]]) }));
 
 function gates() {
-  const node = section("gates", "Gates", "The gate σ(λ) is the share of positional attention in a head: 1 is a convolution that looks at a fixed offset, 0 looks at content alone. In the paper, early layers stay local and later layers become global.");
+  const node = section("gates", "Gates", "The gate σ(λ) is the fraction of positional attention in a head: at 1 the head is a convolution with a fixed offset, at 0 it uses content only. In the paper, early layers stay local and later layers become global.");
   if (RUNS.length > 1 && RUNS.some((run) => run.heads)) {
     node.append(runLegend(), figure("Mean gate of each layer", "at the newest checkpoint", lineChart({ title: "Mean gate of each layer", xLabel: "layer", whole: true, yDomain: [0, 1], height: 200,
       series: RUNS.map((run, index) => ({ name: run.name, colour: seriesColour(index), dash: runDash(index), dots: true,
@@ -100,7 +100,7 @@ function headPanel(now, start, row, layer) {
 }
 
 function heads() {
-  const node = section("heads", "Heads on the grid", "Where the positional half of each head looks, in patches from the query (the grey patch in the middle). Each disc shows the centre and width (one standard deviation) of a head; the higher the gate, the fuller the disc. Dashed rings are the convolutional init.");
+  const node = section("heads", "Heads on the grid", "Where the positional attention of each head is centred, in patches from the query (the grey patch in the middle). Each disc shows the centre and width (one standard deviation) of a head; the higher the gate, the fuller the disc. Dashed rings are the convolutional init.");
   eachRun(node, (run, body) => {
     if (!run.heads) { body.append(missing("This run has no positional attention to show: no GPSA layers, or no checkpoint.")); return; }
     if (!run.heads_at_init) body.append(missing("This model did not start from the convolutional init, so no starting places are drawn."));
@@ -109,7 +109,7 @@ function heads() {
 }
 
 function nonlocality() {
-  const node = section("nonlocality", "Non-locality", "How far a head looks: the attention-weighted distance between query and key in patches, averaged over queries and images, as the paper defines it, each layer on its own input (the released script logs it on raw patch embeddings). The dotted line is attention spread evenly over the grid.");
+  const node = section("nonlocality", "Non-locality", "How far a head attends: the attention-weighted distance between query and key in patches, averaged over queries and images, as defined in the paper, with each layer on its own input (the released script uses raw patch embeddings). The dotted line is attention spread evenly over the grid.");
   const measured = RUNS.filter((run) => run.nonlocality);
   if (measured.length) {
     if (RUNS.length > 1) node.append(runLegend());
