@@ -13,10 +13,32 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 KEY = "convit_ssl"
 RANGE = "[smallest, largest]"  # form of a list of two numbers in that order
+
+if TYPE_CHECKING:
+    PerView = float | list[float] | None
+    Channels = str | list[int | str] | None
+    Window = str | list[float] | None
+    Ranges = list[list[float]] | None
+    Scales = int | list[int] | None
+    Length = str | float | None
+    Pretrained = bool | str | None
+else:  # OmegaConf has no unions with lists, and takes numbers for strings
+    PerView = Channels = Window = Ranges = Scales = Length = Pretrained = Any
+
+OPEN_TYPES = {
+    "PerView": "float | list[float] | None",
+    "Channels": "str | list[int | str] | None",
+    "Window": "str | list[float] | None",
+    "Ranges": "list[list[float]] | None",
+    "Scales": "int | list[int] | None",
+    "Length": "str | float | None",
+    "Pretrained": "bool | str | None",
+}
+"""Types that options are documented with, and checked by themselves."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +174,8 @@ def described(kind: type, prefix: str = "", method: str | None = None) -> Iterat
             kind_of: Any = field.type
             plain = isinstance(kind_of, type) and not get_args(kind_of)
             name = kind_of.__name__ if plain else str(kind_of)
-            shown = _shown(name, found)
+            shown = OPEN_TYPES.get(name, name)
             yield Described(f"{prefix}{field.name}", shown, default, found, method)
-
-
-def _shown(name: str, found: Option) -> str:
-    return "float | list[float] | None" if found.per_view else name
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

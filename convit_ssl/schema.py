@@ -8,9 +8,18 @@ are None are set from the data (`scale_to_data`), from the machine, or by the ch
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from convit_ssl.options import MethodOptions, option, section
+from convit_ssl.options import (
+    Channels,
+    Length,
+    MethodOptions,
+    Pretrained,
+    Ranges,
+    Scales,
+    Window,
+    option,
+    section,
+)
 from convit_ssl.schema_auto import AutoOptions
 from convit_ssl.schema_run import OptimOptions, RunOptions, WatchOptions
 from convit_ssl.schema_views import AugmentationOptions, CropOptions
@@ -108,13 +117,13 @@ class DataOptions:
         "floating point; by default every image becomes 8-bit RGB.",
         form="8bit or native",
     )
-    channels: Any = option(
+    channels: Channels = option(
         None,
         "The channels to read from each file, without rounding to 8 bits; trunk.in_chans follows. "
         "By default every image becomes RGB.",
         form="all, numbers from 1 on such as [1,2,4], or names such as [red,nir]",
     )
-    window: Any = option(
+    window: Window = option(
         None,
         "The values that become black and white in images of more than 8 bits; values outside are "
         "cut off. file takes the window that each DICOM file suggests.",
@@ -126,7 +135,7 @@ class DataOptions:
         "number found in the files.",
         unit="channels", least=0,
     )  # fmt: skip
-    channel_ranges: Any = option(
+    channel_ranges: Ranges = option(
         None,
         "The values of each channel that become 0 and 1. By default taken from the starting "
         "weights or from the training images.",
@@ -163,7 +172,7 @@ class DataOptions:
         "read as tiles, of 256 pixels.",
         unit="pixels", least=8,
     )  # fmt: skip
-    tile_scales: Any = option(
+    tile_scales: Scales = option(
         None,
         "Downsampling factors of tiles: one is drawn at random each time in training, the first is "
         "used in evaluation. By default tiles have full resolution.",
@@ -178,7 +187,7 @@ class DataOptions:
         "Tiles with less tissue (slides) or data (GeoTIFF) than this are left out; null is 0.1.",
         unit="fraction of the tile", least=0, most=1,
     )  # fmt: skip
-    pixel_size: Any = option(
+    pixel_size: Length = option(
         None,
         "Size of a pixel for crops.physical; overrides what the files say.",
         form="a length, such as 0.5um or 10m",
@@ -276,7 +285,7 @@ class TrunkOptions:
     freeze_patch_embed: bool = option(
         False, "Freeze the patch projection at its initial weights, as MoCo v3 does for stability."
     )
-    pretrained: Any = option(
+    pretrained: Pretrained = option(
         None,
         "Pretrained weights for timm:NAME: true downloads those that timm publishes, a path reads "
         "a file of timm's weights. weights=PATH starts any trunk from a checkpoint.",

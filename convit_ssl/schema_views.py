@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from convit_ssl.options import RANGE, option
+from convit_ssl.options import RANGE, Length, PerView, option
 
 
 @dataclass
@@ -26,7 +26,7 @@ class CropOptions:
         "Smallest and largest area of a small crop.",
         unit="fraction of the image's area", above=0, most=1, form=RANGE, numbers=2,
     )  # fmt: skip
-    physical: Any = option(
+    physical: Length = option(
         None,
         "First cut each image to a square of this physical size, at a random place, so that all "
         "crops have one scale. The size of a pixel is read from the files, or set by "
@@ -47,35 +47,37 @@ class AugmentationOptions:
     Where views differ give a list: [first, second] of the large crops, or [first, second, small].
     """
 
-    horizontal_flip: Any = option(
+    horizontal_flip: PerView = option(
         None,
         "Mirror left and right. Set 0 for letters, digits and organs, where left and right differ.",
         **CHANCE,
     )
-    vertical_flip: Any = option(
+    vertical_flip: PerView = option(
         None, "Mirror up and down, for cells, tiles and aerial images.", **CHANCE
     )
     rotate90: bool | None = option(
         None, "Rotate by a random multiple of 90 degrees, for images without an up direction."
     )
-    jitter: Any = option(
+    jitter: PerView = option(
         None,
         "Apply colour jitter with the four strengths below; 0 switches it off.",
         **CHANCE,
     )
-    brightness: Any = option(None, "Brightness is multiplied by 1 ± this.", **STRENGTH)
-    contrast: Any = option(None, "Contrast is multiplied by 1 ± this.", **STRENGTH)
-    saturation: Any = option(None, "Saturation is multiplied by 1 ± this.", **STRENGTH)
-    hue: Any = option(
+    brightness: PerView = option(None, "Brightness is multiplied by 1 ± this.", **STRENGTH)
+    contrast: PerView = option(None, "Contrast is multiplied by 1 ± this.", **STRENGTH)
+    saturation: PerView = option(None, "Saturation is multiplied by 1 ± this.", **STRENGTH)
+    hue: PerView = option(
         None,
         "Hue is shifted by ± this fraction of the colour circle. Set 0 if colour carries meaning, "
         "as in stained tissue.",
         most=0.5,
         **STRENGTH,
     )
-    grey: Any = option(None, "Convert to greyscale.", **CHANCE)
-    blur: Any = option(None, "Gaussian blur, with a standard deviation from blur_sigma.", **CHANCE)
-    solarize: Any = option(
+    grey: PerView = option(None, "Convert to greyscale.", **CHANCE)
+    blur: PerView = option(
+        None, "Gaussian blur, with a standard deviation from blur_sigma.", **CHANCE
+    )
+    solarize: PerView = option(
         None,
         "Invert bright pixels. A single number applies to the views that the method solarises "
         "(the second of BYOL's pair), or to all views if it solarises none. Set 0 for drawings "

@@ -47,7 +47,11 @@ class WeightsSettings:
     )  # fmt: skip
 
 
-def loading_options(settings: Any) -> dict[str, Any]:
+Given = WeightsSettings | Mapping[str, Any] | None
+"""A section of options, the same of a checkpoint, or nothing."""
+
+
+def loading_options(settings: Given) -> dict[str, Any]:
     """Arguments of `load_trunk` from a section of options; those that are null are left out.
 
     Args:

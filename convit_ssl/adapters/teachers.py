@@ -18,7 +18,7 @@ from convit_ssl.evaluation.frozen import is_hub_name, open_frozen
 from convit_ssl.export import load_trunk
 from convit_ssl.methods import TeacherFeatures
 from convit_ssl.models import ConViT
-from convit_ssl.weights_settings import loading_options
+from convit_ssl.weights_settings import Given, loading_options
 
 
 class FrozenTeacher(nn.Module):
@@ -80,7 +80,7 @@ class FrozenTeacher(nn.Module):
         return found.image.shape[1], 0 if found.patches is None else found.patches.shape[1]
 
 
-def open_teacher(name: str, settings: Any = None) -> FrozenTeacher:
+def open_teacher(name: str, settings: Given = None) -> FrozenTeacher:
     """The network of a name or a file; opened once in a process.
 
     Args:
@@ -95,7 +95,7 @@ def open_teacher(name: str, settings: Any = None) -> FrozenTeacher:
     return _opened(name, json.dumps(said))
 
 
-def open_classifier(path: str, settings: Any = None) -> ConViT:
+def open_classifier(path: str, settings: Given = None) -> ConViT:
     """A frozen classifier that takes the views of a student of RGB images.
 
     Args:

@@ -70,6 +70,8 @@ class StudyImages:
         asked = composed.tree.augmentation
         least = max(LEAST_SCALE, asked.min_crop_scale or 0.0)
         flip = 0.5 if asked.horizontal_flip is None else asked.horizontal_flip
+        if not isinstance(flip, (int, float)):
+            flip = float(flip[0])  # of the first large crop
         crop = CropConfig(size, scale=(least, 1.0), horizontal_flip=flip)
         return build_augmentation(AugmentConfig((crop,)), "fast")
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from convit_ssl.data.cache import DEFAULT_BYTES
 from convit_ssl.data.value_range import Reading
 from convit_ssl.methods import DistillOptions, options_of
+from convit_ssl.options import MethodOptions
+from convit_ssl.weights_settings import Given
 
 MIB = 2.0**20
 FLOAT = 4  # bytes
@@ -33,7 +35,7 @@ def decoded_mib(facts: Mapping[str, Any], data: Mapping[str, Any], processes: in
     return needed / MIB if needed <= DEFAULT_BYTES // processes else 0.0
 
 
-def teacher_mib(method: Any, settings: Any, batch: int) -> float:
+def teacher_mib(method: MethodOptions, settings: Given, batch: int) -> float:
     """MiB of a frozen teacher and its pass over a batch; 0 where nothing is distilled.
 
     A pass without gradients holds what its largest layer reads and what it gives.

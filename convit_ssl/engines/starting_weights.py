@@ -12,12 +12,12 @@ from convit_ssl.errors import UserError
 from convit_ssl.models import VARIANTS, ConViTConfig, create_config
 from convit_ssl.models.from_vit import GATE_OF_VIT
 from convit_ssl.models.trunks import Network, OtherTrunk, is_other
-from convit_ssl.weights_settings import loading_options
+from convit_ssl.weights_settings import Given, loading_options
 
 OF_VIT = ("embed_dim", "depth", "num_heads")  # what a ConViT shares with the ViT it starts from
 
 
-def check_teacher(path: str | None, classes: int, settings: Any = None) -> None:
+def check_teacher(path: str | None, classes: int, settings: Given = None) -> None:
     """The classifier that a supervised run distils from decides among the same classes."""
     if not path:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -48,7 +49,7 @@ def choose_teacher(tree: Draft) -> None:
 
     name = _whole(method.teacher)
     OmegaConf.update(tree, "method.teacher", name)
-    settings = OmegaConf.to_container(tree.teacher_settings)
+    settings = cast("dict[str, Any]", OmegaConf.to_container(tree.teacher_settings))
     image, patches = open_teacher(name, settings).widths()
     if patches_wanted and not patches:
         raise UserError(

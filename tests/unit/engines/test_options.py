@@ -24,6 +24,8 @@ PLAIN = {
     "momentum_end", "pos_embed_std", "prototypes", "seed", "smoothing", "student_temperature",
     "teacher_temperature", "temperature", "warmup_teacher_temperature", "weight_decay",
     "weight_decay_end", "patch_temperature", "warmup_patch_temperature",
+    "channels",  # their numbers in a file
+    "physical", "pixel_size",  # lengths, given with their unit
 }  # fmt: skip
 
 
@@ -57,6 +59,11 @@ def test_the_default_lies_in_the_range(found: Described) -> None:
             assert found.option.allows(value)
         elif found.option.choices and not (value is None and "None" in found.type):
             assert value in found.option.choices
+
+
+def test_no_option_is_of_any_type() -> None:
+    """What OmegaConf cannot check has a type for type checkers and for the page."""
+    assert not [found.key for found in OPTIONS if "Any" in found.type]
 
 
 def test_the_page_is_what_the_command_writes() -> None:
