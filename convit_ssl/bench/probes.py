@@ -14,6 +14,7 @@ from convit_ssl.evaluation.heads import Head, LinearHeads, train_heads
 from convit_ssl.evaluation.linear import LinearConfig, evaluate_linear
 from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.evaluation.splits import ProbeData, hold_out
+from convit_ssl.models.products import onednn_products
 
 TIMED = 20  # steps of the comparison
 STAGES = {
@@ -100,10 +101,11 @@ def _one_by_one(
     steps = config.iterations(len(fit))
     taken = steps if whole else min(TIMED, steps)
     began, cpu = time.perf_counter(), time.process_time()
-    train_heads(
-        linear, data, fit, train.targets, iterations=taken, batch_size=config.batch_size,
-        momentum=config.momentum, seed=config.seed,
-    )  # fmt: skip
+    with onednn_products():  # as the sweep does
+        train_heads(
+            linear, data, fit, train.targets, iterations=taken, batch_size=config.batch_size,
+            momentum=config.momentum, seed=config.seed,
+        )  # fmt: skip
     longer = steps / taken
     made: dict[str, Any] = {
         "seconds": (time.perf_counter() - began) * longer,

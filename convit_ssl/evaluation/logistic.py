@@ -14,6 +14,7 @@ from torch import Tensor
 from convit_ssl.evaluation.heads import VERY_MANY_CLASSES
 from convit_ssl.evaluation.logistic_many import ManyClasses, pool_for, whitening
 from convit_ssl.evaluation.splits import ProbeData, Rows
+from convit_ssl.models.products import onednn_products
 
 FINEST = 1e-7  # of the gradients that are found from products in float32
 # Value and gradient at parameters: weights and, in the last row, the bias.
@@ -118,7 +119,7 @@ def fit_logistic(
         steps = _minimise(penalised(entropy), parameters, None, *bounds)
     else:
         root = whitening(data, rows, num_classes, penalty)
-        with pool_for(data.device) as pool:
+        with onednn_products(data.device.type == "cpu"), pool_for(data.device) as pool:
             many = ManyClasses(data, rows, targets, pool)
             steps = _minimise(penalised(many), parameters, root, *bounds)
     return LogisticModel(columns, parameters[:-1], parameters[-1], steps)

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from convit_ssl.models.products import multiplies_by_onednn
+
 Product = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -39,6 +41,8 @@ def fastest(n: int, m: int, k: int, device: torch.device | str = "cpu") -> Produ
         device: of the factors; others than a CPU have one library.
     """
     if torch.device(device).type != "cpu" or not torch.backends.mkldnn.is_available():
+        return by_blas
+    if multiplies_by_onednn():  # without copies
         return by_blas
     return _timed(n, m, k)
 

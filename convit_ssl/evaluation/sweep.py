@@ -20,9 +20,11 @@ from convit_ssl.evaluation.heads import VERY_MANY_CLASSES, Head, LinearHeads, tr
 from convit_ssl.evaluation.one_head import OneHead
 from convit_ssl.evaluation.splits import ProbeData, Rows
 from convit_ssl.machine import threads_of_one_core
+from convit_ssl.models.products import onednn_products
 
 LEAST_EPOCHS = 5  # that joined steps leave at least, so that a head still sees all images
 Progress = Callable[[int, int], None]
+Key = tuple[int, int]  # of a group of heads: its joined steps, and the place of a single head
 
 
 @dataclass(frozen=True)
@@ -112,14 +114,14 @@ def train_sweep(
     one_by_one = (
         training.num_classes > VERY_MANY_CLASSES and data.device.type == "cpu" and data.in_memory
     )
-    groups: dict[tuple[int, int], list[int]] = {}
+    groups: dict[Key, list[int]] = {}
     for place, head in enumerate(heads):
         key = (training.joined(head), place if one_by_one else 0)
         groups.setdefault(key, []).append(place)
     steps = {key: round(training.iterations / key[0]) for key in groups}
     count = _Count(sum(steps.values()), progress)
 
-    def train(key: tuple[int, int]) -> LinearHeads:
+    def train(key: Key) -> LinearHeads:
         widths, classes = dict(data.widths()), training.num_classes
         members = [heads[place] for place in groups[key]]
         if one_by_one:
@@ -143,17 +145,24 @@ def train_sweep(
     # The longest first, so that none is left for one core at the end.
     order = sorted(groups, key=lambda key: -steps[key])
     threads = min(torch.get_num_threads(), len(order)) if one_by_one else 1
-    if threads == 1:
-        trained = [train(key) for key in order]
-    else:
-        with threads_of_one_core(threads) as pool:
-            try:
-                trained = list(pool.map(train, order))
-            except BaseException:  # Ctrl-C, too: those that still train end with their next report
-                count.stopped = True
-                pool.shutdown(cancel_futures=True)
-                raise
+    with onednn_products(data.device.type == "cpu"):
+        if threads == 1:
+            trained = [train(key) for key in order]
+        else:
+            trained = _in_threads(train, order, threads, count)
     return Sweep(heads, [(groups[key], linear) for key, linear in zip(order, trained, strict=True)])
+
+
+def _in_threads(
+    train: Callable[[Key], LinearHeads], order: Sequence[Key], threads: int, count: _Count
+) -> list[LinearHeads]:
+    with threads_of_one_core(threads) as pool:
+        try:
+            return list(pool.map(train, order))
+        except BaseException:  # Ctrl-C, too: those that still train end with their next report
+            count.stopped = True
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 class _Stopped(Exception):

@@ -44,7 +44,7 @@ def onednn_products(wanted: bool = True) -> Iterator[bool]:
         Whether oneDNN multiplies in it.
     """
     if not wanted or not _is_faster() or _setting() != _UNSET:
-        yield _setting() == _BY_ONEDNN
+        yield multiplies_by_onednn()
         return
     _set(_BY_ONEDNN)
     try:
@@ -66,7 +66,7 @@ def blas_products(x: Tensor) -> Iterator[None]:
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.float32:
         yield
         return
-    if _setting() != _BY_ONEDNN:
+    if not multiplies_by_onednn():
         yield
         return
     _set(_BY_BLAS)
@@ -74,6 +74,11 @@ def blas_products(x: Tensor) -> Iterator[None]:
         yield
     finally:
         _set(_BY_ONEDNN)
+
+
+def multiplies_by_onednn() -> bool:
+    """Whether `onednn_products` is at work."""
+    return _setting() == _BY_ONEDNN
 
 
 def _setting() -> str:

@@ -179,6 +179,14 @@ def test_both_libraries_multiply_alike() -> None:
     assert products.fastest(210, 64, 17, "meta") is products.by_blas
 
 
+def test_onednn_multiplies_without_copies_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "_timed", lambda *sizes: products.by_onednn)
+    monkeypatch.setattr(products, "multiplies_by_onednn", lambda: False)
+    assert products.fastest(210, 64, 17) is products.by_onednn
+    monkeypatch.setattr(products, "multiplies_by_onednn", lambda: True)
+    assert products.fastest(210, 64, 17) is products.by_blas
+
+
 def test_whitening_makes_the_curvature_even() -> None:
     train = clusters(420)
     rows = np.arange(420)
