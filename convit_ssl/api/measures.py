@@ -55,11 +55,13 @@ class RetrieveResult:
         results: figures by name of the network, which comes last: recall@1, recall@5, mAP.
         verdict: by recall@1; None without references.
         not_measured: references that are not here, with the reason.
+        left_out: a sentence about images that cannot be read; None without any.
     """
 
     results: dict[str, dict[str, Any]]
     verdict: Verdict | None
     not_measured: dict[str, str]
+    left_out: str | None = None
 
     def __str__(self) -> str:
         """A line for each network, and the verdict."""
@@ -219,6 +221,7 @@ def retrieve(
         {name: one.as_dict() for name, one in found.found.items()},
         found.verdict,
         {one.name: one.reason for one in found.missing},
+        found.left_out,
     )
 
 

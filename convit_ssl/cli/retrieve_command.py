@@ -58,12 +58,16 @@ class Retrieved:
         verdict: None without references.
         missing: references that are not here.
         images: among which was searched.
+        left_out: a sentence about images that cannot be read; None without any.
+        unreadable: paths and reasons of these.
     """
 
     found: dict[str, Retrieval]
     verdict: Verdict | None
     missing: list[Missing]
     images: int
+    left_out: str | None
+    unreadable: Mapping[str, str]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -102,7 +106,10 @@ def measure(args: argparse.Namespace) -> Retrieved:
             found[source.name] = retrieve(
                 vectors, kinds[rows], groups, args.device or "cpu", progress
             )
-    return Retrieved(found, _verdict(found, own.name, kinds), missing, len(kinds))
+    # The network itself is the last.
+    verdict = _verdict(found, own.name, len(rows))
+    unread = made.unreadable
+    return Retrieved(found, verdict, missing, len(rows), made.left_out(split), unread)
 
 
 def _listing(args: argparse.Namespace) -> tuple[str, Listing]:
@@ -156,29 +163,29 @@ def _show(made: Retrieved, args: argparse.Namespace) -> None:
     console.print(table)
     for line in verdict.lines() if verdict else ():
         console.print(line, soft_wrap=True)
+    if made.left_out:
+        console.print(f"note: {made.left_out}", soft_wrap=True)
     if args.json:
         told: dict[str, Any] = {"results": {name: one.as_dict() for name, one in found.items()}}
         names = ("checkpoint", "data", "data_dir", "split", "by", "labels", "group_by", "token")
+        told |= {"images": made.images, "unreadable": dict(made.unreadable)}
         told["settings"] = {name: getattr(args, name) for name in names}
         told |= {"verdict": verdict.as_dict()} if verdict else {}
         write_json(told, args.json)
         console.print(f"written: {args.json}", soft_wrap=True)
 
 
-def _verdict(
-    found: Mapping[str, Retrieval], own: str, kinds: np.ndarray[Any, Any]
-) -> Verdict | None:
+def _verdict(found: Mapping[str, Retrieval], own: str, images: int) -> Verdict | None:
     """By recall@1, over the queries that all sources share; None without references."""
     if len(found) < 2:
         return None
     correct = {name: one.first == 1 for name, one in found.items()}
-    if any(not np.array_equal(one.queries, found[own].queries) for one in found.values()):
+    queries = found[own].queries
+    if any(not np.array_equal(one.queries, queries) for one in found.values()):
         return None
-    queries = kinds[found[own].queries]
     predictions = Predictions(np.zeros(len(queries), np.int64), correct)
     others = {name: compare(predictions, own, name, False) for name in found if name != own}
-
     tested = f"{len(queries):,} queries"
-    outcome, text = sentence(others, "recall@1", len(kinds), tested)
-    text = text.replace(f"from {len(kinds):,} labels, ", "")
-    return Verdict(outcome, text, "recall@1", "retrieval", others, len(kinds), tested)
+    outcome, text = sentence(others, "recall@1", images, tested)
+    text = text.replace(f"from {images:,} labels, ", "")
+    return Verdict(outcome, text, "recall@1", "retrieval", others, images, tested)

@@ -23,6 +23,7 @@ from convit_ssl.data.division import FILE as SPLIT
 from convit_ssl.data.division import DivisionSpec
 from convit_ssl.data.loader_workers import end_workers
 from convit_ssl.data.opening import find_listing, open_division
+from convit_ssl.data.samples import FaultLog
 from convit_ssl.engines.checkpoint import (
     CHECKPOINTS,
     Found,
@@ -267,6 +268,7 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
     screen.line(f"done: {RunFolder(folder).last}", style="bold")
     for line in training.verdict_lines:
         screen.line(line)
+    _note_unreadable(RunFolder(folder).unreadable, screen)
     options, facts = plan.settings, plan.facts
     where = f" --data-dir {shlex.quote(options.data_dir)}" if options.data_dir else ""
     quoted = shlex.quote(str(folder))
@@ -275,6 +277,18 @@ def _finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) ->
         following.insert(0, f"convit-ssl knn {quoted} --data {facts['name']}{where}")
     for words, command in zip(("next:", "     "), following, strict=False):
         screen.line(f"{words} {command}")
+
+
+def _note_unreadable(log: Path, screen: Screen) -> None:
+    count = len(FaultLog(log).read())
+    if count:
+        images, others = (
+            ("image", "another in its") if count == 1 else ("images", "others in their")
+        )
+        screen.line(
+            f"note: {count:,} unreadable {images}: training used {others} place, and no figure "
+            f"counts them; listed in {log}"
+        )
 
 
 def _has_val(plan: Plan) -> bool:

@@ -226,6 +226,7 @@ def test_a_folder_of_ones_own_with_a_broken_image(tmp_path: Path, layout: str) -
     assert all(math.isfinite(loss) for loss in run.losses())
     faults = (run.folder / "unreadable.jsonl").read_text().splitlines()
     assert len(faults) == 1 and str(broken) in faults[0]
+    assert "note: 1 unreadable image: training used another in its place" in run.text()
 
 
 def test_classes_are_chosen_in_val_as_in_train(tmp_path: Path) -> None:

@@ -152,6 +152,17 @@ def test_what_needs_no_probe_is_a_call_too(images: Path, tmp_path: Path) -> None
     assert list(found.results) == ["raw pixels", "random:convit_nano"]
     assert found.results["raw pixels"]["queries"] == 12 and found.verdict is not None
     assert str(found).startswith("raw pixels: recall@1 ") and found.verdict.text in str(found)
+    assert found.left_out is None
+    broken = images / "a" / "p0_00a.png"
+    broken.write_bytes((images / "a" / "p0_00.png").read_bytes()[:200])
+    try:
+        less = convit_ssl.retrieve(
+            "random:convit_nano", images, references=True, group_by="name:(p.)_", **cache
+        )
+    finally:
+        broken.unlink()
+    assert less.results == found.results and less.verdict == found.verdict
+    assert less.left_out is not None and less.left_out.startswith("1 unreadable image of 13")
     free = convit_ssl.scores("random:convit_nano", images, images=12, **cache)
     assert free.rows[0]["name"] == "raw pixels" and free.scores["gate_motion"] == 0.0
     assert str(free)

@@ -171,7 +171,7 @@ def test_films_of_more_than_8_bits_keep_them_in_native_depth(
     ramp = np.linspace(0, 65535, 768).reshape(24, 32).astype(np.uint16)
     rgb = np.stack([ramp, ramp[::-1], 65535 - ramp], axis=-1)
     path = tmp_path / f"a.{suffix}"
-    codec = "ffv1" if suffix == "mkv" else "libx265"
+    codec = "ffv1" if suffix == "mkv" else "libx264"
     if codec not in av.codecs_available:
         pytest.skip(f"this PyAV has no {codec}")
     with av.open(str(path), "w") as out:
