@@ -85,7 +85,8 @@ def open_image(
         if special is not None:
             picture = Image.fromarray(special)
         else:
-            picture = decode_image(data or b"", reading=reading, side=side)
+            # Of half the side twice as many pixels are kept: as many as are shown.
+            picture = decode_image(data or b"", reading=reading, side=side // 2)
         in_colours(picture, show, colour_map)
         return bounded(measured(picture, place, reading), side)
     except UserError:

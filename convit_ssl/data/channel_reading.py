@@ -15,13 +15,14 @@ from convit_ssl.data.pixels import MAX_PIXELS, Pixels, convert, read_raw
 from convit_ssl.data.planes import Planes, Scaled, chosen, planes_of, scaled
 from convit_ssl.data.raw_image import check_size
 from convit_ssl.data.readers import READERS, ImageFile, read_special, reads_by_path
+from convit_ssl.data.rendering import to_rgb
 from convit_ssl.data.scenes import is_tile, read_tile
 from convit_ssl.data.storage import read_bytes
 from convit_ssl.data.tiff import read_tiff_planes
 from convit_ssl.data.tiff_pages import shown_file
 from convit_ssl.data.tiff_tags import is_geotiff, is_tiff
 from convit_ssl.data.upright import upright
-from convit_ssl.data.value_range import Reading, to_rgb
+from convit_ssl.data.value_range import Reading
 
 
 def read_channels(

@@ -16,7 +16,8 @@ import numpy as np
 
 from convit_ssl.data.notes import note_once
 from convit_ssl.data.raw_image import MAX_PIXELS
-from convit_ssl.data.value_range import Pixels, Reading, to_rgb
+from convit_ssl.data.rendering import to_rgb
+from convit_ssl.data.value_range import Pixels, Reading
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from convit_ssl.data.deep_photos import (
     read_deep_jpeg,
     read_jpeg2000,
 )
+from convit_ssl.data.eight_bits import convert, reduction
 from convit_ssl.data.netpbm import is_netpbm, netpbm_header, read_netpbm
 from convit_ssl.data.part_names import split_part
 from convit_ssl.data.raw_image import (
@@ -53,13 +54,14 @@ from convit_ssl.data.readers import (
     reads_by_path,
     special_header,
 )
+from convit_ssl.data.rendering import to_rgb
 from convit_ssl.data.scenes import is_tile, read_tile, tile_header
 from convit_ssl.data.storage import openable, read_bytes
 from convit_ssl.data.tiff import read_tiff
 from convit_ssl.data.tiff_pages import shown_file
 from convit_ssl.data.tiff_tags import is_tiff, tiff_header
 from convit_ssl.data.upright import ORIENTATION, orientation_of, orientation_of_file
-from convit_ssl.data.value_range import Pixels, Reading, robust_range, to_rgb
+from convit_ssl.data.value_range import Pixels, Reading, robust_range
 
 __all__ = [
     "MAX_PIXELS",
@@ -114,57 +116,6 @@ def read_raw(data: bytes, max_pixels: int = MAX_PIXELS) -> RawImage | None:
         return read_other(image)
 
 
-def convert(image: Image.Image, side: int | None = None) -> Image.Image:
-    """A Pillow image of 8 bits or fewer to mode RGB.
-
-    Args:
-        image: of any mode; not loaded yet.
-        side: pixels of the longer side that are enough: larger images are reduced by a whole
-            factor, to twice as many at least.
-    """
-    _mend_transparency(image)
-    factor = max(image.size) // (2 * side) if side else 1
-    if factor > 1:
-        image.draft(None, (image.width // factor, image.height // factor))  # JPEG alone
-        factor = max(image.size) // (2 * side) if side else 1
-    image.load()
-    if factor > 1 and image.mode in ("L", "LA", "RGB", "RGBA", "CMYK"):
-        entry = image.info.get("transparency")
-        image = image.convert("RGBA") if entry is not None else image
-        image = image.reduce((min(factor, image.width), min(factor, image.height)))
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    if image.mode == "LAB":
-        from PIL import ImageCms
-
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-        assert converted is not None
-        return converted
-    return image.convert("RGB")
-
-
-def _mend_transparency(image: Image.Image) -> None:
-    """The transparent value of a PNG of 2 or 4 bits, stretched as Pillow stretches the pixels.
-
-    Pillow 13 leaves it as it stands in the file. Above the file's bits it means nothing.
-    """
-    entry = image.info.get("transparency")
-    if image.format != "PNG" or image.mode not in ("L", "RGB") or entry is None:
-        return
-    raw = str(image.tile[0][3]) if getattr(image, "tile", None) else ""  # type: ignore[attr-defined]
-    bits = int(raw[2:]) if raw in ("L;2", "L;4") else 8
-    most = (1 << bits) - 1
-    if isinstance(entry, tuple):
-        image.info["transparency"] = tuple(each & most for each in entry)
-    else:
-        image.info["transparency"] = (entry & most) * (255 // most)
-
-
 def decode_image(
     data: bytes,
     max_pixels: int = MAX_PIXELS,
@@ -195,7 +146,8 @@ def decode_image(
                 orientation = orientation_of(image) if reading.exif_rotation else 1
                 return _turned(convert(image, side), orientation)
         orientation = orientation_of_file(data) if reading.exif_rotation else 1
-        return _turned(Image.fromarray(to_rgb(raw, reading)), orientation)
+        factor = reduction(raw.values.shape[1::-1], side)
+        return _turned(Image.fromarray(to_rgb(raw, reading, factor)), orientation)
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:

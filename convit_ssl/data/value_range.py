@@ -1,4 +1,4 @@
-"""Which numbers become black and white, by one rule for all types; and 8-bit RGB from them.
+"""Which numbers become black and white, by one rule for all types.
 
 Of one image, `robust_range` leaves out what is not signal: NaN, infinities, transparent pixels,
 "no data", fill values far from everything else, and a thousandth of the pixels at either end (hot
@@ -32,6 +32,7 @@ _LARGEST = 1e30  # beyond it a float stands for "no data" (GDAL's 3.4e38, netCDF
 # A fill value lies so many times the range of all other values away from them: few of the numbers
 # that are usual for it, more of any other.
 _USUAL_GAP, _ZERO_GAP, _GAP = 0.5, 2.0, 8.0
+_AT_A_TIME = 1 << 18  # values that are counted
 _FEWEST_LEVELS = 8  # of the others: a mask of 0 and 1000 has no fill value
 
 
@@ -236,12 +237,17 @@ def _levels(values: Values) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int
     """The different values in order, and how many pixels have each."""
     if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
         least = np.iinfo(values.dtype).min
-        counts = np.bincount(values.astype(np.int64) - least)
-        found = np.flatnonzero(counts)
-        return (found + least).astype(np.float64), counts[found]
-    values = values.astype(np.float64)
-    values = values[np.isfinite(values) & (np.abs(values) < _LARGEST)]
-    return np.unique(values, return_counts=True)
+        counts = np.zeros(2 ** (8 * values.dtype.itemsize), np.int64)
+        for start in range(0, len(values), _AT_A_TIME):
+            part = values[start : start + _AT_A_TIME].astype(np.int64) - least
+            counts += np.bincount(part, minlength=len(counts))
+        present = np.flatnonzero(counts)
+        return (present + least).astype(np.float64), counts[present]
+    # In their own type first: eight bytes for each pixel of a large image are too many.
+    levels, counts = np.unique(values, return_counts=True)
+    found = levels.astype(np.float64)
+    usual = np.abs(found) < _LARGEST  # which neither NaN nor an infinity is
+    return found[usual], counts[usual]
 
 
 def _without_fill(levels: npt.NDArray[np.float64], floats: bool) -> slice:
@@ -307,82 +313,3 @@ def chosen_range(raw: RawImage, reading: Reading) -> Range:
         finite = raw.values[np.isfinite(raw.values)]
         low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
     return low, high
-
-
-def to_rgb(raw: RawImage, reading: Reading | None = None) -> Pixels:
-    """(H, W, 3) of 8 bits: scaled, inverted where it is, laid over white where transparent.
-
-    NaN and "no data" become black; what lies outside the range is cut off.
-    """
-    low, high = chosen_range(raw, reading or Reading())
-    share = _opacity(raw, high)
-    if raw.premultiplied and share is not None:
-        scaled = _premultiplied(raw, low, high, share)
-    else:
-        scaled = _scaled(raw.values, low, high)
-        if raw.inverted:
-            scaled = 255 - scaled
-        if share is not None:
-            opacity = share if scaled.ndim == 2 else share[..., None]
-            over = 255.0 + (scaled.astype(np.float32) - 255.0) * opacity
-            scaled = np.rint(over).astype(np.uint8)
-    lost = np.isnan(raw.values) if raw.values.dtype.kind == "f" else np.zeros(1, bool)
-    if lost.any():
-        scaled[lost] = 0
-    if raw.valid is not None:
-        scaled[~raw.valid] = 0
-    if scaled.ndim == 2:
-        scaled = np.repeat(scaled[..., None], 3, axis=2)
-    return np.ascontiguousarray(scaled)
-
-
-def _scaled(values: Values, low: float, high: float) -> Pixels:
-    factor = 255.0 / (high - low) if high > low else 0.0
-    if values.dtype.kind in "ui" and values.dtype.itemsize <= 2:
-        least = np.iinfo(values.dtype).min
-        every = np.arange(least, np.iinfo(values.dtype).max + 1, dtype=np.float64)
-        table = np.rint(np.clip((every - low) * factor, 0.0, 255.0)).astype(np.uint8)
-        return table[values.astype(np.int64) - least] if least else table[values]
-    wide = np.float32 if values.dtype.itemsize <= 4 and values.dtype.kind == "f" else np.float64
-    with np.errstate(invalid="ignore", over="ignore"):
-        # Clipped first: an infinity times the factor 0 would be no number.
-        found = (np.clip(values.astype(wide), low, high) - wide(low)) * wide(factor)
-        found = np.rint(np.clip(np.nan_to_num(found), 0.0, 255.0))
-    scaled: Pixels = found.astype(np.uint8)
-    return scaled
-
-
-def _opacity(raw: RawImage, white: float) -> npt.NDArray[np.float32] | None:
-    """Alpha as 0..1: by its type, or by the white of the colours where it stays within that."""
-    if raw.alpha is None:
-        return None
-    alpha = raw.alpha
-    if alpha.dtype.kind == "b":
-        return alpha.astype(np.float32)
-    if alpha.dtype.kind == "f":
-        alpha = np.nan_to_num(alpha.astype(np.float64), posinf=1.0, neginf=0.0)
-        most = float(alpha.max(initial=0.0))
-        full = 1.0 if most <= 1.0 else 255.0 if most <= 255.0 else most
-    else:
-        if alpha.dtype.kind == "i" and alpha.min(initial=0) < 0:
-            alpha = alpha.view(alpha.dtype.str.replace("i", "u"))
-        full = float(np.iinfo(alpha.dtype).max)
-        # 12-bit colours in 16 bits often have an alpha of 12 bits.
-        if raw.kind == "unsigned" and 0 < int(alpha.max(initial=0)) <= white:
-            full = white
-    share: npt.NDArray[np.float32] = np.clip(alpha / full, 0.0, 1.0).astype(np.float32)
-    return share
-
-
-def _premultiplied(
-    raw: RawImage, low: float, high: float, share: npt.NDArray[np.float32]
-) -> Pixels:
-    """Values that were multiplied by alpha: only the white behind them is added."""
-    opacity = share if raw.values.ndim == 2 else share[..., None]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values = np.where(opacity > 0, raw.values / np.maximum(opacity, 1e-6), low)
-    straight = _scaled(values.astype(np.float64), low, high).astype(np.float32)
-    if raw.inverted:
-        straight = 255.0 - straight
-    over: Pixels = np.rint(255.0 + (straight - 255.0) * opacity).astype(np.uint8)
-    return over

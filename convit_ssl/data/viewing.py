@@ -20,13 +20,14 @@ from convit_ssl.data.readers import (
     reader_by_path,
     reads_by_path,
 )
+from convit_ssl.data.rendering import to_rgb
 from convit_ssl.data.scale_bar import with_scale_bar
 from convit_ssl.data.scenes import is_tile, open_scene, read_tile
 from convit_ssl.data.shown_channels import find_shown
 from convit_ssl.data.storage import read_bytes
 from convit_ssl.data.tiff import read_tiff_planes
 from convit_ssl.data.tiff_tags import is_tiff
-from convit_ssl.data.value_range import Reading, to_rgb
+from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 
 _SHOWN_AS_THEY_ARE = (1, 3, 4)  # channels

@@ -17,7 +17,8 @@ from convit_ssl.data.pixels import (
     read_raw,
 )
 from convit_ssl.data.raw_image import ImageHeader, RawImage
-from convit_ssl.data.value_range import Reading, to_rgb
+from convit_ssl.data.rendering import to_rgb
+from convit_ssl.data.value_range import Reading
 from tests.unit.data.make_images import png16
 
 

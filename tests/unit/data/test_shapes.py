@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from PIL import Image, ImageFile
 from convit_ssl.analysis.attention import image_attention
 from convit_ssl.analysis.attention_figure import attention_figure
 from convit_ssl.analysis.images import bounded, open_image, prepare_image, thumbnail
-from convit_ssl.data import evaluation_transform
+from convit_ssl.data import eight_bits, evaluation_transform
 from convit_ssl.data.augment import CropConfig
 from convit_ssl.data.parameters import draw_crop
 from convit_ssl.data.pixels import decode_array, decode_image
+from convit_ssl.data.raw_image import RawImage
+from convit_ssl.data.rendering import to_rgb
 from convit_ssl.data.value_range import Reading
 from convit_ssl.models import create_model
 from tests.unit.data.make_images import tiff
@@ -84,25 +87,59 @@ def test_huge_pictures_are_opened_at_the_size_that_is_shown(tmp_path: Path) -> N
     assert bounded(Image.new("RGB", (1, 9000)), 100).size == (1, 100)
 
 
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "I;16"])
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp"])
-def test_no_step_at_full_size_makes_more_of_a_huge_picture(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+def test_no_step_makes_more_of_a_huge_picture_than_is_shown(
+    tmp_path: Path, name: str, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Grey is reduced before it becomes RGB; a JPEG is decoded at a fraction of its size."""
-    Image.linear_gradient("L").resize((1600, 1200)).save(tmp_path / name)
-    converted, loaded = [], []
+    """A strip at a time becomes RGB and is reduced; a JPEG is decoded at a fraction of its size."""
+    grey = Image.linear_gradient("L").resize((1600, 1200))
+    image = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    image = image if mode == "I;16" else grey.convert("RGB").convert(mode)
+    try:
+        image.save(tmp_path / name)
+    except OSError as error:
+        pytest.skip(str(error))
+    if name == "a.webp" and mode == "I;16":
+        pytest.skip("Pillow writes another picture")
+    monkeypatch.setattr(eight_bits, "STRIP_PIXELS", 1600 * 32)
+    made, loaded = [], []
     convert, load = Image.Image.convert, ImageFile.ImageFile.load
-    monkeypatch.setattr(
-        Image.Image,
-        "convert",
-        lambda self, *a, **k: (converted.append(self.size), convert(self, *a, **k))[1],
-    )
+    fromarray = Image.fromarray
+
+    def converted(self: Image.Image, *args: Any, **kwargs: Any) -> Image.Image:
+        made.append(self.width * self.height)
+        return convert(self, *args, **kwargs)
+
+    def laid_out(array: Any, *args: Any) -> Image.Image:
+        made.append(array.shape[0] * array.shape[1])
+        return fromarray(array, *args)
+
+    monkeypatch.setattr(Image.Image, "convert", converted)
+    monkeypatch.setattr(Image, "fromarray", laid_out)
     monkeypatch.setattr(
         ImageFile.ImageFile, "load", lambda self: (loaded.append(self.size), load(self))[1]
     )
-    assert open_image(tmp_path / name, side=200).size == (200, 150)
-    assert max(converted, default=(0, 0)) <= (400, 300)
-    assert name != "a.jpg" or max(loaded) == (400, 300)
+    shown = open_image(tmp_path / name, side=200)
+    assert shown.size == (200, 150)
+    assert max(made, default=0) <= 1600 * 32
+    assert name != "a.jpg" or max(loaded) == (200, 150)
+    expected = np.asarray(grey.resize((200, 150), Image.Resampling.BOX), float)
+    assert np.abs(np.asarray(shown, float)[..., 1] - expected).mean() < 3
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int16])
+def test_a_large_image_of_16_bits_is_shown_in_little_more_memory(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(eight_bits, "STRIP_PIXELS", 1 << 16)
+    raw = RawImage((np.arange(3_000_000) % 30_000).reshape(1500, 2000).astype(kind))
+    tracemalloc.start()
+    shown = to_rgb(raw, factor=4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert shown.shape == (375, 500, 3)
+    assert peak < 2.5 * raw.values.nbytes
 
 
 def test_exif_rotation_is_asked_for() -> None:

@@ -65,7 +65,8 @@ def test_dicom_is_shown_in_its_own_window() -> None:
     from pydicom.data import get_testdata_file
 
     from convit_ssl.data.channel_reading import read_planes
-    from convit_ssl.data.value_range import Reading, to_rgb
+    from convit_ssl.data.rendering import to_rgb
+    from convit_ssl.data.value_range import Reading
 
     path = str(get_testdata_file("examples_overlay.dcm", download=False))
     planes = read_planes(path, Path(path).read_bytes(), Reading())
