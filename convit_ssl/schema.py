@@ -270,6 +270,11 @@ class TrunkOptions:
         "null is 0.73 as released, and 0.1 if the run starts from a plain ViT's weights.",
         unit="fraction", above=0, most=0.999,
     )  # fmt: skip
+    impulses: bool = option(
+        False,
+        "Start each head of a GPSA layer at one patch, drawn from the nine around a token, in "
+        "place of the paper's kernel (random impulse filters, arXiv:2505.19985).",
+    )
     use_gating: bool = option(
         True, "Gate each head between content and positional attention; false adds the two."
     )

@@ -17,7 +17,8 @@ from convit_ssl.models.gpsa import GPSA
 from convit_ssl.models.trunks import OtherTrunk, TrunkConfig
 
 _NOT_FIELDS = (
-    "VARIANT", "FREEZE_PATCH_EMBED", "FREEZE_POSITION", "GATE_START", "GRAD_CHECKPOINTING",
+    "VARIANT", "FREEZE_PATCH_EMBED", "FREEZE_POSITION", "GATE_START", "IMPULSES",
+    "GRAD_CHECKPOINTING",
 )  # fmt: skip
 
 
@@ -50,10 +51,12 @@ class ConViTSSLTrunk(ConViT):
             self.patch_embed.requires_grad_(False)
         if options.get("FREEZE_POSITION", False):
             freeze_position(self)
-        if options.get("GATE_START") is not None:
-            for module in self.modules():
-                if isinstance(module, GPSA):
+        for module in self.modules():
+            if isinstance(module, GPSA):
+                if options.get("GATE_START") is not None:
                     module.set_gate(options["GATE_START"])
+                if options.get("IMPULSES", False):
+                    module.place_impulses()
         self._all_tokens = head_takes_tokens(model_config)
         self.gives_tokens = False  # in evaluation as well, to a method that asks its teacher
         if _method_has(model_config, "hides_patches"):

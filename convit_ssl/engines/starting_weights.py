@@ -66,6 +66,11 @@ def follow_weights(tree: Draft, explicit: frozenset[str]) -> None:
     say_how_to_set(loaded, tree.weights)
     config, provenance = loaded.config, vars(loaded)["provenance"]
     _follow_images(tree, explicit, loaded)
+    if tree.trunk.impulses:
+        raise UserError(
+            f"trunk.impulses=true is for new networks, and {tree.weights} has trained heads; leave "
+            "it out"
+        )
     if _from_vit(tree, explicit, config):
         _follow_vit(tree, explicit, config)
         return

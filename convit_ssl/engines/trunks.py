@@ -182,8 +182,14 @@ def _convit(tree: Draft) -> ConViTConfig:
         key: value for key, value in items(tree.trunk) if key in names and value is not None
     }
     try:
-        return create_config(
+        config = create_config(
             tree.trunk.variant, **overrides, img_size=tree.crops.global_size, num_classes=0
         )
     except ValueError as error:
         raise UserError(f"trunk: {error}") from None
+    if tree.trunk.impulses and not config.num_gpsa_layers:
+        raise UserError(
+            f"trunk.impulses=true places the heads of GPSA layers, and trunk={tree.trunk.variant} "
+            "has none; leave it out, or use a ConViT"
+        )
+    return config

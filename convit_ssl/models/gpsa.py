@@ -53,6 +53,8 @@ __all__ = ["GPSA", "AttentionMaps", "PositionFactors"]
 
 Path = Literal["separable", "subset", "ungated", "dense"]
 
+IMPULSE_STRENGTH = 5.0
+
 
 class AttentionMaps(NamedTuple):
     """Dense attention of one layer. Plain layers have no positional part and no gate."""
@@ -139,6 +141,21 @@ class GPSA(nn.Module):
             self.pos_proj.weight[:, 1] = 2 * down.repeat(columns)
             self.pos_proj.weight[:, 2] = -1.0
             self.pos_proj.weight.mul_(self.locality_strength)
+
+    def place_impulses(self, strength: float = IMPULSE_STRENGTH) -> None:
+        """Let each head attend at one patch, a random one of the nine around each token.
+
+        Random impulse filters (arXiv:2505.19985) as positional attention: where `place_heads`
+        gives every layer the same kernel, here layers and heads differ. Values stay as they are.
+
+        Args:
+            strength: inverse squared width of the attention, in patches ** -2; at 5 the patch
+                gets 0.97 of it.
+        """
+        with torch.no_grad():
+            offsets = torch.randint(-1, 2, (self.num_heads, 2), device=self.pos_proj.weight.device)
+            self.pos_proj.weight[:, :2] = 2.0 * strength * offsets
+            self.pos_proj.weight[:, 2] = -strength
 
     def set_gate(self, share: float) -> None:
         """Give the position this share of every head's attention.

@@ -103,6 +103,18 @@ def test_gates_that_were_trained_are_not_set(tmp_path: Path) -> None:
         plan_of(tmp_path / "source.torch", "trunk.gate_start=0.5")
 
 
+def test_impulses_are_for_new_gpsa_layers(tmp_path: Path) -> None:
+    save_trunk(ConViT(CONFIG), tmp_path / "source.torch")
+    with pytest.raises(UserError, match="has trained heads"):
+        plan_of(tmp_path / "source.torch", "trunk.impulses=true")
+    with pytest.raises(UserError, match="has none; leave it out"):
+        plan_of(None, "trunk.impulses=true", "trunk=deit_nano", "trunk.num_gpsa_layers=0")
+    made = plan_of(None, "trunk.impulses=true", "trunk=convit_nano")
+    assert made.config["MODEL"]["TRUNK"]["CONVIT_SSL"]["IMPULSES"] is True
+    with pytest.raises(UserError, match="has no"):
+        plan_of(None, "trunk.impulses=true", "trunk=timm:resnet18")
+
+
 def test_a_trunk_of_random_weights_is_not_held(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="starts from random ones"):
         plan_of(None, "optim.freeze_epochs=1")

@@ -76,6 +76,25 @@ def test_heads_of_a_square_number_stand_as_at_birth() -> None:
     assert torch.equal(born.pos_proj.weight, placed.pos_proj.weight)
 
 
+def test_an_impulse_is_one_patch_of_the_nine_around() -> None:
+    torch.manual_seed(0)
+    layers = [GPSA(16, 4) for _ in range(8)]
+    for layer in layers:
+        layer.place_impulses()
+    seen = set()
+    for layer in layers:
+        attention = layer.position_map((7, 7)).view(4, 7, 7, 7, 7)
+        for head, weight in enumerate(layer.pos_proj.weight):
+            across, down = (int(x) for x in (weight[:2] / (-2 * weight[2])).tolist())
+            assert max(abs(across), abs(down)) <= 1
+            seen.add((across, down))
+            for row, column in ((3, 3), (1, 5), (5, 1)):
+                assert attention[head, row, column, row + down, column + across] > 0.96
+    assert seen == {(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)}
+    same = torch.equal(layers[0].pos_proj.weight, layers[1].pos_proj.weight)
+    assert not same and not layers[0].pos_proj.bias.isnan().any()
+
+
 def test_networks_of_other_shapes_are_refused() -> None:
     vit, trunk = networks()
     with pytest.raises(ValueError, match="differ in"):
