@@ -56,7 +56,7 @@ def _add_compared(parser: argparse.ArgumentParser) -> None:
         help="trunks to compare (not for ablation); networks of timm are named timm:NAME",
     )
     add("--size", default="nano", help="size of the ablation's networks: nano, tiny, small or base")
-    add("--presets", nargs="+", default=["table3"], help="table3, gpsa-layers, locality")
+    add("--presets", nargs="+", default=["table3"], help="table3, gpsa-layers, locality, positions")
     add(
         "--methods",
         nargs="+",

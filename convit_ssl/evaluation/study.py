@@ -14,6 +14,7 @@ from convit_ssl.evaluation.study_arms import (
     PAPER_SAMPLE_EFFICIENCY,
     Arm,
     gpsa_layers,
+    head_positions,
     locality_strengths,
     table3,
 )
@@ -221,7 +222,8 @@ def ablation(
     Args:
         size: nano, tiny, small or base.
         settings: what all runs share.
-        presets: "table3" (paper, Table 3), "gpsa-layers" or "locality" (grids).
+        presets: "table3" (paper, Table 3), "gpsa-layers" or "locality" (grids), or "positions" (of
+            the heads at the start).
         fractions: of the images of each class.
         seeds: of the runs, and of the choice of images.
         depth: layers of the trunk, for the grid of GPSA layers.
@@ -237,9 +239,12 @@ def ablation(
             arms += gpsa_layers(size, depth)
         elif preset == "locality":
             arms += locality_strengths(size)
+        elif preset == "positions":
+            arms += head_positions(size)
         else:
             raise UserError(
-                f"unknown ablation {preset!r}; there are table3, gpsa-layers and locality"
+                f"unknown ablation {preset!r}; there are table3, gpsa-layers, locality and "
+                "positions"
             )
     title = f"Ablation of convit_{size} on {settings.data}"
     return Study("ablation", title, _cross(arms, fractions, seeds, settings))

@@ -74,6 +74,15 @@ def gpsa_layers(size: str, depth: int) -> list[Arm]:
     ]
 
 
+def head_positions(size: str) -> list[Arm]:
+    """Where the heads of GPSA layers start: the paper's kernel, random impulses, anywhere."""
+    return [
+        Arm("kernel", f"convit_{size}"),
+        Arm("random impulses", f"convit_{size}", ("trunk.impulses=true",)),
+        Arm("no conv init", f"convit_{size}", ("trunk.local_init=false",)),
+    ]
+
+
 def locality_strengths(size: str) -> list[Arm]:
     """Around the paper's 1: smaller spreads the positional attention wider."""
     return [

@@ -104,7 +104,7 @@ def test_one_recipe_at_every_share(
         ("sample-efficiency --data digits --trunks resnet", "--trunks: unknown 'resnet'"),
         ("sample-efficiency --data digits --weights convit_nano=absent", "found 'convit_nano=abs"),
         ("ablation --data digits --size giant", "use nano, tiny, small or base"),
-        ("ablation --data digits --presets table9", "table3, gpsa-layers and locality"),
+        ("ablation --data digits --presets table9", "table3, gpsa-layers, locality and positions"),
     ],
 )
 def test_mistakes_are_refused_before_anything_runs(
