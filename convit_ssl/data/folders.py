@@ -7,10 +7,18 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from convit_ssl.data.labels import say_absent
 from convit_ssl.data.names import some
 from convit_ssl.data.notes import note_once
 from convit_ssl.data.split_folders import SPLIT_NAMES, check_split, find_splits
-from convit_ssl.data.walking import EXTENSIONS, entries, images_below, say_unread, what_lies_there
+from convit_ssl.data.walking import (
+    EXTENSIONS,
+    entries,
+    images_below,
+    same_file,
+    say_unread,
+    what_lies_there,
+)
 from convit_ssl.errors import UserError
 
 __all__ = ["EXTENSIONS", "Listing", "check_folder", "find_images", "list_images"]
@@ -53,20 +61,20 @@ def list_images(root: Path, classes: list[str] | None = None) -> Listing:
         UserError: a class folder without images, or no images at all.
     """
     here = entries(root)
-    unread = Counter(here.unread)
+    unread, links = Counter(here.unread), set[str]()
     if here.images:
         if here.folders:
             note_once(
                 f"{root} contains both images and folders: used as one collection without labels"
             )
         unread.clear()
-        files = images_below(root, "", unread)
+        files = images_below(root, "", unread, links)
         say_unread(root, unread, len(files))
         return Listing(root, files, [-1] * len(files), [])
     names = here.folders if classes is None else classes
     files, targets, empty = [], [], []
     for name in here.folders:
-        found = images_below(root / name, f"{name}/", unread)
+        found = images_below(root / name, f"{name}/", unread, links)
         if not found:
             empty.append(name)
         files += found
@@ -82,7 +90,25 @@ def list_images(root: Path, classes: list[str] | None = None) -> Listing:
             f"{what_lies_there(unread)}"
         )
     say_unread(root, unread, len(files))
+    if links or here.linked:
+        _say_in_two_classes(root, files, targets)
     return Listing(root, files, targets, list(names))
+
+
+def _say_in_two_classes(root: Path, files: list[str], targets: list[int]) -> None:
+    """A file that symbolic links put into several classes teaches a network both."""
+    first: dict[str, int] = {}
+    pairs = {}
+    for place, file in enumerate(files):
+        before = first.setdefault(same_file(file, os.fspath(root)), place)
+        if targets[before] != targets[place]:
+            pairs[before] = f"{files[before]} and {file}"
+    if pairs:
+        what = "1 file is" if len(pairs) == 1 else f"{len(pairs):,} files are"
+        note_once(
+            f"{what} in more than one class, by symbolic links: {some(list(pairs.values()), 3)}, "
+            f"in {root}. Each counts once in every class"
+        )
 
 
 def check_folder(path: str | os.PathLike[str]) -> Path:
@@ -128,17 +154,6 @@ def _shared_classes(data_dir: Path, train: str, other: str) -> list[str] | None:
     return sides[0]
 
 
-def _say_absent(listing: Listing, split: str) -> None:
-    present = set(listing.targets)
-    absent = [name for number, name in enumerate(listing.classes) if number not in present]
-    if absent:
-        note_once(
-            f"{split} has no images of {len(absent)} of {len(listing.classes)} classes "
-            f"({some(absent)}): {listing.root}. Training does not need them; results are computed "
-            f"over the other classes"
-        )
-
-
 def _holds_both(folder: Path) -> Path | None:
     """A folder directly below that has train/ and val/, as `folder` itself should."""
     for name in entries(folder).folders:
@@ -180,7 +195,7 @@ def find_images(data_dir: str | os.PathLike[str], split: str = "train") -> Listi
     if "train" in splits:
         classes = _shared_classes(folder, splits["train"], splits[split])
     listing = list_images(folder / splits[split], classes)
-    _say_absent(listing, split)
+    say_absent(listing.targets, listing.classes, split, str(listing.root))
     return listing
 
 

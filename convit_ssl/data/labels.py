@@ -68,6 +68,24 @@ def check_known(train: Iterable[str | None], val: Iterable[str | None], where: s
         )
 
 
+def say_absent(targets: Sequence[int], classes: Sequence[str], split: str, where: str) -> None:
+    """Say which classes of train another split has no images of.
+
+    Args:
+        targets: of the images of that split, -1 without a label.
+        classes: of train.
+        split: val or test.
+        where: the split, for the message.
+    """
+    present = set(targets)
+    absent = [name for number, name in enumerate(classes) if number not in present]
+    if absent:
+        note_once(
+            f"{split} has no images of {len(absent)} of {len(classes)} classes ({some(absent)}): "
+            f"{where}. Training does not need them; results are computed over the other classes"
+        )
+
+
 def _plain(label: str) -> str:
     return str(int(label)) if label.isdecimal() else label  # "007" is 7
 

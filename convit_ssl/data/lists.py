@@ -9,20 +9,18 @@ million files take.
 from __future__ import annotations
 
 import codecs
-import functools
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from convit_ssl.data.folders import EXTENSIONS, Listing
-from convit_ssl.data.labels import check_known, class_table, targets_of
-from convit_ssl.data.names import some
+from convit_ssl.data.labels import check_known, class_table, say_absent, targets_of
 from convit_ssl.data.notes import note_once
 from convit_ssl.data.retries import retried
 from convit_ssl.data.split_folders import SPLIT_NAMES
 from convit_ssl.data.storage import is_url, read_bytes
-from convit_ssl.data.walking import is_image_file
+from convit_ssl.data.walking import is_image_file, same_file, say_shared
 from convit_ssl.errors import UserError
 
 # The last thing that ends like an image's name ends the path; both sides may hold blanks.
@@ -65,9 +63,11 @@ def find_listed_images(data_dir: str | os.PathLike[str], split: str = "train") -
     given_labels = (label for part in found.values() for label in part if label is not None)
     classes = class_table(given_labels, root)
     if not alone:
-        _say_shared(lines[names[0]], lines[names[1]], root)
+        say_shared(*([path for path, _ in lines[name]] for name in names), root)
     own = lines[place.rpartition("/")[2]]
     targets = targets_of(found[place.rpartition("/")[2]], classes, place)
+    if split != "train" and own[0][1] is not None:
+        say_absent(targets, classes, split, place)
     return Listing(
         root if is_url(root) else Path(root),
         [path for path, _ in own],
@@ -116,24 +116,6 @@ def _lines(place: str, needed: bool) -> list[Line]:
     return _once_each(found, place)
 
 
-def same_file(path: str, folder: str) -> str:
-    """What two ways to name one file have in common: dots, and symbolic links anywhere in it.
-
-    One look at the file system for each file, and one for each folder.
-    """
-    if is_url(path):
-        return path
-    # Dots in a folder's name are for the file system: a/.. may lie elsewhere where a is a link.
-    inner, name = os.path.split(os.path.join(folder, path))
-    place = os.path.join(_real_folder(inner), name)
-    return os.path.realpath(place) if os.path.islink(place) else place
-
-
-@functools.lru_cache(maxsize=4096)
-def _real_folder(folder: str) -> str:
-    return os.path.realpath(folder)
-
-
 def _once_each(lines: Sequence[Line], place: str) -> list[Line]:
     """The lines without repetitions.
 
@@ -158,17 +140,6 @@ def _once_each(lines: Sequence[Line], place: str) -> list[Line]:
             f"file is used once"
         )
     return kept
-
-
-def _say_shared(train: Sequence[Line], val: Sequence[Line], root: str) -> None:
-    """Figures on images that were trained on mean nothing."""
-    known = {same_file(path, root) for path, _ in train}
-    shared = [path for path, _ in val if same_file(path, root) in known]
-    if shared:
-        note_once(
-            f"{len(shared):,} of {len(val):,} images of val are also in train, in {root}: "
-            f"{some(shared, 3)}. Accuracy on them says nothing about new images"
-        )
 
 
 def _image(line: str, where: str) -> tuple[str, str | None]:

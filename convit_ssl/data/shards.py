@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from convit_ssl.data.folders import EXTENSIONS, Listing
-from convit_ssl.data.labels import check_known, class_table, targets_of
+from convit_ssl.data.labels import check_known, class_table, say_absent, targets_of
 from convit_ssl.data.retries import retried
 from convit_ssl.data.shard_places import list_shards, shard_info, words
 from convit_ssl.data.shard_samples import images_of_samples, say_aside
@@ -78,6 +78,8 @@ def find_shards(data_dir: str | os.PathLike[str], split: str = "train") -> Listi
             files.append(member_path(shard, offset, size, name))
             own.append(label)
     targets = targets_of(own, classes, f"the {split} shards of {data_dir}")
+    if split != "train" and own[0] is not None:
+        say_absent(targets, classes, split, f"the {split} shards of {data_dir}")
     return Listing(root, files, targets, classes if own[0] is not None else [])
 
 

@@ -14,8 +14,7 @@ from pathlib import Path
 
 from convit_ssl.checksums import say_once
 from convit_ssl.data.folders import Listing, check_folder
-from convit_ssl.data.labels import check_known, class_table, targets_of
-from convit_ssl.data.lists import same_file
+from convit_ssl.data.labels import check_known, class_table, say_absent, targets_of
 from convit_ssl.data.names import some
 from convit_ssl.data.notes import note_once
 from convit_ssl.data.parquet_images import split_of_file, unpack, unpacked_rows
@@ -23,7 +22,7 @@ from convit_ssl.data.part_names import join_files
 from convit_ssl.data.split_folders import SPLIT_NAMES
 from convit_ssl.data.storage import read_bytes
 from convit_ssl.data.tables import NESTED, read_table
-from convit_ssl.data.walking import EXTENSIONS, is_image_file
+from convit_ssl.data.walking import EXTENSIONS, is_image_file, same_file, say_shared
 from convit_ssl.errors import UserError
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq", ".jsonl")
@@ -84,6 +83,12 @@ def find_table_images(data_dir: str | os.PathLike[str], split: str = "train") ->
     classes = class_table(known, str(data_dir))
     targets = targets_of([row.label for row in own], classes, str(data_dir))
     labelled = own[0].label is not None
+    if split != "train":
+        say_shared(
+            [row.file for row in rows if row.split == "train"], [row.file for row in own], str(root)
+        )
+        if labelled:
+            say_absent(targets, classes, split, os.fspath(data_dir))
     files = [row.file for row in own]
     return Listing(root, files, targets, classes if labelled else [], os.fspath(data_dir))
 

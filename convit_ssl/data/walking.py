@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from convit_ssl.data.names import some
 from convit_ssl.data.notes import note_once
 from convit_ssl.data.readers import PAIR, READERS, START, SUFFIXES, Reader, reader_by_name
+from convit_ssl.data.storage import is_url
 from convit_ssl.errors import UserError
 
 EXTENSIONS = frozenset(
@@ -58,12 +62,14 @@ class Entries:
         images: names of files that are read.
         unread: other files, counted by suffix.
         alone: arrays, which are images where a folder holds nothing else, and are listed then.
+        linked: names of images and folders that are symbolic links.
     """
 
     folders: list[str]
     images: list[str]
     unread: Counter[str]
     alone: list[str] = field(default_factory=list)
+    linked: list[str] = field(default_factory=list)
 
 
 def entries(folder: Path) -> Entries:
@@ -78,6 +84,8 @@ def entries(folder: Path) -> Entries:
             for entry in listed:
                 if not entry.name.startswith(".") and entry.name.lower() not in _NOT_OURS:
                     _sort_in(entry, found)
+                    if entry.is_symlink():
+                        found.linked.append(entry.name)
     except OSError as error:
         raise UserError(f"cannot read the folder {folder}: {error.strerror}") from error
     if not found.images and not found.folders:
@@ -176,7 +184,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def images_below(
-    folder: Path, prefix: str, unread: Counter[str], seen: frozenset[str] = frozenset()
+    folder: Path,
+    prefix: str,
+    unread: Counter[str],
+    links: set[str],
+    seen: frozenset[str] = frozenset(),
 ) -> list[str]:
     """Every image under ``folder`` as ``prefix`` + relative path; link loops are cut.
 
@@ -184,6 +196,7 @@ def images_below(
         folder: where to look.
         prefix: of the paths.
         unread: other files are added to it by suffix.
+        links: symbolic links are added to it.
         seen: the folders above, resolved.
     """
     real = os.path.realpath(folder)
@@ -191,9 +204,10 @@ def images_below(
         return []
     here = entries(folder)
     unread.update(here.unread)
+    links.update(prefix + name for name in here.linked)
     found = [prefix + name for name in here.images]
     for name in here.folders:
-        found += images_below(folder / name, f"{prefix}{name}/", unread, seen | {real})
+        found += images_below(folder / name, f"{prefix}{name}/", unread, links, seen | {real})
     return found
 
 
@@ -237,3 +251,32 @@ def _hint(unread: Counter[str]) -> str:
         needs = "" if READERS["nifti"].installed else f", after {READERS['nifti'].advice}"
         hints.append(f"of .hdr and .img files, only NIfTI pairs are read{needs}")
     return f" ({'; '.join(hints)})" if hints else ""
+
+
+def same_file(path: str, folder: str) -> str:
+    """What two ways to name one file have in common: dots, and symbolic links anywhere in it.
+
+    One look at the file system for each file, and one for each folder.
+    """
+    if is_url(path):
+        return path
+    # Dots in a folder's name are for the file system: a/.. may lie elsewhere where a is a link.
+    inner, name = os.path.split(os.path.join(folder, path))
+    place = os.path.join(_real_folder(inner), name)
+    return os.path.realpath(place) if os.path.islink(place) else place
+
+
+@functools.lru_cache(maxsize=4096)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def say_shared(train: Sequence[str], val: Sequence[str], root: str) -> None:
+    """Say which files of val are also in train: figures on them mean nothing."""
+    known = {same_file(path, root) for path in train}
+    shared = [path for path in val if same_file(path, root) in known]
+    if shared:
+        note_once(
+            f"{len(shared):,} of {len(val):,} images of val are also in train, in {root}: "
+            f"{some(shared, 3)}. Accuracy on them says nothing about new images"
+        )

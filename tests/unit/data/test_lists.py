@@ -124,6 +124,15 @@ def test_a_symbolic_link_is_the_file_that_it_leads_to(
     assert "1 of 1 images of val are also in train" in caplog.text
 
 
+def test_a_class_without_images_in_val_is_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(folder, "some where/0.png a\nsome where/1.png b\nsome where/2.png c\n")
+    write(folder, "some where/3.png b\nsome where/4.png -1\n", "val")
+    assert open_dataset("list", folder, "val").classes == ["a", "b", "c"]
+    assert "val has no images of 2 of 3 classes (a, c)" in caplog.text
+
+
 def test_images_of_val_that_are_in_train_are_said(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

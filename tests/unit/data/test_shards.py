@@ -82,11 +82,12 @@ def test_names_of_classes_and_no_classes(tmp_path: Path, labels: str) -> None:
     assert listing.targets == [n % 3 if labels == "word" else -1 for n in range(26)]
 
 
-def test_classes_are_those_of_both_splits(tmp_path: Path) -> None:
+def test_classes_are_those_of_both_splits(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_shard(tmp_path / "d" / "train" / "0.tar", range(9), "word")
     write_shard(tmp_path / "d" / "val" / "0.tar", range(1, 3), "word")  # no "a"
     val = find_shards(tmp_path / "d", "val")
     assert val.classes == ["a", "b", "c"] and val.targets == [1, 2]
+    assert "val has no images of 1 of 3 classes (a)" in caplog.text
 
 
 def test_classes_that_only_val_has(tmp_path: Path) -> None:

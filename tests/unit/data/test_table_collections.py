@@ -24,6 +24,22 @@ def picture(path: Path, value: int = 0) -> None:
     Image.new("L", (8, 6), value).save(path)
 
 
+def test_what_val_lacks_and_what_it_shares_with_train_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(4):
+        picture(tmp_path / f"{number}.png", number)
+    (tmp_path / "again.png").symlink_to(tmp_path / "0.png")
+    (tmp_path / "t.csv").write_text(
+        "file,label,split\n0.png,a,train\n1.png,b,train\n2.png,c,train\n"
+        "3.png,b,val\nagain.png,a,val\n"
+    )
+    assert open_dataset("table", tmp_path / "t.csv", "val").classes == ["a", "b", "c"]
+    assert "val has no images of 1 of 3 classes (c)" in caplog.text
+    assert "1 of 2 images of val are also in train" in caplog.text
+    assert "again.png" in caplog.text
+
+
 def test_paths_labels_and_splits(tmp_path: Path) -> None:
     for number in range(4):
         picture(tmp_path / "images" / f"{number}.png", number)
