@@ -135,7 +135,7 @@ def demo(results: list[dict[str, Any]]) -> str:
     for position, knn in enumerate(probes["knn"]):
         linear = probes["linear"][position]
         rows.append([knn["name"], with_interval(knn), with_interval(linear)])
-    return table(["features", "kNN (k = 20)", "linear probe"], rows)
+    return table(["features", "weighted 20-NN", "linear probe"], rows)
 
 
 def evidence(results: list[dict[str, Any]]) -> str:

@@ -23,7 +23,7 @@ from convit_ssl.evaluation.results import record_folder, write_json
 from convit_ssl.reading import read_record
 
 Cell = dict[str, Any]
-ACCURACIES = {"knn": "5-NN", "linear": "linear probe"}
+ACCURACIES = {"knn": "plain 5-NN", "linear": "linear probe"}
 # Not scores: what a person would go by without any.
 PLAIN = {"epochs": "epochs trained", "lr": "learning rate"}
 
@@ -103,7 +103,7 @@ def _correlations(
 
 def _rule() -> str:
     return (
-        "Fixed before the first run: a score passes where Spearman's correlation with 5-NN "
+        "Fixed before the first run: a score passes where Spearman's correlation with plain 5-NN "
         f"accuracy has a 95 % interval above 0 on every collection, at least {COLLECTIONS} of "
         f"{NETWORKS} networks or more, and its mean over collections is {NEEDED} or more."
     )
@@ -150,7 +150,7 @@ def _references(found: Mapping[str, Any]) -> list[str]:
     lines = [
         "## Scores and accuracies",
         "",
-        f"| collection | features | 5-NN | linear | {titles} |",
+        f"| collection | features | plain 5-NN | linear | {titles} |",
     ]
     lines.append(f"|---|---|{'---:|' * (2 + len(names))}")
     for data, one in found.items():
@@ -183,7 +183,7 @@ def _knn_before(one: Mapping[str, Any]) -> float:
 
 
 def _above_untrained(found: Mapping[str, Any]) -> list[str]:
-    """How often a score and 5-NN agree on whether training improved on the untrained network."""
+    """How often a score and plain 5-NN agree on whether training helped."""
     found = {data: one for data, one in found.items() if _untrained(one)}
     if not found:
         return []
@@ -206,13 +206,13 @@ def _above_untrained(found: Mapping[str, Any]) -> list[str]:
         f"{sum(run['knn'] > _knn_before(one) for run in one['runs'])} of {len(one['runs'])}"
         for one in found.values()
     ]
-    lines.append(f"| 5-NN better than untrained | {' | '.join(truly)} |")
+    lines.append(f"| plain 5-NN better than untrained | {' | '.join(truly)} |")
     return [
         *lines,
         "",
-        "Runs in which the score and 5-NN agree on whether the trained network is better than the "
-        "mean of untrained networks of the same architecture. An answer that is always the same "
-        "agrees as often as the last row says, or as the rest.",
+        "Runs in which the score and plain 5-NN agree on whether the trained network is better "
+        "than the mean of untrained networks of the same architecture. An answer that is always "
+        "the same agrees as often as the last row says, or as the rest.",
         "",
     ]
 
@@ -236,8 +236,8 @@ def _how(found: Mapping[str, Any]) -> list[str]:
         *lines,
         "- Method, epochs, learning rate, least crop and colour changes of a run are drawn from "
         "its number alone; all are in the JSON file. Networks of a collection have one "
-        "architecture. Scores read the images of train; 5-NN and the logistic regression learn "
-        "from these images and are tested on held-out ones.",
+        "architecture. Scores read the images of train; plain 5-NN and the logistic regression "
+        "learn from these images and are tested on held-out ones.",
         "- These are small networks after short training. What holds for them need not hold for "
         "large ones.",
         "",

@@ -63,7 +63,8 @@ def find_listed_images(data_dir: str | os.PathLike[str], split: str = "train") -
     given_labels = (label for part in found.values() for label in part if label is not None)
     classes = class_table(given_labels, root)
     if not alone:
-        say_shared(*([path for path, _ in lines[name]] for name in names), root)
+        train, val = ([path for path, _ in lines[name]] for name in names)
+        say_shared(train, val, root)
     own = lines[place.rpartition("/")[2]]
     targets = targets_of(found[place.rpartition("/")[2]], classes, place)
     if split != "train" and own[0][1] is not None:

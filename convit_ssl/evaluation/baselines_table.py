@@ -14,7 +14,7 @@ from convit_ssl.evaluation.verdict import describe_test, sentence
 
 KNN, LINEAR, CLASSIFIER = "knn", "linear", "classifier"
 PROBES = {
-    KNN: "kNN (k=20, weighted)",
+    KNN: "weighted 20-NN",
     LINEAR: "linear probe (logistic regression)",
     CLASSIFIER: "own classifier",
 }

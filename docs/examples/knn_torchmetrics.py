@@ -46,7 +46,7 @@ def main():
     votes.scatter_add_(1, train_labels[nearest.indices], (nearest.values / 0.07).exp())
 
     accuracy = MulticlassAccuracy(len(train.classes), average="micro")(votes, val_labels)
-    print(f"kNN (k = {args.k}) on {len(val)} images: {100 * accuracy:.1f} %")
+    print(f"weighted {args.k}-NN (cosine) on {len(val)} images: {100 * accuracy:.1f} %")
 
 
 if __name__ == "__main__":
