@@ -112,6 +112,7 @@ def targets_of(labels: Sequence[str | None], classes: Sequence[str], where: str)
     unknown = sum(target < 0 for target in targets) - len(bare)
     if unknown:
         note_once(
-            f"{unknown:,} of {len(labels):,} images in {where} have the label -1 and are unlabelled"
+            f"{unknown:,} of {len(labels):,} images in {where} are unlabelled: their label is -1 "
+            "or missing"
         )
     return targets

@@ -8,7 +8,6 @@ million files take.
 
 from __future__ import annotations
 
-import codecs
 import os
 import re
 from collections.abc import Sequence
@@ -21,18 +20,13 @@ from convit_ssl.data.retries import retried
 from convit_ssl.data.split_folders import SPLIT_NAMES
 from convit_ssl.data.storage import is_url, read_bytes
 from convit_ssl.data.walking import is_image_file, same_file, say_shared
+from convit_ssl.data.written import decoded
 from convit_ssl.errors import UserError
 
 # The last thing that ends like an image's name ends the path; both sides may hold blanks.
 _LABELLED = re.compile(
     rf"(.*(?:{'|'.join(map(re.escape, sorted(EXTENSIONS)))}))[ \t]+(.+)", re.IGNORECASE
 )
-# PowerShell's > writes UTF-16, Excel and Notepad begin UTF-8 with a mark.
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 Line = tuple[str, str | None]
 
 
@@ -88,17 +82,9 @@ def _list_of(root: str, split: str) -> str:
     return f"{split}.txt"
 
 
-def _decoded(data: bytes) -> str:
-    """Text of a list as editors and spreadsheets save it, with a byte order mark or without."""
-    for mark, encoding in _MARKS.items():
-        if data.startswith(mark):
-            return data.decode(encoding)
-    return data.decode("utf-8")
-
-
 def _lines(place: str, needed: bool) -> list[Line]:
     try:
-        text = _decoded(retried(lambda: read_bytes(place)))
+        text = decoded(retried(lambda: read_bytes(place)))
     except FileNotFoundError:
         if not needed:
             return []

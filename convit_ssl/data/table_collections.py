@@ -23,6 +23,7 @@ from convit_ssl.data.split_folders import SPLIT_NAMES
 from convit_ssl.data.storage import read_bytes
 from convit_ssl.data.tables import NESTED, read_table
 from convit_ssl.data.walking import EXTENSIONS, is_image_file, same_file, say_shared
+from convit_ssl.data.written import decoded
 from convit_ssl.errors import UserError
 
 TABLES = (".csv", ".tsv", ".parquet", ".pq", ".jsonl")
@@ -204,7 +205,7 @@ def _of_table(place: Path, folder: str, asked: list[str], group: str = "") -> li
 
 def _read_lines(place: Path) -> dict[str, list[str]]:
     try:
-        lines = read_bytes(str(place)).decode("utf-8-sig").split("\n")
+        lines = decoded(read_bytes(str(place))).split("\n")
         found = [(number, json.loads(line)) for number, line in enumerate(lines, 1) if line.strip()]
     except RecursionError as error:
         raise UserError(f"cannot read the table {place}: it is nested too deep") from error

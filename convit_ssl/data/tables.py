@@ -9,6 +9,7 @@ from pathlib import Path
 from convit_ssl.checksums import say_once
 from convit_ssl.data.names import some
 from convit_ssl.data.storage import read_bytes
+from convit_ssl.data.written import decoded
 from convit_ssl.errors import UserError
 
 _PARQUET = (".parquet", ".pq")
@@ -50,7 +51,7 @@ def read_table(path: str, columns: list[str] | None = None) -> dict[str, list[st
 def _read_csv(path: str) -> dict[str, list[str]]:
     try:
         # A byte order mark, as spreadsheets write it, is no part of the first column's name.
-        text = read_bytes(str(Path(path).expanduser())).decode("utf-8-sig")
+        text = decoded(read_bytes(str(Path(path).expanduser())))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
         raise UserError(f"cannot read the table {path}: {reason}") from error

@@ -62,7 +62,12 @@ def test_a_split_without_sense(content: str, words: str, tmp_path: Path) -> None
 
 
 def test_a_split_in_utf16_as_a_spreadsheet_saves_it(tmp_path: Path) -> None:
-    (tmp_path / "split.csv").write_text("file,part\na.png,train\n", encoding="utf-16")
+    """Read like a list; without its mark nothing says what it is."""
+    text = "file,part\na.png,train\n"
+    (tmp_path / "split.csv").write_text(text, encoding="utf-16")
+    with pytest.raises(UserError, match="has no test part"):
+        divide(LISTING, DivisionSpec(file=str(tmp_path / "split.csv")))
+    (tmp_path / "split.csv").write_bytes("é,part\n".encode("utf-16-le"))
     with pytest.raises(UserError, match="not UTF-8 text"):
         divide(LISTING, DivisionSpec(file=str(tmp_path / "split.csv")))
 

@@ -80,7 +80,7 @@ def test_minus_one_is_no_class(folder: Path, caplog: pytest.LogCaptureFixture) -
     dataset = open_dataset("list", folder)
     assert dataset.classes == ["0", "1"]
     assert list(dataset.targets) == [-1, 0, 1, -1, 0, 1]
-    assert "2 of 6 images in" in caplog.text and "have the label -1" in caplog.text
+    assert "2 of 6 images in" in caplog.text and "their label is -1" in caplog.text
     write(folder, "".join(f"some where/{n}.png {'-1' if n else 'cat'}\n" for n in range(6)))
     assert open_dataset("list", folder).classes == ["cat"]
     write(folder, "".join(f"some where/{n}.png -1\n" for n in range(6)))

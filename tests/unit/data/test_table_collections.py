@@ -40,6 +40,21 @@ def test_what_val_lacks_and_what_it_shares_with_train_is_said(
     assert "again.png" in caplog.text
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl"])
+def test_tables_of_excel_and_powershell(tmp_path: Path, encoding: str, suffix: str) -> None:
+    for number in range(2):
+        picture(tmp_path / f"{number}.png", number)
+    blank = "\t" if suffix == ".tsv" else ","
+    text = f"file{blank}label\n0.png{blank}chêne\n1.png{blank}orme\n"
+    if suffix == ".jsonl":
+        text = '{"file": "0.png", "label": "chêne"}\n{"file": "1.png", "label": "orme"}\n'
+    marked = text if encoding in ("utf-8-sig", "utf-16") else "\ufeff" + text
+    (tmp_path / f"t{suffix}").write_bytes(marked.encode(encoding))
+    found = open_dataset("table", tmp_path / f"t{suffix}")
+    assert list(found.files) == ["0.png", "1.png"] and found.classes == ["chêne", "orme"]
+
+
 def test_paths_labels_and_splits(tmp_path: Path) -> None:
     for number in range(4):
         picture(tmp_path / "images" / f"{number}.png", number)
