@@ -29,11 +29,10 @@ _BLOCK = 1 << 20
 
 def numbered_checkpoints(folder: Path) -> list[Path]:
     """Regular files with the name of a checkpoint, oldest first."""
-    found = []
-    for path in folder.iterdir() if folder.is_dir() else ():
-        match = CHECKPOINT.fullmatch(path.name)
-        if match and path.is_file():
-            found.append((int(match[1]), int(match[2] or 0), path.name, path))
+    if not folder.is_dir():
+        return []
+    named = (path for path in folder.iterdir() if CHECKPOINT.fullmatch(path.name))
+    found = [(_place(path.name), path.name, path) for path in named if path.is_file()]
     return [path for *_, path in sorted(found)]
 
 
@@ -138,10 +137,33 @@ def say_once(text: str) -> None:
 
 
 def missing_newest(last: Path) -> list[str]:
-    """A sentence where ``last.torch`` points to a checkpoint that is gone."""
-    if not last.is_symlink() or last.exists():
-        return []
+    """A sentence for each of the newest checkpoints that is gone, or is not a file."""
+    odd = not_files(last.parent)
+    if odd or not last.is_symlink() or last.exists():
+        return odd
     return [f"the newest checkpoint, {Path(os.readlink(last)).name}, is missing"]
+
+
+def not_files(folder: Path) -> list[str]:
+    """A sentence for each folder, pipe, ... with the name of a checkpoint newer than all files."""
+    found = numbered_checkpoints(folder)
+    newest = _place(found[-1].name) if found else (-1, -1)
+    names = (path.name for path in folder.iterdir()) if folder.is_dir() else ()
+    odd = sorted(name for name in names if CHECKPOINT.fullmatch(name) and _place(name) > newest)
+    return [f"the newest checkpoint, {name}, is {_what(folder / name)}" for name in reversed(odd)]
+
+
+def _place(name: str) -> tuple[int, int]:
+    """Epoch and step in the name of a checkpoint."""
+    match = CHECKPOINT.fullmatch(name)
+    assert match is not None
+    return int(match[1]), int(match[2] or 0)
+
+
+def _what(path: Path) -> str:
+    if path.is_dir():
+        return "a folder"
+    return "a pipe or a device, not a file" if path.exists() else "a link that leads nowhere"
 
 
 def _differs(path: Path, expected: str, owner: str) -> str | None:

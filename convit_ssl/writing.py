@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place when all went well.
+    """A file to write beside `path`, which takes its place once it is written and on the disk.
 
     Args:
         path: its folder is made; its ending is kept, for writers that go by it.
@@ -27,6 +27,11 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         umask = os.umask(0)
         os.umask(umask)
         partial.chmod(0o666 & ~umask)
+        descriptor = os.open(partial, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -364,6 +364,8 @@ def outcome(ran: Ran, answers: dict[str, Any], target: str = "checkpoint") -> st
         return NOTHING  # a report without a network, whose page says why
     if ran.answer == answers["newest"]:
         return RIGHT
+    if "No checkpoint in checkpoints/" in ran.text:
+        return NOTHING
     name = target.rpartition("/")[2]
     said = any(name in line and re.search(WORDS, line) for line in ran.text.splitlines())
     if name not in ("checkpoint", "cache") and (said or "left out: " in ran.text):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,6 +47,6 @@ def write_comparison(paths: Sequence[Path], folder: Path) -> Path:
     write_text(folder / "comparison.json", json.dumps(data, indent=1, allow_nan=False) + "\n")
     page = folder / "comparison.html"
     subtitle = f"{len(points)} settings · made {made}"
-    title = f"Comparison: {', '.join(path.parent.resolve().name for path in paths)}"
+    title = f"Comparison: {', '.join(Path(os.path.realpath(path.parent)).name for path in paths)}"
     write_text(page, build_page("comparison", title, subtitle, data))
     return page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from convit_ssl.runs import RunFolder
 from convit_ssl.sealed import KEY, read_line, yaml_is_whole
 
 _CHECKPOINT = re.compile(r"checkpoint_e(\d+)(?:_s(\d+))?\.torch$")
+_GROUPS = ("data", "optim", "trunk", "method", "facts")
+_GROUP_TYPES = (Mapping, str, type(None))  # a name alone, in older files
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,7 @@ def read_run(folder: Path, name: str | None = None) -> Run:
 
 def read_runs(folders: list[Path]) -> list[Run]:
     """Read several runs, with names that tell them apart."""
-    resolved = [folder.resolve() for folder in folders]
+    resolved = [Path(os.path.realpath(folder)) for folder in folders]  # of links in a circle too
     plain = [folder.name for folder in resolved]
     names = [
         f"{folder.parent.name}/{folder.name}" if plain.count(folder.name) > 1 else folder.name
@@ -135,7 +138,9 @@ def _read_config(path: Path) -> tuple[dict[str, Any], list[str]]:
         return {}, [f"{path.name} cannot be read ({error})."]
     if not isinstance(content, dict) or KEY in content:  # a result in its place
         return {}, [f"{path.name} holds no configuration."]
-    return {str(key): value for key, value in content.items()}, []  # YAML's keys may be numbers
+    odd = [name for name in _GROUPS if not isinstance(content.get(name), _GROUP_TYPES)]
+    problems = [f"{path.name}: {name} cannot be read: not a group of options." for name in odd]
+    return {str(key): value for key, value in content.items()}, problems  # keys may be numbers
 
 
 def _damaged(files: RunFolder) -> list[str]:

@@ -113,7 +113,7 @@ def run(args: Namespace) -> int:
                 report(len(steps) - 1, 4, step)
 
         found = explore(features, images, near, voters, args.layout, args.seed, say)
-    what = Path(args.data_dir).resolve().name if args.data_dir else args.data or name
+    what = Path(os.path.realpath(args.data_dir)).name if args.data_dir else args.data or name
     facts = _facts(sets, args, name, window)
     unread: set[int] = set()
     load = None if args.thumbnail == 0 else _loader(images, args, unread, window)

@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import gc
 import math
+import os
 import shlex
 import shutil
 import sys
@@ -97,7 +98,7 @@ class ScoreStudy:
     def __init__(self, args: argparse.Namespace, out: Path) -> None:
         self.args, self.out = args, out
         own = args.data == "folder" and args.data_dir  # several of them share a study
-        self.folder = out / (Path(args.data_dir).resolve().name if own else str(args.data))
+        self.folder = out / (Path(os.path.realpath(args.data_dir)).name if own else str(args.data))
         self.images = StudyImages(args, self.folder / "features")
         if not args.dry_run:
             self._remember(self.folder / "study.json")

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from convit_ssl.checksums import digest, numbered_checkpoints, stated_damage
+from convit_ssl.checksums import digest, not_files, numbered_checkpoints, stated_damage
 from convit_ssl.errors import UserError
 from convit_ssl.reading import printable
 
@@ -81,7 +81,7 @@ def find_checkpoint(folder: Path) -> Found | None:
                 f"{path} is a folder, and training would write a checkpoint of that name; move it "
                 "away"
             )
-    skipped: list[str] = []
+    skipped = not_files(folder)
     for path in sorted_checkpoints(folder, newest_first=True):
         reason = stated_damage(path)
         if reason is None:

@@ -112,6 +112,11 @@ class Recorder:
             self._writer = SummaryWriter(str(RunFolder(self.folder).tensorboard))
         return self._writer
 
+    def sync(self) -> None:
+        """Have what was recorded so far on the disk itself, as the checkpoint that follows."""
+        with contextlib.suppress(OSError):  # training continues without a record
+            os.fsync(self.file.fileno())
+
     def close(self) -> None:
         """Flush everything."""
         self.file.close()

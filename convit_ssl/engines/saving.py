@@ -273,6 +273,8 @@ class CheckpointHook(QuietHook):
 
     def _write(self, name: str, state: dict[str, Any], best: bool) -> None:
         begun = time.monotonic()
+        if self.training.recorder is not None:
+            self.training.recorder.sync()
         try:
             write_checkpoint(self.folder, name, state, self.options.run.keep_checkpoints)
             if best:

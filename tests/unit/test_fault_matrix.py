@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from convit_ssl.checksums import say_once
-from convit_ssl.engines.checkpoint import checkpoint_name, write_checkpoint
+from convit_ssl.engines.checkpoint import checkpoint_name, find_checkpoint, write_checkpoint
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
 from convit_ssl.export.save import save_trunk
@@ -86,6 +86,32 @@ def test_a_run_falls_back_and_says_so(
     if fault != "missing":
         with pytest.raises(UserError, match="is damaged"):
             load_trunk(newest)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (Path.mkdir, "is a folder"),
+        (os.mkfifo, "is a pipe or a device"),
+        (lambda path: path.symlink_to("/dev/zero"), "is a pipe or a device"),
+        (lambda path: path.symlink_to("/nowhere"), "is a link that leads nowhere"),
+    ],
+)
+def test_a_newest_that_is_not_a_file_is_said(
+    make: Callable[[Path], object],
+    words: str,
+    run: tuple[Path, list[str]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, prints = run
+    newest = folder / "checkpoints" / checkpoint_name(2, 2)
+    newest.unlink()
+    make(newest)
+    assert weights_fingerprint(load_trunk(folder)) == prints[0]
+    assert f"{newest.name}, {words}" in capsys.readouterr().err
+    if words != "is a folder":  # which resuming refuses, because it writes a file of that name
+        found = find_checkpoint(folder / "checkpoints")
+        assert found is not None and words in found.skipped[0]
 
 
 def test_swapped_checkpoints_are_both_refused(run: tuple[Path, list[str]]) -> None:

@@ -34,7 +34,8 @@ def folder(tmp_path: Path) -> Path:
 def make_hook(folder: Path, guard: FolderGuard | None = None) -> CheckpointHook:
     run = SimpleNamespace(checkpoint_minutes=10, keep_checkpoints=2)
     options = SimpleNamespace(run=run)
-    return CheckpointHook(options, folder / "checkpoints", {}, None, None, None, guard=guard)  # type: ignore[arg-type]
+    training, place = SimpleNamespace(recorder=None), folder / "checkpoints"
+    return CheckpointHook(options, place, {}, training, None, None, guard=guard)  # type: ignore[arg-type]
 
 
 def write(folder: Path, step: int) -> Path:

@@ -18,7 +18,8 @@ from convit_ssl.engines.signals import Agreement, RunFailure
 
 def make_hook(folder: Path, minutes: float = 10.0) -> CheckpointHook:
     run = SimpleNamespace(checkpoint_minutes=minutes, keep_checkpoints=2)
-    return CheckpointHook(SimpleNamespace(run=run), folder, {}, None, None, None)  # type: ignore[arg-type]
+    options, training = SimpleNamespace(run=run), SimpleNamespace(recorder=None)
+    return CheckpointHook(options, folder, {}, training, None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
