@@ -64,10 +64,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def prepare(args: argparse.Namespace) -> Division | None:
+def prepare(args: argparse.Namespace, folds: bool = True) -> Division | None:
     """The division that the options ask for, or the one that the run was trained with.
 
     Nothing but names is read. Call it before features are extracted.
+
+    Args:
+        args: of the command.
+        folds: whether the command can test on folds, so that messages suggest it.
 
     Raises:
         UserError: there is nothing to test on; says what is missing.
@@ -81,9 +85,9 @@ def prepare(args: argparse.Namespace) -> Division | None:
         spec = dataclasses.replace(spec, file=str(run_split))
     listing = _training_images(args)
     if spec.labels and not spec.divides and not _has(args, "val"):
-        raise UserError(_missing(listing))
+        raise UserError(_missing(listing, folds))
     if not spec:
-        _check_val(args, listing)
+        _check_val(args, listing, folds)
         _choose_part(args)
         return None
     if args.on:
@@ -92,7 +96,8 @@ def prepare(args: argparse.Namespace) -> Division | None:
             f"--split; leave it out"
         )
     if not spec.divides:
-        raise UserError("--labels and --group-by describe a split; add --holdout 0.2 or --folds 5")
+        ways = "--holdout 0.2 or --folds 5" if folds else "--holdout 0.2"
+        raise UserError(f"--labels and --group-by describe a split; add {ways}")
     division = divide(listing, spec)
     if not division.listing.classes:
         raise UserError(_no_labels(listing))
@@ -127,7 +132,7 @@ def _has(args: argparse.Namespace, split: str) -> bool:
     return True
 
 
-def _check_val(args: argparse.Namespace, train: Listing) -> None:
+def _check_val(args: argparse.Namespace, train: Listing, folds: bool) -> None:
     """Say what is missing before anything is read."""
     if not train.labelled:
         raise UserError(_no_labels(train))
@@ -135,14 +140,15 @@ def _check_val(args: argparse.Namespace, train: Listing) -> None:
         find_listing(probe_sources.data_name(args), args.data_dir, "val")
     except UserError as error:
         if "val" in str(error) and "no val/" in str(error):
-            raise UserError(_missing(train)) from None
+            raise UserError(_missing(train, folds)) from None
         raise
 
 
-def _missing(train: Listing) -> str:
+def _missing(train: Listing, folds: bool) -> str:
+    each = ", or test each image once with --folds 5" if folds else ""
     return (
         f"{train.root} has no val/ folder, so there is nothing to test on. Hold out part of the "
-        f"images with --holdout 0.2, or test each image once with --folds 5. If images belong "
+        f"images with --holdout 0.2{each}. If images belong "
         f"together (patients, plates, series), add --group-by folder:1, column:NAME or name:REGEX"
     )
 

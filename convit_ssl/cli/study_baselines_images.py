@@ -89,5 +89,5 @@ class StudyImages:
         for name in ("holdout", "group_by", "labels", "split", "split_seed"):
             setattr(asked, name, getattr(args, name))
         asked.spec = division_options.spec_of(asked)
-        probe_division.prepare(asked)
+        probe_division.prepare(asked, folds=False)
         return asked

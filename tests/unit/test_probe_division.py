@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convit_ssl.cli import knn_command, probe_division
 from convit_ssl.cli.main import run_command
+from convit_ssl.errors import UserError
 
 TRUNK = ["random:convit_nano", "--img-size", "16", "--device", "cpu", "--workers", "0"]
 
@@ -79,6 +82,18 @@ def test_every_image_is_tested_once_by_folds(
     assert "96 images in 12 groups, each tested once in 3 folds" in " ".join(
         capsys.readouterr().out.split()
     )
+
+
+@pytest.mark.parametrize("words", [[], ["--group-by", "folder:1"]])
+def test_folds_are_suggested_where_they_can_be_used(scans: Path, words: list[str]) -> None:
+    """A study of baselines tests on one part of the images."""
+    parser = argparse.ArgumentParser()
+    knn_command.add_arguments(parser)
+    data = ["--data-dir", str(scans / "scans"), *words]
+    for folds in (True, False):
+        with pytest.raises(UserError, match="--holdout") as caught:
+            probe_division.prepare(parser.parse_args(["nowhere.torch", *data]), folds=folds)
+        assert ("--folds" in str(caught.value)) is folds
 
 
 @pytest.mark.parametrize(
