@@ -79,6 +79,7 @@ class Command:
     target: str = "checkpoint"
     prepare: Callable[[Path, Path], Ran] | None = None
     answers: dict[str, Any] = field(default_factory=dict)
+    is_ready: str = ""
 
 
 def in_process(words: list[str]) -> Ran:
@@ -415,11 +416,24 @@ def _on_copy(command: Command, source: Path, root: Path, fault: str) -> tuple[Ra
         (place / "first").mkdir()
         command.run(place / "run", place / "first")
     if command.prepare is not None:
-        ready = command.prepare(place / "run", place / "out")
-        assert ready.code == 0, ready.text
+        _prepared(command, place / "run", root / "ready" / source.parent.name)
     if not damage(place / "run", fault, command.target):
         return Ran(0, ""), False
     return command.run(place / "run", place / "out"), True
+
+
+def _prepared(command: Command, run: Path, kept: Path) -> None:
+    """What a command reads, made once; its place is the same for each fault."""
+    assert command.prepare is not None
+    if command.is_ready == str(kept):
+        shutil.rmtree(run)
+        shutil.copytree(kept, run, symlinks=True)
+        return
+    ready = command.prepare(run, run.parent / "out")
+    assert ready.code == 0, ready.text
+    shutil.rmtree(kept, ignore_errors=True)
+    shutil.copytree(run, kept, symlinks=True)
+    command.is_ready = str(kept)
 
 
 def markdown(table: dict[str, dict[str, str]], silent: int) -> str:
