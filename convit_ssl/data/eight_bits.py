@@ -33,7 +33,8 @@ def convert(image: Image.Image, side: int | None = None) -> Image.Image:
     _mend_transparency(image)
     factor = reduction(image.size, side)
     if factor > 1:
-        image.draft(None, (image.width // factor, image.height // factor))  # JPEG alone
+        smaller = max(1, image.width // factor), max(1, image.height // factor)
+        image.draft(None, smaller)  # JPEG alone
         factor = reduction(image.size, side)
     image.load()
     if image.mode == "RGB" and "transparency" not in image.info and factor == 1:

@@ -27,6 +27,7 @@ EXTENSIONS = frozenset(
         ".pgm",
         ".pbm",
         ".pnm",
+        ".pam",
         ".bmp",
         ".tif",
         ".tiff",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convit_ssl.data import open_dataset
 from convit_ssl.data.channel_reading import read_planes
 from convit_ssl.data.pixels import decode_array, decode_image, image_header, image_range
 from convit_ssl.data.raw_image import ImageTooLargeError
@@ -254,6 +255,8 @@ def test_pam(tmp_path: Path, kind: str, most: int) -> None:
     check(data, np.rint(share * 255).squeeze(), tmp_path, tolerance=1)
     with pytest.raises(ValueError, match="cut off"):
         decode_image(data[:-1])
+    (tmp_path / "image").rename(tmp_path / "image.pam")
+    assert list(open_dataset("folder", tmp_path).files) == ["image.pam"]
 
 
 @pytest.mark.parametrize("scale", ["-1.0", "1.0", "-2.5"])

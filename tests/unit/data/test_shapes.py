@@ -22,6 +22,7 @@ from convit_ssl.data.pixels import decode_array, decode_image
 from convit_ssl.data.raw_image import RawImage
 from convit_ssl.data.rendering import to_rgb
 from convit_ssl.data.value_range import Reading
+from convit_ssl.data.viewing import view_image
 from convit_ssl.models import create_model
 from tests.unit.data.make_images import tiff
 
@@ -85,6 +86,19 @@ def test_huge_pictures_are_opened_at_the_size_that_is_shown(tmp_path: Path) -> N
         assert found.size == (200, 150)
         assert np.abs(np.asarray(found, float) - expected).mean() < close
     assert bounded(Image.new("RGB", (1, 9000)), 100).size == (1, 100)
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
+@pytest.mark.parametrize("size", [(2, 7000), (7000, 2), (1, 5000), (15, 9000)])
+def test_strips_of_any_format_are_shown(tmp_path: Path, name: str, size: tuple[int, int]) -> None:
+    """A JPEG is decoded at a fraction of its size, but not at none."""
+    Image.new("RGB", size, (9, 200, 30)).save(tmp_path / name)
+    for side in (32, 500):
+        shown = open_image(tmp_path / name, side=side)
+        assert max(shown.size) == side and min(shown.size) >= 1
+        assert np.abs(np.asarray(shown).astype(int) - (9, 200, 30)).max() < 12
+        viewed = view_image(str(tmp_path / name), side=side)
+        assert side <= max(viewed.size) <= max(size)
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "CMYK", "I;16"])
