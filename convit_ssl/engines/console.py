@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn
@@ -13,7 +14,7 @@ from rich.text import Text
 
 from convit_ssl.data.names import some
 from convit_ssl.engines.plan import Plan
-from convit_ssl.evaluation.progress import BETWEEN_LINES, FIRST_LINE
+from convit_ssl.evaluation.progress import BETWEEN_LINES, FIRST_LINE, progress_bar
 from convit_ssl.models.trunks import AnyConfig, TrunkConfig
 from convit_ssl.printable import printable
 from convit_ssl.starting import at_work
@@ -73,6 +74,16 @@ class Screen:
         elif time.monotonic() - self._last_line >= self._patience:
             self._patience = min(2 * self._patience, BETWEEN_LINES)
             self.line(f"  step {done:,} of {self._total:,} ({epoch})  {figures}", style="dim")
+
+    @contextlib.contextmanager
+    def working(self, label: str) -> Iterator[None]:
+        """Something between two steps of training: named at the bar, or in lines from 2 s on."""
+        if self._progress is not None:
+            self._progress.update(self._task, figures=label)
+            yield
+            return
+        with progress_bar("" if self.live or self.console.quiet else label, "parts"):
+            yield
 
     def line(self, text: str, style: str = "") -> None:
         """A line that stays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -63,6 +64,7 @@ class TrainingHook(QuietHook):
         super().__init__()
         self.options = options
         self.screen = screen
+        self._test = contextlib.ExitStack()  # what is shown while val is tested
         self.recorder = recorder
         self.started = started
         self.steps_before = 0  # beyond the task's count, which follows today's batch
@@ -90,6 +92,8 @@ class TrainingHook(QuietHook):
         self.count = 0
         self.counted_before = 0
         self.phase_started = time.perf_counter()
+        if not task.train:
+            self._test.enter_context(self._working("testing on val"))
 
     def epoch_losses(self) -> tuple[float, int]:
         """Sum and number of this process's losses in the epoch that is under way."""
@@ -121,6 +125,7 @@ class TrainingHook(QuietHook):
     def on_phase_end(self, task: ConViTSSLTask) -> None:
         """Close an epoch: means, figures of the features, a line."""
         if not task.train:
+            self._test.close()
             self._tested(task)
             return
         self._check_finite(task)
@@ -140,19 +145,27 @@ class TrainingHook(QuietHook):
         }
         if self.watch.due(epoch):
             started = time.perf_counter()
-            trunk = watched_trunk(task)
-            figures |= self.watch.figures(trunk)
-            if self.recorder is not None:
-                self.recorder.write_locality(trunk, figures, self._steps(task))
-            self._compare_with_best(epoch, figures)
-            self._judge(epoch, figures)
-            self._compare(task, epoch, trunk, figures)
+            with self._working("evaluating the features"):
+                self._evaluate(task, epoch, figures)
             figures["look_seconds"] = round(time.perf_counter() - started, 3)
         self.figures |= figures
         if self.recorder is not None:
             self.recorder.write("epoch", epoch, self._steps(task), figures)
         if self.screen is not None:
             self.screen.line(epoch_line(epoch, self.options.optim.epochs, figures))
+
+    def _working(self, label: str) -> contextlib.AbstractContextManager[None]:
+        return self.screen.working(label) if self.screen is not None else contextlib.nullcontext()
+
+    def _evaluate(self, task: ConViTSSLTask, epoch: int, figures: dict[str, Any]) -> None:
+        """Add what the features are worth after an epoch."""
+        trunk = watched_trunk(task)
+        figures |= self.watch.figures(trunk)
+        if self.recorder is not None:
+            self.recorder.write_locality(trunk, figures, self._steps(task))
+        self._compare_with_best(epoch, figures)
+        self._judge(epoch, figures)
+        self._compare(task, epoch, trunk, figures)
 
     def on_end(self, task: ConViTSSLTask) -> None:
         """Take the bar away."""
@@ -163,6 +176,7 @@ class TrainingHook(QuietHook):
         self._close()
 
     def _close(self) -> None:
+        self._test.close()
         if self.screen is not None:
             self.screen.stop()
         if self.recorder is not None:

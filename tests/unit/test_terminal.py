@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import sys
+import time
 
 import pytest
 from rich.progress import Progress, TextColumn
@@ -14,6 +15,7 @@ from rich.text import Text
 from convit_ssl.cli.main import run_command
 from convit_ssl.engines.console import Screen
 from convit_ssl.engines.output import lasting_output, printable_output
+from convit_ssl.evaluation import progress
 from convit_ssl.printable import PrintableFormatter, printable
 from convit_ssl.terminal import Terminal
 
@@ -108,3 +110,18 @@ def test_a_long_epoch_gets_lines_where_there_is_no_bar(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[1] for line in lines] == ["8", "24", "56", "120", "1/2", "320"]
     assert lines[0] == "  step 8 of 400 (epoch 1/2)  loss 5.000"
+
+
+def test_work_between_steps_is_named_in_a_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE", 0.02)
+    monkeypatch.setattr(progress, "SOONEST", 0.02)
+    for quiet in (False, True):
+        screen = Screen(quiet)
+        screen.start(total=10, done=0)
+        with screen.working("testing on val"):
+            time.sleep(0.1)
+        lines = capsys.readouterr().err.splitlines()
+        assert bool(lines) is not quiet
+        assert all(line.startswith("testing on val: working, ") for line in lines)
