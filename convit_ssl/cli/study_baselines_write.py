@@ -173,21 +173,21 @@ def _how(study: Baselines, about: dict[str, Any], tested: int, labels: int) -> l
         f"- Command: `{shlex.join(about['command'])}`",
         f"- Machine: {machine['cpu']}, {machine['cores']} core(s); "
         f"torch {about['versions'].get('torch', '?')}, commit {about['commit'] or 'unknown'}.",
-        f"- {labels:,} labelled images of train, {tested:,} of {study.part}, which was read for "
-        "this table alone: settings are fixed beforehand, the penalty of the linear probe and the "
-        "method that is fine-tuned are chosen on images held out of train. Raw pixels: the better "
-        "of cosine and Euclidean distance.",
+        f"- {labels:,} labelled images of train, and {tested:,} of {study.part}, which were used "
+        "only for this table: settings were fixed beforehand, and the penalty of the linear probe "
+        "and the method to fine-tune were chosen on images held out of train. Raw pixels use the "
+        "better of cosine and Euclidean distance.",
         *(
             ["- Nothing was trained with labels here (`--no-labels`)."]
             if study.args.no_labels
             else []
         ),
-        "- Core-minutes are processor time of training, all threads and loading included; probes "
-        "are not counted. That of pretraining includes starting its process, a few seconds. "
-        "Labels alone get the time of pretraining and fine-tuning together.",
-        "- An interval of a difference is the hull of the t interval over seeds and the bootstrap "
-        "over test images. Rows are compared by their own classifier where they learned labels, "
-        "else by the linear probe.",
+        "- Core-minutes are the processor time of training over all threads, including loading "
+        "and a few seconds to start the process, but without probes. Training with labels alone "
+        "gets the time of pretraining and fine-tuning together.",
+        "- The interval of a difference spans the t interval over seeds and the bootstrap interval "
+        "over test images. Rows that learned labels are compared by their own classifier, the "
+        "others by the linear probe.",
         *_load(study),
         "",
     ]
