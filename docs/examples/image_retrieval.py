@@ -1,6 +1,6 @@
 """Find the images of a folder that look like a given one.
 
-The first command writes an index next to the images, the second asks it:
+The first command writes an index, the second searches it:
 
 python docs/examples/image_retrieval.py index runs/demo photos photos.npz
 python docs/examples/image_retrieval.py find runs/demo photos.npz photos/cat.png
@@ -68,7 +68,7 @@ def main():
     for name in ("trunk", "folder", "index"):
         index.add_argument(name)
     index.set_defaults(run=write_index)
-    ask = commands.add_parser("find", help="print the images nearest to one")
+    ask = commands.add_parser("find", help="print the images nearest to a query")
     for name in ("trunk", "index", "image"):
         ask.add_argument(name)
     ask.add_argument("-n", "--number", type=int, default=5)

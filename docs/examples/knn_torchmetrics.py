@@ -1,6 +1,6 @@
-"""k-nearest-neighbour accuracy by torchmetrics, with a trunk that timm alone has loaded.
+"""k-nearest-neighbour accuracy with torchmetrics, for a trunk that is loaded by timm alone.
 
-Export the trunk first; this script then needs neither convit_ssl's models nor its loader:
+Export the trunk first; the script itself does not import convit_ssl:
 
 convit-ssl export runs/demo --to timm --out exported
 python docs/examples/knn_torchmetrics.py exported/timm images

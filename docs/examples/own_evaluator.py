@@ -11,7 +11,7 @@ from convit_ssl.evaluation.feature_set import FeatureSet
 
 @register_evaluator("purity")
 def purity(train: FeatureSet, val: FeatureSet) -> dict[str, float]:
-    """Figures by name, from features (N, D) and targets (N,); -1 is an image without a label."""
+    """Metrics by name, from features (N, D) and targets (N,); -1 marks images without a label."""
     features = torch.nn.functional.normalize(torch.tensor(val.features).float(), dim=1)
     similarity = features @ features.T
     similarity.fill_diagonal_(-1.0)

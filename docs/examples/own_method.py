@@ -26,7 +26,7 @@ class UniformOptions(MethodOptions):
 
 @register_method
 class Uniform(Method[UniformOptions]):
-    """Views of an image meet; images spread over the sphere."""
+    """Pulls views of an image together and spreads images over the sphere."""
 
     name = "uniform"
     Options = UniformOptions
@@ -37,12 +37,12 @@ class Uniform(Method[UniformOptions]):
 
     @classmethod
     def views(cls, options: UniformOptions, crops: Crops) -> AugmentConfig:
-        """How crops are made; every field of AugmentConfig can be set."""
+        """How views are augmented; every field of AugmentConfig can be set."""
         return AugmentConfig.simclr(crops.global_size, crops.global_scale)
 
     @classmethod
     def head(cls, options: UniformOptions, width: int, run: Run) -> nn.Module:
-        """The network behind the trunk's features; it sees all crops, crop-major."""
+        """The head on the trunk's features; it gets all crops at once, crop-major."""
         return mlp([width, options.hidden_dim, options.out_dim], use_bn=True)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
@@ -54,6 +54,6 @@ class Uniform(Method[UniformOptions]):
 
 
 def spread(view: Tensor) -> Tensor:
-    """Log of the mean potential between images, those of other processes included."""
+    """Log of the mean Gaussian potential between all images, over all processes."""
     everyone = gather_rows(view)
     return torch.pdist(everyone).square().mul(-2).exp().mean().log()

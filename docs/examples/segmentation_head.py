@@ -1,7 +1,7 @@
-"""A segmentation head fed by the feature maps of a trunk, as timm gives them.
+"""A segmentation head on the feature maps of a frozen trunk, through timm's `features_only`.
 
-It learns which pixels of a digit are ink. Take the maps of any of our variants by name,
-`features_only=True`, and the trunk's weights by a file in any layout.
+It learns which pixels of a digit are ink. The network is created by name in timm, and its weights
+can come from a run, a checkpoint or any file that `load_trunk` reads.
 
 python docs/examples/segmentation_head.py runs/demo --data digits
 """
