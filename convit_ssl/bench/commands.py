@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> None:
         "startup": run_startup,
         "threads": run_threads,
         "linear": run_probes,
+        "builds": run_builds,
         "cluster": run_cluster,
     }
     try:
@@ -189,12 +190,7 @@ def run_startup(args: argparse.Namespace) -> None:
     """``bench startup``."""
     from convit_ssl.bench import startup
 
-    comparison = startup.measure(args.repeats)
-    report.print_table(*startup.table(comparison))
-    made = record.make_record("startup", [comparison], args.json, args.add)
-    report.write_markdown(
-        args.markdown, "Start-up", made, [startup.table(comparison)], startup.NOTES
-    )
+    _report(args, "Start-up", [startup.measure(args.repeats)], startup)
 
 
 def run_probes(args: argparse.Namespace) -> None:
@@ -202,10 +198,32 @@ def run_probes(args: argparse.Namespace) -> None:
     from convit_ssl.bench import probes
 
     comparison = probes.measure(args.rows, args.classes, args.width, args.whole)
-    report.print_table(*probes.table(comparison))
-    made = record.make_record("linear", [comparison], args.json, args.add)
-    tables = [probes.table(comparison) for comparison in made["comparisons"]]
-    report.write_markdown(args.markdown, "The linear probe", made, tables, probes.NOTES)
+    _report(args, "The linear probe", [comparison], probes)
+
+
+def run_builds(args: argparse.Namespace) -> None:
+    """``bench builds``."""
+    from convit_ssl.bench import builds
+
+    comparisons: list[dict[str, Any]] = []
+    today = args.today_epochs or [args.epochs]
+    asked = (args.against, args.epochs, today, args.seeds, args.linear, args.without_onednn)
+    for method in args.methods:
+        setting = builds.Setting(method, args.data, args.data_dir, args.trunk, tuple(args.set))
+        comparisons.append(builds.measure(setting, *asked))
+        record.keep("builds", comparisons, args.json, args.add)
+    _report(args, "Today's build and an earlier one", comparisons, builds)
+
+
+def _report(
+    args: argparse.Namespace, title: str, comparisons: list[dict[str, Any]], of: Any
+) -> None:
+    """Print, and write the files; `of` is the module whose table and notes they are."""
+    for comparison in comparisons:
+        report.print_table(*of.table(comparison))
+    made = record.make_record(args.kind, comparisons, args.json, args.add)
+    tables = [of.table(comparison) for comparison in made["comparisons"]]
+    report.write_markdown(args.markdown, title, made, tables, of.NOTES)
 
 
 def run_threads(args: argparse.Namespace) -> None:

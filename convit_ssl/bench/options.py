@@ -18,7 +18,7 @@ LEAST = {
     "repeats": 1, "threads": 1, "images": 1, "sides": 1, "side": 1, "global_side": 1,
     "local_side": 1, "local_crops": 0, "out_dim": 1, "processes": 1, "parts": 2,
     "patch": 1, "neighbours": 0, "seconds": 0.1, "gpus": 1, "gpus_per_node": 1,
-    "rows": 4, "classes": 2, "width": 1,
+    "rows": 4, "classes": 2, "width": 1, "epochs": 1, "today_epochs": 1, "seeds": 0,
 }  # fmt: skip
 MOST_NEIGHBOURS = 64  # busy loops; a slip of the finger should not stop a machine
 MOST_SECONDS = 60.0  # of a measurement, so that neighbours outlast those of all arms
@@ -34,6 +34,8 @@ SETS = (
     "parts",
     "neighbours",
     "gpus",
+    "today_epochs",
+    "seeds",
 )
 OUTPUTS = ("json", "markdown", "figure")
 
@@ -46,7 +48,7 @@ def check_options(args: argparse.Namespace) -> None:
     """
     for option in SETS:
         if hasattr(args, option):
-            setattr(args, option, list(dict.fromkeys(getattr(args, option))))
+            setattr(args, option, list(dict.fromkeys(getattr(args, option) or ())))
     _check_device(args.device)
     _check_numbers(args)
     _check_names(args)
@@ -96,7 +98,7 @@ def _check_names(args: argparse.Namespace) -> None:
         from convit_ssl.bench import steps
 
         valid["methods"] = steps.METHODS
-    if args.kind == "accumulate":
+    if args.kind in ("accumulate", "builds"):
         valid["methods"] = self_supervised()
     for option, names in valid.items():
         for name in getattr(args, option, []):

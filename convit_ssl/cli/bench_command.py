@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(
         dest="kind",
         required=True,
-        metavar="model|step|accumulate|data|scaling|startup|threads|linear|cluster|all",
+        metavar="model|step|accumulate|data|scaling|startup|threads|linear|builds|cluster|all",
     )
     model = kinds.add_parser(
         "model",
@@ -49,20 +49,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     linear = kinds.add_parser(
         "linear", help="the linear probe over many classes, part by part, on made features"
     )
+    builds = kinds.add_parser(
+        "builds",
+        help="training by today's source and by an earlier commit's: core-seconds and accuracy",
+    )
     cluster = kinds.add_parser(
         "cluster", help="what 8, 64 and 512 GPUs would ask for, worked out from measured steps"
     )
-    everything = kinds.add_parser("all", help="all benchmarks but cluster, within a time limit")
+    everything = kinds.add_parser(
+        "all", help="all benchmarks but builds and cluster, within a time limit"
+    )
     everything.add_argument("--device", default="cpu", help="cpu or cuda")
     everything.add_argument("--minutes", type=float, default=30.0, help="time limit of all")
     everything.add_argument("--out", default="bench", help="folder for results and logs")
     _add_record((model, step, accumulate, data, scaling, startup, threads, linear, cluster))
+    _add_outputs(builds)
     _add_networks((model, step, accumulate, scaling))
     _add_model(model)
     _add_steps(step, accumulate)
     _add_scaling(scaling)
     _add_threads(threads)
     _add_linear(linear)
+    _add_builds(builds)
     _add_cluster(cluster)
 
 
@@ -73,15 +81,19 @@ def _add_record(kinds: Iterable[argparse.ArgumentParser]) -> None:
         kind.add_argument(
             "--repeats", type=int, default=9, help="number of rounds; the median counts"
         )
-        kind.add_argument("--json", metavar="FILE", help="everything measured")
-        kind.add_argument(
-            "--markdown", metavar="FILE", help="write the tables and the command to this file"
-        )
-        kind.add_argument(
-            "--add",
-            action="store_true",
-            help="add to the JSON file, and write tables and figure of everything in it",
-        )
+        _add_outputs(kind)
+
+
+def _add_outputs(kind: argparse.ArgumentParser) -> None:
+    kind.add_argument("--json", metavar="FILE", help="everything measured")
+    kind.add_argument(
+        "--markdown", metavar="FILE", help="write the tables and the command to this file"
+    )
+    kind.add_argument(
+        "--add",
+        action="store_true",
+        help="add to the JSON file, and write tables and figure of everything in it",
+    )
 
 
 def _add_networks(kinds: Iterable[argparse.ArgumentParser]) -> None:
@@ -152,6 +164,27 @@ def _add_linear(linear: argparse.ArgumentParser) -> None:
     linear.add_argument(
         "--whole", action="store_true", help="also train the sweep step by step to its end"
     )
+
+
+def _add_builds(builds: argparse.ArgumentParser) -> None:
+    add = builds.add_argument
+    add("--against", required=True, metavar="COMMIT", help="the earlier commit of this repository")
+    add("--methods", nargs="+", default=["simclr", "dino"], help="of configs/config")
+    add("--data", default="textures", help="built-in data set, or a kind of folder with --data-dir")
+    add("--data-dir", help="your own images, for both builds")
+    add("--trunk", default="convit_nano", help="of configs/trunk")
+    add("--epochs", type=int, default=10, help="of the earlier build")
+    add(
+        "--today-epochs",
+        nargs="+",
+        type=int,
+        help="of today's build, one arm for each (default: as many)",
+    )
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    add("--linear", action="store_true", help="also train the linear probe on the features")
+    add("--without-onednn", action="store_true", help="also today's build by MKL")
+    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="options that both builds know")
+    builds.set_defaults(device="cpu")
 
 
 def _add_cluster(cluster: argparse.ArgumentParser) -> None:

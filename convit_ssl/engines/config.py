@@ -7,6 +7,7 @@ valid one.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import warnings
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from convit_ssl.engines.auto_words import EXPERIMENT, is_auto, provisional, refu
 from convit_ssl.engines.config_files import OwnFiles, own_files, refuse_hidden
 from convit_ssl.engines.config_sources import check_own_files, keys_of_own_files, order_sources
 from convit_ssl.engines.draft import Draft
-from convit_ssl.engines.keys import dotted_keys, hint
+from convit_ssl.engines.keys import dotted_keys, dotted_names, hint
 from convit_ssl.engines.method_configs import named_experiment, offer_methods
 from convit_ssl.errors import UserError
 from convit_ssl.methods import METHODS, get_method, self_supervised
@@ -293,15 +294,20 @@ def _check_experiment_keys(tree: DictConfig) -> None:
     schema = OmegaConf.structured(Experiment)
     method = OmegaConf.select(tree, "method.name")
     schema.method = _method_schema(method)
-    vissl = OmegaConf.load(vissl_dir() / "config" / "defaults.yaml")
-    assert isinstance(vissl, DictConfig)
-    valid = {*dotted_keys(schema), *dotted_keys(vissl), "config"}
+    valid = {*dotted_keys(schema), *_vissl_keys(), "config"}
     for key in dotted_keys(tree):
         if key not in valid and not key.startswith(FREE_PARTS):
             raise UserError(
                 f"unknown key {key!r} in the files of experiment "
                 f"{tree.experiment!r}{hint(key, valid)}"
             )
+
+
+@functools.cache
+def _vissl_keys() -> frozenset[str]:
+    """Dotted keys of VISSL's defaults, read in C where PyYAML can: the file is long."""
+    text = (vissl_dir() / "config" / "defaults.yaml").read_text(encoding="utf-8")
+    return frozenset(dotted_names(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))))
 
 
 def _method_schema(name: object) -> DictConfig:

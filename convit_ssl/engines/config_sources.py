@@ -87,6 +87,11 @@ def keys_of_own_files(overrides: Sequence[str]) -> frozenset[str]:
         overrides: what the experiment is composed from, as for Hydra's `compose`.
     """
     loader = _loader()
+    path = loader.config_search_path.get_path()
+    places = [str(element.path).removeprefix("file://") for element in path if _is_own(element)]
+    # What follows composes the tree once more, which takes a fifth of a second.
+    if not any(Path(place).is_dir() for place in places):
+        return frozenset()
     defaults = loader.compute_defaults_list("defaults", list(overrides), RunMode.RUN).defaults
     keys: set[str] = set()
     for default in defaults:
@@ -97,6 +102,10 @@ def keys_of_own_files(overrides: Sequence[str]) -> frozenset[str]:
             prefix = f"{default.package}." if default.package else ""
             keys |= {f"{prefix}{key}" for key in dotted_keys(found.config)}
     return frozenset(key for key in keys if not key.startswith("defaults"))
+
+
+def _is_own(element: SearchPathElement) -> bool:
+    return bool(element.provider == _OWN)
 
 
 def _loader() -> ConfigLoaderImpl:

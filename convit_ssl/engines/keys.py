@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from omegaconf import DictConfig, ListConfig
 
@@ -27,6 +28,16 @@ def hint(word: str, valid: Iterable[str]) -> str:
     """``; did you mean 'x'?``, or nothing where nothing is near."""
     close = nearest(word, valid)
     return f"; did you mean {close!r}?" if close else ""
+
+
+def dotted_names(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """As `dotted_keys`, of what a YAML file holds."""
+    names: list[str] = []
+    for key, value in tree.items():
+        names.append(f"{prefix}{key}")
+        if isinstance(value, dict):
+            names += dotted_names(value, f"{prefix}{key}.")
+    return names
 
 
 def dotted_keys(tree: DictConfig | ListConfig, prefix: str = "") -> list[str]:

@@ -12,6 +12,9 @@ from torch import Tensor
 from convit_ssl.methods import Run, get_method, options_of
 
 ROWS = 4  # of the features that a head is tried with
+# Parameters of a head that is tried with memory: the first product of tensors without it takes a
+# second, in which PyTorch imports its compiler.
+SMALL = 8_000_000
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class HeadSize:
 
 
 def head_of(method: Mapping[str, Any], width: int, classes: int, images: int = 0) -> HeadSize:
-    """The head of a method behind a trunk of some width, by a pass without memory.
+    """The head of a method behind a trunk of some width, by a pass of some rows.
 
     Args:
         method: its options.
@@ -46,18 +49,26 @@ def head_of(method: Mapping[str, Any], width: int, classes: int, images: int = 0
     """
     kind, options = get_method(method["name"]), options_of(method)
     kept: dict[int, int] = {}
+    alive: list[object] = []  # an address must not be handed out twice
 
     def keep(tensor: Tensor) -> Tensor:
         rows = tensor.shape[0] if tensor.dim() > 1 else 0
         if rows in (ROWS, ROWS // 2) and not isinstance(tensor, torch.nn.Parameter):
-            kept[id(tensor.untyped_storage()._cdata)] = tensor.numel()
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = tensor.numel()
+            alive.append(storage)
         return tensor
 
     with torch.device("meta"):
         run = Run(kind.global_crops, num_classes=classes, num_images=images)
         head = kind.head(options, width, run)
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            output = head(torch.empty(ROWS, width, requires_grad=True))
+    place = "meta"
+    if sum(p.numel() for p in head.parameters()) <= SMALL:
+        head._apply(lambda tensor: torch.zeros(tensor.shape, dtype=tensor.dtype))
+        place = "cpu"
+    hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+    with torch.device(place), hooks:
+        output = head(torch.zeros(ROWS, width, requires_grad=True))
     return HeadSize(
         sum(p.numel() for p in head.parameters() if p.requires_grad),
         sum(kept.values()) // ROWS + kind.loss_floats_per_row(options),

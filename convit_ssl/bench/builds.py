@@ -1,0 +1,300 @@
+"""``bench builds``: the same training command by today's source and by an earlier commit's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convit_ssl.bench.report import TableOf
+from convit_ssl.children import SAFE
+from convit_ssl.errors import UserError
+from convit_ssl.evaluation.feature_set import load_features
+from convit_ssl.evaluation.knn import evaluate_knn
+from convit_ssl.evaluation.linear import evaluate_linear
+from convit_ssl.evaluation.paired import over_seeds
+from convit_ssl.models.products import SWITCH
+from convit_ssl.runs import RunFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+TODAY, EARLIER = "today", "earlier"
+PROBES = {"knn_5": "5-NN", "knn": "kNN", "linear": "linear probe"}
+NOTES = [
+    "Each arm is `convit-ssl train` with one thread and no loader workers, in a process of its "
+    "own; arms take turns, seed by seed. Core-seconds are the processor time of that process and "
+    "its children, from its start to its end, imports and evaluation while training included: "
+    "they hardly depend on what else the machine does. Both builds choose what the command leaves "
+    "open by their own defaults. Features, kNN and probe are by today's code for all arms and not "
+    "in the time. Share of the time: the mean over seeds of the quotients to the earlier build. "
+    "Differences of accuracy are paired by seed, with the interval of Student's t (95 %).",
+    f"Without oneDNN: `{SWITCH}=0`, today's build with the products of PyTorch's BLAS; it matters "
+    "with `run.precision=fp32`.",
+]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained by each build.
+
+    Attributes:
+        method: of ``configs/config``, without ``convit_``.
+        data: a built-in data set, or a kind of folder with `data_dir`.
+        data_dir: None for built-in data.
+        trunk: of ``configs/trunk``.
+        overrides: further ``key=value`` that both builds know.
+    """
+
+    method: str
+    data: str
+    data_dir: str | None
+    trunk: str
+    overrides: tuple[str, ...] = ()
+
+    def words(self) -> list[str]:
+        """Of the command line of training, without epochs and seed."""
+        found = [f"config=convit_{self.method}", f"data={self.data}", "run=cpu"]
+        found += [f"trunk={self.trunk}", "run.threads=1", "data.workers=0"]
+        if self.data_dir:
+            found.append(f"data_dir={self.data_dir}")
+        return [*found, *self.overrides]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One contender.
+
+    Attributes:
+        name: in tables.
+        source: folder of the build's repository.
+        epochs: of its training.
+        onednn: whether oneDNN may multiply in float32.
+    """
+
+    name: str
+    source: Path
+    epochs: int
+    onednn: bool = True
+
+
+def arms(
+    earlier: Path, epochs: int, today_epochs: Sequence[int], without_onednn: bool = False
+) -> list[Arm]:
+    """The earlier build, and today's.
+
+    Args:
+        earlier: its checkout.
+        epochs: of the earlier build.
+        today_epochs: of today's, one arm for each.
+        without_onednn: today's once more, for as long as the earlier, without oneDNN.
+    """
+    found = [Arm(EARLIER, earlier, epochs)]
+    found += [Arm(TODAY, ROOT, number) for number in today_epochs]
+    if without_onednn:
+        found.append(Arm(f"{TODAY}, without oneDNN", ROOT, epochs, onednn=False))
+    return found
+
+
+def check_out(against: str, folder: Path) -> str:
+    """Check a commit of this source's repository out into a folder, which needs git.
+
+    Args:
+        against: whatever git takes for a commit.
+        folder: to be made.
+
+    Returns:
+        The commit's full name.
+
+    Raises:
+        UserError: this is no checkout, or it has no such commit.
+    """
+    if not (ROOT / ".git").exists():
+        raise UserError(
+            f"bench builds compares with an earlier commit, and {ROOT} is not a git checkout; "
+            "clone the repository and run it there"
+        )
+    wanted = _git(ROOT, "rev-parse", "--verify", "--quiet", f"{against}^{{commit}}")
+    if wanted is None:
+        raise UserError(
+            f"--against {against}: the repository {ROOT} has no such commit; "
+            "`git log --oneline` lists them, `git fetch --unshallow` completes a shallow clone"
+        )
+    copied = _git(ROOT, "clone", "--quiet", "--shared", "--no-checkout", str(ROOT), str(folder))
+    if copied is None or _git(folder, "checkout", "--quiet", "--detach", wanted) is None:
+        raise UserError(f"git could not check {against} out into {folder}")
+    return wanted
+
+
+def _git(root: Path, *words: str) -> str | None:
+    """What git prints, None where it fails or is absent."""
+    command = ["git", "-C", str(root), *words]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def measure(
+    setting: Setting,
+    against: str,
+    epochs: int,
+    today_epochs: Sequence[int],
+    seeds: Sequence[int],
+    linear: bool,
+    without_onednn: bool,
+) -> dict[str, Any]:
+    """Train all arms with all seeds, and measure their features.
+
+    Raises:
+        UserError: a command line that one of the builds refuses, with what it said.
+    """
+    with tempfile.TemporaryDirectory(prefix="convit_ssl-builds-") as folder:
+        place = Path(folder)
+        commit = check_out(against, place / "source")
+        contenders = arms(place / "source", epochs, today_epochs, without_onednn)
+        results: list[list[dict[str, Any]]] = [[] for _ in contenders]
+        for seed in seeds:
+            for number, arm in enumerate(contenders):
+                run = place / f"run_{number}_{seed}"
+                found = _train(arm, setting, seed, run)
+                _check_source(arm, found["commit"], commit)
+                found |= _probe(run, setting, place / f"features_{number}_{seed}", linear)
+                results[number].append(found)
+                said = ", ".join(f"{PROBES[k]} {100 * found[k]:.1f}" for k in PROBES if k in found)
+                print(f"{_title(arm.name, arm.epochs)}, seed {seed}: "
+                      f"{found['core_seconds']:.0f} core-seconds, {said}", flush=True)  # fmt: skip
+    return {
+        "training": setting.words(),
+        "against": commit,
+        "epochs": epochs,
+        "seeds": list(seeds),
+        "rows": [
+            {"arm": arm.name, "epochs": arm.epochs, "runs": found}
+            for arm, found in zip(contenders, results, strict=True)
+        ],
+    }
+
+
+def _environment(arm: Arm) -> dict[str, str]:
+    """In which ``python -m`` finds this build, and nothing of the current folder."""
+    found = {**os.environ, SAFE: "1", "PYTHONPATH": str(arm.source), "OMP_NUM_THREADS": "1"}
+    if not arm.onednn:
+        found[SWITCH] = "0"
+    return found
+
+
+def _train(arm: Arm, setting: Setting, seed: int, run: Path) -> dict[str, Any]:
+    """Core-seconds and seconds of one run."""
+    line = [sys.executable, "-m", "convit_ssl.cli.main", "train", *setting.words()]
+    line += [f"optim.epochs={arm.epochs}", f"run.seed={seed}", f"run.dir={run}"]
+    code, spent, seconds = run_timed(line, _environment(arm), run.with_suffix(".log"))
+    result = RunFolder(run).read_result()
+    if code or not result:
+        said = run.with_suffix(".log").read_text(encoding="utf-8", errors="replace").splitlines()
+        raise UserError(
+            f"{_title(arm.name, arm.epochs)}: `convit-ssl train {' '.join(line[4:])}` ended with "
+            f"exit code {code}: {' '.join(said[-3:])}"
+        )
+    return {
+        "seed": seed,
+        "core_seconds": round(spent, 2),
+        "seconds": round(seconds, 2),
+        "commit": result.get("commit"),
+    }
+
+
+def _check_source(arm: Arm, ran: str | None, wanted: str) -> None:
+    """Refuse figures of an installed package that hid the earlier source."""
+    if arm.name == EARLIER and ran != wanted:
+        raise UserError(
+            f"python ran {ran} instead of {wanted}: another convit_ssl comes before PYTHONPATH "
+            "here; run this in an environment that has no installed copy"
+        )
+
+
+def run_timed(
+    line: Sequence[str], environment: Mapping[str, str], log: Path
+) -> tuple[int, float, float]:
+    """Run a command; its exit code, processor time and seconds.
+
+    The processor time is that of the process and of all its children that it waited for.
+    """
+    began = time.perf_counter()
+    with log.open("w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            line, env=dict(environment), stdout=file, stderr=subprocess.STDOUT, cwd=log.parent
+        )
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+        except BaseException:
+            process.terminate()
+            process.wait()
+            raise
+    process.returncode = os.waitstatus_to_exitcode(status)
+    spent = usage.ru_utime + usage.ru_stime
+    return process.returncode, spent, time.perf_counter() - began
+
+
+def _probe(run: Path, setting: Setting, features: Path, linear: bool) -> dict[str, float]:
+    """Accuracies of a run's features, all by today's code."""
+    line = [sys.executable, "-m", "convit_ssl.cli.main", "features", str(run)]
+    line += ["--data", setting.data, "--out", str(features), "--workers", "0"]
+    if setting.data_dir:
+        line += ["--data-dir", setting.data_dir]
+    log = features.with_suffix(".log")
+    code, _, _ = run_timed(line, _environment(Arm(TODAY, ROOT, 0)), log)
+    if code:
+        said = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        raise UserError(f"`convit-ssl {' '.join(line[3:])}` failed: {' '.join(said[-3:])}")
+    train, val = (load_features(features / split) for split in ("train", "val"))
+    near = evaluate_knn(train, val, device="cpu")
+    found = {"knn_5": near.majority.value, "knn": near.accuracy[near.headline].value}
+    if linear:
+        found["linear"] = evaluate_linear(train, val, device="cpu").accuracy.value
+    return found
+
+
+def _title(name: str, epochs: int) -> str:
+    return f"{name}, {epochs} epoch{'s' if epochs != 1 else ''}"
+
+
+def table(comparison: dict[str, Any]) -> TableOf:
+    """Time and accuracy of each arm beside the earlier build's."""
+    rows = comparison["rows"]
+    probes = [name for name in PROBES if name in rows[0]["runs"][0]]
+    columns = ["build", "core-seconds", "share of the time"]
+    columns += [text for name in probes for text in (f"{PROBES[name]}, %", "less the earlier's")]
+    lines = []
+    for row in rows:
+        pairs = list(zip(row["runs"], rows[0]["runs"], strict=True))
+        spent = [run["core_seconds"] for run in row["runs"]]
+        shares = [run["core_seconds"] / other["core_seconds"] for run, other in pairs]
+        name = row["arm"]
+        if name == EARLIER:
+            name = comparison["against"][:7]
+        line = [_title(name, row["epochs"]), f"{_mean(spent):.0f}", _interval(shares, "{:.2f}")]
+        for probe in probes:
+            points = [100 * (run[probe] - other[probe]) for run, other in pairs]
+            line.append(f"{100 * _mean([run[probe] for run in row['runs']]):.1f}")
+            line.append("" if row is rows[0] else _interval(points, "{:+.1f}"))
+        lines.append(line)
+    seeds = ", ".join(map(str, comparison["seeds"]))
+    return f"{' '.join(comparison['training'])}, seeds {seeds}", columns, lines
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _interval(values: Sequence[float], form: str) -> str:
+    """Mean with its interval, where there are seeds enough and they differ."""
+    if len(values) < 2 or len(set(values)) == 1:
+        return form.format(_mean(values))
+    found = over_seeds(values)
+    low, high = form.format(found.low), form.format(found.high)
+    return f"{form.format(found.value)} ({low} to {high})"
