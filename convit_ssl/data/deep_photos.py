@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -74,14 +75,8 @@ def read_jpeg2000(data: bytes, max_pixels: int) -> RawImage | None:
         check_size(*image.size, max_pixels)
         if image.mode.startswith("I"):
             return read_other(image)
-    try:
-        import imagecodecs
-    except ImportError as error:
-        raise ValueError(
-            "a JPEG 2000 of more than 8 bits in colour or with transparency needs imagecodecs, "
-            f"pip install 'convit_ssl[tiff]' ({error})"
-        ) from None
-    planes = _planes(imagecodecs.jpeg2k_decode(data))
+    codecs = _imagecodecs("a JPEG 2000 of more than 8 bits in colour or with transparency")
+    planes = _planes(codecs.jpeg2k_decode(data))
     if planes is None:
         raise ValueError("a JPEG 2000 of more than 8 bits that is neither grey nor RGB")
     return planes.raw()
@@ -112,17 +107,21 @@ def read_deep_jpeg(data: bytes) -> RawImage:
         ValueError: imagecodecs is not installed, or it is neither grey nor RGB.
         Exception: whatever the library raises for a damaged file.
     """
+    planes = _planes(_imagecodecs("a JPEG of more than 8 bits").jpeg8_decode(data))
+    if planes is None or planes.values.shape[-1] not in (1, 3):
+        raise ValueError("a JPEG of more than 8 bits that is neither grey nor RGB")
+    return planes.raw()
+
+
+def _imagecodecs(what: str) -> Any:
+    """The library. Raises ValueError, with what needs it, where it is not installed."""
     try:
         import imagecodecs
     except ImportError as error:
         raise ValueError(
-            "a JPEG of more than 8 bits needs imagecodecs, pip install 'convit_ssl[tiff]' "
-            f"({error})"
+            f"{what} needs imagecodecs, pip install 'convit_ssl[tiff]' ({error})"
         ) from None
-    planes = _planes(imagecodecs.jpeg8_decode(data))
-    if planes is None or planes.values.shape[-1] not in (1, 3):
-        raise ValueError("a JPEG of more than 8 bits that is neither grey nor RGB")
-    return planes.raw()
+    return imagecodecs
 
 
 def deep_jxl(data: bytes) -> Planes | None:

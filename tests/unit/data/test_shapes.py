@@ -142,6 +142,31 @@ def test_no_step_makes_more_of_a_huge_picture_than_is_shown(
     assert np.abs(np.asarray(shown, float)[..., 1] - expected).mean() < 3
 
 
+@pytest.mark.parametrize("side", [None, 40])
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [("P", {"transparency": bytes(range(0, 256, 4))}), ("P", {"transparency": 5}), ("P", {}),
+     ("L", {"transparency": 100}), ("LA", {}), ("RGBA", {}), ("1", {}), ("I;16", {})],
+)  # fmt: skip
+def test_strips_make_the_same_picture_as_the_whole(
+    mode: str, options: dict[str, Any], side: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    y, x = np.mgrid[:211, :173]
+    grey = Image.fromarray(((x * 3 + y * 7) % 256).astype(np.uint8))
+    turned = grey.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
+    image = {
+        "LA": Image.merge("LA", (grey, turned)),
+        "RGBA": Image.merge("RGBA", (grey, turned, grey, turned)),
+        "I;16": Image.fromarray(np.asarray(grey).astype(np.uint16) * 257),
+    }.get(mode, grey)
+    image = image if image.mode == mode else image.convert(mode)
+    file = io.BytesIO()
+    image.save(file, "PNG", **options)
+    whole = np.asarray(decode_image(file.getvalue(), side=side))
+    monkeypatch.setattr(eight_bits, "STRIP_PIXELS", 173 * 10)
+    assert np.array_equal(np.asarray(decode_image(file.getvalue(), side=side)), whole)
+
+
 @pytest.mark.parametrize("kind", [np.uint16, np.int16])
 def test_a_large_image_of_16_bits_is_shown_in_little_more_memory(
     kind: Any, monkeypatch: pytest.MonkeyPatch
