@@ -22,6 +22,7 @@ from convit_ssl.errors import UserError
 KEY = "content_sha256"
 LINE_KEY = "crc32"
 BESIDE = ".sha256"
+_MARK = f"# {KEY}: "
 
 
 def seal(value: Mapping[str, Any], default: Callable[[Any], Any] | None = None) -> dict[str, Any]:
@@ -96,15 +97,17 @@ def was_never_sealed(text: str) -> bool:
 
 
 def seal_yaml(text: str) -> str:
-    """A YAML file with a checksum of its text in a comment, the last line."""
-    text = text if text.endswith("\n") else f"{text}\n"
-    return f"{text}# {KEY}: {_of_text(text)}\n"
+    """A YAML file with a checksum of its text in a comment, the first line.
+
+    At its end, the checksum would go with the part of a file that is cut off.
+    """
+    return f"{_MARK}{_of_text(text)}\n{text}"
 
 
 def yaml_is_whole(text: str) -> bool:
     """Whether a YAML file holds what was written, as far as it says."""
-    body, mark, stated = text.rpartition(f"# {KEY}: ")
-    return not mark or stated.strip() == _of_text(body)
+    first, _, body = text.partition("\n")
+    return not first.startswith(_MARK) or first.removeprefix(_MARK) == _of_text(body)
 
 
 def note_beside(path: Path) -> None:

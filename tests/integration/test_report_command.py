@@ -117,7 +117,7 @@ def odd_runs(folder):
     damaged = make_run(folder / "damaged_line", epochs=4)
     with (damaged / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "epoch", "epoch": 5, "lo')
-    yield damaged, "skipped lines that are not JSON objects"
+    yield damaged, "skipped lines that are damaged or not JSON objects"
     cut = make_run(folder / "cut_checkpoint", epochs=4)
     newest = (cut / "checkpoints" / "last.torch").resolve()
     newest.write_bytes(newest.read_bytes()[:1000])

@@ -103,10 +103,11 @@ def test_sealing_twice_is_sealing_once() -> None:
     assert seal(seal(ROW)) == seal(ROW)
 
 
-def test_a_configuration_ends_with_its_checksum() -> None:
-    text = seal_yaml("a: 1\nb: 2")
+def test_a_configuration_begins_with_its_checksum() -> None:
+    text = seal_yaml("a: 1\nb: 2\n")
     assert yaml_is_whole(text)
     assert not yaml_is_whole(text.replace("b: 2", "b: 3"))
+    assert not yaml_is_whole(text[: -len("b: 2\n")])
 
 
 def test_a_table_that_people_edit_is_read_with_a_note(tmp_path: Path) -> None:
