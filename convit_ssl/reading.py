@@ -11,11 +11,12 @@ enough that no file takes the machine down:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,6 +65,25 @@ def regular_file(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> Path:
             f"cannot read {name}: it has {found.st_size:,} bytes, and the limit is {limit:,}"
         )
     return Path(path)
+
+
+@contextlib.contextmanager
+def utf8_place(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path that PyTorch and safetensors can open: of an open file, where a name is not UTF-8.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    try:
+        os.fspath(path).encode()
+        is_utf8 = True
+    except UnicodeEncodeError:
+        is_utf8 = False
+    if is_utf8:
+        yield Path(path)
+        return
+    with open(path, "rb") as file:
+        yield Path(f"/dev/fd/{file.fileno()}")
 
 
 def read_text(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> str:

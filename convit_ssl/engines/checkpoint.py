@@ -19,7 +19,7 @@ import torch
 
 from convit_ssl.checksums import digest, not_files, numbered_checkpoints, stated_damage
 from convit_ssl.errors import UserError
-from convit_ssl.reading import printable
+from convit_ssl.reading import printable, utf8_place
 
 FORMAT = 1
 CHECKPOINTS = "checkpoints"  # folder of a run
@@ -115,7 +115,8 @@ def read_state(path: Path, mmap: bool = False) -> dict[str, Any]:
         UserError: it is something else, though its checksum may be right.
     """
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+        with utf8_place(path) as place:
+            state = torch.load(place, map_location="cpu", weights_only=True, mmap=mmap)
         missing = [key for key in ("classy_state_dict", "convit_ssl") if key not in state]
         missing += [key for key in ("config", "ranks") if key not in state["convit_ssl"]]
     except Exception as error:  # unpickling damaged bytes raises nearly anything

@@ -19,7 +19,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.export.inert import load_inert
 from convit_ssl.export.seal import check_seal, seal
 from convit_ssl.leftovers import release, working_folder
-from convit_ssl.reading import WEIGHTS_LIMIT, regular_file
+from convit_ssl.reading import WEIGHTS_LIMIT, regular_file, utf8_place
 from convit_ssl.sealed import seal as seal_json
 
 SAFETENSORS_SUFFIX = ".safetensors"
@@ -102,7 +102,7 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     from safetensors import safe_open
 
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with utf8_place(path) as place, safe_open(str(place), framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             header = file.metadata() or {}
         entry = json.loads(header.get(ENTRY, "{}"))
@@ -115,13 +115,16 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def write_safetensors(path: Path, tensors: dict[str, Tensor], entry: dict[str, Any]) -> None:
     """Write tensors, with our metadata as JSON in the header."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save, save_file
 
     tensors = own_tensors(tensors)
     # "format" is what timm and transformers look for.
     header = {"format": "pt", ENTRY: json.dumps(seal(tensors, entry), sort_keys=True)}
     with whole_file(path) as temporary:
-        save_file(tensors, str(temporary), metadata=header)
+        try:
+            save_file(tensors, str(temporary), metadata=header)
+        except UnicodeEncodeError:  # of a name that is not UTF-8
+            temporary.write_bytes(save(tensors, metadata=header))
 
 
 def described(tensors: dict[str, Tensor], entry: dict[str, Any]) -> OrderedDict[str, Tensor]:
@@ -137,8 +140,9 @@ def described(tensors: dict[str, Tensor], entry: dict[str, Any]) -> OrderedDict[
 
 def write_torch(path: Path, content: Any) -> None:
     """`torch.save`, whole or not at all."""
-    with whole_file(path) as temporary:
-        torch.save(content, temporary)
+    # By an open file: PyTorch takes no names that are not UTF-8.
+    with whole_file(path) as temporary, open(temporary, "wb") as file:
+        torch.save(content, file)
 
 
 def write_text(path: Path, text: str) -> None:

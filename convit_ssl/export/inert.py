@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from convit_ssl.reading import DEEPEST, MOST_VALUES
+from convit_ssl.reading import DEEPEST, MOST_VALUES, utf8_place
 
 # Most distinct names that one file may need; tools need up to about 20.
 _MOST_NAMES = 128
@@ -119,9 +119,9 @@ def _load(path: Path, known: Mapping[str, Any]) -> Any:
     extra = [entry for entry in wanted if entry not in allowed]
     with torch.serialization.safe_globals(extra), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path) or None
-        )
+        mapped = zipfile.is_zipfile(path) or None
+        with utf8_place(path) as place:
+            return torch.load(place, map_location="cpu", weights_only=True, mmap=mapped)
 
 
 def _check_archive(path: Path) -> None:

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from convit_ssl.errors import UserError
 from convit_ssl.export import files, load_trunk
 from convit_ssl.export.save import save_trunk
-from convit_ssl.models import ConViT
+from convit_ssl.models import ConViT, create_model
+from convit_ssl.models.fingerprint import weights_fingerprint
 
 
 class Malicious:
@@ -139,3 +140,12 @@ def test_what_a_killed_export_left_is_deleted(tmp_path: Path) -> None:
     (left / ".alive").write_text("1")
     files.write_text(tmp_path / "a.txt", "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt"]
+
+
+@pytest.mark.parametrize("ending", [".safetensors", ".torch", ".pth"])
+def test_a_folder_whose_name_is_not_utf8(ending: str, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"latin\xe9")
+    folder.mkdir()
+    model = create_model("convit_nano", num_classes=0)
+    save_trunk(model, folder / f"t{ending}")
+    assert weights_fingerprint(load_trunk(folder / f"t{ending}")) == weights_fingerprint(model)
