@@ -56,12 +56,15 @@ class Setting:
     trunk: str
     overrides: tuple[str, ...] = ()
 
+    def run(self, epochs: int, seed: int, folder: Path) -> list[str]:
+        """All words of the command line of a run."""
+        return [*self.words(), f"optim.epochs={epochs}", f"seed={seed}", f"run.dir={folder}"]
+
     def words(self) -> list[str]:
-        """Of the command line of training, without epochs and seed."""
+        """Those that all runs have."""
         found = [f"config=convit_{self.method}", f"data={self.data}", "run=cpu"]
         found += [f"trunk={self.trunk}", "run.threads=1", "data.workers=0"]
-        if self.data_dir:
-            found.append(f"data_dir={self.data_dir}")
+        found += [f"data_dir={self.data_dir}"] if self.data_dir else []
         return [*found, *self.overrides]
 
 
@@ -190,8 +193,8 @@ def _environment(arm: Arm) -> dict[str, str]:
 
 def _train(arm: Arm, setting: Setting, seed: int, run: Path) -> dict[str, Any]:
     """Core-seconds and seconds of one run."""
-    line = [sys.executable, "-m", "convit_ssl.cli.main", "train", *setting.words()]
-    line += [f"optim.epochs={arm.epochs}", f"run.seed={seed}", f"run.dir={run}"]
+    line = [sys.executable, "-m", "convit_ssl.cli.main", "train"]
+    line += setting.run(arm.epochs, seed, run)
     code, spent, seconds = run_timed(line, _environment(arm), run.with_suffix(".log"))
     result = RunFolder(run).read_result()
     if code or not result:
@@ -274,9 +277,7 @@ def table(comparison: dict[str, Any]) -> TableOf:
         pairs = list(zip(row["runs"], rows[0]["runs"], strict=True))
         spent = [run["core_seconds"] for run in row["runs"]]
         shares = [run["core_seconds"] / other["core_seconds"] for run, other in pairs]
-        name = row["arm"]
-        if name == EARLIER:
-            name = comparison["against"][:7]
+        name = comparison["against"][:7] if row["arm"] == EARLIER else row["arm"]
         line = [_title(name, row["epochs"]), f"{_mean(spent):.0f}", _interval(shares, "{:.2f}")]
         for probe in probes:
             points = [100 * (run[probe] - other[probe]) for run, other in pairs]

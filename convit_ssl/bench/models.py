@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from convit_ssl.bench import contenders, measure
 from convit_ssl.errors import UserError
-from convit_ssl.models import VARIANTS, ConViTConfig
+from convit_ssl.models import VARIANTS, ConViT, ConViTConfig
+from convit_ssl.models.products import onednn_products
 
 MODES = ("forward", "training")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -237,11 +238,12 @@ def _runner(model: nn.Module, setting: Setting) -> Callable[[], object]:
     shape = (setting.batch, 3, setting.side, setting.side)
     images = torch.randn(shape, device=setting.device)
     called: Callable[[Tensor], Tensor] = torch.compile(model) if setting.compiled else model
+    as_trained = _on_cpu(setting) and isinstance(model, ConViT) and not setting.compiled
     if setting.mode == "forward":
         model.eval()
 
         def infer() -> None:
-            with torch.inference_mode(), _autocast(setting):
+            with onednn_products(as_trained), torch.inference_mode(), _autocast(setting):
                 called(images)
 
         return infer
@@ -249,20 +251,29 @@ def _runner(model: nn.Module, setting: Setting) -> Callable[[], object]:
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def train() -> None:
-        with _autocast(setting):
-            loss = called(images).float().square().mean()
-        loss.backward()
+        with onednn_products(as_trained):
+            with _autocast(setting):
+                loss = called(images).float().square().mean()
+            loss.backward()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
 
     return train
 
 
+def _on_cpu(setting: Setting) -> bool:
+    return torch.device(setting.device).type == "cpu"
+
+
 def gemm_ceiling(device: torch.device, dtype: torch.dtype, clock: str = "wall") -> float:
-    """FLOP/s of one large matrix product, the best of twenty: what the machine allows at most."""
+    """FLOP/s of one large matrix product, the best of twenty: what the machine allows at most.
+
+    By the library that training uses: in float32 on some CPUs that is not PyTorch's own choice.
+    """
     side = 8192 if device.type == "cuda" else 512
     left = torch.randn(side, side, device=device, dtype=dtype)
-    times = measure.alternate({"product": lambda: left @ left}, 20, device, clock)
+    with onednn_products(device.type == "cpu"):
+        times = measure.alternate({"product": lambda: left @ left}, 20, device, clock)
     return 2 * side**3 / min(times["product"].samples)
 
 

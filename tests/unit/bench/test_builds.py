@@ -11,6 +11,7 @@ import pytest
 
 from convit_ssl.bench import builds
 from convit_ssl.cli.main import main
+from convit_ssl.engines.config import compose_experiment
 from convit_ssl.errors import UserError
 
 SETTING = builds.Setting("simclr", "folder", "birds", "convit_nano", ("crops.global_size=32",))
@@ -21,6 +22,12 @@ def test_both_builds_get_the_same_words() -> None:
         "config=convit_simclr", "data=folder", "run=cpu", "trunk=convit_nano", "run.threads=1",
         "data.workers=0", "data_dir=birds", "crops.global_size=32",
     ]  # fmt: skip
+
+
+def test_a_run_has_options_that_there_are(tmp_path: Path) -> None:
+    tree = compose_experiment(SETTING.run(3, 7, tmp_path)).tree
+    assert (tree.optim.epochs, tree.seed, tree.run.dir) == (3, 7, str(tmp_path))
+    assert (tree.run.threads, tree.data.workers, tree.data_dir) == (1, 0, "birds")
 
 
 def test_each_arm_imports_its_own_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
