@@ -32,7 +32,7 @@ NOTES = [
     "`result.json` has them: options, data, network, loaders and one step. Imports: the time that "
     "each package's own modules took under `python -X importtime`, in a run of its own, which is "
     "slower for it; the rest is the difference to that run's first step. PyTorch's share has its "
-    "compiler in it, which the optimisers import with their first step. Import of PyTorch alone: a "
+    "compiler in it, which torchvision imports. Import of PyTorch alone: a "
     "Python that does nothing else, in turns with the runs. CPU time is that of the process with "
     "its threads, which depends less on what else the machine does."
 ]
