@@ -20,6 +20,7 @@ from torch import nn
 from convit_ssl import __version__
 from convit_ssl.checksums import say_once
 from convit_ssl.data.loader_workers import shared_mib, workers_that_fit
+from convit_ssl.data.storage import is_url
 from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import fingerprint, processes
@@ -78,7 +79,7 @@ def extract_features(
     parts = parts or fingerprint_parts(extractor, dataset, precision)
     found = _reusable(folder, parts, recompute)
     if processes.broadcast(found is not None):
-        return found if found is not None else load_features(folder)
+        return _as_named_now(found if found is not None else load_features(folder), dataset)
     device = torch.device(device) if device is not None else processes.default_device()
     with _partial(folder) as partial:
         started = time.perf_counter()
@@ -147,6 +148,21 @@ def _reusable(folder: Path, parts: dict[str, str], recompute: bool) -> FeatureSe
         say_once(f"warning: {reason}; extracting the features again")
         return None
     return replace(found, manifest={**found.manifest, "reused": True})
+
+
+def _as_named_now(found: FeatureSet, dataset: fingerprint.LabelledImages) -> FeatureSet:
+    """Features with the paths of a data set, whose folder may have moved since they were made."""
+    first = str(next(iter(dataset.paths)))
+    if first == found.paths[0] or first in found.unreadable or is_url(first):
+        return found
+    before = fingerprint.shared_folder([*found.paths, *found.unreadable])
+    now = fingerprint.shared_folder(dataset.paths)
+
+    def named(path: str) -> str:
+        return now + path[len(before) :]
+
+    unreadable = {named(path): reason for path, reason in found.unreadable.items()}
+    return replace(found, paths=[named(path) for path in found.paths], unreadable=unreadable)
 
 
 @contextlib.contextmanager

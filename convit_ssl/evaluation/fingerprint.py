@@ -91,7 +91,7 @@ def data_fingerprints(dataset: LabelledImages) -> tuple[str, str]:
     """
     content, files = hashlib.sha256(), hashlib.sha256()
     paths = [str(path) for path in dataset.paths]
-    root = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    root = shared_folder(paths)
     if all(os.path.dirname(path) == root for path in paths):
         root = os.path.dirname(root)  # one class alone: keep its name
     for path, target in zip(paths, dataset.targets, strict=True):
@@ -105,6 +105,11 @@ def data_fingerprints(dataset: LabelledImages) -> tuple[str, str]:
     content.update(classes)
     files.update(classes)
     return content.hexdigest(), files.hexdigest()
+
+
+def shared_folder(paths: Sequence[str | Path]) -> str:
+    """The folder that holds all of them; empty without any."""
+    return os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
 
 
 def _spread(paths: Sequence[str], number: int) -> list[str]:

@@ -100,6 +100,27 @@ def test_second_extraction_reuses_and_a_change_does_not(
     assert len(extract()) == len(first) - 1
 
 
+@pytest.mark.parametrize("unreadable", ["a/00.png", "b/03.png", None])
+def test_reused_features_have_the_paths_of_a_folder_that_was_moved(
+    model: ConViT, folder: Path, tmp_path: Path, unreadable: str | None
+) -> None:
+    def extract(place: Path) -> FeatureSet:
+        images = open_dataset(
+            "folder", place, "train", evaluation_transform(16), replace=False, max_corrupt=1
+        )
+        return extract_features(TokenFeatures(model), images, tmp_path / "f", device="cpu")
+
+    if unreadable:
+        (folder / "train" / unreadable).write_bytes(b"no image")
+    first = extract(folder)
+    moved = folder.rename(tmp_path / "another place")
+    again = extract(moved)
+    assert again.manifest["reused"] is True
+    assert len(again.unreadable) == bool(unreadable)
+    for before, now in ((first.paths, again.paths), (first.unreadable, again.unreadable)):
+        assert [path.replace(str(folder), str(moved)) for path in before] == list(now)
+
+
 def test_touched_files_are_read_again(model: ConViT, folder: Path, tmp_path: Path) -> None:
     def extract() -> FeatureSet:
         images = open_dataset("folder", folder, "train", evaluation_transform(16))
