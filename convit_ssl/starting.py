@@ -15,6 +15,7 @@ from types import FrameType
 
 FIRST_LINE = 2.0  # seconds before the first line; lines come twice as far apart each time
 BETWEEN_CHECKS = 0.25  # seconds
+PAUSE = 1.0  # seconds without an import, after which the next one counts from its own start
 OURS = "convit_ssl"
 
 _at_work = threading.Event()
@@ -57,12 +58,17 @@ def silence() -> float:
 
 
 def _report(name: str, watched: int) -> None:
-    started = time.monotonic()
+    began, worked = time.monotonic(), None  # of the imports that last, of other work since
     next_line = FIRST_LINE
     while not _at_work.wait(BETWEEN_CHECKS):
-        library = _imported(sys._current_frames().get(watched))
-        seconds = time.monotonic() - started
-        if library and seconds >= next_line:
+        library, now = _imported(sys._current_frames().get(watched)), time.monotonic()
+        if library is None:
+            worked = now if worked is None else worked
+            continue
+        if worked is not None and now - worked > PAUSE:
+            began, next_line = now, FIRST_LINE
+        worked, seconds = None, now - began
+        if seconds >= next_line:
             next_line = 2 * seconds
             which = "" if library == OURS else f" ({library})"
             line = f"convit-ssl {name}: importing libraries{which}, {seconds:.0f} s"

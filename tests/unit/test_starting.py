@@ -37,3 +37,20 @@ def test_work_is_not_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with starting.imports_reported("knn"):
         time.sleep(0.2)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_late_import_is_not_as_long_as_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter([0.0, 0.1, 0.2, 900.0, 900.5, 902.5])
+    imported = iter(["convit_ssl", None, "matplotlib", "matplotlib", "matplotlib"])
+    checks = iter([False] * 5 + [True])
+    monkeypatch.setattr(starting.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr(starting, "_imported", lambda _: next(imported))
+    monkeypatch.setattr(starting._at_work, "wait", lambda _: next(checks))
+    monkeypatch.setattr(starting, "FIRST_LINE", 2.0)
+    monkeypatch.setattr(starting, "spoke", lambda: None)
+    starting._report("study", 0)
+    line = "convit-ssl study: importing libraries (matplotlib), 2 s\n"
+    assert capsys.readouterr().err == line
