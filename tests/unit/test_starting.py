@@ -46,7 +46,7 @@ def test_a_late_import_is_not_as_long_as_the_command(
     now = iter([0.0, 0.1, 0.2, 900.0, 900.5, 902.5])
     imported = iter(["convit_ssl", None, "matplotlib", "matplotlib", "matplotlib"])
     checks = iter([False] * 5 + [True])
-    monkeypatch.setattr(starting.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr("convit_ssl.starting.time.monotonic", lambda: next(now))
     monkeypatch.setattr(starting, "_imported", lambda _: next(imported))
     monkeypatch.setattr(starting._at_work, "wait", lambda _: next(checks))
     monkeypatch.setattr(starting, "FIRST_LINE", 2.0)
