@@ -30,7 +30,7 @@ ARRAYS_LIMIT = 4 * 2**30
 MOST_VALUES = 1_000_000
 DEEPEST = 100
 
-_MADE_AGAIN = "Delete it, and the same command makes it again"
+MADE_AGAIN = "Delete it, and the same command makes it again"
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
@@ -126,12 +126,13 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     return unseal(content, printable(os.fspath(path)))
 
 
-def read_record(path: str | os.PathLike[str], *keys: str) -> dict[str, Any]:
+def read_record(path: str | os.PathLike[str], *keys: str, way: str = MADE_AGAIN) -> dict[str, Any]:
     """A JSON object that an earlier start of the same command wrote.
 
     Args:
         path: of the file.
         keys: that it must have.
+        way: out, where it is damaged.
 
     Raises:
         UserError: it cannot be read, is damaged or lacks a key.
@@ -141,11 +142,11 @@ def read_record(path: str | os.PathLike[str], *keys: str) -> dict[str, Any]:
     except UserError as error:
         if isinstance(error.__cause__, OSError):
             raise
-        raise UserError(f"{error}. {_MADE_AGAIN}") from error
+        raise UserError(f"{error}. {way}") from error
     missing = [key for key in keys if not isinstance(content, dict) or key not in content]
     if missing or not isinstance(content, dict):
         what = f"it has no {missing[0]!r}" if missing else "it is not a JSON object"
-        raise UserError(f"{printable(os.fspath(path))} is damaged: {what}. {_MADE_AGAIN}")
+        raise UserError(f"{printable(os.fspath(path))} is damaged: {what}. {way}")
     return content
 
 

@@ -7,6 +7,7 @@ heavy.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -20,6 +21,21 @@ OURS = "convit_ssl"
 
 _at_work = threading.Event()
 _spoke: list[float] = []  # when the last line of progress was written
+
+
+def open_closed_streams() -> None:
+    """Let standard streams that were closed by who started this process lead nowhere.
+
+    Otherwise ``print(..., file=sys.stderr)`` writes to standard output, and the next file that is
+    opened gets the number of a stream.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 for good
 
 
 @contextlib.contextmanager

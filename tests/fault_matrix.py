@@ -356,7 +356,7 @@ def outcome(ran: Ran, answers: dict[str, Any], target: str = "checkpoint") -> st
     if "Traceback" in ran.text:
         return f"{SILENT}: traceback"
     if ran.code != 0:
-        messages = re.findall(r"^convit-ssl [a-z]+: ", ran.text, re.MULTILINE)
+        messages = re.findall(r"^convit-ssl [a-z]+: (?!importing)", ran.text, re.MULTILINE)
         return MESSAGE if len(messages) == 1 else f"{SILENT}: {len(messages)} messages"
     said = " instead" in ran.text or "damaged" in ran.text or "is missing" in ran.text
     if said and ran.answer == answers["older"]:

@@ -23,7 +23,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.machine import wait_briefly
 from convit_ssl.once import within_command
 from convit_ssl.process_end import run_to_end
-from convit_ssl.starting import imports_reported, spoke
+from convit_ssl.starting import imports_reported, open_closed_streams, spoke
 
 # Each command is a module of this package with SUMMARY, EXAMPLE, add_arguments(parser)
 # and run(args) -> exit code. It is imported only when it is called.
@@ -94,6 +94,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 def run_program(name: str, arguments: Sequence[str]) -> NoReturn:
     """Run one command as all that this process is for, and end the process."""
     own_process()
+    open_closed_streams()
 
     def run() -> int:
         with imports_reported(name):

@@ -176,13 +176,18 @@ def _finished(study: Path) -> dict[str, Path]:
     found = {}
     for record in sorted(study.absolute().glob(f"runs/*/{RECORD}")):
         if RunFolder(record.parent).finished():
-            found[json.dumps(read_record(record, "overrides")["overrides"])] = record.parent
+            found[json.dumps(_read(record)["overrides"])] = record.parent
     return found
 
 
 def _record(state: State) -> dict[str, Any]:
     path = state.folder / RECORD
-    return read_record(path, "overrides") if path.exists() else {}
+    return _read(path) if path.exists() else {}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    way = f"Delete the folder {path.parent}, and the same command trains this run again"
+    return read_record(path, "overrides", way=way)
 
 
 def _collect(state: State) -> bool:

@@ -293,3 +293,15 @@ def test_a_command_without_standard_output_ends_as_it_should(
     monkeypatch.setattr("convit_ssl.cli.main.run_command", lambda name, arguments: 7)
     monkeypatch.setattr(sys, "stdout", None)
     assert _run_and_flush("train", []) == 7
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&-", "<&- >&- 2>&-"])
+def test_streams_that_were_closed_lead_nowhere(closed: str, tmp_path: Path) -> None:
+    """With standard error closed, errors went to standard output, and `knn` ended with 1."""
+    program = (
+        "import os, sys; from convit_ssl.starting import open_closed_streams as o; o(); "
+        "print('x', file=sys.stderr); sys.stdout.flush(); assert os.open('/', 0) > 2"
+    )
+    command = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, program]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == 0 and done.stdout == b""
