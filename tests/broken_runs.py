@@ -179,14 +179,16 @@ def main() -> int:
     """Run; 1 where an outcome is silent."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--commands", nargs="+", default=list(NAMES), choices=NAMES)
+    parser.add_argument("--only", default="", help="kinds whose name contains this")
     args = parser.parse_args()
+    kinds = {name: damage for name, damage in KINDS.items() if args.only in name}
     counts: dict[str, int] = {}
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         root = Path(folder)
         assert _train(root / "whole").code == 0
         answers = {name: _answers(COMMANDS[name], root) for name in args.commands}
-        for kind, damage in KINDS.items():
+        for kind, damage in kinds.items():
             for name in args.commands:
                 place = _fresh(root)
                 damage(place / "run")
@@ -196,7 +198,7 @@ def main() -> int:
                 print(f"{kind:36} {name:22} {found}", flush=True)
                 if found.startswith(SILENT):
                     print("    " + ran.text[-1500:].replace("\n", "\n    "), flush=True)
-    print(f"{len(KINDS)} folders, {len(args.commands)} commands: {counts}")
+    print(f"{len(kinds)} folders, {len(args.commands)} commands: {counts}")
     return int(any(found.startswith(SILENT) for found in counts))
 
 

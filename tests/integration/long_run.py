@@ -162,7 +162,7 @@ def main() -> int:
     """Train, look, print and record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=1000)
-    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--root", type=lambda text: Path(text).resolve(), required=True)
     parser.add_argument("--out", metavar="results/NAME", help="write to the folder NAME_<date>")
     args = parser.parse_args()
     found = long_run(args.root, args.epochs)
