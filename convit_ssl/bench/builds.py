@@ -29,10 +29,10 @@ NOTES = [
     "Each arm is `convit-ssl train` with one thread and no loader workers, in a process of its "
     "own; arms take turns, seed by seed. Core-seconds are the processor time of that process and "
     "its children, from its start to its end, imports and evaluation while training included: "
-    "they hardly depend on what else the machine does. Both builds choose what the command leaves "
-    "open by their own defaults. Features, kNN and probe are by today's code for all arms and not "
-    "in the time. Share of the time: the mean over seeds of the quotients to the earlier build. "
-    "Differences of accuracy are paired by seed, with the interval of Student's t (95 %).",
+    "they depend on what else the machine does far less than seconds. Both builds choose what the "
+    "command leaves open by their own defaults. Features, kNN and probe are by today's code for "
+    "all arms and not in the time. Share of the time: the mean over seeds of the quotients to the "
+    "earlier build. Differences are paired by seed, with the interval of Student's t (95 %).",
     f"Without oneDNN: `{SWITCH}=0`, today's build with the products of PyTorch's BLAS; it matters "
     "with `run.precision=fp32`.",
 ]
