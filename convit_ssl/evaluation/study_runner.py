@@ -191,10 +191,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _collect(state: State) -> bool:
-    result = RunFolder(state.folder).read_result()
-    if "accuracy" not in result:
+    if not RunFolder(state.folder).finished():
         return False
     try:
+        result = read_record(RunFolder(state.folder).result, "accuracy")
         if result["accuracy"] is not None:
             check_row(result, RunFolder(state.folder).result)
         elif state.run.arm.labelled:

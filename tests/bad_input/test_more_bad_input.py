@@ -24,6 +24,7 @@ from convit_ssl.data.shard_tables import _digest, read_table
 from convit_ssl.data.value_range import Reading
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import study_runner
+from convit_ssl.evaluation.results import write_json
 from convit_ssl.export.proof import by_reference
 
 READER = "convit_ssl.data.readers.numpy"
@@ -195,6 +196,17 @@ def test_a_result_out_of_range_fails_its_arm(text: str, words: str, tmp_path: Pa
     state: Any = SimpleNamespace(folder=tmp_path, run=arm, status="", message="", result=None)
     assert study_runner._collect(state)
     assert state.status == "failed" and words in state.message and state.result is None
+
+
+def test_a_damaged_result_fails_its_arm_and_says_the_way_out(tmp_path: Path) -> None:
+    """Such a run was started again, which said that it was finished."""
+    write_json({"accuracy": 0.5}, tmp_path / "result.json")
+    text = (tmp_path / "result.json").read_text()
+    (tmp_path / "result.json").write_text(text.replace("0.5", "0.7"))
+    state: Any = SimpleNamespace(folder=tmp_path, run=None, status="waiting", message="")
+    assert study_runner._collect(state)
+    assert state.status == "failed"
+    assert "is damaged" in state.message and "Delete it, and the same" in state.message
 
 
 def test_a_checkpoint_that_is_a_folder(tmp_path: Path) -> None:
