@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from convit_ssl.evaluation.accuracy import class_figures
 from convit_ssl.evaluation.paired import LEVEL, Difference, Predictions, compare, over_seeds
@@ -96,7 +96,7 @@ def _mean(values: Sequence[float]) -> dict[str, Any]:
     found: dict[str, Any] = {"mean": mean, "values": list(values), "sd": None, "interval_95": None}
     if count > 1:
         sd = float(np.std(values, ddof=1))
-        half = float(stats.t.ppf((1 + LEVEL) / 2, count - 1)) * sd / count**0.5
+        half = float(special.stdtrit(count - 1, (1 + LEVEL) / 2)) * sd / count**0.5
         found |= {"sd": sd, "interval_95": [max(0.0, mean - half), min(1.0, mean + half)]}
     return found
 
