@@ -53,6 +53,7 @@ DIGITS = (
 )  # fmt: skip
 RIGHT, FALLBACK, MESSAGE, SILENT = "right", "fallback, said", "one message", "SILENT"
 NOTHING = "left out, said"
+MESSAGES = "^(?:convit-ssl [a-z]+: (?!importing)|failed: )"
 WORDS = "damaged|not what|cannot (be )?read|skipped|No such file|contains no|holds no|missing"
 
 
@@ -356,7 +357,7 @@ def outcome(ran: Ran, answers: dict[str, Any], target: str = "checkpoint") -> st
     if "Traceback" in ran.text:
         return f"{SILENT}: traceback"
     if ran.code != 0:
-        messages = re.findall(r"^convit-ssl [a-z]+: (?!importing)", ran.text, re.MULTILINE)
+        messages = re.findall(MESSAGES, ran.text, re.MULTILINE)
         return MESSAGE if len(messages) == 1 else f"{SILENT}: {len(messages)} messages"
     said = " instead" in ran.text or "damaged" in ran.text or "is missing" in ran.text
     if said and ran.answer == answers["older"]:
