@@ -114,11 +114,14 @@ class Recorder:
 
     def sync(self) -> None:
         """Have what was recorded so far on the disk itself, as the checkpoint that follows."""
+        if self.file.closed:  # which synced it; a last checkpoint may still wait for room
+            return
         with contextlib.suppress(OSError):  # training continues without a record
             os.fsync(self.file.fileno())
 
     def close(self) -> None:
         """Flush everything."""
+        self.sync()
         self.file.close()
         if self._writer is not None:
             with contextlib.suppress(OSError):

@@ -47,6 +47,10 @@ def tiny_run(root: Path, experiment: str, *more: str) -> Run:
     return run
 
 
+# Rounding differs from library to library, and twenty steps make it visible.
+PRODUCTS = {"CONVIT_SSL_ONEDNN": "0"}
+
+
 def golden_losses(run: Run) -> dict[str, list[float]]:
     """Means of both epochs, and the losses of steps 10 and 20."""
     lines = map(json.loads, (run.folder / "metrics.jsonl").read_text().splitlines())
@@ -74,7 +78,7 @@ def main(names: list[str]) -> None:
     for name in [name for name in EXPERIMENTS if not names or name in names]:
         with tempfile.TemporaryDirectory() as folder:
             run = tiny_run(Path(folder), name)
-            if run.complete():
+            if run.complete(**PRODUCTS):
                 sys.exit(run.text())
             goldens[name] = golden_losses(run)
     FILE.write_text(json.dumps(dict(sorted(goldens.items())), indent=2) + "\n")

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden.make_goldens import EXPERIMENTS, FILE, golden_losses, tiny_run
+from tests.golden.make_goldens import EXPERIMENTS, FILE, PRODUCTS, golden_losses, tiny_run
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", sorted(EXPERIMENTS))
 def test_losses_are_those_on_file(experiment: str, tmp_path: Path) -> None:
     run = tiny_run(tmp_path, experiment)
-    assert run.complete() == 0, run.text()
+    assert run.complete(**PRODUCTS) == 0, run.text()
     expected = json.loads(FILE.read_text())[experiment]
     assert [len(losses) for losses in expected.values()] == [2, 2]
     for kind, losses in golden_losses(run).items():

@@ -35,7 +35,8 @@ WITHOUT_LINUX = """
 
 def train(root: Path, *options: str, **environment: str) -> Run:
     run = Run(root, "optim.epochs=2", "data.workers=2", "watch.every=1", *options)
-    assert run.complete(**environment) == 0, run.text()
+    # Without /proc/cpuinfo nobody knows whose processor it is, and so which library is faster.
+    assert run.complete(**environment, CONVIT_SSL_ONEDNN="0") == 0, run.text()
     assert run.stray_files() == []
     return run
 

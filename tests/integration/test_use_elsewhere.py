@@ -178,7 +178,7 @@ def test_knn_by_torchmetrics(exported: Path, tmp_path: Path) -> None:
                 image = Image.fromarray(pixels.astype(np.uint8))
                 image.save(tmp_path / split / name / f"{i}.png")
     out = examples("knn_torchmetrics.py", [str(exported / "timm"), str(tmp_path), "-k", "3"])
-    assert "kNN (k = 3) on 12 images: 100.0 %" in out
+    assert "weighted 3-NN (cosine) on 12 images: 100.0 %" in out
 
 
 def test_the_door_in_tools_and_an_import(

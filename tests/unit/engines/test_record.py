@@ -51,6 +51,18 @@ def test_a_full_disk_keeps_them(recorder: Recorder, monkeypatch: pytest.MonkeyPa
     assert list(recorder.folder.iterdir()) == [RunFolder(recorder.folder).metrics]
 
 
+def test_a_last_checkpoint_may_follow_the_record(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    recorder.write("step", 1, 40, {"loss": 1.0})
+    recorder.close()
+    assert len(synced) == 1
+    recorder.sync()  # of a checkpoint that had to wait for room
+    assert len(synced) == 1
+
+
 def test_intervals_are_no_tables_of_layers(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
