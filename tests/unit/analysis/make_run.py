@@ -27,7 +27,7 @@ def make_run(
     seed=0,
     **overrides,
 ):
-    """Write config.yaml, metrics.jsonl and checkpoints/; returns the folder."""
+    """Write what training leaves in a run folder, result.json with the last epoch; returns it."""
     folder = Path(folder)
     (folder / "checkpoints").mkdir(parents=True)
     planned = planned or epochs
@@ -63,6 +63,8 @@ def make_run(
             last.unlink(missing_ok=True)
             last.symlink_to(path.name)
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    if epochs >= planned:
+        (folder / "result.json").write_text("{}")
     return folder
 
 

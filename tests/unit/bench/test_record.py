@@ -14,6 +14,7 @@ from convit_ssl.bench import measure, models, report, scaling, startup, steps
 from convit_ssl.bench.record import check_record, make_record
 from convit_ssl.cli.main import main
 from convit_ssl.errors import UserError
+from convit_ssl.reading import read_json
 
 
 def comparison(side: int, speed: float) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def test_adding_keeps_what_was_not_measured_again(tmp_path: Path) -> None:
     make_record("model", [comparison(1, 1.0), comparison(2, 1.0)], path)
     make_record("model", [comparison(3, 1.0)], path, add=True)
     made = make_record("model", [comparison(2, 5.0), comparison(1, 5.0)], path, add=True)
-    assert made == json.loads(Path(path).read_text())
+    assert made == read_json(Path(path))
     found = {c["setting"]["side"]: (c["rows"][0], c["run"]) for c in made["comparisons"]}
     # Nothing is left of the first run, and so it is not named.
     assert found == {3: (1.0, 0), 2: (5.0, 1), 1: (5.0, 1)}
