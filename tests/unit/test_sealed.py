@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,30 +167,36 @@ def test_a_split_that_was_edited_is_said(
     assert "note: " in capsys.readouterr().err
 
 
-def test_the_survey_of_a_collection_is_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> survey._Records:
+    """What a start found of a collection, in its file."""
     monkeypatch.setattr(survey, "user_cache", lambda: tmp_path)
     say_once.cache_clear()
-    kept = survey._Records(str(tmp_path / "images"))
-    kept._keep({"a.png": [1, 2, 3, 4095]})
-    assert survey._Records(str(tmp_path / "images")).known == {"a.png": [1, 2, 3, 4095]}
+    records = survey._Records(str(tmp_path / "images"))
+    records._keep({"a.png": [1, 2, 3, 4095]})
+    return records
+
+
+def found_again(kept: survey._Records) -> dict[str, Any]:
+    return survey._Records(str(kept.path.parents[1] / "images")).known
+
+
+def test_the_survey_of_a_collection_is_made_again(
+    kept: survey._Records, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert found_again(kept) == {"a.png": [1, 2, 3, 4095]}
     kept.path.write_text(kept.path.read_text().replace("4095", "4094"))
-    assert survey._Records(str(tmp_path / "images")).known == {}
+    assert found_again(kept) == {}
     assert "reading the headers of the images again" in capsys.readouterr().err
 
 
 def test_the_survey_of_an_earlier_version_is_not_called_damaged(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kept: survey._Records, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(survey, "user_cache", lambda: tmp_path)
-    say_once.cache_clear()
-    kept = survey._Records(str(tmp_path / "images"))
-    kept._keep({"a.png": [1, 2, 3, 4095]})
     text = kept.path.read_text().partition("\n")[0]
     kept.path.write_text(text)  # as versions before the checksum wrote it
-    assert survey._Records(str(tmp_path / "images")).known == {}
+    assert found_again(kept) == {}
     assert "damaged" not in capsys.readouterr().err
     kept.path.write_text(text[:-4])
-    assert survey._Records(str(tmp_path / "images")).known == {}
+    assert found_again(kept) == {}
     assert "damaged" in capsys.readouterr().err
