@@ -48,7 +48,7 @@ def regular_file(path: str | os.PathLike[str], limit: int = TEXT_LIMIT) -> Path:
         limit: its largest size in bytes.
 
     Raises:
-        UserError: there is no such file, it is a folder, a pipe or a device, which may never end,
+        UserError: the file does not exist, is a folder, a pipe or a device, which may never end,
             or it is larger than the limit.
     """
     name = printable(os.fspath(path))
@@ -72,7 +72,7 @@ def utf8_place(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path that PyTorch and safetensors can open: of an open file, where a name is not UTF-8.
 
     Raises:
-        OSError: there is no such file.
+        OSError: the file does not exist.
     """
     try:
         os.fspath(path).encode()

@@ -114,7 +114,7 @@ def note_beside(path: Path) -> None:
     """Write the SHA-256 of a file that people may edit beside it, as ``sha256sum`` does.
 
     Raises:
-        OSError: there is no room.
+        OSError: the file cannot be written, for example on a full disk.
     """
     digest = sha256(path.read_bytes()).hexdigest()
     path.with_name(path.name + BESIDE).write_text(f"{digest}  {path.name}\n", encoding="utf-8")

@@ -114,7 +114,7 @@ def check_out(against: str, folder: Path) -> str:
         The commit's full name.
 
     Raises:
-        UserError: this is no checkout, or it has no such commit.
+        UserError: not run from a git checkout, or the commit does not exist.
     """
     if not (ROOT / ".git").exists():
         raise UserError(

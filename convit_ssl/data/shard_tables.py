@@ -33,7 +33,7 @@ def write_table(path: Path, contents: list[list[Entry]]) -> None:
     """Keep the contents of each shard. Only one process at a time may write a file.
 
     Raises:
-        OSError: there is no room.
+        OSError: the file cannot be written, for example on a full disk.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:

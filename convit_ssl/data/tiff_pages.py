@@ -27,6 +27,11 @@ class _Layout:
     order: str
     big: bool
 
+    @classmethod
+    def of(cls, start: bytes) -> _Layout:
+        """By the first four bytes of a TIFF."""
+        return cls("<" if start[:2] == b"II" else ">", start[2:4] in (b"+\0", b"\0+"))
+
     @property
     def first(self) -> int:
         """Where the place of the first page stands."""
@@ -56,12 +61,12 @@ def shown_page(file: IO[bytes]) -> int | None:
         file: a TIFF; it is left anywhere.
 
     Returns:
-        None where that is the first page of all, or where there is no such page: the first is then
-        shown, and a warning says so once.
+        Its offset in bytes. None if that is the first page of the file, or if no page qualifies;
+        the first page is shown then, with one warning.
     """
     file.seek(0)
     start = file.read(16)
-    layout = _Layout("<" if start[:2] == b"II" else ">", start[2:4] in (b"+\0", b"\0+"))
+    layout = _Layout.of(start)
     try:
         (place,) = struct.unpack_from(layout.place, start, layout.first)
         first = _read(file, layout, place)
@@ -85,7 +90,7 @@ def shown_file(data: bytes) -> bytes:
     place = shown_page(io.BytesIO(data))
     if place is None:
         return data
-    layout = _Layout("<" if data[:2] == b"II" else ">", data[2:4] in (b"+\0", b"\0+"))
+    layout = _Layout.of(data[:4])
     moved = struct.pack(layout.place, place)
     return data[: layout.first] + moved + data[layout.first + len(moved) :]
 
