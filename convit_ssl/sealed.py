@@ -52,8 +52,8 @@ def unseal(content: Any, path: str) -> Any:
     plain = {key: value for key, value in content.items() if key != KEY}
     if content[KEY] != _digest(plain):
         raise UserError(
-            f"{path} is damaged: its content is not what was written (if it was edited on "
-            f'purpose, take the entry "{KEY}" out)'
+            f"{path} is damaged: its content does not match its checksum (if you edited it on "
+            f'purpose, remove the entry "{KEY}")'
         )
     return plain
 
