@@ -21,6 +21,15 @@ from convit_ssl.cli import (
     weights_options,
 )
 from convit_ssl.cli.study_baselines_images import StudyImages
+from convit_ssl.cli.study_baselines_rows import (
+    FINE_TUNED,
+    LABELS,
+    PIXELS,
+    RESNET,
+    UNTRAINED,
+    beside,
+    trunks_of,
+)
 from convit_ssl.cli.study_baselines_runs import commands, pretrained, race_of
 from convit_ssl.cli.study_baselines_write import write
 from convit_ssl.cli.study_plan import refuse_other_settings
@@ -36,9 +45,6 @@ from convit_ssl.methods.scale_tables import SMALLEST_LABELLED
 from convit_ssl.models import ConViT
 from convit_ssl.reading import read_record
 
-PIXELS, UNTRAINED = "raw pixels", "untrained"
-LABELS, RESNET = "labels alone, ConViT", "labels alone, ResNet-18"
-FINE_TUNED = "pretrained ({}), fine-tuned"
 # Fine-tuning's share of the pretraining's processor time. Labels alone get both together.
 FINE_TUNING_SHARE = 0.5
 TESTED = "tested.json"
@@ -60,8 +66,9 @@ def run(args: argparse.Namespace, out: Path) -> int:
     """
     baselines = Baselines(args, out)
     if args.dry_run:
-        for line in commands(args, out, baselines.trunk):
-            print(line)
+        for trunk in baselines.trunks:
+            for line in commands(args, out, trunk):
+                print(line)
         return 0
     baselines.run()
     print((out / "results.md").read_text())
@@ -79,9 +86,9 @@ class Baselines:
 
     def __init__(self, args: argparse.Namespace, out: Path) -> None:
         self.args, self.out = args, out
-        self.trunk = f"convit_{args.size}"
+        self.trunks = trunks_of(args)
         self.images = StudyImages(args, out / "features")
-        study.pretraining([self.trunk], args.methods, study.Settings(args.data))  # known methods
+        study.pretraining(self.trunks, args.methods, study.Settings(args.data))  # known methods
         self.references = self._open_references()
         self.missing: dict[str, str] = {}
         self.cells: list[Cell] = []
@@ -97,40 +104,52 @@ class Baselines:
             return
         method = self.best_method()
         for seed in range(self.args.seeds):
-            name = FINE_TUNED.format(method)
-            self._cell(name, seed, lambda s=seed: self._fine_tuned(method, s))  # type: ignore[misc]
+            for trunk in self.trunks:
+                self._cell(
+                    beside(FINE_TUNED.format(method), trunk),
+                    seed,
+                    lambda t=trunk, s=seed: self._fine_tuned(t, method, s),
+                )  # type: ignore[misc]
 
     def _seed(self, seed: int) -> None:
+        for trunk in self.trunks:
+            self._trunk(trunk, seed)
+            if seed == 0 and trunk == self.trunks[0]:
+                self._references_once()
+
+    def _trunk(self, trunk: str, seed: int) -> None:
+        """One network: pretrained by each method, untrained, and with labels alone."""
         args = self.args
         runs = {}
         for method in args.methods:
-            runs[method] = pretrained(args, self.out, self.trunk, method, seed)
-            self._cell(method, seed, lambda m=method: {  # type: ignore[misc]
+            runs[method] = pretrained(args, self.out, trunk, method, seed)
+            self._cell(beside(method, trunk), seed, lambda m=method: {  # type: ignore[misc]
                 **self._features(
                     probe_sources.open_source(self.images.probing(seed), str(runs[m].folder)),
                     seed, runs[m].core_seconds),
                 **race_of(runs[m].folder)})  # fmt: skip
-        first = str(next(iter(runs.values())).folder)
-        if seed == 0:
-            pixels = probe_sources.open_source(self.images.probing(0, first), "pixels")
-            self._cell(PIXELS, None, lambda: self._features(pixels, 0, 0.0))
-            self._reference_cells()
-        model = self._model(first)
+        model = self._model(str(runs[args.methods[0]].folder))
         untrained = probe_sources.untrained_like(model, self.images.probing(seed))
-        self._cell(UNTRAINED, seed, lambda: self._features(untrained, seed, 0.0))
+        self._cell(beside(UNTRAINED, trunk), seed, lambda: self._features(untrained, seed, 0.0))
         if args.no_labels:
             return
         spent = sum(one.core_seconds for one in runs.values()) / len(runs)
         budget = (1 + FINE_TUNING_SHARE) * spent
         classes, size = len(self.images.learned(None).classes), model.config.img_size
-        alone = label_training.FROM_SCRATCH
-        for row, make in ((LABELS, lambda: _untrained(model, classes, seed)),
-                          (RESNET, lambda: label_training.resnet18(classes, seed))):  # fmt: skip
-            self._cell(
-                row,
-                seed,
-                lambda make=make: self._learned(make(), seed, budget, size, alone),  # type: ignore[misc]
-            )
+        makers: dict[str, Callable[[], nn.Module]] = {
+            beside(LABELS, trunk): lambda: _untrained(model, classes, seed)
+        }
+        if trunk == self.trunks[0]:
+            makers[RESNET] = lambda: label_training.resnet18(classes, seed)
+        for row, make in makers.items():
+            self._cell(row, seed, lambda make=make: self._learned(  # type: ignore[misc]
+                make(), seed, budget, size, label_training.FROM_SCRATCH))  # fmt: skip
+
+    def _references_once(self) -> None:
+        """The rows that no seed changes: raw pixels and frozen networks."""
+        pixels = probe_sources.open_source(self.images.probing(0), "pixels")
+        self._cell(PIXELS, None, lambda: self._features(pixels, 0, 0.0))
+        self._reference_cells()
 
     def _open_references(self) -> list[probe_sources.Source | probe_references.Missing]:
         if not self.args.reference:
@@ -227,8 +246,8 @@ class Baselines:
         cell["probes"][CLASSIFIER] = _probe(logits.argmax(axis=1), truth, margins)
         return cell
 
-    def _fine_tuned(self, method: str, seed: int) -> Cell:
-        done = pretrained(self.args, self.out, self.trunk, method, seed)
+    def _fine_tuned(self, trunk: str, method: str, seed: int) -> Cell:
+        done = pretrained(self.args, self.out, trunk, method, seed)
         model = self._model(str(done.folder))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from convit_ssl.cli import division_options
+from convit_ssl.cli.study_baselines_rows import beside
 from convit_ssl.cli.study_plan import whole
 from convit_ssl.engines.auto_words import EXPERIMENT, named_methods
 from convit_ssl.errors import UserError
@@ -58,11 +59,11 @@ def commands(args: argparse.Namespace, out: Path, trunk: str) -> list[str]:
     number of epochs that follows from them.
     """
     lines = []
-    known = {method: _known_epochs(args, out, method) for method in args.methods}
+    known = {method: _known_epochs(args, out, trunk, method) for method in args.methods}
     for method, epochs in known.items():
         if epochs is None and method != study.AUTO:
             for few in (SHORT, LONGER):
-                folder = out / "calibration" / f"{method}-{few}"
+                folder = _timed(out, trunk, method, few)
                 lines.append(_line(_one(args, trunk, method, 0, few), folder))
     for seed in range(args.seeds):
         for method, epochs in known.items():
@@ -80,16 +81,21 @@ def _line(run: study.Run, out: Path) -> str:
     return shlex.join(run.command(out / "runs" / run.name))
 
 
-def _known_epochs(args: argparse.Namespace, out: Path, method: str) -> int | None:
+def _known_epochs(args: argparse.Namespace, out: Path, trunk: str, method: str) -> int | None:
     """The epochs of a method's runs; None where they are yet to be found out."""
     if args.minutes is None:
         return int(args.epochs)
-    path = _calibration(out, method)
+    path = _calibration(out, trunk, method)
     return int(read_record(path, "epochs")["epochs"]) if path.exists() else None
 
 
-def _calibration(out: Path, method: str) -> Path:
-    return out / "calibration" / f"{method}.json"
+def _calibration(out: Path, trunk: str, method: str) -> Path:
+    return out / "calibration" / f"{beside(method, trunk)}.json"
+
+
+def _timed(out: Path, trunk: str, method: str, epochs: int) -> Path:
+    """Folder of the short run that tells what a method's epochs cost."""
+    return out / "calibration" / f"{beside(method, trunk)}-{epochs}"
 
 
 def _settings(args: argparse.Namespace, epochs: int) -> study.Settings:
@@ -132,7 +138,7 @@ def _epochs(args: argparse.Namespace, out: Path, trunk: str, method: str) -> int
     A run of one epoch and, where the start is much of it, one of four tell what an epoch and
     the start cost. They are not counted among the row's core-minutes.
     """
-    known = _known_epochs(args, out, method)
+    known = _known_epochs(args, out, trunk, method)
     if known is not None:
         return known
     if method == study.AUTO:
@@ -148,7 +154,7 @@ def _epochs(args: argparse.Namespace, out: Path, trunk: str, method: str) -> int
         found["four_epochs"] = longer
     epochs = max(1, int((budget - start) / epoch + 0.5))
     row = {**found, "epochs": epochs, "seconds_of_an_epoch": epoch}
-    write_json(row, _calibration(out, method))
+    write_json(row, _calibration(out, trunk, method))
     return epochs
 
 
@@ -159,7 +165,7 @@ def _epochs_beside_race(args: argparse.Namespace, out: Path, trunk: str) -> int:
     alone = _epochs(args, out, trunk, first)
     epochs = max(1, int(alone / (1 + options.share)))
     row = {"epochs": epochs, "epochs_without_race": alone, "by": first, "share": options.share}
-    write_json(row, _calibration(out, study.AUTO))
+    write_json(row, _calibration(out, trunk, study.AUTO))
     return epochs
 
 
@@ -178,4 +184,4 @@ def _race_options(args: argparse.Namespace) -> AutoOptions:
 
 def _cost(args: argparse.Namespace, out: Path, trunk: str, method: str, epochs: int) -> float:
     run = _one(args, trunk, method, 0, epochs)
-    return _finish(run, out / "calibration" / f"{method}-{epochs}").core_seconds
+    return _finish(run, _timed(out, trunk, method, epochs)).core_seconds

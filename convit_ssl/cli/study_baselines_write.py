@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from convit_ssl.cli.study_baselines_rows import of_deit, same_with_deit
 from convit_ssl.evaluation.baselines_table import (
     by_row,
     differences,
@@ -46,6 +47,7 @@ def write(study: Baselines) -> None:
         if found
     ]
     between = _between(study, predictions, balanced)
+    deit = _against_deit(study, predictions, balanced)
     raced = _raced(study, predictions, balanced)
     about = surroundings()
     found: dict[str, Any] = {
@@ -67,6 +69,7 @@ def write(study: Baselines) -> None:
             name: {other: one.as_dict() for other, one in others.items()}
             for name, others in between.items()
         },
+        **({"against_deit": {name: one.as_dict() for name, one in deit.items()}} if deit else {}),
         "verdicts": verdicts,
         **({"race": raced} if raced else {}),
         "not_measured": study.missing,
@@ -78,6 +81,7 @@ def write(study: Baselines) -> None:
     page = [f"# {found['title']}", "", *([study.args.note, ""] if study.args.note else [])]
     page += markdown(rows, compared, verdicts, study.missing, balanced)
     page += _between_page(between)
+    page += _deit_page(deit)
     page += _race_page(raced)
     page += _how(study, about, len(truth), tested["labels"])
     (study.out / "results.md").write_text("\n".join(page))
@@ -88,7 +92,9 @@ def write(study: Baselines) -> None:
 
 
 def _place(study: Baselines, row: str) -> tuple[int, int]:
-    """References that learned nothing, pretraining, labels alone, fine-tuning."""
+    """References that learned nothing, pretraining, labels alone, fine-tuning; then DeiT's rows."""
+    if of_deit(row):
+        return 5, 0
     if row in FIRST:
         return 0, FIRST.index(row)
     if row in study.args.methods:
@@ -103,14 +109,14 @@ def _judged(study: Baselines) -> list[str]:
     return [
         name
         for name in by_row(study.cells)
-        if name in study.args.methods or name.startswith("pretrained (")
+        if (name in study.args.methods or name.startswith("pretrained (")) and not of_deit(name)
     ]
 
 
 def _references(study: Baselines, name: str) -> list[str]:
     """All rows that do not hold a pretraining of this study."""
     judged = _judged(study)
-    return [row for row in by_row(study.cells) if row not in judged and row != name]
+    return [row for row in by_row(study.cells) if row not in (*judged, name) and not of_deit(row)]
 
 
 def _between(
@@ -134,6 +140,27 @@ def _between_page(between: dict[str, dict[str, Difference]]) -> list[str]:
     ]
     head = ["## Methods against each other, points", "", "| row | against | difference |"]
     return [*head, "|---|---|---|", *lines, ""] if lines else []
+
+
+def _against_deit(
+    study: Baselines, predictions: Predictions, balanced: bool
+) -> dict[str, Difference]:
+    """Each row of ConViT against the same row with DeiT, where both are measured."""
+    measured = by_row(study.cells)
+    found = {}
+    for name in measured:
+        other = same_with_deit(name)
+        if not of_deit(name) and other in measured:
+            (found[name],) = differences(study.cells, name, [other], predictions, balanced).values()
+    return found
+
+
+def _deit_page(found: dict[str, Difference]) -> list[str]:
+    lines = [
+        f"| {name.removesuffix(', ConViT')} | {one.in_points()} |" for name, one in found.items()
+    ]
+    head = ["## ConViT against DeiT, points", "", "| row | ConViT minus DeiT |", "|---|---|"]
+    return [*head, *lines, ""] if lines else []
 
 
 def _raced(study: Baselines, predictions: Predictions, balanced: bool) -> dict[str, Any]:

@@ -132,6 +132,12 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
     add("--weights", **start, action=Renamed, new="--checkpoints")
     weights_options.add_settings(parser)
     add("--no-scratch", action="store_true", help="only fine-tune, do not train from scratch")
+    add(
+        "--deit",
+        action="store_true",
+        help="measure every row with DeiT too, the plain ViT of the same size, and the paired "
+        "differences (baselines)",
+    )
     add("--no-labels", action="store_true", help="train nothing with labels (baselines)")
     add("--run", default="cpu", help="machine preset of configs/run: cpu, gpu1, slurm, ...")
     add("--jobs", type=positive, default=1, help="number of runs at a time on this machine")

@@ -32,6 +32,7 @@ BELONGS = {
     "checkpoints": (EFFICIENCY,),
     "no_scratch": (EFFICIENCY,),
     "no_labels": (BASELINES,),
+    "deit": (BASELINES,),
     "jobs": _OF_RUNS,
     "reuse": _OF_RUNS,
     "folds": _OF_RUNS,
@@ -39,7 +40,7 @@ BELONGS = {
 }
 _ONE_PART = "it tests on one part of the images: use --holdout 0.2"
 INSTEAD = {
-    (BASELINES, "trunks"): "use --size, as in --size tiny",
+    (BASELINES, "trunks"): "use --size, as in --size tiny, and --deit for DeiT beside it",
     (BASELINES, "folds"): _ONE_PART,
     (BASELINES, "fractions"): "use --subset fraction=0.1",
     (BASELINES, "jobs"): "its runs are timed, so they run one after the other",

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convit_ssl.cli.study_baselines_write import _between, _between_page
+from convit_ssl.cli.study_baselines_rows import LABELS, beside, trunks_of
+from convit_ssl.cli.study_baselines_write import (
+    _against_deit,
+    _between,
+    _between_page,
+    _deit_page,
+    _judged,
+    _references,
+)
 from convit_ssl.evaluation.baselines_table import (
     CLASSIFIER,
     KNN,
@@ -120,3 +128,23 @@ def test_methods_are_compared_with_each_other() -> None:
     page = "\n".join(_between_page(found))
     assert f"| simclr | dino | {found['simclr']['dino'].in_points()} |" in page
     assert _between_page({}) == []
+
+
+def test_deit_stands_beside_convit_and_is_no_reference_of_the_verdict() -> None:
+    args = SimpleNamespace(methods=["simclr"], size="nano", deit=True)
+    convit, deit = trunks_of(args)  # type: ignore[arg-type]
+    assert (convit, deit) == ("convit_nano", "deit_nano")
+    assert beside(LABELS, deit) == "labels alone, DeiT"
+    rows = {
+        "simclr": (40, 80, 60),
+        "simclr, DeiT": (60, 100, 80),
+        "labels alone, ConViT": (9, 9, 9),
+    }
+    cells = [one for row, wrong in rows.items() for one in three(row, wrong)]
+    study: Any = SimpleNamespace(args=args, cells=cells)
+    assert _judged(study) == ["simclr"]
+    assert _references(study, "simclr") == ["labels alone, ConViT"]
+    found = _against_deit(study, Predictions(TRUTH, {}), False)
+    assert list(found) == ["simclr"]
+    assert found["simclr"].value == pytest.approx(0.05)
+    assert "| simclr | +5.0 (95 % interval" in "\n".join(_deit_page(found))
