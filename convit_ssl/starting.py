@@ -1,7 +1,7 @@
-"""What a command says while it starts, and how long it has been silent.
+"""What a command says while nothing else does: which library it imports, or that it works.
 
-Importing PyTorch and scikit-learn takes over two seconds on a cold or busy machine. Imports nothing
-heavy.
+Importing PyTorch and scikit-learn takes over two seconds on a cold or busy machine, and a plan of a
+run as long again. Imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
-FIRST_LINE = 2.0  # seconds before the first line; lines come twice as far apart each time
+FIRST_LINE = 1.5  # seconds of silence; Python itself has taken up to half a second by then
 BETWEEN_CHECKS = 0.25  # seconds
-PAUSE = 1.0  # seconds without an import, after which the next one counts from its own start
 OURS = "convit_ssl"
 
-_at_work = threading.Event()
-_spoke: list[float] = []  # when the last line of progress was written
+_spoke: list[float] = []  # when the last line was written
+_own: list[str] = []  # who reports its own progress at present
 
 
 def open_closed_streams() -> None:
@@ -39,58 +38,76 @@ def open_closed_streams() -> None:
 
 
 @contextlib.contextmanager
-def imports_reported(name: str) -> Iterator[None]:
-    """Write to standard error which library the main thread imports, after 2, 4, 8, ... seconds.
+def silence_reported(name: str) -> Iterator[None]:
+    """Write a line to standard error while the block writes nothing for 2, 4, 8, ... seconds.
 
-    That ends with `at_work`, or with the block.
+    It names the library that the main thread imports, if it does. Whoever reports its own progress
+    takes over with `own_progress`. Of the processes of one job, the first alone speaks.
 
     Args:
         name: the command.
     """
-    _at_work.clear()
+    if (os.environ.get("RANK") or os.environ.get("SLURM_PROCID", "0")) != "0":
+        yield
+        return
+    ended = threading.Event()
+    _own.clear()
     spoke()
-    watched = threading.get_ident()
-    threading.Thread(target=_report, args=(name, watched), daemon=True).start()
+    arguments = (name, threading.get_ident(), ended)
+    threading.Thread(target=_report, args=arguments, name="silence", daemon=True).start()
     try:
         yield
     finally:
-        at_work()
+        ended.set()
 
 
-def at_work() -> None:
-    """The command reports its own progress from now on."""
-    _at_work.set()
+def own_progress(who: str) -> None:
+    """``who`` reports its progress from now on, until `own_progress_ended`."""
+    _own.append(who)
+
+
+def own_progress_ended(who: str) -> None:
+    """Silence is reported again, unless somebody else took over too."""
+    if who in _own:
+        _own.remove(who)
 
 
 def spoke() -> None:
-    """A line of progress was written just now."""
+    """A line was written just now."""
     _spoke[:] = [time.monotonic()]
 
 
 def silence() -> float:
-    """Seconds since the last line of progress; 0 where none was written in the last minute."""
+    """Seconds since the last line; 0 where none was written in the last minute."""
     seconds = time.monotonic() - _spoke[0] if _spoke else 0.0
     return seconds if 0 <= seconds < 60 else 0.0
 
 
-def _report(name: str, watched: int) -> None:
-    began, worked = time.monotonic(), None  # of the imports that last, of other work since
+def _report(name: str, watched: int, ended: threading.Event) -> None:
+    began = last = _spoke[0]
     next_line = FIRST_LINE
-    while not _at_work.wait(BETWEEN_CHECKS):
-        library, now = _imported(sys._current_frames().get(watched)), time.monotonic()
-        if library is None:
-            worked = now if worked is None else worked
+    while not ended.wait(BETWEEN_CHECKS):
+        if _own:
             continue
-        if worked is not None and now - worked > PAUSE:
-            began, next_line = now, FIRST_LINE
-        worked, seconds = None, now - began
-        if seconds >= next_line:
-            next_line = 2 * seconds
-            which = "" if library == OURS else f" ({library})"
-            line = f"convit-ssl {name}: importing libraries{which}, {seconds:.0f} s"
-            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or full
-                print(line, file=sys.stderr, flush=True)
-                spoke()
+        if _spoke[0] != last:  # by somebody else; our own lines do not end a silence
+            began = last = _spoke[0]
+            next_line = FIRST_LINE
+        seconds = time.monotonic() - began
+        if seconds < next_line:
+            continue
+        next_line = 2 * seconds
+        library = _imported(sys._current_frames().get(watched))
+        line = f"convit-ssl {name}: {_doing(library)}, {seconds:.0f} s"
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or full
+            print(line, file=sys.stderr, flush=True)
+            spoke()
+            last = _spoke[0]
+
+
+def _doing(library: str | None) -> str:
+    if library is None:
+        return "working"
+    return "importing libraries" + ("" if library == OURS else f" ({library})")
 
 
 def _imported(frame: FrameType | None) -> str | None:

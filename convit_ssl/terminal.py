@@ -10,6 +10,7 @@ from rich.segment import Segment
 from rich.text import Text
 
 from convit_ssl.printable import printable
+from convit_ssl.starting import spoke
 
 
 class Terminal(Console):
@@ -32,6 +33,11 @@ class Terminal(Console):
         for segment in super().render(renderable, options):
             text, style, control = segment
             yield segment if control else Segment(printable(text), style)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, and note that something was said."""
+        super().print(*objects, **options)
+        spoke()
 
     def on_broken_pipe(self) -> None:
         """Leave it to the command, whose exit code is then that of any other command's."""

@@ -23,7 +23,7 @@ from convit_ssl.errors import UserError
 from convit_ssl.machine import wait_briefly
 from convit_ssl.once import within_command
 from convit_ssl.process_end import run_to_end
-from convit_ssl.starting import imports_reported, open_closed_streams, spoke
+from convit_ssl.starting import open_closed_streams, silence_reported, spoke
 
 # Each command is a module of this package with SUMMARY, EXAMPLE, add_arguments(parser)
 # and run(args) -> exit code. It is imported only when it is called.
@@ -97,7 +97,7 @@ def run_program(name: str, arguments: Sequence[str]) -> NoReturn:
     open_closed_streams()
 
     def run() -> int:
-        with imports_reported(name):
+        with silence_reported(name):
             return _run_and_flush(name, arguments)
 
     run_to_end(run)

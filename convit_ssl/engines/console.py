@@ -17,7 +17,7 @@ from convit_ssl.engines.plan import Plan
 from convit_ssl.evaluation.progress import BETWEEN_LINES, FIRST_LINE, progress_bar
 from convit_ssl.models.trunks import AnyConfig, TrunkConfig
 from convit_ssl.printable import printable
-from convit_ssl.starting import at_work
+from convit_ssl.starting import own_progress, own_progress_ended, spoke
 from convit_ssl.terminal import Terminal
 
 WIDTH = 100
@@ -35,10 +35,10 @@ class Screen:
         self._total = 0
         self._last_line = time.monotonic()
         self._patience = FIRST_LINE
+        self._own_progress = False
 
     def facts(self, rows: Mapping[str, str], title: str) -> None:
         """The facts of a run, a row each."""
-        at_work()
         self.console.print(Text(printable(title), style="bold"))
         table = Table.grid(padding=(0, 2))
         table.add_column(style="cyan", no_wrap=True)
@@ -52,6 +52,7 @@ class Screen:
         self._total, self._last_line = total, time.monotonic()
         if not self.live:
             return
+        self._show_silence(False)
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
@@ -69,6 +70,7 @@ class Screen:
 
         That is 2 seconds at first, twice as long each time, and 30 at most.
         """
+        self._show_silence(False)  # the first step may take seconds
         if self._progress is not None:
             self._progress.update(self._task, completed=done, description=epoch, figures=figures)
         elif time.monotonic() - self._last_line >= self._patience:
@@ -90,11 +92,18 @@ class Screen:
         self._last_line = time.monotonic()
         self.console.print(Text(printable(text), style=style), soft_wrap=True)
 
+    def _show_silence(self, shown: bool) -> None:
+        if shown == self._own_progress:
+            (own_progress_ended if shown else own_progress)("training")
+        self._own_progress = not shown
+
     def stop(self) -> None:
         """Take the bar away."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+            spoke()
+        self._show_silence(True)
 
 
 # Experiments that somebody runs for the sake of a trunk that was pretrained.

@@ -41,6 +41,7 @@ from convit_ssl.errors import TemporaryError, UserError, coded
 from convit_ssl.leftovers import temporary_folder
 from convit_ssl.process_end import end_process
 from convit_ssl.runs import RunFolder
+from convit_ssl.starting import own_progress
 
 # After one process failed, the others get so long to say why themselves, and to leave.
 LAST_WORDS = 5.0  # seconds
@@ -157,6 +158,7 @@ def _started_again() -> bool:
 
 def _spawn(plan: Plan, started: float) -> int:
     """One process per GPU or CPU share of this machine; the first failure ends all."""
+    own_progress("the first process")
     with temporary_folder("convit_ssl-meet-") as meeting:
         with _pass_signals_on() as relay:
             with safe_children(), _ctrl_c_waits():

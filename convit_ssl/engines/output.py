@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, TextIO
 
 from convit_ssl.printable import printable
+from convit_ssl.starting import spoke
 
 
 def spell_out(stream: object) -> None:
@@ -31,6 +32,7 @@ class Printable:
     def write(self, text: str) -> int:
         """Write; gives the number of characters that were asked for."""
         self.rich_proxied_file.write(printable(text))
+        spoke()
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
@@ -74,6 +76,7 @@ class Lasting:
     def write(self, text: str) -> int:
         """Write and flush; gives the number of characters, as if they had been written."""
         self._fails = not self._written(text)
+        spoke()
         return len(text)
 
     def flush(self) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from convit_ssl.starting import at_work, silence, spoke
+from convit_ssl.starting import own_progress, own_progress_ended, silence, spoke
 
 FIRST_LINE = 2.0  # seconds of work before a file or a pipe gets a line
 SOONEST = 0.5  # of a part of the work, where the parts before it were silent for long
@@ -35,14 +35,25 @@ def progress_bar(label: str, unit: str) -> Iterator[Report | None]:
     if not label:
         yield None
         return
-    at_work()
-    if not sys.stderr.isatty():
-        lines = _Lines(label, unit)
-        try:
-            yield lines
-        finally:
-            lines.close()
-        return
+    own_progress(label)
+    try:
+        with _lines(label, unit) if not sys.stderr.isatty() else _bar(label, unit) as report:
+            yield report
+    finally:
+        own_progress_ended(label)
+
+
+@contextmanager
+def _lines(label: str, unit: str) -> Iterator[Report]:
+    lines = _Lines(label, unit)
+    try:
+        yield lines
+    finally:
+        lines.close()
+
+
+@contextmanager
+def _bar(label: str, unit: str) -> Iterator[Report]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -72,6 +83,7 @@ def progress_bar(label: str, unit: str) -> Iterator[Report | None]:
             bar.update(task, description=printable(shown), completed=done, total=total)
 
         yield report
+    spoke()
 
 
 class _Lines:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from convit_ssl.evaluation.study import Study
 from convit_ssl.evaluation.study_report import progress_table
 from convit_ssl.evaluation.study_runner import State, Watch
+from convit_ssl.starting import own_progress, own_progress_ended, spoke
 
 
 @contextmanager
@@ -21,8 +22,11 @@ def watching(study: Study) -> Iterator[Watch]:
 
     from convit_ssl.terminal import Terminal
 
+    own_progress("study")
     with Live(console=Terminal(stderr=True), auto_refresh=False) as live:
         yield lambda states: live.update(progress_table(study, states), refresh=True)
+    spoke()
+    own_progress_ended("study")
 
 
 def _lines() -> Watch:

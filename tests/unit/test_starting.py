@@ -1,9 +1,11 @@
-"""Slow imports are named while they last; a quick start says nothing."""
+"""Slow imports and silent work are reported while they last; a quick start says nothing."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,7 @@ def quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_the_outermost_library_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    with starting.imports_reported("knn"):
+    with starting.silence_reported("knn"):
         import outer_library  # type: ignore[import-not-found]  # noqa: F401
     lines = capsys.readouterr().err.splitlines()
     assert 1 <= len(lines) <= 4
@@ -33,24 +35,75 @@ def test_the_outermost_library_is_named(capsys: pytest.CaptureFixture[str]) -> N
 
 
 @pytest.mark.usefixtures("quick")
-def test_work_is_not_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    with starting.imports_reported("knn"):
+def test_silent_work_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    with starting.silence_reported("train"):
+        time.sleep(0.3)
+    lines = capsys.readouterr().err.splitlines()
+    assert 1 <= len(lines) <= 4  # twice as far apart each time
+    assert set(lines) == {"convit-ssl train: working, 0 s"}
+
+
+@pytest.mark.usefixtures("quick")
+def test_who_reports_its_own_progress_is_not_interrupted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with starting.silence_reported("knn"):
+        starting.own_progress("features")
         time.sleep(0.2)
+        starting.own_progress_ended("features")
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_late_import_is_not_as_long_as_the_command(
+def test_one_process_of_a_job_speaks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = iter([0.0, 0.1, 0.2, 900.0, 900.5, 902.5])
-    imported = iter(["convit_ssl", None, "matplotlib", "matplotlib", "matplotlib"])
-    checks = iter([False] * 5 + [True])
-    monkeypatch.setattr("convit_ssl.starting.time.monotonic", lambda: next(now))
-    monkeypatch.setattr(starting, "_imported", lambda _: next(imported))
-    monkeypatch.setattr(starting._at_work, "wait", lambda _: next(checks))
+    monkeypatch.setenv("SLURM_PROCID", "3")
+    with starting.silence_reported("train"):
+        time.sleep(0.2)
+    assert capsys.readouterr().err == ""
+
+
+class _Clock:
+    """The seconds at which silence is checked, and what is done just before."""
+
+    def __init__(self, events: Iterator[tuple[float, Callable[[], None]]]) -> None:
+        self.events, self.now = events, 0.0
+
+    def wait(self, seconds: float) -> bool:
+        """Go to the next check; True after the last."""
+        event = next(self.events, None)
+        if event is not None:
+            self.now = event[0]
+            event[1]()
+        return event is None
+
+
+def test_silence_counts_from_the_last_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nothing() -> None:
+        """Nobody speaks."""
+
+    clock = _Clock(
+        iter(
+            [
+                (1.0, nothing),
+                (900.0, starting.spoke),
+                (901.0, nothing),
+                (902.0, nothing),  # the first line
+                (903.0, nothing),
+                (904.0, nothing),  # twice as long after
+                (905.0, starting.spoke),
+                (906.0, lambda: starting.own_progress("bar")),
+                (990.0, lambda: starting.own_progress_ended("bar")),
+            ]
+        )
+    )
+    monkeypatch.setattr("convit_ssl.starting.time.monotonic", lambda: clock.now)
     monkeypatch.setattr(starting, "FIRST_LINE", 2.0)
-    monkeypatch.setattr(starting, "spoke", lambda: None)
-    starting._report("study", 0)
-    line = "convit-ssl study: importing libraries (matplotlib), 2 s\n"
-    assert capsys.readouterr().err == line
+    starting.spoke()
+    ended: threading.Event = clock  # type: ignore[assignment]
+    starting._report("study", 0, ended)
+    seconds = [line.rsplit(" ", 2)[1] for line in capsys.readouterr().err.splitlines()]
+    assert seconds == ["2", "4", "85"]
