@@ -136,19 +136,36 @@ def _draw(listing: Listing, spec: SubsetSpec) -> list[int]:
         count = spec.per_class or max(1, round(len(indices) * (spec.fraction or 1.0)))
         chosen += sorted(indices, key=lambda i: _rank(spec.seed, listing.files[i]))[:count]
     if spec.fraction is not None:
-        _say_rounding(spec.fraction, len(chosen), listing, len(members))
+        small = {listing.classes[target]: len(indices) for target, indices in members.items()
+                 if target >= 0 and round(len(indices) * spec.fraction) == 0}  # fmt: skip
+        _say_rounding(spec.fraction, len(chosen), listing, len(members), small)
     return sorted(chosen)
 
 
-def _say_rounding(fraction: float, chosen: int, listing: Listing, groups: int) -> None:
-    """Say where small classes make the share another one than was asked for."""
+def _say_rounding(
+    fraction: float, chosen: int, listing: Listing, groups: int, small: dict[str, int]
+) -> None:
+    """Say where small classes make the share another one than was asked for.
+
+    Args:
+        fraction: that was asked for.
+        chosen: images that were taken.
+        listing: the images, by class.
+        groups: how many classes.
+        small: images of each class of which the share is less than half an image.
+    """
     images = len(listing.files)
+    taken = f"fraction={fraction:g} of {images:,} images in {listing.root}: {chosen:,} were taken, "
     if abs(chosen - fraction * images) > max(1.0, 0.1 * fraction * images):
         each = images / groups
         note_once(
-            f"fraction={fraction:g} of {images:,} images in {listing.root}: {chosen:,} were taken, "
-            f"{100 * chosen / images:.1f} %. Classes of about {each:.0f} images give whole images "
-            "only, and one at least"
+            f"{taken}{100 * chosen / images:.1f} %. Classes of about {each:.0f} images give whole "
+            "images only, and one at least"
+        )
+    elif small:
+        named = some([f"{name} (1 of {count:,})" for name, count in small.items()])
+        note_once(
+            f"{taken}with one image of each class whose share is less than half of one: {named}"
         )
 
 

@@ -214,20 +214,33 @@ def duration(seconds: float) -> str:
 
 
 class Speed:
-    """Images per second and time left, from the steps since the last start."""
+    """Images per second and the time of a step, from the steps since the last start.
+
+    Tests and evaluations, which `pause` tells of, do not count.
+    """
 
     def __init__(self, total_steps: int, done: int, batch: int) -> None:
         self.total = total_steps
         self.first = done
         self.batch = batch
         self.started = time.perf_counter()
+        self.pauses: dict[str, list[float]] = {}
+
+    def pause(self, kind: str, seconds: float) -> None:
+        """Tell of time that no step took."""
+        self.pauses.setdefault(kind, []).append(seconds)
+
+    def usual(self, kind: str) -> float | None:
+        """Mean seconds of a pause of this kind; None before the first."""
+        found = self.pauses.get(kind)
+        return sum(found) / len(found) if found else None
+
+    def step_seconds(self, done: int) -> float:
+        """Mean since the start."""
+        paused = sum(map(sum, self.pauses.values()))
+        elapsed = time.perf_counter() - self.started - paused
+        return max(elapsed, 1e-9) / max(done - self.first, 1)
 
     def images_per_second(self, done: int) -> float:
         """Mean since the start."""
-        seconds = max(time.perf_counter() - self.started, 1e-9)
-        return (done - self.first) * self.batch / seconds
-
-    def left(self, done: int) -> float:
-        """Seconds to the end at this speed."""
-        steps = max(done - self.first, 1)
-        return (time.perf_counter() - self.started) / steps * (self.total - done)
+        return self.batch / self.step_seconds(done) if done > self.first else 0.0

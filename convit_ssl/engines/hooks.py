@@ -15,6 +15,7 @@ from classy_vision.hooks.classy_hook import ClassyHook
 from torch import Tensor
 
 from convit_ssl.engines.console import Screen, Speed, duration
+from convit_ssl.engines.forecast import Measured, beside_steps
 from convit_ssl.engines.record import Recorder
 from convit_ssl.engines.val_figures import accuracy_figures, described
 from convit_ssl.engines.watch import Watch
@@ -126,6 +127,7 @@ class TrainingHook(QuietHook):
         """Close an epoch: means, figures of the features, a line."""
         if not task.train:
             self._test.close()
+            self.speed.pause("test", time.perf_counter() - self.phase_started)
             self._tested(task)
             return
         self._check_finite(task)
@@ -147,7 +149,9 @@ class TrainingHook(QuietHook):
             started = time.perf_counter()
             with self._working("evaluating the features"):
                 self._evaluate(task, epoch, figures)
-            figures["look_seconds"] = round(time.perf_counter() - started, 3)
+            looked = time.perf_counter() - started
+            self.speed.pause("evaluation", looked)
+            figures["look_seconds"] = round(looked, 3)
         self.figures |= figures
         if self.recorder is not None:
             self.recorder.write("epoch", epoch, self._steps(task), figures)
@@ -207,11 +211,18 @@ class TrainingHook(QuietHook):
             text = (
                 f"loss {loss:.3f}  lr {figures['lr']:.2g}  "
                 f"{self.speed.images_per_second(done):,.0f} img/s  "
-                f"{duration(self.speed.left(done))} left"
+                f"{duration(self._seconds_left(task))} left"
             )
             text += f"  kNN while training {100 * knn:.1f} %" if knn is not None else ""
             epoch_text = f"epoch {task.train_phase_idx + 1}/{self.options.optim.epochs}"
             self.screen.update(done, epoch_text, text)
+
+    def _seconds_left(self, task: ConViTSSLTask) -> float:
+        """To the end of the run, with its tests, evaluations and verdict."""
+        step = self.speed.step_seconds(task.iteration)
+        measured = Measured(self.speed.usual("test"), self.speed.usual("evaluation"))
+        steps = (task.max_iteration - task.iteration) * step
+        return float(steps + beside_steps(task, step, measured).seconds)
 
     def _check_finite(self, task: ConViTSSLTask) -> None:
         """Stop at a loss that is not finite, with the names of the files it came from."""

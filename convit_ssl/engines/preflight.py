@@ -28,11 +28,11 @@ from convit_ssl.data.samples import UnreadableImageError, read_file
 from convit_ssl.data.storage import is_there, is_url
 from convit_ssl.engines.checkpoint import sorted_checkpoints
 from convit_ssl.engines.console import Screen, duration
+from convit_ssl.engines.forecast import BesideSteps, beside_steps
 from convit_ssl.engines.hooks import QuietHook, peak_memory_mib
 from convit_ssl.engines.resume import FREE, flat
 from convit_ssl.engines.signals import RunFailure
 from convit_ssl.engines.state import random_state, set_random_state
-from convit_ssl.engines.testing import test_seconds
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.models.compiling import why_no_compiler
@@ -121,20 +121,19 @@ class PreflightHook(QuietHook):
             return
         self._first = (-1, 0.0)
         seconds = (now - began) / max(done, 1)
-        tests, testing = test_seconds(task, seconds)
-        left = (task.max_iteration - task.iteration) * seconds + testing
+        beside = beside_steps(task, seconds)
+        left = (task.max_iteration - task.iteration) * seconds + beside.seconds
         if left > LONG_RUN:
-            self.screen.line(self._prediction(task, done, seconds, left, tests))
+            self.screen.line(self._prediction(task, done, seconds, left, beside))
 
     def _prediction(
-        self, task: ConViTSSLTask, measured: int, seconds: float, left: float, tests: int
+        self, task: ConViTSSLTask, measured: int, seconds: float, left: float, beside: BesideSteps
     ) -> str:
         end = datetime.datetime.now() + datetime.timedelta(seconds=left)
         memory = f"{peak_memory_mib(task.device):,} MiB"
-        more = f"with {tests} tests of val" if tests else "evaluation comes on top"
         return (
             f"expected: {duration(left)} for {task.max_iteration - task.iteration:,} steps of "
-            f"{seconds:.3g} s (first {measured} measured; {more}), until "
+            f"{seconds:.3g} s (first {measured} measured; {beside.describe()}), until "
             f"{end:%a %H:%M}; {memory} a process; checkpoints "
             f"{self.need_mib:,.0f} of {self.free_mib:,.0f} MiB free; a loader worker reads "
             f"{self.slowest.images_per_s:,.0f} images/s{self._where()}"

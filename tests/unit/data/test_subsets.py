@@ -197,3 +197,15 @@ def test_a_share_that_was_rounded_up_is_said(
     choose(listing, "fraction=0.2")
     choose(listing, "per_class=1")
     assert not caplog.text
+
+
+def test_a_rare_class_of_which_more_than_the_share_is_taken_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The share of all images stays right, but that of the rare classes does not."""
+    chosen = choose(listing({"common": 1000, "rare": 3, "rarer": 2}), "fraction=0.1")
+    assert Counter(chosen.targets) == {0: 100, 1: 1, 2: 1}
+    assert "rare (1 of 3), rarer (1 of 2)" in caplog.text
+    caplog.clear()
+    choose(listing({"common": 1000, "rare": 30}), "fraction=0.1")
+    assert not caplog.text
