@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -125,6 +126,14 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
         sizes = [(header.height, header.width) for header in self.probe()]
         channels = len(ranges) if self.reading.native and ranges is not None else None
         return make_cache(sizes, len(self.files), most, channels)
+
+    def share_decoded(self, other: ImageFiles) -> None:
+        """Use the decoded images that another data set keeps, where it has the same files."""
+        if self._cache is not None or other._cache is None or len(self) != len(other):
+            return
+        alike = self.root == other.root and self.reading == other.reading
+        if alike and all(map(operator.eq, self.files, other.files)):
+            self._cache = other._cache
 
     def __len__(self) -> int:
         return len(self.files)

@@ -77,7 +77,7 @@ class TrainingHook(QuietHook):
 
     def on_start(self, task: ConViTSSLTask) -> None:
         """Show the bar."""
-        self.watch = Watch(self.options, task.device, task.autocast)
+        self.watch = Watch(self.options, task.device, task.autocast, task.inputs.train)
         doubt = unproven(self.watch.best_by)
         if doubt and self.screen is not None:
             self.screen.line(f"warning: {doubt}", style="yellow")

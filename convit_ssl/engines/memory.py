@@ -25,6 +25,7 @@ from convit_ssl.engines.plan import Plan
 from convit_ssl.engines.thread_trials import left_to_run
 from convit_ssl.errors import UserError
 from convit_ssl.methods import get_method
+from convit_ssl.models import ConViTConfig
 from convit_ssl.models.trunks import AnyConfig, Network, TrunkConfig, count_parameters, sketch
 
 MIB = 2.0**20
@@ -42,8 +43,9 @@ ALIVE = 0.1
 SURE = 0.8
 GROWING = ("activations", "loss", "images")  # with the batch
 IGNORE = "CONVIT_SSL_IGNORE_MEMORY"  # set, nothing is refused
-# Networks up to so many parameters run for the count; larger ones are traced, which takes seconds.
-SMALL = 3_000_000
+# Networks up to so many parameters times patches run for the count, which takes less than half a
+# second; larger ones are traced, and that alone takes two.
+SMALL = 1.2e9
 
 
 def estimate(plan: Plan) -> Memory | None:
@@ -170,7 +172,8 @@ def _activations(
     """MiB that autograd keeps for a number of images."""
     model = sketch(trunk).train()
     model.set_grad_checkpointing(bool(run["grad_checkpointing"]))
-    small = sum(parameter.numel() for parameter in model.parameters()) <= SMALL and side <= 96
+    patches = (side / trunk.patch_size) ** 2 if isinstance(trunk, ConViTConfig) else side**2 / 64
+    small = sum(parameter.numel() for parameter in model.parameters()) * patches <= SMALL
     with torch.random.fork_rng(devices=[]), contextlib.nullcontext() if small else _tracing():
         model._apply(lambda tensor: torch.zeros(tensor.shape, dtype=tensor.dtype))
         two, three = (_kept(model, count, side, amp) for count in (2, 3))

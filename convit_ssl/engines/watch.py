@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -25,20 +25,25 @@ from convit_ssl.data.loader_workers import (
     workers_that_fit,
 )
 from convit_ssl.data.value_range import Reading
+from convit_ssl.engines.watch_networks import SideBySide, Views
 from convit_ssl.engines.watch_reference import (
     BY,
     KNN,
+    PIXELS,
     References,
     Sides,
     final_verdict,
     groups_of,
     measure_knn,
+    replace_rows,
+    with_transform,
 )
 from convit_ssl.engines.watch_scores import score_of
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 from convit_ssl.evaluation.knn import KnnResult
 from convit_ssl.evaluation.splits import hold_out
+from convit_ssl.evaluation.tokens import pixels_of
 from convit_ssl.evaluation.verdict import Verdict
 from convit_ssl.machine import start_method
 from convit_ssl.methods import effective_rank, feature_std
@@ -77,10 +82,18 @@ class Watch:
         options: the experiment's options.
         device: where features are computed.
         autocast: makes the precision of forward passes.
+        trained_on: the images of training, where they may have been decoded already.
     """
 
-    def __init__(self, options: Resolved, device: torch.device, autocast: Any) -> None:
+    def __init__(
+        self,
+        options: Resolved,
+        device: torch.device,
+        autocast: Any,
+        trained_on: ImageFiles | None = None,
+    ) -> None:
         self.options = options
+        self.trained_on = trained_on
         self.device = device
         self.autocast = autocast
         self._bank: ImageFiles | None = None
@@ -186,7 +199,8 @@ class Watch:
         assert self._bank is not None
         was_training = trunk.training
         trunk.eval()
-        bank, rows = self._features(trunk, self._bank, self._bank_rows)
+        sides, made = self._look_at(trunk)
+        bank, rows = made["network"][0], sides.bank_rows
         # On the CPU whatever the device: a few thousand rows, and no wait for a kernel.
         sample = bank[:RANK_IMAGES]
         figures: dict[str, Any] = {
@@ -198,16 +212,57 @@ class Watch:
             score = _together(lambda: score_of(self, trunk, sample, self.best_by))
             figures |= {} if score is None else {self.best_by: score}
         if self._val is not None:
-            val, val_rows = self._features(trunk, self._val, self._val_rows)
-            sides = Sides(self._bank, rows, self._val, val_rows)
-            result = self.knn(bank, val, sides)
+            result = self.knn(*made["network"], sides)
             figures["knn"] = result.accuracy[result.headline].value
-            whole = len(rows) == len(self._bank) and len(val_rows) == len(self._val)
+            whole = len(rows) == len(self._bank) and len(sides.val_rows) == len(self._val)
             figures["knn_name"] = result.name("all images" if whole else "sample")
             figures["width"] = bank.shape[1]
-            figures |= self.references.figures(result, bank, sides)
+            figures |= self.references.figures(result, bank, sides, made.get(PIXELS))
         trunk.train(was_training)
         return figures
+
+    def _look_at(self, trunk: nn.Module) -> tuple[Sides, dict[str, tuple[Tensor, Tensor]]]:
+        """Features of an evaluation, by network: of train, and of val where there is one.
+
+        The first time with the raw pixels, so that each image is decoded once.
+        """
+        assert self._bank is not None
+        if self._val is None:
+            bank, rows = self._features(trunk, self._bank, self._bank_rows)
+            nothing = np.arange(0)
+            return Sides(self._bank, rows, self._bank, nothing), {"network": (bank, bank[:0])}
+        sides = Sides(self._bank, self._bank_rows, self._val, self._val_rows)
+        return self.compare({"network": trunk}, sides, pixels=not self.references.measured)
+
+    def compare(
+        self, networks: Mapping[str, nn.Module], sides: Sides, pixels: bool
+    ) -> tuple[Sides, dict[str, tuple[Tensor, Tensor]]]:
+        """Features of several networks, and the raw pixels, from images that are read once.
+
+        A collective call.
+
+        Args:
+            networks: by name.
+            sides: the images.
+            pixels: whether raw pixels are among them, by the name `PIXELS`.
+
+        Returns:
+            The images that could be read, and by name the features (N, D) of both sides.
+        """
+        views: list[Any] = [sides.bank.transform]
+        views += [pixels_of(sides.bank)] if pixels else []
+        inputs: dict[str, int] = dict.fromkeys(networks, 0) | ({PIXELS: 1} if pixels else {})
+        several = SideBySide([*networks.values(), *([nn.Flatten(1)] if pixels else [])],
+                             list(inputs.values()))  # fmt: skip
+        found = []
+        for images, rows in ((sides.bank, sides.bank_rows), (sides.val, sides.val_rows)):
+            found.append(self.features(several, with_transform(images, Views(views)), rows))
+        (bank, bank_rows), (val, val_rows) = found
+        widths = next(each for each in processes.gather(several.widths) if each)
+        parts = zip(inputs, bank.split(widths, 1), val.split(widths, 1), strict=True)
+        return replace_rows(sides, bank_rows, val_rows), {
+            name: (one.contiguous(), other.contiguous()) for name, one, other in parts
+        }
 
     def knn(self, bank: Tensor, val: Tensor, sides: Sides, metric: str = "cosine") -> KnnResult:
         """KNN of some features; a collective call."""
@@ -271,6 +326,8 @@ class Watch:
         if self._bank is not None:
             return
         bank = _together(lambda: self._opened("train"))
+        if self.trained_on is not None:
+            bank.share_decoded(self.trained_on)
         val: ImageFiles | None = None
         if bank.labelled and not DivisionSpec.of(self.options.data).divides:
             with contextlib.suppress(LookError):  # pretraining needs no val
@@ -385,7 +442,9 @@ class Watch:
             for batch, _, indices in batches:
                 readable.append(indices >= 0)
                 with self.autocast():
-                    out = trunk(batch.to(self.device))
+                    views = batch if isinstance(batch, list) else [batch]
+                    moved = [view.to(self.device) for view in views]
+                    out = trunk(moved if isinstance(batch, list) else moved[0])
                 features.append((out[0] if isinstance(out, list) else out).float().cpu())
         except RuntimeError as error:
             if not workers or "timed out" not in str(error):

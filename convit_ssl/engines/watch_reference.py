@@ -48,7 +48,7 @@ class Sides:
 
 
 class References:
-    """Raw pixels on the images of a watch, read once.
+    """Raw pixels on the images of a watch, measured once.
 
     Args:
         watch: whose images and device are used.
@@ -62,10 +62,30 @@ class References:
         self.knn: list[tuple[float, float]] = []
         self.loss: list[float] = []
 
-    def figures(self, result: KnnResult, bank: Tensor, sides: Sides) -> dict[str, Any]:
-        """Pixels' accuracy on the same images, and how the features compare with it."""
+    @property
+    def measured(self) -> bool:
+        """Whether the pixels have been measured."""
+        return self._pixels is not None
+
+    def figures(
+        self,
+        result: KnnResult,
+        bank: Tensor,
+        sides: Sides,
+        flat: tuple[Tensor, Tensor] | None = None,
+    ) -> dict[str, Any]:
+        """Pixels' accuracy on the same images, and how the features compare with it.
+
+        Args:
+            result: of the features.
+            bank: (N, D) features of train.
+            sides: the images.
+            flat: raw pixels of both sides, needed the first time.
+        """
         if self._pixels is None:
-            self._pixels, self._thumbnails = self._measure_pixels(sides)
+            assert flat is not None
+            self._pixels = self.by_pixels(flat, sides)
+            self._thumbnails = _thumbnails(flat[0], sides)
         pixels = self._pixels
         figures: dict[str, Any] = {"knn_pixels": pixels.accuracy[pixels.headline].value}
         if len(pixels.truth) == len(result.truth):
@@ -109,18 +129,18 @@ class References:
             )
         return found
 
-    def _measure_pixels(self, sides: Sides) -> tuple[KnnResult, Tensor | None]:
-        transform = pixels_of(sides.bank)
-        opened = [with_transform(images, transform) for images in (sides.bank, sides.val)]
-        flat = nn.Flatten(1)
-        bank, rows = self.watch.features(flat, opened[0], sides.bank_rows)
-        val, val_rows = self.watch.features(flat, opened[1], sides.val_rows)
-        chosen = replace_rows(sides, rows, val_rows)
-        results = [self.watch.knn(bank, val, chosen, metric) for metric in METRICS]
-        best = max(results, key=lambda found: found.accuracy[found.headline].value)
-        channels = transform.channels or (1 if transform.grey else 3)
-        shape = (len(bank), channels, transform.side, transform.side)
-        return best, bank.reshape(shape) if transform.side >= 8 else None
+    def by_pixels(self, flat: tuple[Tensor, Tensor], sides: Sides) -> KnnResult:
+        """KNN of raw pixels by the metric that suits them better."""
+        results = [self.watch.knn(*flat, sides, metric) for metric in METRICS]
+        return max(results, key=lambda found: found.accuracy[found.headline].value)
+
+
+def _thumbnails(flat: Tensor, sides: Sides) -> Tensor | None:
+    """Raw pixels as pictures (N, C, side, side); None where they are too small to tell a rim."""
+    transform = pixels_of(sides.bank)
+    channels = transform.channels or (1 if transform.grey else 3)
+    shape = (len(flat), channels, transform.side, transform.side)
+    return flat.reshape(shape) if transform.side >= 8 else None
 
 
 def _no_better(epoch: int, figures: dict[str, Any], low: float, high: float) -> str:
@@ -233,14 +253,9 @@ def final_verdict(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(watch.options.seed))
             networks[UNTRAINED] = build_trunk(trunk.config).to(watch.device).eval()
-    results: dict[str, KnnResult] = {}
-    read = sides
-    for name, network in networks.items():
-        bank, rows = watch.features(network, sides.bank, sides.bank_rows)
-        val, val_rows = watch.features(network, sides.val, sides.val_rows)
-        read = replace_rows(sides, rows, val_rows)
-        results[name] = watch.knn(bank, val, read)
-    results[PIXELS] = References(watch)._measure_pixels(read)[0]
+    read, made = watch.compare(networks, sides, pixels=True)
+    results = {name: watch.knn(*made[name], read) for name in networks}
+    results[PIXELS] = references.by_pixels(made[PIXELS], read)
     truth = results[PIXELS].truth
     correct = {
         name: found.predictions == found.truth

@@ -181,7 +181,8 @@ class ConViT(nn.Module):
         self.head_drop = nn.Dropout(config.drop_rate)
         self.head = self._classifier(config.num_classes)
         self._folded_cache = FoldedCache()
-        self.init_weights()
+        if not self.cls_token.is_meta:  # whose values do not exist
+            self.init_weights()
 
     def init_weights(self) -> None:
         """Truncated normals everywhere, then the convolutional init over them."""
