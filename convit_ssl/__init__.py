@@ -1,8 +1,9 @@
 """Self-supervised pretraining of ConViT (arXiv:2103.10697) in VISSL style.
 
 `convit_ssl.train`, `embed`, `knn`, `linear`, `segment`, `retrieve`, `scores`, `check`,
-`load_trunk`, `report` and `export` are the interface for scripts and notebooks. Importing this
-package loads nothing heavy: each name is imported when it is used.
+`load_trunk`, `report` and `export` are the interface for scripts and notebooks; `register_method`,
+`register_trunk`, `register_dataset`, `register_augmentation` and `register_evaluator` are the one
+for plugins. Importing this package loads nothing heavy: each name is imported when it is used.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ __version__ = "0.2.0"
 # Name -> module. `export` is also the package of exports, which can be called like the function.
 _LAZY = {
     "CheckResult": "convit_ssl.api",
+    "FeatureSet": "convit_ssl.evaluation.features.feature_set",
     "Features": "convit_ssl.api",
     "ProbeResult": "convit_ssl.api",
     "RetrieveResult": "convit_ssl.api",
@@ -30,6 +32,11 @@ _LAZY = {
     "knn": "convit_ssl.api",
     "linear": "convit_ssl.api",
     "load_trunk": "convit_ssl.api",
+    "register_augmentation": "convit_ssl.data.augment.own",
+    "register_dataset": "convit_ssl.data.sources.registered",
+    "register_evaluator": "convit_ssl.evaluation.probes.evaluators",
+    "register_method": "convit_ssl.methods.base",
+    "register_trunk": "convit_ssl.models.trunks",
     "report": "convit_ssl.api",
     "retrieve": "convit_ssl.api",
     "scores": "convit_ssl.api",

@@ -1,6 +1,6 @@
 """What files of weights of other projects may leave unsaid: one list, for flags and for options.
 
-Commands that read weights have a flag for each (`convit_ssl.cli.weights_options`); training has the
+Commands that read weights have a flag for each (`convit_ssl.cli.options.weights`); training has the
 sections ``weights_settings`` and ``teacher_settings``. Imports nothing heavy.
 """
 

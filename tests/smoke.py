@@ -53,7 +53,7 @@ def imported(name: str) -> bool:
 
 def compose_everything() -> str:
     """Compose each experiment with its defaults, and once with the smallest choices."""
-    from convit_ssl.engines.config import compose_experiment, experiments_dir
+    from convit_ssl.engines.options.compose import compose_experiment, experiments_dir
 
     names = sorted(path.stem for path in (experiments_dir() / "config").glob("*.yaml"))
     assert "convit_dino" in names, names

@@ -266,7 +266,7 @@ def with_interval(probe: dict[str, Any]) -> str:
 
 def label_free(results: list[dict[str, Any]]) -> str:
     """Rank correlations of label-free figures with kNN, over the runs of a study."""
-    from convit_ssl.evaluation.ranking import rank_correlation
+    from convit_ssl.evaluation.label_free.ranking import rank_correlation
 
     head = ["collection", "runs", "RankMe", "feature deviation", "gate motion"]
     rows = []
@@ -292,8 +292,8 @@ def label_free_study(results: list[dict[str, Any]]) -> str:
 
     A study with too few networks of a collection was stopped early and passes nothing.
     """
-    from convit_ssl.evaluation.label_free import SCORES
-    from convit_ssl.evaluation.ranking import NETWORKS
+    from convit_ssl.evaluation.label_free.ranking import NETWORKS
+    from convit_ssl.evaluation.label_free.scores import SCORES
 
     (result,) = results
     collections = result["collections"]

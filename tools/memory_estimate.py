@@ -20,9 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from convit_ssl.engines import memory
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.plan import make_plan
+from convit_ssl.engines.memory import estimate as memory
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.engines.options.plan import make_plan
 from convit_ssl.evaluation.results import commit, now, record_folder, versions
 
 COMMON = ("run=cpu", "run.threads=1", "scale_to_data=false", "data=digits")

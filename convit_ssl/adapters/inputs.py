@@ -13,12 +13,12 @@ from convit_ssl.adapters.dataset import Numbered, VisslImages
 from convit_ssl.adapters.late_views import LateView
 from convit_ssl.adapters.views import augment_config, plain_view
 from convit_ssl.data import FaultLog, ImageFiles, open_dataset
-from convit_ssl.data.augment import build_augmentation
-from convit_ssl.data.augment_fast import Normalize
-from convit_ssl.data.division import DivisionSpec
-from convit_ssl.data.loader_workers import PREFETCHED, shared_mib, shield_worker
-from convit_ssl.data.value_range import Reading
-from convit_ssl.evaluation.splits import hold_out
+from convit_ssl.data.augment.fast import Normalize
+from convit_ssl.data.augment.spec import build_augmentation
+from convit_ssl.data.listing.division import DivisionSpec
+from convit_ssl.data.loading.loader_workers import PREFETCHED, shared_mib, shield_worker
+from convit_ssl.data.reading.value_range import Reading
+from convit_ssl.evaluation.probes.splits import hold_out
 from convit_ssl.machine import start_method
 from convit_ssl.methods import LinearOptions, SupervisedOptions, options_of
 from convit_ssl.runs import RunFolder
@@ -76,8 +76,8 @@ class TaskInputs:
 
     def loader(self, split: str, pin_memory: bool) -> DataLoader[Any]:
         """The loader of this process's share of a split."""
-        from convit_ssl.data.collate import fast_collate
-        from convit_ssl.data.samplers import EpochSampler
+        from convit_ssl.data.augment.collate import fast_collate
+        from convit_ssl.data.loading.samplers import EpochSampler
 
         derived = self.options.derived
         rank, world = process_rank(), derived.world_size
@@ -197,7 +197,7 @@ def open_inputs(options: Resolved, device: torch.device) -> TaskInputs:
         datasets["TEST"] = VisslImages(Numbered(val), batch)
     datasets["TRAIN"] = VisslImages(learned, batch, train.set_epoch)
     if pipeline == "device" and not augmentation.timm:
-        from convit_ssl.data.augment_device import DeviceAugmentation
+        from convit_ssl.data.augment.device import DeviceAugmentation
 
         finish: nn.Module = DeviceAugmentation(augmentation)
     else:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convit_ssl.adapters.weights import for_own_images
-from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
+from convit_ssl.data.augment.evaluation import IMAGENET_MEAN, IMAGENET_STD
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.frozen import is_hub_name, open_frozen
+from convit_ssl.evaluation.features.frozen import is_hub_name, open_frozen
 from convit_ssl.export import load_trunk
 from convit_ssl.methods import TeacherFeatures
 from convit_ssl.models import ConViT

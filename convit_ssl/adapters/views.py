@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from convit_ssl.data.augment import AugmentConfig
-from convit_ssl.data.evaluation_transform import EvaluationTransform, evaluation_transform
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.augment.evaluation import EvaluationTransform, evaluation_transform
+from convit_ssl.data.augment.spec import AugmentConfig
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 from convit_ssl.methods import METHODS, Crops, Method, get_method, options_of
 from convit_ssl.options import items

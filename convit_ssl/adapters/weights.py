@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.augment.evaluation import IMAGENET_MEAN, IMAGENET_STD
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
 from convit_ssl.export.load import layer_norm_eps, resized, set_layer_norm_eps

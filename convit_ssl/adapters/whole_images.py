@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from convit_ssl.adapters.inputs import open_split
 from convit_ssl.adapters.teachers import FrozenTeacher, open_teacher
 from convit_ssl.data import FaultLog
-from convit_ssl.data.evaluation_transform import evaluation_transform
+from convit_ssl.data.augment.evaluation import evaluation_transform
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.features import extract_features, fingerprint_parts
+from convit_ssl.evaluation.features.extraction import extract_features, fingerprint_parts
 from convit_ssl.machine import user_cache
 from convit_ssl.runs import RunFolder
 from convit_ssl.schema_resolved import Resolved

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from convit_ssl.analysis.attention import ImageAttention, LayerAttention
-from convit_ssl.data.names import as_label
+from convit_ssl.data.listing.names import as_label
 from convit_ssl.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from convit_ssl.data.channel_transform import resize_channels
-from convit_ssl.data.colour_maps import coloured, composite, stain_colours
+from convit_ssl.data.augment.channels import resize_channels
+from convit_ssl.data.reading.colour_maps import coloured, composite, stain_colours
 
 # Share of the pixels at either end that are cut off for display.
 _CUT = 0.5

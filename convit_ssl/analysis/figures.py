@@ -17,7 +17,7 @@ from convit_ssl.analysis.locality import PositionalAttention
 from convit_ssl.analysis.metrics import HeadSeries, downsample
 from convit_ssl.analysis.serialise import CURVES
 from convit_ssl.analysis.summary import RunSummary
-from convit_ssl.data.names import as_label
+from convit_ssl.data.listing.names import as_label
 from convit_ssl.drawing import save_figure
 
 if TYPE_CHECKING:

@@ -16,16 +16,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from convit_ssl.analysis.channel_pictures import ChannelPicture, Shown
-from convit_ssl.data.channel_reading import read_planes, special_rgb
-from convit_ssl.data.channel_transform import resize_channels
-from convit_ssl.data.colour_maps import coloured
-from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
-from convit_ssl.data.pixels import Reading, decode_image
-from convit_ssl.data.planes import chosen, scaled
+from convit_ssl.data.augment.channels import resize_channels
+from convit_ssl.data.augment.evaluation import IMAGENET_MEAN, IMAGENET_STD
+from convit_ssl.data.loading.storage import read_bytes
 from convit_ssl.data.readers import reads_by_path
-from convit_ssl.data.scale_bar import picture_width, with_scale_bar
-from convit_ssl.data.shown_channels import RGB_NAMES, find_shown
-from convit_ssl.data.storage import read_bytes
+from convit_ssl.data.reading.channel_reading import read_planes, special_rgb
+from convit_ssl.data.reading.colour_maps import coloured
+from convit_ssl.data.reading.pixels import Reading, decode_image
+from convit_ssl.data.reading.planes import chosen, scaled
+from convit_ssl.data.reading.scale_bar import picture_width, with_scale_bar
+from convit_ssl.data.reading.shown_channels import RGB_NAMES, find_shown
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
 

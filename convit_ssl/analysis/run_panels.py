@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from convit_ssl.analysis.runs import Run
-from convit_ssl.data.collection import COLUMNS, KINDS, counted
+from convit_ssl.data.checks.collection import COLUMNS, KINDS, counted
 from convit_ssl.errors import UserError
 from convit_ssl.reading import read_text
 from convit_ssl.runs import RunFolder, race_reason

@@ -11,9 +11,9 @@ from convit_ssl.analysis.images import bounded, in_channels, in_colours, measure
 from convit_ssl.analysis.runs import Run, find_value
 from convit_ssl.analysis.summary import LabelledImage, Sample
 from convit_ssl.data import open_dataset
-from convit_ssl.data.channel_reading import channel_names
-from convit_ssl.data.names import some
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.listing.names import some
+from convit_ssl.data.reading.channel_reading import channel_names
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 
 

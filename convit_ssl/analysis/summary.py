@@ -26,7 +26,7 @@ from convit_ssl.analysis.metrics import HeadSeries
 from convit_ssl.analysis.provenance import provenance
 from convit_ssl.analysis.runs import Checkpoint, Run
 from convit_ssl.checksums import missing_newest
-from convit_ssl.data.evaluation_transform import evaluation_transform
+from convit_ssl.data.augment.evaluation import evaluation_transform
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
 from convit_ssl.models.trunks import Network, OtherTrunk

@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from convit_ssl.engines.early_signals import own_process
+from convit_ssl.engines.launch.early_signals import own_process
 from convit_ssl.process_end import run_to_end
 
 
@@ -19,8 +19,8 @@ def main(said: str, arguments: list[str]) -> int:
     """
     own_process()
     import convit_ssl.adapters  # noqa: F401  installs what VISSL needs
-    from convit_ssl.engines.command import process_started, run_experiment
-    from convit_ssl.engines.output import printable_output, spell_out
+    from convit_ssl.engines.callbacks.output import printable_output, spell_out
+    from convit_ssl.engines.launch.command import process_started, run_experiment
     from convit_ssl.errors import UserError
 
     spell_out(sys.stdout)

@@ -36,10 +36,10 @@ def data_arguments(data: Data) -> dict[str, str]:
     Raises:
         UserError: there is neither.
     """
-    from convit_ssl.data.registered import REGISTERED
-    from convit_ssl.data.sources import SOURCES
-    from convit_ssl.data.storage import is_url
-    from convit_ssl.data.table_collections import TABLES
+    from convit_ssl.data.listing.table_collections import TABLES
+    from convit_ssl.data.loading.storage import is_url
+    from convit_ssl.data.sources.builtin import SOURCES
+    from convit_ssl.data.sources.registered import REGISTERED
 
     name = os.fspath(data)
     if name in REGISTERED:

@@ -92,7 +92,7 @@ class ScoreResult:
 
     def __str__(self) -> str:
         """What may be said, in sentences."""
-        from convit_ssl.evaluation.label_free_report import scores_lines
+        from convit_ssl.evaluation.label_free.report import scores_lines
 
         return "\n".join(scores_lines(self.rows, self.passed))
 
@@ -241,8 +241,8 @@ def scores(
         UserError: what can be mended; `code` is data.
         TypeError: an option that there is not.
     """
-    from convit_ssl.cli.score_rows import measure
-    from convit_ssl.evaluation.label_free import PASSED
+    from convit_ssl.cli.study.score_rows import measure
+    from convit_ssl.evaluation.label_free.scores import PASSED
 
     given = {"split": split, "images": images, **options, **data_arguments(data)}
     args = arguments_of("scores", [name_of(weights)], given)

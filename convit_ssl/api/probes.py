@@ -170,7 +170,8 @@ def _measured(
     measure: Callable[..., list[dict[str, Any]]],
     probe: str,
 ) -> ProbeResult:
-    from convit_ssl.cli import probe_division, probe_report
+    from convit_ssl.cli.probe import division as probe_division
+    from convit_ssl.cli.probe import report as probe_report
     from convit_ssl.evaluation.processes import run_in_processes
 
     where = {**data_arguments(data), **compared(references)}

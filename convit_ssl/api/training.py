@@ -143,7 +143,7 @@ def _words(
     config: str | os.PathLike[str] | None,
 ) -> list[str]:
     """The command line's choices."""
-    from convit_ssl.engines.config import group_names
+    from convit_ssl.engines.options.compose import group_names
 
     experiment = f"convit_{method}"
     extra: list[str] = []
@@ -196,7 +196,7 @@ def _text(value: Any) -> str:
 
 def _here(words: Sequence[str]) -> int:
     import convit_ssl.adapters  # noqa: F401  installs what VISSL needs
-    from convit_ssl.engines.command import run_experiment
+    from convit_ssl.engines.launch.command import run_experiment
 
     return run_experiment(words)
 

@@ -13,7 +13,7 @@ import numpy as np
 from convit_ssl.api.common import Data, Weights, arguments_of, coded, data_arguments
 from convit_ssl.api.common import weights_argument as name_of
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.feature_tables import FeatureTable
+from convit_ssl.evaluation.features.tables import FeatureTable
 from convit_ssl.once import within_command
 
 Array = np.ndarray[Any, Any]
@@ -138,7 +138,8 @@ def embed(
         UserError: what can be mended; `code` is data or weights.
         TypeError: an option that there is not.
     """
-    from convit_ssl.cli import features_command, probe_sources
+    from convit_ssl.cli import features_command
+    from convit_ssl.cli.probe import sources as probe_sources
 
     files = None if isinstance(data, (str, os.PathLike)) else [os.fspath(file) for file in data]
     where = {"data": "folder"} if files is not None else data_arguments(data)  # type: ignore[arg-type]
@@ -161,7 +162,7 @@ def embed(
 
 def _listing(files: Sequence[str]) -> Any:
     """A listing of image files without labels, in the order given."""
-    from convit_ssl.data.folders import Listing
+    from convit_ssl.data.listing.folders import Listing
 
     paths = [os.path.abspath(os.path.expanduser(file)) for file in files]
     missing = next((path for path in paths if not os.path.isfile(path)), None)

@@ -79,8 +79,8 @@ class Plan:
 def _build_task(plan: Plan, parts: int) -> Any:
     """VISSL's task of the method's experiment, as a run has it before its first step."""
     from convit_ssl import adapters
-    from convit_ssl.engines.config import compose_experiment
-    from convit_ssl.engines.plan import make_plan
+    from convit_ssl.engines.options.compose import compose_experiment
+    from convit_ssl.engines.options.plan import make_plan
 
     adapters.register()
     from vissl.config import AttrDict

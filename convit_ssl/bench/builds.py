@@ -15,10 +15,10 @@ from typing import Any
 from convit_ssl.bench.report import TableOf
 from convit_ssl.children import SAFE
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.feature_set import load_features
-from convit_ssl.evaluation.knn import evaluate_knn
-from convit_ssl.evaluation.linear import evaluate_linear
+from convit_ssl.evaluation.features.feature_set import load_features
 from convit_ssl.evaluation.paired import over_seeds
+from convit_ssl.evaluation.probes.knn import evaluate_knn
+from convit_ssl.evaluation.probes.linear import evaluate_linear
 from convit_ssl.models.products import SWITCH
 from convit_ssl.runs import RunFolder
 

@@ -219,7 +219,7 @@ def _sizes(method: str, size: str, setting: Mapping[str, Any]) -> tuple[float, f
     import torch
 
     from convit_ssl.bench.contenders import size_config
-    from convit_ssl.engines.memory_heads import head_of
+    from convit_ssl.engines.memory.heads import head_of
     from convit_ssl.models import ConViT
 
     options = {"name": method, **({"out_dim": setting["out_dim"]} if method == "dino" else {})}

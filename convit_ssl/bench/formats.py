@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convit_ssl.data.channel_reading import read_planes
+from convit_ssl.data.listing.scenes import read_tile
+from convit_ssl.data.loading.storage import read_bytes
 from convit_ssl.data.readers import reads_by_path
-from convit_ssl.data.scenes import read_tile
-from convit_ssl.data.storage import read_bytes
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.channel_reading import read_planes
+from convit_ssl.data.reading.value_range import Reading
 
 Array = npt.NDArray[Any]
 TITLE = "Reading one image of each format"

@@ -18,7 +18,7 @@ NOTES = [
 
 def measure(repeats: int, device: str | None) -> list[dict[str, Any]]:
     """Milliseconds per image of each pipeline."""
-    from convit_ssl.data.timing import time_pipelines
+    from convit_ssl.data.augment.timing import time_pipelines
 
     return [asdict(row) for row in time_pipelines(repeats, device)]
 

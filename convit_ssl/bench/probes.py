@@ -9,11 +9,11 @@ import numpy as np
 import torch
 
 from convit_ssl.bench.report import TableOf
-from convit_ssl.evaluation.feature_set import FeatureSet
-from convit_ssl.evaluation.heads import Head, LinearHeads, train_heads
-from convit_ssl.evaluation.linear import LinearConfig, evaluate_linear
+from convit_ssl.evaluation.features.feature_set import FeatureSet
+from convit_ssl.evaluation.probes.heads import Head, LinearHeads, train_heads
+from convit_ssl.evaluation.probes.linear import LinearConfig, evaluate_linear
+from convit_ssl.evaluation.probes.splits import ProbeData, hold_out
 from convit_ssl.evaluation.progress import progress_bar
-from convit_ssl.evaluation.splits import ProbeData, hold_out
 from convit_ssl.models.products import onednn_products
 
 TIMED = 20  # steps of the comparison

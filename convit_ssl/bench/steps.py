@@ -97,7 +97,7 @@ def input_is_known(plan: Plan) -> bool:
 
 
 def _with_input(plan: Plan, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    from convit_ssl.data.timing import time_pipelines
+    from convit_ssl.data.augment.timing import time_pipelines
 
     crops = "2 x 224 + 8 x 96" if plan.method == "dino" else "2 x 224"
     spent = {

@@ -20,8 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from convit_ssl.adapters.side_by_side import Shares, Threads
-from convit_ssl.engines.pace import Pace, Way
-from convit_ssl.engines.rendezvous import loopback_interface
+from convit_ssl.engines.launch.pace import Pace, Way
+from convit_ssl.engines.launch.rendezvous import loopback_interface
 from convit_ssl.machine import keep_freed_memory
 from convit_ssl.models import create_model
 from convit_ssl.models.products import onednn_products

@@ -6,8 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from convit_ssl.cli import showing_options, weights_options
-from convit_ssl.cli.values import Renamed, positive
+from convit_ssl.cli.options import showing as showing_options
+from convit_ssl.cli.options import weights as weights_options
+from convit_ssl.cli.options.values import Renamed, positive
 from convit_ssl.errors import UserError
 
 SUMMARY = "draw the attention maps of one image as PNG, SVG or PDF"

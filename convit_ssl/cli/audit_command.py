@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import convit_ssl.adapters  # noqa: F401  lets timm and VISSL be imported
-from convit_ssl.cli import weights_options
+from convit_ssl.cli.options import weights as weights_options
 from convit_ssl.cli.vissl_trunk import vissl_trunk_by_name
 from convit_ssl.errors import UserError
 from convit_ssl.export.audit import audit_trunk, repair_trunk

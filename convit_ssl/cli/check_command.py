@@ -15,8 +15,9 @@ from PIL import Image
 
 from convit_ssl.analysis.collection_page import Card, CountTable, Section, write_collection_page
 from convit_ssl.analysis.page import write_text
-from convit_ssl.cli import division_options, weights_options
-from convit_ssl.data.collection import (
+from convit_ssl.cli.options import division as division_options
+from convit_ssl.cli.options import weights as weights_options
+from convit_ssl.data.checks.collection import (
     COLUMNS,
     KINDS,
     SERIOUS,
@@ -27,10 +28,10 @@ from convit_ssl.data.collection import (
     gather,
     open_parts,
 )
-from convit_ssl.data.duplicates import Pair, duplicates_in_features, find_duplicates
-from convit_ssl.data.quality import inspect_all
-from convit_ssl.data.sources import SOURCES
-from convit_ssl.data.viewing import view_image
+from convit_ssl.data.checks.duplicates import Pair, duplicates_in_features, find_duplicates
+from convit_ssl.data.checks.quality import inspect_all
+from convit_ssl.data.reading.viewing import view_image
+from convit_ssl.data.sources.builtin import SOURCES
 from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.sealed import note_beside
 
@@ -166,8 +167,8 @@ def _alike_in_features(
     import numpy as np
     import torch
 
-    from convit_ssl.cli.probe_sources import source_of
-    from convit_ssl.data.samples import SampleReader, UnreadableImageError
+    from convit_ssl.cli.probe.sources import source_of
+    from convit_ssl.data.loading.samples import SampleReader, UnreadableImageError
 
     model = weights_options.read_network(args, args.trunk, num_classes=0)
     plain = argparse.Namespace(mask=None)

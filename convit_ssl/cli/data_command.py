@@ -10,7 +10,7 @@ EXAMPLE = "convit-ssl data digits --out digits_images"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    from convit_ssl.data.openclipart import HOW_TO_GET
+    from convit_ssl.data.sources.openclipart import HOW_TO_GET
 
     parser.epilog = (
         f"{parser.epilog or ''}\n\nelpv: pip install elpv-dataset (licence CC BY-NC-SA 4.0).\n"
@@ -24,9 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder and say what is in it."""
-    from convit_ssl.data.folders import find_images
-    from convit_ssl.data.sources import get_source, materialise
-    from convit_ssl.data.split_folders import SPLITS
+    from convit_ssl.data.listing.folders import find_images
+    from convit_ssl.data.listing.split_folders import SPLITS
+    from convit_ssl.data.sources.builtin import get_source, materialise
     from convit_ssl.evaluation.progress import progress_bar
 
     with progress_bar(f"writing {args.name}", "images"):

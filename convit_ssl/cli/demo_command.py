@@ -126,7 +126,7 @@ def show(results: dict[str, list[Any]], folder: Path, picture: Path, seconds: fl
     """The table at the end, and where everything lies."""
     from rich.table import Table
 
-    from convit_ssl.evaluation.knn import knn_name
+    from convit_ssl.evaluation.probes.knn import knn_name
     from convit_ssl.terminal import Terminal
 
     table = Table(title="accuracy on 797 held-out digits", title_justify="left")

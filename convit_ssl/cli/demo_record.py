@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from convit_ssl.evaluation.knn import knn_name
+from convit_ssl.evaluation.probes.knn import knn_name
 from convit_ssl.evaluation.results import (
     commit,
     hardware,

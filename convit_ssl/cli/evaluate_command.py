@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from convit_ssl import plugins
-from convit_ssl.cli import probe_sources
-from convit_ssl.evaluation.evaluators import evaluate, get_evaluator
+from convit_ssl.cli.probe import sources as probe_sources
+from convit_ssl.evaluation.probes.evaluators import evaluate, get_evaluator
 from convit_ssl.evaluation.processes import run_in_processes
 from convit_ssl.evaluation.results import commit, now, versions, write_json
 

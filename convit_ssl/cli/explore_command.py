@@ -18,18 +18,20 @@ from convit_ssl import __version__
 from convit_ssl.analysis.explore import Exploration, Images, Near, explore, write_folder
 from convit_ssl.analysis.explore.folder import TABLE, check_folder, common_root
 from convit_ssl.analysis.explore.layout import LAYOUTS, check_layout
-from convit_ssl.cli import probe_sources, reading_options, showing_options
-from convit_ssl.cli.values import natural
-from convit_ssl.data.collection import Opened, gather, open_parts
-from convit_ssl.data.division import DivisionSpec
-from convit_ssl.data.folders import Listing
-from convit_ssl.data.subsets import choose
-from convit_ssl.data.value_range import Range, Reading
-from convit_ssl.data.viewing import check_shown, view_image
+from convit_ssl.cli.options import reading as reading_options
+from convit_ssl.cli.options import showing as showing_options
+from convit_ssl.cli.options.values import natural
+from convit_ssl.cli.probe import sources as probe_sources
+from convit_ssl.data.checks.collection import Opened, gather, open_parts
+from convit_ssl.data.listing.division import DivisionSpec
+from convit_ssl.data.listing.folders import Listing
+from convit_ssl.data.listing.subsets import choose
+from convit_ssl.data.reading.value_range import Range, Reading
+from convit_ssl.data.reading.viewing import check_shown, view_image
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.feature_set import FeatureSet, load_features
-from convit_ssl.evaluation.feature_tables import FeatureTable
-from convit_ssl.evaluation.neighbours import nearest_neighbours
+from convit_ssl.evaluation.features.feature_set import FeatureSet, load_features
+from convit_ssl.evaluation.features.tables import FeatureTable
+from convit_ssl.evaluation.probes.neighbours import nearest_neighbours
 from convit_ssl.evaluation.processes import rank, run_in_processes
 from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.machine import available_cores

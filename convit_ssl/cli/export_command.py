@@ -7,8 +7,8 @@ import dataclasses
 from pathlib import Path
 
 import convit_ssl.adapters  # noqa: F401  lets timm be imported beside a CPU build of torch
-from convit_ssl.cli import weights_options
-from convit_ssl.cli.values import Renamed
+from convit_ssl.cli.options import weights as weights_options
+from convit_ssl.cli.options.values import Renamed
 from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.export.figures import figures_from_results, figures_from_run, of_these_weights
 from convit_ssl.export.load import (

@@ -8,12 +8,12 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from convit_ssl.cli import probe_sources
-from convit_ssl.data.annotations import group_keys
+from convit_ssl.cli.probe import sources as probe_sources
+from convit_ssl.data.listing.annotations import group_keys
 from convit_ssl.data.opening import find_listing
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.feature_set import load_features
-from convit_ssl.evaluation.feature_tables import FORMATS, FeatureTable
+from convit_ssl.evaluation.features.feature_set import load_features
+from convit_ssl.evaluation.features.tables import FORMATS, FeatureTable
 from convit_ssl.evaluation.processes import run_in_processes
 
 SUMMARY = "extract features of images to memory-mapped .npy files, CSV or Parquet"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import time
 
-from convit_ssl.cli import division_options, weights_options
-from convit_ssl.cli.values import positive
-from convit_ssl.cli.weights_options import WHICH
+from convit_ssl.cli.options import division as division_options
+from convit_ssl.cli.options import weights as weights_options
+from convit_ssl.cli.options.values import positive
+from convit_ssl.cli.options.weights import WHICH
 
 SUMMARY = "fine-tune a checkpoint on labelled images"
 EXAMPLE = "convit-ssl finetune runs/demo --data digits --device cpu --epochs 20"
@@ -63,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compose the experiment's command line and run it."""
-    from convit_ssl.engines.command import run_experiment
+    from convit_ssl.engines.launch.command import run_experiment
 
     subset = args.subset
     if subset is None and args.low_shot is not None:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import convit_ssl.adapters  # noqa: F401  lets timm and VISSL be imported
-from convit_ssl.cli import weights_options
-from convit_ssl.cli.values import Renamed
+from convit_ssl.cli.options import weights as weights_options
+from convit_ssl.cli.options.values import Renamed
 from convit_ssl.cli.vissl_trunk import vissl_difference
 from convit_ssl.errors import UserError
 from convit_ssl.export.architectures import timm_facts

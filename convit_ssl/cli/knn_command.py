@@ -6,10 +6,14 @@ import argparse
 import time
 from typing import Any
 
-from convit_ssl.cli import probe_division, probe_report, probe_sources, reading_options
-from convit_ssl.cli.values import above_zero, positive
-from convit_ssl.evaluation.feature_set import FeatureSet
-from convit_ssl.evaluation.knn import (
+from convit_ssl.cli.options import reading as reading_options
+from convit_ssl.cli.options.values import above_zero, positive
+from convit_ssl.cli.probe import division as probe_division
+from convit_ssl.cli.probe import report as probe_report
+from convit_ssl.cli.probe import sources as probe_sources
+from convit_ssl.evaluation.features.feature_set import FeatureSet
+from convit_ssl.evaluation.pictures import draw_confusion
+from convit_ssl.evaluation.probes.knn import (
     MAJORITY,
     METRICS,
     NEIGHBOURS,
@@ -17,8 +21,7 @@ from convit_ssl.evaluation.knn import (
     KnnResult,
     evaluate_knn,
 )
-from convit_ssl.evaluation.pictures import draw_confusion
-from convit_ssl.evaluation.pooling import pool_knn
+from convit_ssl.evaluation.probes.pooling import pool_knn
 from convit_ssl.evaluation.processes import rank, run_in_processes
 from convit_ssl.evaluation.progress import progress_bar
 

@@ -6,10 +6,12 @@ import argparse
 import time
 from typing import Any
 
-from convit_ssl.cli import probe_division, probe_report, probe_sources
-from convit_ssl.cli.values import positive, share
-from convit_ssl.evaluation.linear import LinearConfig, LinearResult, evaluate_linear
-from convit_ssl.evaluation.pooling import pool_linear
+from convit_ssl.cli.options.values import positive, share
+from convit_ssl.cli.probe import division as probe_division
+from convit_ssl.cli.probe import report as probe_report
+from convit_ssl.cli.probe import sources as probe_sources
+from convit_ssl.evaluation.probes.linear import LinearConfig, LinearResult, evaluate_linear
+from convit_ssl.evaluation.probes.pooling import pool_linear
 from convit_ssl.evaluation.processes import rank, run_in_processes
 from convit_ssl.evaluation.progress import progress_bar
 

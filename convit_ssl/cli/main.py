@@ -15,10 +15,10 @@ from typing import NoReturn
 
 import convit_ssl.adapters  # noqa: F401 installs what VISSL and torchvision need
 from convit_ssl import __version__
-from convit_ssl.cli.values import check_outputs
+from convit_ssl.cli.options.values import check_outputs
 from convit_ssl.cli.words import join_numbers
-from convit_ssl.engines.early_signals import ctrl_c_heard, own_process, say
-from convit_ssl.engines.output import printable_output, spell_out
+from convit_ssl.engines.callbacks.output import printable_output, spell_out
+from convit_ssl.engines.launch.early_signals import ctrl_c_heard, own_process, say
 from convit_ssl.errors import UserError
 from convit_ssl.machine import wait_briefly
 from convit_ssl.once import within_command

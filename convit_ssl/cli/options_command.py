@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the list."""
-    from convit_ssl.engines import describe
+    from convit_ssl.engines.options import describe
 
     found = describe.matching(args.prefix)
     if args.json:

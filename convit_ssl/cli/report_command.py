@@ -15,7 +15,8 @@ from convit_ssl.analysis.run_panels import read_check
 from convit_ssl.analysis.runs import read_runs
 from convit_ssl.analysis.sampling import open_sample, recorded_data, recorded_reading
 from convit_ssl.analysis.summary import summarise_run
-from convit_ssl.cli import showing_options, weights_options
+from convit_ssl.cli.options import showing as showing_options
+from convit_ssl.cli.options import weights as weights_options
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.models.trunks import Network

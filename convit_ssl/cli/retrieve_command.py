@@ -12,17 +12,19 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from convit_ssl.cli import probe_references, probe_sources, reading_options
-from convit_ssl.cli.probe_references import Missing, asked
-from convit_ssl.data.annotations import group_keys, labelled
-from convit_ssl.data.folders import Listing
+from convit_ssl.cli.options import reading as reading_options
+from convit_ssl.cli.probe import references as probe_references
+from convit_ssl.cli.probe import sources as probe_sources
+from convit_ssl.cli.probe.references import Missing, asked
+from convit_ssl.data.listing.annotations import group_keys, labelled
+from convit_ssl.data.listing.folders import Listing
+from convit_ssl.data.listing.part_names import whole_file
 from convit_ssl.data.opening import find_listing
-from convit_ssl.data.part_names import whole_file
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.paired import Predictions, compare
+from convit_ssl.evaluation.probes.retrieval import Retrieval, retrieve
 from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.evaluation.results import write_json
-from convit_ssl.evaluation.retrieval import Retrieval, retrieve
 from convit_ssl.evaluation.verdict import Verdict, sentence
 from convit_ssl.terminal import Terminal
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from convit_ssl.cli import probe_sources, reading_options
-from convit_ssl.cli.score_rows import IMAGES, VIEWED, measure
-from convit_ssl.cli.values import positive
-from convit_ssl.evaluation.label_free_report import scores_lines, scores_table
+from convit_ssl.cli.options import reading as reading_options
+from convit_ssl.cli.options.values import positive
+from convit_ssl.cli.probe import sources as probe_sources
+from convit_ssl.cli.study.score_rows import IMAGES, VIEWED, measure
+from convit_ssl.evaluation.label_free.report import scores_lines, scores_table
 from convit_ssl.evaluation.results import write_json
 from convit_ssl.terminal import Terminal
 

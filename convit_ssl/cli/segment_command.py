@@ -13,22 +13,25 @@ import torch
 from PIL import Image
 from rich.table import Table
 
-from convit_ssl.cli import division_options, probe_references, probe_sources, reading_options
-from convit_ssl.cli.probe_references import Missing
-from convit_ssl.cli.segment_images import Side, feature_maps, open_sides, read_masks
-from convit_ssl.cli.segment_sources import MapSource, map_sources
-from convit_ssl.cli.values import natural, positive
-from convit_ssl.data.masks import Mask, mask_classes, numbered
+from convit_ssl.cli.options import division as division_options
+from convit_ssl.cli.options import reading as reading_options
+from convit_ssl.cli.options.values import natural, positive
+from convit_ssl.cli.probe import references as probe_references
+from convit_ssl.cli.probe import sources as probe_sources
+from convit_ssl.cli.probe.references import Missing
+from convit_ssl.cli.segment.images import Side, feature_maps, open_sides, read_masks
+from convit_ssl.cli.segment.sources import MapSource, map_sources
+from convit_ssl.data.listing.masks import Mask, mask_classes, numbered
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.progress import progress_bar
-from convit_ssl.evaluation.results import write_json
-from convit_ssl.evaluation.segmentation import (
+from convit_ssl.evaluation.dense.scores import SegmentationCounts, compare_miou, count_image
+from convit_ssl.evaluation.dense.segmentation import (
     LinearPatches,
     NearestPatches,
     gather_patches,
     predict_mask,
 )
-from convit_ssl.evaluation.segmentation_scores import SegmentationCounts, compare_miou, count_image
+from convit_ssl.evaluation.progress import progress_bar
+from convit_ssl.evaluation.results import write_json
 from convit_ssl.evaluation.verdict import Verdict, sentence
 from convit_ssl.terminal import Terminal
 from convit_ssl.writing import whole_file

@@ -9,20 +9,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from convit_ssl.cli import division_options, weights_options
-from convit_ssl.cli.study_baselines import run as run_baselines
-from convit_ssl.cli.study_kinds import BASELINES, KINDS, SCORES, refuse_others
-from convit_ssl.cli.study_plan import plan
-from convit_ssl.cli.study_probes import probe_runs
-from convit_ssl.cli.study_scores import run as run_scores
-from convit_ssl.cli.values import Renamed, above_zero, positive
-from convit_ssl.evaluation import study
-from convit_ssl.evaluation.frozen import is_hub_name
+from convit_ssl.cli.options import division as division_options
+from convit_ssl.cli.options import weights as weights_options
+from convit_ssl.cli.options.values import Renamed, above_zero, positive
+from convit_ssl.cli.study.baselines import run as run_baselines
+from convit_ssl.cli.study.kinds import BASELINES, KINDS, SCORES, refuse_others
+from convit_ssl.cli.study.plan import plan
+from convit_ssl.cli.study.probes import probe_runs
+from convit_ssl.cli.study.scores import run as run_scores
+from convit_ssl.evaluation.features.frozen import is_hub_name
 from convit_ssl.evaluation.results import record_folder
-from convit_ssl.evaluation.study_pretraining import write_pretraining
-from convit_ssl.evaluation.study_report import progress_table, write_study
-from convit_ssl.evaluation.study_runner import State, run_study
-from convit_ssl.evaluation.study_screen import watching
+from convit_ssl.evaluation.studies import design as study
+from convit_ssl.evaluation.studies.pretraining import write_pretraining
+from convit_ssl.evaluation.studies.report import progress_table, write_study
+from convit_ssl.evaluation.studies.runner import State, run_study
+from convit_ssl.evaluation.studies.screen import watching
 from convit_ssl.terminal import Terminal
 
 SUMMARY = "run a study: several networks, fractions of the labels and seeds. Resumable"

@@ -26,8 +26,8 @@ def run(args: argparse.Namespace) -> int:
     from collections import Counter
 
     from convit_ssl.data.images import files_digest
+    from convit_ssl.data.listing.subsets import SubsetSpec, choose, write_list
     from convit_ssl.data.opening import find_listing
-    from convit_ssl.data.subsets import SubsetSpec, choose, write_list
 
     spec = SubsetSpec(args.fraction, args.per_class, args.seed, args.list, args.classes)
     listing = find_listing(args.data, args.data_dir)

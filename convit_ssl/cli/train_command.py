@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compose, check and run."""
-    from convit_ssl.engines.command import process_started, run_experiment
+    from convit_ssl.engines.launch.command import process_started, run_experiment
 
     folders = [f"--config-dir={folder}" for folder in args.config_dir]
     return run_experiment([*folders, *args.overrides], process_started())

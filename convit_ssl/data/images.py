@@ -14,20 +14,20 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from convit_ssl.data.cache import DEFAULT_BYTES, PixelCache, make_cache
-from convit_ssl.data.folders import Listing
-from convit_ssl.data.names import NameTable
-from convit_ssl.data.parts_listing import spread_parts
-from convit_ssl.data.physical import Drawn
-from convit_ssl.data.pixels import Pixels, Reading, image_header
-from convit_ssl.data.planes import Scaled
-from convit_ssl.data.randomness import RepeatedIndex, sample_seed
-from convit_ssl.data.raw_image import ImageHeader
-from convit_ssl.data.retries import may_pass, retried
-from convit_ssl.data.samples import DataError, FaultLog, SampleReader, UnreadableImageError
-from convit_ssl.data.scenes import draw_tile, is_tile
-from convit_ssl.data.storage import split_member
-from convit_ssl.data.survey import Progress, Survey, survey
+from convit_ssl.data.augment.physical import Drawn
+from convit_ssl.data.augment.randomness import RepeatedIndex, sample_seed
+from convit_ssl.data.checks.survey import Progress, Survey, survey
+from convit_ssl.data.listing.folders import Listing
+from convit_ssl.data.listing.names import NameTable
+from convit_ssl.data.listing.parts_listing import spread_parts
+from convit_ssl.data.listing.scenes import draw_tile, is_tile
+from convit_ssl.data.loading.cache import DEFAULT_BYTES, PixelCache, make_cache
+from convit_ssl.data.loading.retries import may_pass, retried
+from convit_ssl.data.loading.samples import DataError, FaultLog, SampleReader, UnreadableImageError
+from convit_ssl.data.loading.storage import split_member
+from convit_ssl.data.reading.pixels import Pixels, Reading, image_header
+from convit_ssl.data.reading.planes import Scaled
+from convit_ssl.data.reading.raw_image import ImageHeader
 from convit_ssl.errors import UserError
 
 Transform = Callable[..., Any]

@@ -7,18 +7,18 @@ from array import array
 from collections.abc import Callable
 from pathlib import Path
 
-from convit_ssl.data.annotations import labelled
-from convit_ssl.data.division import Division, DivisionSpec, divide, part_of
-from convit_ssl.data.folders import Listing, find_images
 from convit_ssl.data.images import ImageFiles, Transform, take
-from convit_ssl.data.lists import find_listed_images
-from convit_ssl.data.pixels import Reading
-from convit_ssl.data.registered import REGISTERED, registered_listing
-from convit_ssl.data.samples import FaultLog
-from convit_ssl.data.shards import find_shards
-from convit_ssl.data.sources import get_source, materialise
-from convit_ssl.data.split_folders import check_split
-from convit_ssl.data.table_collections import find_table_images
+from convit_ssl.data.listing.annotations import labelled
+from convit_ssl.data.listing.division import Division, DivisionSpec, divide, part_of
+from convit_ssl.data.listing.folders import Listing, find_images
+from convit_ssl.data.listing.lists import find_listed_images
+from convit_ssl.data.listing.split_folders import check_split
+from convit_ssl.data.listing.table_collections import find_table_images
+from convit_ssl.data.loading.samples import FaultLog
+from convit_ssl.data.reading.pixels import Reading
+from convit_ssl.data.shards.tar import find_shards
+from convit_ssl.data.sources.builtin import get_source, materialise
+from convit_ssl.data.sources.registered import REGISTERED, registered_listing
 from convit_ssl.errors import UserError
 from convit_ssl.once import once
 
@@ -143,7 +143,7 @@ def open_dataset(
         split: train, val, or test where there is one.
         transform: called with each Pillow RGB image; see :class:`ImageFiles`.
         subset: a choice among the images, such as ``fraction=0.05,seed=0``; see
-            :func:`convit_ssl.data.subsets.parse_subset`.
+            :func:`convit_ssl.data.listing.subsets.parse_subset`.
         seed: of augmentation.
         max_corrupt: tolerated share of unreadable images.
         replace: put others in their place; see :class:`ImageFiles`.
@@ -159,7 +159,7 @@ def open_dataset(
     """
     listing = divided_listing(data, data_dir, split, division)
     if subset:
-        from convit_ssl.data.subsets import choose
+        from convit_ssl.data.listing.subsets import choose
 
         listing = choose(listing, subset, split)
     return ImageFiles(

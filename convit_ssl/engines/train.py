@@ -19,37 +19,37 @@ import torch
 from omegaconf import OmegaConf
 
 from convit_ssl import __version__, adapters, plugins
-from convit_ssl.data.division import FILE as SPLIT
-from convit_ssl.data.division import DivisionSpec
-from convit_ssl.data.loader_workers import end_workers
+from convit_ssl.data.listing.division import FILE as SPLIT
+from convit_ssl.data.listing.division import DivisionSpec
+from convit_ssl.data.loading.loader_workers import end_workers
+from convit_ssl.data.loading.samples import FaultLog
 from convit_ssl.data.opening import find_listing, open_division
-from convit_ssl.data.samples import FaultLog
-from convit_ssl.engines.checkpoint import (
+from convit_ssl.engines.callbacks.console import Screen, run_facts
+from convit_ssl.engines.callbacks.heartbeat import Heartbeat, HeartbeatHook
+from convit_ssl.engines.callbacks.progress import TrainingHook
+from convit_ssl.engines.callbacks.record import Recorder
+from convit_ssl.engines.callbacks.val_figures import OF_A_ROW
+from convit_ssl.engines.checkpoints.files import (
     CHECKPOINTS,
     Found,
     find_checkpoint,
     read_state,
     remove_leftovers,
 )
-from convit_ssl.engines.console import Screen, run_facts
-from convit_ssl.engines.heartbeat import Heartbeat, HeartbeatHook
-from convit_ssl.engines.hooks import TrainingHook
-from convit_ssl.engines.lock import lock_run
-from convit_ssl.engines.lost import describe_loss, describe_shortage
-from convit_ssl.engines.orphans import met
-from convit_ssl.engines.plan import Plan
-from convit_ssl.engines.preflight import PreflightHook
-from convit_ssl.engines.record import Recorder
-from convit_ssl.engines.rendezvous import join
-from convit_ssl.engines.resume import check_same_run, steps_taken
-from convit_ssl.engines.run_folder import FolderGuard, resume_words
-from convit_ssl.engines.saving import CheckpointHook
-from convit_ssl.engines.signals import RunFailure, SignalBox, Stopped
-from convit_ssl.engines.thread_trials import thread_hooks
-from convit_ssl.engines.val_figures import OF_A_ROW
+from convit_ssl.engines.checkpoints.lock import lock_run
+from convit_ssl.engines.checkpoints.resume import check_same_run, steps_taken
+from convit_ssl.engines.checkpoints.run_folder import FolderGuard, resume_words
+from convit_ssl.engines.checkpoints.saving import CheckpointHook
+from convit_ssl.engines.launch.failures import describe_loss, describe_shortage
+from convit_ssl.engines.launch.orphans import met
+from convit_ssl.engines.launch.preflight import PreflightHook
+from convit_ssl.engines.launch.rendezvous import join
+from convit_ssl.engines.launch.signals import RunFailure, SignalBox, Stopped
+from convit_ssl.engines.launch.thread_trials import thread_hooks
+from convit_ssl.engines.options.plan import Plan
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
-from convit_ssl.evaluation.fingerprint import experiment_settings, hash_json
+from convit_ssl.evaluation.features.fingerprint import experiment_settings, hash_json
 from convit_ssl.evaluation.results import commit, hardware, now, versions, write_json
 from convit_ssl.machine import keep_freed_memory
 from convit_ssl.models import ConViTConfig

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from convit_ssl.data.names import some
+from convit_ssl.data.listing.names import some
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.feature_set import FeatureSet
+from convit_ssl.evaluation.features.feature_set import FeatureSet
 
 
 @dataclass(frozen=True)

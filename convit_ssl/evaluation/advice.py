@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from convit_ssl.evaluation.frozen import SUGGESTED
-from convit_ssl.evaluation.packaged import NETWORKS, PREFIX
+from convit_ssl.evaluation.features.frozen import SUGGESTED
+from convit_ssl.evaluation.features.packaged import NETWORKS, PREFIX
 from convit_ssl.evaluation.verdict import Verdict
 from convit_ssl.methods import METHODS
 

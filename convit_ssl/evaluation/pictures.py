@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from convit_ssl.data.names import as_label
+from convit_ssl.data.listing.names import as_label
 from convit_ssl.drawing import save_figure
 
 

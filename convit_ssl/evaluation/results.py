@@ -22,7 +22,7 @@ from rich.table import Table
 
 from convit_ssl import __version__
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.fingerprint import hash_json
+from convit_ssl.evaluation.features.fingerprint import hash_json
 from convit_ssl.evaluation.row_checks import check_row
 from convit_ssl.machine import available_cores
 from convit_ssl.reading import printable, read_json

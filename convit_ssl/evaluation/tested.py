@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.feature_set import FeatureSet
+from convit_ssl.evaluation.features.feature_set import FeatureSet
 from convit_ssl.evaluation.paired import Predictions
 
 Values = np.ndarray[Any, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
+from convit_ssl.data.augment.evaluation import IMAGENET_MEAN, IMAGENET_STD
 from convit_ssl.errors import UserError
 from convit_ssl.export.load import from_tensors
 from convit_ssl.export.sources import stated_by_timm

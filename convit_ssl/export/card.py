@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convit_ssl import __version__
-from convit_ssl.data.evaluation_transform import evaluation_transform
+from convit_ssl.data.augment.evaluation import evaluation_transform
 from convit_ssl.export.check import Difference
 from convit_ssl.export.figures import Figure
 from convit_ssl.export.infer import variant_of

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from convit_ssl import __version__
-from convit_ssl.data.evaluation_transform import evaluation_transform
+from convit_ssl.data.augment.evaluation import evaluation_transform
 from convit_ssl.errors import UserError
 from convit_ssl.export import graphs, timm_target
 from convit_ssl.export.card import figures_part

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.export.building import layer_norm_eps
 from convit_ssl.export.foreign import layout_of
 from convit_ssl.export.infer import variant_of

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convit_ssl.data.evaluation_transform import evaluation_transform
+from convit_ssl.data.augment.evaluation import evaluation_transform
 from convit_ssl.errors import UserError
 from convit_ssl.export.building import with_positions_for
 from convit_ssl.export.files import own_tensors, write_json, write_safetensors

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from convit_ssl.data.augment import AugmentConfig
+from convit_ssl.data.augment.spec import AugmentConfig
 from convit_ssl.methods.base import Crops, Method, Run, register_method
 from convit_ssl.methods.batch_norm import apply_by_view
 from convit_ssl.methods.choices import Chooser

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor, nn
 
-from convit_ssl.data.augment import AugmentConfig
+from convit_ssl.data.augment.spec import AugmentConfig
 from convit_ssl.errors import UserError
 from convit_ssl.methods.choices import Chooser
 from convit_ssl.methods.ema import build_teacher, update_teacher

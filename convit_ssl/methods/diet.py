@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from convit_ssl.data.augment import AugmentConfig, CropConfig
+from convit_ssl.data.augment.spec import AugmentConfig, CropConfig
 from convit_ssl.errors import UserError
 from convit_ssl.methods.base import Crops, Method, Run, register_method
 from convit_ssl.methods.gather import full_precision

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from convit_ssl.data.augment import AugmentConfig
+from convit_ssl.data.augment.spec import AugmentConfig
 from convit_ssl.methods.base import (
     Crops,
     Progress,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convit_ssl.data.augment import AugmentConfig
+from convit_ssl.data.augment.spec import AugmentConfig
 from convit_ssl.methods.base import (
     Crops,
     LabelledOptions,

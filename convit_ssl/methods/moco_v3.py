@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from convit_ssl.data.augment import AugmentConfig
+from convit_ssl.data.augment.spec import AugmentConfig
 from convit_ssl.methods.base import (
     Crops,
     Progress,

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convit_ssl.data.augment import AugmentConfig
+from convit_ssl.data.augment.spec import AugmentConfig
 from convit_ssl.errors import UserError
 from convit_ssl.methods.base import (
     Crops,

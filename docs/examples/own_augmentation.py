@@ -6,7 +6,7 @@ Run: convit-ssl train config=convit_dino plugins=own_augmentation.py augmentatio
 
 import numpy as np
 
-from convit_ssl.data.own_augmentations import register_augmentation
+from convit_ssl import register_augmentation
 
 
 @register_augmentation("dust")

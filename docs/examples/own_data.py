@@ -5,7 +5,7 @@ Run: convit-ssl train config=convit_dino plugins=own_data.py data=plates data_di
 
 from pathlib import Path
 
-from convit_ssl.data.registered import register_dataset
+from convit_ssl import register_dataset
 
 
 @register_dataset("plates")

@@ -5,8 +5,7 @@ Run: convit-ssl evaluate runs/demo --data digits --plugins own_evaluator.py --wi
 
 import torch
 
-from convit_ssl.evaluation.evaluators import register_evaluator
-from convit_ssl.evaluation.feature_set import FeatureSet
+from convit_ssl import FeatureSet, register_evaluator
 
 
 @register_evaluator("purity")

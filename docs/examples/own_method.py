@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from convit_ssl.data.augment import AugmentConfig
+from convit_ssl.data.augment.spec import AugmentConfig
 from convit_ssl.methods import Crops, Method, MethodOptions, Run, register_method
 from convit_ssl.methods.gather import full_precision, gather_rows
 from convit_ssl.methods.heads import mlp

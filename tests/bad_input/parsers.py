@@ -23,23 +23,23 @@ from convit_ssl.analysis.metrics import read_metrics
 from convit_ssl.analysis.runs import read_run
 from convit_ssl.analysis.study_points import read_study
 from convit_ssl.bench import cluster, formats
-from convit_ssl.data.annotations import labelled
-from convit_ssl.data.folders import Listing
-from convit_ssl.data.lists import find_listed_images
-from convit_ssl.data.masks import read_mask
-from convit_ssl.data.part_names import split_part
-from convit_ssl.data.samples import FaultLog, SampleReader, UnreadableImageError
-from convit_ssl.data.shard_tables import read_table as read_contents_table
-from convit_ssl.data.shard_tables import write_table as write_contents_table
-from convit_ssl.data.shards import read_contents
-from convit_ssl.data.table_collections import find_table_images
-from convit_ssl.data.value_range import Reading
-from convit_ssl.engines.checkpoint import read_state
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.heartbeat import describe_stall, read_beats
-from convit_ssl.engines.plan import make_plan
+from convit_ssl.data.listing.annotations import labelled
+from convit_ssl.data.listing.folders import Listing
+from convit_ssl.data.listing.lists import find_listed_images
+from convit_ssl.data.listing.masks import read_mask
+from convit_ssl.data.listing.part_names import split_part
+from convit_ssl.data.listing.table_collections import find_table_images
+from convit_ssl.data.loading.samples import FaultLog, SampleReader, UnreadableImageError
+from convit_ssl.data.reading.value_range import Reading
+from convit_ssl.data.shards.tables import read_table as read_contents_table
+from convit_ssl.data.shards.tables import write_table as write_contents_table
+from convit_ssl.data.shards.tar import read_contents
+from convit_ssl.engines.callbacks.heartbeat import describe_stall, read_beats
+from convit_ssl.engines.checkpoints.files import read_state
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.engines.options.plan import make_plan
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.feature_set import load_features
+from convit_ssl.evaluation.features.feature_set import load_features
 from convit_ssl.evaluation.results import read_rows, results_table
 from convit_ssl.export import load_trunk
 from convit_ssl.export.figures import figures_from_results

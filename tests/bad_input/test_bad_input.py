@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from convit_ssl.data import FaultLog, open_dataset
-from convit_ssl.data.samples import SampleReader, UnreadableImageError
+from convit_ssl.data.loading.samples import SampleReader, UnreadableImageError
 from convit_ssl.errors import UserError
 from convit_ssl.export.files import read_weights
 from tests.bad_input import corpus
@@ -93,8 +93,8 @@ def test_a_checkpoint_that_ends_anywhere_is_called_cut_short(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", corpus.names("configs"))
 def test_configs(name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from convit_ssl.engines.config import compose_experiment
-    from convit_ssl.engines.plan import make_plan
+    from convit_ssl.engines.options.compose import compose_experiment
+    from convit_ssl.engines.options.plan import make_plan
 
     place = tmp_path / "configs" / "config" / name
     place.parent.mkdir(parents=True)
@@ -153,7 +153,7 @@ def test_pipes_and_devices_are_refused_and_not_waited_for(tmp_path: Path) -> Non
 def test_an_experiment_of_ones_own_is_held_to_the_limits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convit_ssl.engines.config import compose_experiment
+    from convit_ssl.engines.options.compose import compose_experiment
 
     (tmp_path / "configs" / "config").mkdir(parents=True)
     text = corpus.BASE + corpus.yamls()["aliases.yaml"][0].decode()

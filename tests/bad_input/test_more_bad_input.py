@@ -13,18 +13,20 @@ import pytest
 from PIL import Image
 
 from convit_ssl import reading
-from convit_ssl.cli import study_probes
-from convit_ssl.data import open_dataset, shards, tables
-from convit_ssl.data.division import DivisionSpec, divide
-from convit_ssl.data.folders import Listing
-from convit_ssl.data.raw_image import check_size
+from convit_ssl.cli.study import probes as study_probes
+from convit_ssl.data import open_dataset
+from convit_ssl.data.listing import tables
+from convit_ssl.data.listing.division import DivisionSpec, divide
+from convit_ssl.data.listing.folders import Listing
 from convit_ssl.data.readers import ImageFile
 from convit_ssl.data.readers import numpy as numpy_reader
-from convit_ssl.data.shard_tables import _digest, read_table
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.raw_image import check_size
+from convit_ssl.data.reading.value_range import Reading
+from convit_ssl.data.shards import tar as shards
+from convit_ssl.data.shards.tables import _digest, read_table
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation import study_runner
 from convit_ssl.evaluation.results import write_json
+from convit_ssl.evaluation.studies import runner as study_runner
 from convit_ssl.export.proof import by_reference
 
 READER = "convit_ssl.data.readers.numpy"

@@ -72,8 +72,8 @@ class Collection:
         return False
 
     def survey(self, progress: Any = None) -> Any:
-        from convit_ssl.data.survey import Survey
-        from convit_ssl.data.value_range import Reading
+        from convit_ssl.data.checks.survey import Survey
+        from convit_ssl.data.reading.value_range import Reading
 
         return Survey([self.size], False, Reading())
 
@@ -83,20 +83,20 @@ class Collection:
 
 def published_plan(experiment: str, images: int = 1_281_167, *more: str) -> Any:
     """The plan of an experiment for a collection of `COLLECTIONS`, ImageNet unless said."""
-    from convit_ssl.engines.config import compose_experiment
-    from convit_ssl.engines.plan import make_plan
+    from convit_ssl.engines.options.compose import compose_experiment
+    from convit_ssl.engines.options.plan import make_plan
 
     facts = next(facts for facts in COLLECTIONS if facts[0] == images)
     composed = compose_experiment([f"config={experiment}", *PLACE.split(), *more])
     opened = mock.Mock(side_effect=lambda *_, **__: Collection(*facts))
-    with mock.patch("convit_ssl.engines.plan.open_dataset", opened):
+    with mock.patch("convit_ssl.engines.options.plan.open_dataset", opened):
         return make_plan(composed)
 
 
 def options() -> Entries:
     """Resolved options of each experiment by collection; what is at its default is left out."""
-    from convit_ssl.engines.config import compose_experiment
-    from convit_ssl.engines.plan import make_plan
+    from convit_ssl.engines.options.compose import compose_experiment
+    from convit_ssl.engines.options.plan import make_plan
     from convit_ssl.methods import METHODS
     from convit_ssl.schema import Experiment
 
@@ -111,7 +111,7 @@ def options() -> Entries:
         for collection in COLLECTIONS:
             composed = copy.deepcopy(written)
             opened = mock.Mock(side_effect=lambda *_, **__: Collection(*collection))  # noqa: B023
-            with mock.patch("convit_ssl.engines.plan.open_dataset", opened):
+            with mock.patch("convit_ssl.engines.options.plan.open_dataset", opened):
                 plan = make_plan(composed)
             found = _flat({**plan.options, "facts": None})
             method = entries[f"defaults {found['method.name']}"]
@@ -139,10 +139,10 @@ def keys() -> Entries:
 
 def draws() -> Entries:
     """Eight values of each crop, of three images by three pipelines."""
-    from convit_ssl.data.augment import AugmentConfig, build_augmentation
-    from convit_ssl.data.augment_device import DeviceAugmentation
-    from convit_ssl.data.augment_fast import Normalize
-    from convit_ssl.data.collate import fast_collate
+    from convit_ssl.data.augment.collate import fast_collate
+    from convit_ssl.data.augment.device import DeviceAugmentation
+    from convit_ssl.data.augment.fast import Normalize
+    from convit_ssl.data.augment.spec import AugmentConfig, build_augmentation
 
     config = AugmentConfig.dino(24, 12, 2).adapt(vertical_flip=0.5)
     entries: Entries = {}

@@ -73,8 +73,8 @@ def ready(options: dict[str, Any]) -> Any:
 @functools.cache
 def tiny_config(experiment: str, more: tuple[str, ...]) -> dict[str, Any]:
     """VISSL's configuration of an experiment made small."""
-    from convit_ssl.engines.config import compose_experiment
-    from convit_ssl.engines.plan import make_plan
+    from convit_ssl.engines.options.compose import compose_experiment
+    from convit_ssl.engines.options.plan import make_plan
 
     words = f"config={experiment} {SMALL} {TINY[experiment]}".split()
     if experiment == "convit_distill":

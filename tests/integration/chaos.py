@@ -76,8 +76,8 @@ class Life:
             os.dup2(silent, 2)
             import torch
 
-            import convit_ssl.engines.heartbeat as heartbeat
-            from convit_ssl.engines import launch
+            import convit_ssl.engines.callbacks.heartbeat as heartbeat
+            from convit_ssl.engines.launch import start as launch
 
             plain, board = heartbeat.HeartbeatHook.on_step, self.board
 
@@ -232,7 +232,7 @@ def kill_at(life: Life, run: Run, board: mmap.mmap, kind: str, interval: float) 
 
 def saved_step(run: Run) -> int:
     """The step that the next life begins after; 0 before the first checkpoint."""
-    from convit_ssl.engines.checkpoint import find_checkpoint
+    from convit_ssl.engines.checkpoints.files import find_checkpoint
 
     found = find_checkpoint(run.checkpoints)
     return int(found.path.stem.rpartition("_s")[2]) if found is not None else 0
@@ -253,8 +253,8 @@ def chaos(
         left over.
     """
     import convit_ssl.adapters  # noqa: F401
-    from convit_ssl.engines.config import compose_experiment
-    from convit_ssl.engines.plan import make_plan
+    from convit_ssl.engines.options.compose import compose_experiment
+    from convit_ssl.engines.options.plan import make_plan
     from convit_ssl.engines.train import write_config
     from convit_ssl.evaluation.results import write_json
 

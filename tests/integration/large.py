@@ -39,7 +39,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 from convit_ssl.data import ImageFiles
-from convit_ssl.data.folders import Listing
+from convit_ssl.data.listing.folders import Listing
 paths, root = int(sys.argv[1]), Path(sys.argv[2])
 def own_mib(process):
     lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
@@ -67,7 +67,7 @@ print(json.dumps({"paths": paths, "read": len(order), "first_mib": first,
 LOOK = """
 import json, sys, time
 import torch
-from convit_ssl.evaluation.knn import nearest_neighbours
+from convit_ssl.evaluation.probes.knn import nearest_neighbours
 from convit_ssl.machine import peak_resident_mib
 rows, width, queries = map(int, sys.argv[1:])
 generator = torch.Generator().manual_seed(0)

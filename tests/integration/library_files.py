@@ -12,7 +12,7 @@ import numpy as np
 
 from convit_ssl.bench.formats import ours
 from convit_ssl.data.readers import parts_of
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.value_range import Reading
 
 Array = np.ndarray[Any, Any]
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from convit_ssl.data.scenes import open_scene
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.listing.scenes import open_scene
+from convit_ssl.data.reading.value_range import Reading
 
 Array = np.ndarray[Any, Any]
 _HEIGHT, _WIDTH, _TILE = 640, 1024, 128

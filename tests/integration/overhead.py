@@ -39,7 +39,8 @@ OPTIONS = (
 
 def watch(record: Path) -> None:
     """Let this process note both clocks after each step, and its checkpoints."""
-    from convit_ssl.engines import heartbeat, saving
+    from convit_ssl.engines.callbacks import heartbeat
+    from convit_ssl.engines.checkpoints import saving
 
     plain_step, plain_save = heartbeat.HeartbeatHook.on_step, saving.CheckpointHook._save
     plain_write = saving.CheckpointHook._write

@@ -17,7 +17,7 @@ from typing import Any
 
 import convit_ssl.adapters  # noqa: F401
 from convit_ssl.cli.main import run_command
-from convit_ssl.engines import heartbeat
+from convit_ssl.engines.callbacks import heartbeat
 
 _plain = heartbeat.HeartbeatHook.on_step
 

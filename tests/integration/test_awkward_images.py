@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from convit_ssl.data import open_dataset
-from convit_ssl.data.samples import UnreadableImageError
+from convit_ssl.data.loading.samples import UnreadableImageError
 from tests import awkward_images
 
 TRAIN = """

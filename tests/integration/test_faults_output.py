@@ -106,7 +106,7 @@ def test_nohup_goes_on_without_its_terminal(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_what_is_said_after_the_output_has_failed_ends_nothing() -> None:
     code = (
-        "from convit_ssl.engines.output import lasting_output\n"
+        "from convit_ssl.engines.callbacks.output import lasting_output\n"
         "with lasting_output():\n"
         "    print('lost')\n"
         "print('lost, too')\n"

@@ -83,7 +83,7 @@ def test_ctrl_c_in_a_terminal_before_the_first_step(delay: float, tmp_path: Path
 def test_a_signal_while_options_are_read(tmp_path: Path) -> None:
     code = (
         "import os, signal\n"
-        "from convit_ssl.engines.early_signals import signals_outside_training\n"
+        "from convit_ssl.engines.launch.early_signals import signals_outside_training\n"
         "with signals_outside_training():\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from convit_ssl.data import open_dataset
-from convit_ssl.data.samplers import WINDOW
+from convit_ssl.data.loading.samplers import WINDOW
 from tests import quick_run
 from tests.quick_run import Run
 

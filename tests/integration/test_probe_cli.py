@@ -14,8 +14,8 @@ from PIL import Image
 
 from convit_ssl.cli.main import main, run_command
 from convit_ssl.data import evaluation_transform, open_dataset
-from convit_ssl.data.value_range import Reading
-from convit_ssl.evaluation.features import load_features
+from convit_ssl.data.reading.value_range import Reading
+from convit_ssl.evaluation.features.extraction import load_features
 from convit_ssl.export import load_trunk
 from convit_ssl.models import ConViT, ConViTConfig
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from convit_ssl.cli import study_plan
 from convit_ssl.cli.main import main
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.evaluation.study import Settings, ablation, sample_efficiency
+from convit_ssl.cli.study import plan as study_plan
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.evaluation.studies.design import Settings, ablation, sample_efficiency
 
 
 def test_every_arm_is_an_experiment() -> None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from convit_ssl.cli.main import main
-from convit_ssl.cli.study_baselines import LINEAR, Baselines
+from convit_ssl.cli.study.baselines import LINEAR, Baselines
 from convit_ssl.export.save import save_trunk
 from convit_ssl.models import create_model
 

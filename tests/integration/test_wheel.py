@@ -130,7 +130,7 @@ def test_models_import_without_vissl_or_hydra(installed: Path, tmp_path: Path) -
 
 def test_an_experiment_composes_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     code = (
-        "from convit_ssl.engines.config import compose_experiment, experiments_dir\n"
+        "from convit_ssl.engines.options.compose import compose_experiment, experiments_dir\n"
         "composed = compose_experiment("
         "'config=convit_dino data=digits run=cpu trunk=convit_nano'.split())\n"
         "assert composed.tree.experiment == 'convit_dino'\n"

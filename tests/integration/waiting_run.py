@@ -45,8 +45,8 @@ class Reads(TorchDispatchMode):
 
 
 def main() -> int:
-    from convit_ssl.engines.config import compose_experiment
-    from convit_ssl.engines.plan import make_plan
+    from convit_ssl.engines.options.compose import compose_experiment
+    from convit_ssl.engines.options.plan import make_plan
     from convit_ssl.engines.train import train, write_config
 
     plan = make_plan(compose_experiment(sys.argv[1:]))

@@ -14,16 +14,16 @@ from scipy import stats
 from torchvision import transforms
 from torchvision.transforms import functional as tvf
 
-from convit_ssl.data.augment import AugmentConfig, CropConfig, build_augmentation
-from convit_ssl.data.augment_device import DeviceAugmentation, DeviceCanvas
-from convit_ssl.data.augment_fast import FastAugmentation, Normalize, apply_crop, jitter, resize
-from convit_ssl.data.evaluation_transform import (
+from convit_ssl.data.augment.device import DeviceAugmentation, DeviceCanvas
+from convit_ssl.data.augment.evaluation import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     evaluation_transform,
 )
-from convit_ssl.data.parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, draw_crops
-from convit_ssl.data.randomness import sample_seed
+from convit_ssl.data.augment.fast import FastAugmentation, Normalize, apply_crop, jitter, resize
+from convit_ssl.data.augment.parameters import BRIGHTNESS, CONTRAST, HUE, SATURATION, draw_crops
+from convit_ssl.data.augment.randomness import sample_seed
+from convit_ssl.data.augment.spec import AugmentConfig, CropConfig, build_augmentation
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image, ImageFilter
 
-from convit_ssl.data.augment import CropConfig
-from convit_ssl.data.augment_fast import apply_crop
-from convit_ssl.data.box_blur import blur_array, blur_batch, box_weights
-from convit_ssl.data.parameters import CropParameters
+from convit_ssl.data.augment.box_blur import blur_array, blur_batch, box_weights
+from convit_ssl.data.augment.fast import apply_crop
+from convit_ssl.data.augment.parameters import CropParameters
+from convit_ssl.data.augment.spec import CropConfig
 
 # The published range, and what it becomes for crops of 8 to 96 pixels: 0.1 * 8 / 224 and up.
 SIGMAS = [

@@ -10,12 +10,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from convit_ssl.evaluation.feature_set import FeatureSet
-from convit_ssl.evaluation.knn import evaluate_knn, nearest_neighbours
-from convit_ssl.evaluation.linear import LinearConfig, evaluate_linear
-from convit_ssl.evaluation.logistic import fit_logistic
-from convit_ssl.evaluation.splits import ProbeData
-from convit_ssl.evaluation.tokens import TokenFeatures
+from convit_ssl.evaluation.features.feature_set import FeatureSet
+from convit_ssl.evaluation.features.tokens import TokenFeatures
+from convit_ssl.evaluation.probes.knn import evaluate_knn, nearest_neighbours
+from convit_ssl.evaluation.probes.linear import LinearConfig, evaluate_linear
+from convit_ssl.evaluation.probes.logistic import fit_logistic
+from convit_ssl.evaluation.probes.splits import ProbeData
 from convit_ssl.models import convit_nano
 
 TRAIN = 1200

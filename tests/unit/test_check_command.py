@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from convit_ssl.cli.main import run_command
-from convit_ssl.data.duplicates import find_duplicates
-from convit_ssl.data.quality import inspect, inspect_all, odd_ones
+from convit_ssl.data.checks.duplicates import find_duplicates
+from convit_ssl.data.checks.quality import inspect, inspect_all, odd_ones
 
 
 def scene(draw: np.random.Generator, side: int = 88) -> Image.Image:
@@ -183,9 +183,9 @@ def test_a_network_compares_images_as_it_was_trained_on_them(
 ) -> None:
     import tifffile
 
-    from convit_ssl.cli import weights_options
     from convit_ssl.cli.check_command import _alike_in_features
-    from convit_ssl.data.collection import Collection
+    from convit_ssl.cli.options import weights as weights_options
+    from convit_ssl.data.checks.collection import Collection
     from convit_ssl.models import create_model
 
     small = {"embed_dim": 32, "depth": 2, "num_gpsa_layers": 1, "img_size": 16, "patch_size": 8}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from convit_ssl.checksums import check_file, damage, whole_checkpoint
-from convit_ssl.engines.checkpoint import checkpoint_name, write_checkpoint
+from convit_ssl.engines.checkpoints.files import checkpoint_name, write_checkpoint
 from convit_ssl.errors import UserError
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from convit_ssl.cli.main import COMMANDS
-from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.options.compose import compose_experiment
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from convit_ssl.engines.config import compose_experiment, experiments_dir
+from convit_ssl.engines.options.compose import compose_experiment, experiments_dir
 from convit_ssl.methods import METHODS
 
 EXPERIMENTS = {

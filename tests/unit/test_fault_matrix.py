@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from convit_ssl.checksums import say_once
-from convit_ssl.engines.checkpoint import checkpoint_name, find_checkpoint, write_checkpoint
+from convit_ssl.engines.checkpoints.files import checkpoint_name, find_checkpoint, write_checkpoint
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
 from convit_ssl.export.save import save_trunk

@@ -6,8 +6,8 @@ import pytest
 from omegaconf import DictConfig
 
 from convit_ssl.cli.main import main
-from convit_ssl.engines import command
-from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.launch import command
+from convit_ssl.engines.options.compose import compose_experiment
 
 
 def composed(monkeypatch: pytest.MonkeyPatch, *flags: str) -> DictConfig:

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import pytest
 
-from convit_ssl.data.sources import cache_folder
+from convit_ssl.data.sources.builtin import cache_folder
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.results import without_home
 from convit_ssl.machine import (

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convit_ssl.data.division import DivisionSpec
+from convit_ssl.data.listing.division import DivisionSpec
 from convit_ssl.data.opening import find_listing, open_division
 from convit_ssl.once import once, within_command
 from tests.quick_run import TINY

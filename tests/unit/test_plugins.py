@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from convit_ssl import plugins
-from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.options.compose import compose_experiment
 from convit_ssl.errors import UserError
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convit_ssl.cli import knn_command, probe_division
+from convit_ssl.cli import knn_command
 from convit_ssl.cli.main import run_command
+from convit_ssl.cli.probe import division as probe_division
 from convit_ssl.errors import UserError
 
 TRUNK = ["random:convit_nano", "--img-size", "16", "--device", "cpu", "--workers", "0"]
@@ -114,8 +115,8 @@ def test_what_is_missing_is_said_before_anything_is_read(
     def read(*_: object) -> None:
         raise AssertionError("an image was read")
 
-    monkeypatch.setattr("convit_ssl.evaluation.features.extract_features", read)
-    monkeypatch.setattr("convit_ssl.cli.probe_report.open_source", read)
+    monkeypatch.setattr("convit_ssl.evaluation.features.extraction.extract_features", read)
+    monkeypatch.setattr("convit_ssl.cli.probe.report.open_source", read)
     words = words if "--labels" not in words else [*words, "--holdout", "0.2"]
     asked = ["nowhere.torch", "--data-dir", str(scans / "scans"), *words]
     for command in ("knn", "linear"):

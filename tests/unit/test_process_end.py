@@ -63,7 +63,7 @@ def test_a_command_ends_without_taking_its_modules_down(end: str) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "words\n", "")
 
 
-@pytest.mark.parametrize("name", ["engines/launch", "evaluation/processes", "bench/scaling"])
+@pytest.mark.parametrize("name", ["engines/launch/start", "evaluation/processes", "bench/scaling"])
 def test_processes_that_are_started_end_so(name: str) -> None:
     source = (Path(__file__).parents[2] / "convit_ssl" / f"{name}.py").read_text()
     assert "end_process(0)" in source

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convit_ssl.cli import probe_references, probe_sources
-from convit_ssl.data.value_range import Reading
+from convit_ssl.cli.probe import references as probe_references
+from convit_ssl.cli.probe import sources as probe_sources
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.models import convit_nano
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convit_ssl.engines.run_folder import forget
+from convit_ssl.engines.checkpoints.run_folder import forget
 from convit_ssl.errors import UserError
 from convit_ssl.runs import RunFolder
 

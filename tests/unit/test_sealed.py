@@ -12,10 +12,10 @@ import pytest
 from convit_ssl.analysis.run_panels import read_check
 from convit_ssl.analysis.runs import read_run
 from convit_ssl.checksums import say_once
-from convit_ssl.data import survey
-from convit_ssl.data.collection import COLUMNS
-from convit_ssl.data.division import DivisionSpec, divide
-from convit_ssl.data.folders import Listing
+from convit_ssl.data.checks import survey
+from convit_ssl.data.checks.collection import COLUMNS
+from convit_ssl.data.listing.division import DivisionSpec, divide
+from convit_ssl.data.listing.folders import Listing
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.results import read_rows, write_json
 from convit_ssl.reading import read_json, read_record

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from convit_ssl.cli import study_probes
+from convit_ssl.cli.study import probes as study_probes
 
 
 def test_other_weights_of_the_same_name_are_measured_anew(

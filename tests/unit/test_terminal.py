@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from convit_ssl.cli.main import run_command
-from convit_ssl.engines.console import Screen
-from convit_ssl.engines.output import lasting_output, printable_output
+from convit_ssl.engines.callbacks.console import Screen
+from convit_ssl.engines.callbacks.output import lasting_output, printable_output
 from convit_ssl.evaluation import progress
 from convit_ssl.printable import PrintableFormatter, printable
 from convit_ssl.terminal import Terminal
@@ -96,7 +96,7 @@ def test_the_log() -> None:
 def test_a_long_epoch_gets_lines_where_there_is_no_bar(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from convit_ssl.engines import console
+    from convit_ssl.engines.callbacks import console
 
     clock = [0.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])

@@ -13,11 +13,13 @@ import pytest
 import torch
 from PIL import Image
 
-from convit_ssl.cli import study_plan, weights_options
 from convit_ssl.cli.main import COMMANDS, main
-from convit_ssl.engines import command, starting_weights
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.plan import make_plan
+from convit_ssl.cli.options import weights as weights_options
+from convit_ssl.cli.study import plan as study_plan
+from convit_ssl.engines.launch import command
+from convit_ssl.engines.options import starting_weights
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.engines.options.plan import make_plan
 from convit_ssl.errors import UserError
 from convit_ssl.export import load as loading
 from convit_ssl.models import create_model

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from convit_ssl.data.part_names import JOINT, split_part
-from convit_ssl.data.planes import Planes
-from convit_ssl.data.raw_image import KINDS, PNG_MAGIC, ImageHeader
-from convit_ssl.data.storage import is_url, read_bytes, split_member
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.listing.part_names import JOINT, split_part
+from convit_ssl.data.loading.storage import is_url, read_bytes, split_member
+from convit_ssl.data.reading.planes import Planes
+from convit_ssl.data.reading.raw_image import KINDS, PNG_MAGIC, ImageHeader
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 
 # First bytes of what Pillow and tifffile read, whatever the file is called.

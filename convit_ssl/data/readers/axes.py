@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from convit_ssl.data.raw_image import KINDS, ImageHeader, Values
+from convit_ssl.data.reading.raw_image import KINDS, ImageHeader, Values
 from convit_ssl.errors import UserError
 
 _INNER = ("y", "x", "c", "s")

@@ -11,12 +11,12 @@ import pydicom
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, convert_color_space
 from pydicom.pixels.utils import pixel_array
 
-from convit_ssl.data.part_names import part_fields
-from convit_ssl.data.planes import Planes
-from convit_ssl.data.raw_image import ImageHeader, check_size
+from convit_ssl.data.listing.part_names import part_fields
 from convit_ssl.data.readers import ImageFile
 from convit_ssl.data.readers.handles import Handles
-from convit_ssl.data.value_range import Range, Reading
+from convit_ssl.data.reading.planes import Planes
+from convit_ssl.data.reading.raw_image import ImageHeader, check_size
+from convit_ssl.data.reading.value_range import Range, Reading
 
 
 def _open_header(path: str) -> Any:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from astropy.io import fits  # type: ignore[import-untyped]
 
-from convit_ssl.data.planes import MOST_CHANNELS, Planes
-from convit_ssl.data.raw_image import check_size
 from convit_ssl.data.readers import ImageFile
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.planes import MOST_CHANNELS, Planes
+from convit_ssl.data.reading.raw_image import check_size
+from convit_ssl.data.reading.value_range import Reading
 
 
 def read(file: ImageFile, part: str, reading: Reading) -> Planes:

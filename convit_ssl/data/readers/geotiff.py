@@ -14,14 +14,14 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import MemoryFile
 from rasterio.windows import Window
 
-from convit_ssl.data.gdal import picture_mask, scaling, shared_mask
-from convit_ssl.data.planes import ALPHA, MOST_CHANNELS, Planes
-from convit_ssl.data.raw_image import ImageHeader, check_size
 from convit_ssl.data.readers import ImageFile
 from convit_ssl.data.readers.axes import planar_header
 from convit_ssl.data.readers.handles import Handles
-from convit_ssl.data.regions import Scene
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.gdal import picture_mask, scaling, shared_mask
+from convit_ssl.data.reading.planes import ALPHA, MOST_CHANNELS, Planes
+from convit_ssl.data.reading.raw_image import ImageHeader, check_size
+from convit_ssl.data.reading.regions import Scene
+from convit_ssl.data.reading.value_range import Reading
 
 _DRIVER = "GTiff"  # no other: some formats name further files to read
 _COLOURS = {

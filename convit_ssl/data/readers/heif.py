@@ -7,10 +7,10 @@ import io
 import numpy as np
 import pillow_heif
 
-from convit_ssl.data.planes import Planes
-from convit_ssl.data.raw_image import check_size
 from convit_ssl.data.readers import ImageFile
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.planes import Planes
+from convit_ssl.data.reading.raw_image import check_size
+from convit_ssl.data.reading.value_range import Reading
 
 
 def read(file: ImageFile, part: str, reading: Reading) -> Planes:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from convit_ssl.data.gdal import shared_mask
-from convit_ssl.data.part_names import split_joined
-from convit_ssl.data.planes import MOST_CHANNELS, Planes
-from convit_ssl.data.raw_image import ImageHeader, Values
+from convit_ssl.data.listing.part_names import split_joined
 from convit_ssl.data.readers import ImageFile
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.gdal import shared_mask
+from convit_ssl.data.reading.planes import MOST_CHANNELS, Planes
+from convit_ssl.data.reading.raw_image import ImageHeader, Values
+from convit_ssl.data.reading.value_range import Reading
 
 
 def header(file: ImageFile, part: str) -> ImageHeader:
     """Size of the first file; as many channels as there are files."""
-    from convit_ssl.data.pixels import image_header
+    from convit_ssl.data.reading.pixels import image_header
 
     first = image_header(split_joined(file.path)[0][1])
     return ImageHeader(first.height, first.width, False, first.kind, "RGB")
@@ -26,9 +26,9 @@ def read(file: ImageFile, part: str, reading: Reading) -> Planes:
     Raises:
         ValueError: files of different sizes, or over 64 channels.
     """
-    from convit_ssl.data.channel_reading import read_planes
+    from convit_ssl.data.loading.storage import read_bytes
     from convit_ssl.data.readers import reads_by_path
-    from convit_ssl.data.storage import read_bytes
+    from convit_ssl.data.reading.channel_reading import read_planes
 
     names: list[str] = []
     found: list[Planes] = []

@@ -11,13 +11,13 @@ import numpy as np
 import pillow_jxl  # noqa: F401  (registers the format with Pillow)
 from PIL import Image, ImageOps
 
-from convit_ssl.data.deep_photos import deep_jxl
-from convit_ssl.data.pixels import convert
-from convit_ssl.data.planes import Planes
-from convit_ssl.data.raw_image import check_size
 from convit_ssl.data.readers import ImageFile
-from convit_ssl.data.upright import turned_as
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.deep_photos import deep_jxl
+from convit_ssl.data.reading.pixels import convert
+from convit_ssl.data.reading.planes import Planes
+from convit_ssl.data.reading.raw_image import check_size
+from convit_ssl.data.reading.upright import turned_as
+from convit_ssl.data.reading.value_range import Reading
 
 
 def read(file: ImageFile, part: str, reading: Reading) -> Planes:

@@ -9,12 +9,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from convit_ssl.data.part_names import part_fields
-from convit_ssl.data.planes import Planes
-from convit_ssl.data.raw_image import KINDS, ImageHeader, check_size
+from convit_ssl.data.listing.part_names import part_fields
 from convit_ssl.data.readers import ImageFile
 from convit_ssl.data.readers.volumes import Volume, Volumes
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.planes import Planes
+from convit_ssl.data.reading.raw_image import KINDS, ImageHeader, check_size
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 
 # Slices are cut across these axes of the volume in RAS+ orientation.

@@ -9,13 +9,13 @@ import numpy as np
 import numpy.typing as npt
 import tiffslide
 
-from convit_ssl.data.part_names import part_fields
-from convit_ssl.data.planes import Planes
-from convit_ssl.data.raw_image import ImageHeader, check_size
+from convit_ssl.data.listing.part_names import part_fields
 from convit_ssl.data.readers import ImageFile
 from convit_ssl.data.readers.handles import Handles
-from convit_ssl.data.regions import Scene
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.planes import Planes
+from convit_ssl.data.reading.raw_image import ImageHeader, check_size
+from convit_ssl.data.reading.regions import Scene
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 
 _LEAST_SATURATION = 15  # of 255: what is paler is glass, whatever Otsu's threshold says

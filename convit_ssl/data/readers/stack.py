@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from convit_ssl.data.part_names import part_fields
-from convit_ssl.data.planes import MOST_CHANNELS, Planes
-from convit_ssl.data.raw_image import ImageHeader, Values, check_size
+from convit_ssl.data.listing.part_names import part_fields
 from convit_ssl.data.readers import ImageFile
 from convit_ssl.data.readers.axes import Axes, parse_axes, planar_header
 from convit_ssl.data.readers.handles import Handles
-from convit_ssl.data.regions import Scene
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.planes import MOST_CHANNELS, Planes
+from convit_ssl.data.reading.raw_image import ImageHeader, Values, check_size
+from convit_ssl.data.reading.regions import Scene
+from convit_ssl.data.reading.value_range import Reading
 
 # tifffile's letters of the axes; what it does not know (Q, I and others) are pages.
 _NAMES = {"Z": "z", "T": "t", "C": "c", "S": "s", "Y": "y", "X": "x"}

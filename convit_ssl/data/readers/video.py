@@ -8,13 +8,13 @@ from typing import Any
 import av
 import numpy as np
 
+from convit_ssl.data.listing.part_names import part_fields
 from convit_ssl.data.notes import note_once
-from convit_ssl.data.part_names import part_fields
-from convit_ssl.data.planes import Planes
-from convit_ssl.data.raw_image import ImageHeader, check_size
 from convit_ssl.data.readers import ImageFile
 from convit_ssl.data.readers.handles import Handles
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.planes import Planes
+from convit_ssl.data.reading.raw_image import ImageHeader, check_size
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 
 _GREY16 = frozenset(f"gray{bits}{end}" for bits in (9, 10, 12, 14, 16) for end in ("le", "be"))

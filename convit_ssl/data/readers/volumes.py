@@ -17,7 +17,7 @@ import nibabel
 import numpy as np
 from nibabel.volumeutils import apply_read_scaling
 
-from convit_ssl.data.raw_image import Values
+from convit_ssl.data.reading.raw_image import Values
 
 _KEPT_BYTES = 256 * 2**20  # of voxels, in each process
 _KNOWN = 256  # volumes whose headers are kept

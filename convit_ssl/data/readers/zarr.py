@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import zarr
 
-from convit_ssl.data.part_names import part_fields
-from convit_ssl.data.planes import MOST_CHANNELS, Planes
-from convit_ssl.data.raw_image import ImageHeader, check_size
+from convit_ssl.data.listing.part_names import part_fields
 from convit_ssl.data.readers import ImageFile
 from convit_ssl.data.readers.axes import Axes, parse_axes, planar_header
 from convit_ssl.data.readers.handles import Handles
-from convit_ssl.data.regions import Scene
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.planes import MOST_CHANNELS, Planes
+from convit_ssl.data.reading.raw_image import ImageHeader, check_size
+from convit_ssl.data.reading.regions import Scene
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 
 _MM = {"nanometer": 1e-6, "micrometer": 1e-3, "millimeter": 1.0, "centimeter": 10.0,

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from convit_ssl import adapters
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.plan import make_plan
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.engines.options.plan import make_plan
 
 BuildTask = Callable[..., Any]
 BASE = """

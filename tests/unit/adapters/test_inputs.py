@@ -11,8 +11,8 @@ from vissl.config import AttrDict
 
 from convit_ssl.adapters import inputs
 from convit_ssl.adapters.inputs import mix
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.plan import make_plan
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.engines.options.plan import make_plan
 
 
 @pytest.mark.parametrize(("side", "batch"), [(8, 256), (64, 256), (128, 64), (224, 20)])

@@ -13,9 +13,9 @@ from sklearn.metrics import balanced_accuracy_score, recall_score, roc_auc_score
 
 from convit_ssl.adapters.inputs import open_inputs
 from convit_ssl.adapters.meters import Accuracy
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.plan import make_plan
-from convit_ssl.engines.val_figures import accuracy_figures, described
+from convit_ssl.engines.callbacks.val_figures import accuracy_figures, described
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.engines.options.plan import make_plan
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])

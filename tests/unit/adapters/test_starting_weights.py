@@ -14,9 +14,9 @@ from omegaconf import OmegaConf
 from convit_ssl.adapters.teachers import open_classifier, open_teacher
 from convit_ssl.adapters.train_step import train_step
 from convit_ssl.adapters.weights import entry_of_trunk, initialise
-from convit_ssl.data.evaluation_transform import IMAGENET_MEAN, IMAGENET_STD
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.plan import make_plan
+from convit_ssl.data.augment.evaluation import IMAGENET_MEAN, IMAGENET_STD
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.engines.options.plan import make_plan
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk
 from convit_ssl.export.files import ENTRY

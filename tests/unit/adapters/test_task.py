@@ -6,8 +6,8 @@ import pytest
 from torch import nn
 
 from convit_ssl import adapters
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.plan import make_plan
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.engines.options.plan import make_plan
 
 
 @pytest.mark.parametrize(("iteration", "start"), [(27, 0), (33, 3), (500, 14)])

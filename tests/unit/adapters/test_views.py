@@ -9,9 +9,9 @@ from vissl.config import AttrDict
 
 import convit_ssl.adapters  # noqa: F401
 from convit_ssl.adapters.inputs import augment_config
-from convit_ssl.data.augment import AugmentConfig
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.plan import make_plan
+from convit_ssl.data.augment.spec import AugmentConfig
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.engines.options.plan import make_plan
 from convit_ssl.errors import UserError
 from convit_ssl.methods import METHODS
 from convit_ssl.models import create_model

@@ -26,7 +26,7 @@ from convit_ssl.analysis.explore.voting import vote
 from convit_ssl.cli.explore_command import without_self
 from convit_ssl.cli.main import run_command
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.neighbours import nearest_neighbours
+from convit_ssl.evaluation.probes.neighbours import nearest_neighbours
 
 _make = runpy.run_path(str(Path(__file__).with_name("make_exploration.py")))["make_exploration"]
 

@@ -11,7 +11,7 @@ import pytest
 
 from convit_ssl.bench import builds
 from convit_ssl.cli.main import main
-from convit_ssl.engines.config import compose_experiment
+from convit_ssl.engines.options.compose import compose_experiment
 from convit_ssl.errors import UserError
 
 SETTING = builds.Setting("simclr", "folder", "birds", "convit_nano", ("crops.global_size=32",))

@@ -12,7 +12,7 @@ import torch
 
 from convit_ssl.bench import thread_worker, threads
 from convit_ssl.cli.main import main
-from convit_ssl.engines.pace import Pace, Way
+from convit_ssl.engines.launch.pace import Pace, Way
 
 
 def turn(arm: str, neighbours: int, steps: int, cpu_seconds: float) -> dict[str, Any]:

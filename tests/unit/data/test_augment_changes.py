@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convit_ssl.data.augment import AugmentConfig, build_augmentation
-from convit_ssl.data.augment_changes import PROBABILITIES
+from convit_ssl.data.augment.changes import PROBABILITIES
+from convit_ssl.data.augment.spec import AugmentConfig, build_augmentation
 from convit_ssl.errors import UserError
 
 DINO = AugmentConfig.dino(16, 8, 2)

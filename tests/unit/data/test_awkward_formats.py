@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convit_ssl.data.channel_reading import read_channels, read_planes
 from convit_ssl.data.readers import reads_by_path
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.channel_reading import read_channels, read_planes
+from convit_ssl.data.reading.value_range import Reading
 
 RNG = np.random.default_rng(0)
 NATIVE = Reading(depth="native")

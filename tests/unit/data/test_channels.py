@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from convit_ssl.data import evaluation_transform, open_dataset
-from convit_ssl.data.augment import AugmentConfig, build_augmentation
-from convit_ssl.data.channel_reading import read_channels, read_planes
-from convit_ssl.data.channel_statistics import channel_statistics
-from convit_ssl.data.planes import parse_channels
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.augment.spec import AugmentConfig, build_augmentation
+from convit_ssl.data.checks.channel_statistics import channel_statistics
+from convit_ssl.data.reading.channel_reading import read_channels, read_planes
+from convit_ssl.data.reading.planes import parse_channels
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 from tests.unit.data.make_channels import write_four_channels
 from tests.unit.data.make_images import png16, tiff

@@ -19,10 +19,10 @@ from convit_ssl.analysis.images import (
     thumbnail,
 )
 from convit_ssl.analysis.sampling import open_sample
-from convit_ssl.data.colour_maps import check_colour_map, coloured, composite, stain_colours
-from convit_ssl.data.shown_channels import find_shown, parse_show
-from convit_ssl.data.value_range import Reading
-from convit_ssl.data.viewing import view_image
+from convit_ssl.data.reading.colour_maps import check_colour_map, coloured, composite, stain_colours
+from convit_ssl.data.reading.shown_channels import find_shown, parse_show
+from convit_ssl.data.reading.value_range import Reading
+from convit_ssl.data.reading.viewing import view_image
 from convit_ssl.errors import UserError
 from convit_ssl.models import convit_nano
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convit_ssl.data.division import TRAIN, Division, DivisionSpec, divide, part_of
-from convit_ssl.data.folders import Listing
+from convit_ssl.data.listing.division import TRAIN, Division, DivisionSpec, divide, part_of
+from convit_ssl.data.listing.folders import Listing
 from convit_ssl.errors import UserError
 
 

@@ -22,9 +22,9 @@ WALK = """
 import sys
 from convit_ssl.cli.main import main
 from convit_ssl.data import open_dataset
-from convit_ssl.data.augment import AugmentConfig, build_augmentation
-from convit_ssl.data.value_range import Reading
-from convit_ssl.data.viewing import view_image
+from convit_ssl.data.augment.spec import AugmentConfig, build_augmentation
+from convit_ssl.data.reading.value_range import Reading
+from convit_ssl.data.reading.viewing import view_image
 import convit_ssl.engines.train, convit_ssl.analysis.report
 transform = build_augmentation(AugmentConfig.dino(16, 8, 1))
 images = open_dataset("folder", sys.argv[1], transform=transform)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convit_ssl.data.channel_reading import read_channels
-from convit_ssl.data.pixels import decode_array, decode_image
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.channel_reading import read_channels
+from convit_ssl.data.reading.pixels import decode_array, decode_image
+from convit_ssl.data.reading.value_range import Reading
 from tests.unit.data.make_images import bare_tiff, packed, png16, tiff
 
 Array = np.ndarray[Any, Any]

@@ -10,11 +10,11 @@ import pytest
 from PIL import Image, features
 
 from convit_ssl.data import open_dataset
-from convit_ssl.data.channel_reading import read_planes
-from convit_ssl.data.pixels import image_header
+from convit_ssl.data.listing.scenes import open_scene, read_tile
 from convit_ssl.data.readers import READERS
-from convit_ssl.data.scenes import open_scene, read_tile
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.channel_reading import read_planes
+from convit_ssl.data.reading.pixels import image_header
+from convit_ssl.data.reading.value_range import Reading
 
 NATIVE = Reading(depth="native")
 RNG = np.random.default_rng(0)
@@ -270,7 +270,7 @@ def test_turned_tiles_show_the_middle(tmp_path: Path) -> None:
 
 
 def test_tiles_of_a_scene_stay_on_one_side_of_a_split(tmp_path: Path) -> None:
-    from convit_ssl.data.division import DivisionSpec
+    from convit_ssl.data.listing.division import DivisionSpec
 
     for number in range(6):
         Image.new("RGB", (96, 96), (number, 0, 0)).save(tmp_path / f"{number}.png")

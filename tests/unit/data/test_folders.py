@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from convit_ssl.data import open_dataset
-from convit_ssl.data.folders import find_images
+from convit_ssl.data.listing.folders import find_images
 from convit_ssl.errors import UserError
 
 

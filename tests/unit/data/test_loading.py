@@ -16,15 +16,15 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from convit_ssl.data import ImageFiles, open_dataset
-from convit_ssl.data.augment import AugmentConfig, CropConfig, build_augmentation
-from convit_ssl.data.augment_fast import Normalize
-from convit_ssl.data.cache import PixelCache, make_cache
-from convit_ssl.data.collate import fast_collate
-from convit_ssl.data.names import NameTable, as_label
-from convit_ssl.data.parameters import draw_crops
-from convit_ssl.data.randomness import RepeatedIndex, sample_seed
-from convit_ssl.data.samplers import EpochSampler
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.augment.collate import fast_collate
+from convit_ssl.data.augment.fast import Normalize
+from convit_ssl.data.augment.parameters import draw_crops
+from convit_ssl.data.augment.randomness import RepeatedIndex, sample_seed
+from convit_ssl.data.augment.spec import AugmentConfig, CropConfig, build_augmentation
+from convit_ssl.data.listing.names import NameTable, as_label
+from convit_ssl.data.loading.cache import PixelCache, make_cache
+from convit_ssl.data.loading.samplers import EpochSampler
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 
 

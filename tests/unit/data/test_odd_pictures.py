@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from convit_ssl.data import open_dataset
-from convit_ssl.data.channel_reading import read_planes
-from convit_ssl.data.pixels import decode_array, decode_image, image_header, image_range
-from convit_ssl.data.raw_image import ImageTooLargeError
-from convit_ssl.data.scenes import open_scene
-from convit_ssl.data.value_range import Reading
-from convit_ssl.data.viewing import view_image
+from convit_ssl.data.listing.scenes import open_scene
+from convit_ssl.data.reading.channel_reading import read_planes
+from convit_ssl.data.reading.pixels import decode_array, decode_image, image_header, image_range
+from convit_ssl.data.reading.raw_image import ImageTooLargeError
+from convit_ssl.data.reading.value_range import Reading
+from convit_ssl.data.reading.viewing import view_image
 from tests.unit.data.make_images import bare_tiff, png16, tiff
 
 Array = np.ndarray[Any, Any]
@@ -110,7 +110,7 @@ def test_pages_that_lead_in_a_circle_come_to_an_end(tmp_path: Path) -> None:
 
 
 def test_a_mask_that_is_a_tiff_with_a_thumbnail(tmp_path: Path) -> None:
-    from convit_ssl.data.masks import read_mask
+    from convit_ssl.data.listing.masks import read_mask
 
     classes = RNG.integers(0, 7, (24, 36)).astype(np.uint8)
     path = tmp_path / "mask.tif"

@@ -13,11 +13,11 @@ from PIL import Image
 
 from convit_ssl.analysis.images import open_image
 from convit_ssl.data import open_dataset
-from convit_ssl.data.channel_reading import read_planes
-from convit_ssl.data.deep_photos import deep_jxl
 from convit_ssl.data.notes import note_once
-from convit_ssl.data.pixels import decode_image, image_header
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.channel_reading import read_planes
+from convit_ssl.data.reading.deep_photos import deep_jxl
+from convit_ssl.data.reading.pixels import decode_image, image_header
+from convit_ssl.data.reading.value_range import Reading
 
 NATIVE = Reading(depth="native")
 RNG = np.random.default_rng(0)

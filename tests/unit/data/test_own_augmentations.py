@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convit_ssl.data.augment import AugmentConfig, build_augmentation
-from convit_ssl.data.own_augmentations import REGISTERED, register_augmentation
+from convit_ssl.data.augment.own import REGISTERED, register_augmentation
+from convit_ssl.data.augment.spec import AugmentConfig, build_augmentation
 from convit_ssl.errors import UserError
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "own_augmentation.py"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convit_ssl.data.pixels import decode_array, decode_image
+from convit_ssl.data.reading.pixels import decode_array, decode_image
 from tests.unit.data.make_images import png16, tiff
 
 SIDE = 40

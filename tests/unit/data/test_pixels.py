@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convit_ssl.data.pixels import (
+from convit_ssl.data.reading.pixels import (
     ImageTooLargeError,
     decode_array,
     decode_image,
     image_header,
     read_raw,
 )
-from convit_ssl.data.raw_image import ImageHeader, RawImage
-from convit_ssl.data.rendering import to_rgb
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.raw_image import ImageHeader, RawImage
+from convit_ssl.data.reading.rendering import to_rgb
+from convit_ssl.data.reading.value_range import Reading
 from tests.unit.data.make_images import png16
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from convit_ssl import plugins
 from convit_ssl.data import open_dataset
-from convit_ssl.data.registered import REGISTERED, register_dataset
-from convit_ssl.engines.config import compose_experiment
+from convit_ssl.data.sources.registered import REGISTERED, register_dataset
+from convit_ssl.engines.options.compose import compose_experiment
 from convit_ssl.errors import UserError
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "own_data.py"

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from convit_ssl.data import open_dataset, retries
-from convit_ssl.data import storage as storage_module
-from convit_ssl.data.storage import CACHE_VARIABLE
+from convit_ssl.data import open_dataset
+from convit_ssl.data.loading import retries
+from convit_ssl.data.loading import storage as storage_module
+from convit_ssl.data.loading.storage import CACHE_VARIABLE
 from convit_ssl.errors import UserError
 from tests.unit.data.make_shards import pixels, write_shards
 from tests.unit.data.servers import Bucket, Busy, Files, WholeFiles, serve

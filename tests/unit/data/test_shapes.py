@@ -15,14 +15,15 @@ from PIL import Image, ImageFile
 from convit_ssl.analysis.attention import image_attention
 from convit_ssl.analysis.attention_figure import attention_figure
 from convit_ssl.analysis.images import bounded, open_image, prepare_image, thumbnail
-from convit_ssl.data import eight_bits, evaluation_transform
-from convit_ssl.data.augment import CropConfig
-from convit_ssl.data.parameters import draw_crop
-from convit_ssl.data.pixels import decode_array, decode_image
-from convit_ssl.data.raw_image import RawImage
-from convit_ssl.data.rendering import to_rgb
-from convit_ssl.data.value_range import Reading
-from convit_ssl.data.viewing import view_image
+from convit_ssl.data import evaluation_transform
+from convit_ssl.data.augment.parameters import draw_crop
+from convit_ssl.data.augment.spec import CropConfig
+from convit_ssl.data.reading import eight_bits
+from convit_ssl.data.reading.pixels import decode_array, decode_image
+from convit_ssl.data.reading.raw_image import RawImage
+from convit_ssl.data.reading.rendering import to_rgb
+from convit_ssl.data.reading.value_range import Reading
+from convit_ssl.data.reading.viewing import view_image
 from convit_ssl.models import create_model
 from tests.unit.data.make_images import tiff
 

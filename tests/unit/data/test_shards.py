@@ -16,12 +16,12 @@ import pytest
 from torch.utils.data import DataLoader
 
 from convit_ssl.data import ImageFiles, open_dataset
-from convit_ssl.data import storage as storage_module
+from convit_ssl.data.loading import storage as storage_module
+from convit_ssl.data.loading.samplers import WINDOW, EpochSampler
+from convit_ssl.data.loading.samples import TooManyUnreadableError
+from convit_ssl.data.loading.storage import CACHE_VARIABLE, read_bytes, split_member
 from convit_ssl.data.opening import find_listing
-from convit_ssl.data.samplers import WINDOW, EpochSampler
-from convit_ssl.data.samples import TooManyUnreadableError
-from convit_ssl.data.shards import find_shards
-from convit_ssl.data.storage import CACHE_VARIABLE, read_bytes, split_member
+from convit_ssl.data.shards.tar import find_shards
 from convit_ssl.errors import UserError
 from tests.unit.data.make_shards import pixels, png, write_shard, write_shards
 
@@ -323,7 +323,7 @@ def test_an_error_on_the_way_is_tried_again(
     in_memory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = open_dataset("shards", in_memory)
-    monkeypatch.setattr("convit_ssl.data.retries.RETRY_DELAYS", (0.0, 0.0))
+    monkeypatch.setattr("convit_ssl.data.loading.retries.RETRY_DELAYS", (0.0, 0.0))
     system = type(fsspec.filesystem("memory"))
     plain, failures = system.cat_file, [1, 1]
 

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from convit_ssl.cli.main import run_command
-from convit_ssl.data import elpv, fashion, open_dataset, openclipart, textures
+from convit_ssl.data import open_dataset
 from convit_ssl.data.images import files_digest
-from convit_ssl.data.sources import SOURCES, materialise
+from convit_ssl.data.sources import elpv, fashion, openclipart, textures
+from convit_ssl.data.sources.builtin import SOURCES, materialise
 from convit_ssl.errors import UserError
 
 

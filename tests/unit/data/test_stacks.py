@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from convit_ssl.data import open_dataset
-from convit_ssl.data.channel_reading import read_channels, read_planes
-from convit_ssl.data.pixels import image_header, read_raw
-from convit_ssl.data.planes import Planes
-from convit_ssl.data.raw_image import RawImage
-from convit_ssl.data.scenes import open_scene
-from convit_ssl.data.tiff import read_tiff_planes
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.listing.scenes import open_scene
+from convit_ssl.data.reading.channel_reading import read_channels, read_planes
+from convit_ssl.data.reading.pixels import image_header, read_raw
+from convit_ssl.data.reading.planes import Planes
+from convit_ssl.data.reading.raw_image import RawImage
+from convit_ssl.data.reading.tiff import read_tiff_planes
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 
 NATIVE = Reading(depth="native")

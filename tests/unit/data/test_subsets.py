@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convit_ssl.cli.main import run_command
-from convit_ssl.data.folders import Listing, find_images
 from convit_ssl.data.images import files_digest
-from convit_ssl.data.subsets import SubsetSpec, choose, parse_subset, write_list
+from convit_ssl.data.listing.folders import Listing, find_images
+from convit_ssl.data.listing.subsets import SubsetSpec, choose, parse_subset, write_list
 from convit_ssl.errors import UserError
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convit_ssl.data import open_dataset, survey
-from convit_ssl.data.common_range import common_range
-from convit_ssl.data.pixels import decode_image
-from convit_ssl.data.value_range import Reading, values_range
+from convit_ssl.data import open_dataset
+from convit_ssl.data.checks import survey
+from convit_ssl.data.reading.common_range import common_range
+from convit_ssl.data.reading.pixels import decode_image
+from convit_ssl.data.reading.value_range import Reading, values_range
 from tests.unit.data.make_images import png16, tiff
 
 SCENE = (300 + 10 * np.sin(np.arange(4096) / 15)).reshape(64, 64)

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from convit_ssl.data import open_dataset
-from convit_ssl.data.channel_reading import read_planes
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.channel_reading import read_planes
+from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 
 NATIVE = Reading(depth="native")
@@ -70,7 +70,7 @@ def test_paths_labels_and_splits(tmp_path: Path) -> None:
 
 
 def test_groups_of_the_same_table(tmp_path: Path) -> None:
-    from convit_ssl.data.division import DivisionSpec
+    from convit_ssl.data.listing.division import DivisionSpec
 
     lines = ["file,label,patient"]
     for number in range(12):
@@ -88,7 +88,7 @@ def test_groups_of_the_same_table(tmp_path: Path) -> None:
 
 
 def test_groups_are_a_column_of_the_collections_own_table(tmp_path: Path) -> None:
-    from convit_ssl.data.division import DivisionSpec
+    from convit_ssl.data.listing.division import DivisionSpec
 
     lines = ["file,other,label,patient"]
     for number in range(12):

@@ -16,14 +16,16 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from convit_ssl.data import FaultLog, ImageFiles, images, open_dataset, retries, samples, survey
-from convit_ssl.data.pixels import image_header
-from convit_ssl.data.samples import (
+from convit_ssl.data import FaultLog, ImageFiles, images, open_dataset
+from convit_ssl.data.checks import survey
+from convit_ssl.data.loading import retries, samples
+from convit_ssl.data.loading.samples import (
     DataGoneError,
     SampleReader,
     TooManyUnreadableError,
     UnreadableImageError,
 )
+from convit_ssl.data.reading.pixels import image_header
 from convit_ssl.errors import UserError
 
 
@@ -228,8 +230,8 @@ def test_a_bomb_counts_as_unreadable(tmp_path: Path) -> None:
 
 def test_image_files_refuses_an_empty_listing(tmp_path: Path) -> None:
     dataset = open_dataset("folder", write_folder(tmp_path))
-    from convit_ssl.data.folders import find_images
     from convit_ssl.data.images import take
+    from convit_ssl.data.listing.folders import find_images
 
     with pytest.raises(UserError, match="no images are left"):
         ImageFiles(take(find_images(tmp_path), []))

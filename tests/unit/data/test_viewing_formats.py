@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convit_ssl.data.quality import inspect
-from convit_ssl.data.scale_bar import _font, bar_of
-from convit_ssl.data.viewing import check_shown, view_image
+from convit_ssl.data.checks.quality import inspect
+from convit_ssl.data.reading.scale_bar import _font, bar_of
+from convit_ssl.data.reading.viewing import check_shown, view_image
 from convit_ssl.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -64,9 +64,9 @@ def test_dicom_is_shown_in_its_own_window() -> None:
     pytest.importorskip("pydicom")
     from pydicom.data import get_testdata_file
 
-    from convit_ssl.data.channel_reading import read_planes
-    from convit_ssl.data.rendering import to_rgb
-    from convit_ssl.data.value_range import Reading
+    from convit_ssl.data.reading.channel_reading import read_planes
+    from convit_ssl.data.reading.rendering import to_rgb
+    from convit_ssl.data.reading.value_range import Reading
 
     path = str(get_testdata_file("examples_overlay.dcm", download=False))
     planes = read_planes(path, Path(path).read_bytes(), Reading())
@@ -108,7 +108,7 @@ def test_exif_turns_16_bit_photographs_in_native_depth(tmp_path: Path, orientati
     from PIL import ImageOps
 
     from convit_ssl.data import open_dataset
-    from convit_ssl.data.value_range import Reading
+    from convit_ssl.data.reading.value_range import Reading
 
     values = RNG.integers(0, 65535, (6, 9)).astype(np.uint16)
     small = Image.fromarray((values >> 8).astype(np.uint8))

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from convit_ssl.data import open_dataset
-from convit_ssl.data.channel_reading import read_planes
-from convit_ssl.data.pixels import image_header
-from convit_ssl.data.value_range import Reading
+from convit_ssl.data.reading.channel_reading import read_planes
+from convit_ssl.data.reading.pixels import image_header
+from convit_ssl.data.reading.value_range import Reading
 
 nibabel = pytest.importorskip("nibabel")
 nifti = pytest.importorskip("convit_ssl.data.readers.nifti")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from convit_ssl.data import ImageFiles
-from convit_ssl.data.folders import Listing
+from convit_ssl.data.listing.folders import Listing
 
 
 def test_images_of_a_class_share_the_number_of_their_class(tmp_path: Path) -> None:

@@ -16,15 +16,18 @@ import torch
 from PIL import Image
 
 import convit_ssl.adapters  # noqa: F401
-from convit_ssl.engines import auto, auto_race, auto_record, auto_trial
-from convit_ssl.engines.auto_judge import Judge, Score, held_share
-from convit_ssl.engines.auto_report import adopt
-from convit_ssl.engines.auto_schedule import finalists, timetable, whole_epochs
-from convit_ssl.engines.auto_trial import Cost, StoppedTrial
-from convit_ssl.engines.checkpoint import CHECKPOINTS, checkpoint_name, find_checkpoint
-from convit_ssl.engines.command import run_experiment
-from convit_ssl.engines.config import Composed, compose_experiment
-from convit_ssl.engines.plan import make_plan
+from convit_ssl.engines.auto import choice as auto
+from convit_ssl.engines.auto import race as auto_race
+from convit_ssl.engines.auto import record as auto_record
+from convit_ssl.engines.auto import trial as auto_trial
+from convit_ssl.engines.auto.judge import Judge, Score, held_share
+from convit_ssl.engines.auto.report import adopt
+from convit_ssl.engines.auto.schedule import finalists, timetable, whole_epochs
+from convit_ssl.engines.auto.trial import Cost, StoppedTrial
+from convit_ssl.engines.checkpoints.files import CHECKPOINTS, checkpoint_name, find_checkpoint
+from convit_ssl.engines.launch.command import run_experiment
+from convit_ssl.engines.options.compose import Composed, compose_experiment
+from convit_ssl.engines.options.plan import make_plan
 from convit_ssl.engines.train import write_config
 from convit_ssl.errors import UserError
 

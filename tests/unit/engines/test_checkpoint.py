@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from convit_ssl.checksums import stated_damage as damage
-from convit_ssl.engines.checkpoint import (
+from convit_ssl.engines.checkpoints.files import (
     BEST,
     LAST,
     checkpoint_name,
@@ -133,7 +133,7 @@ def test_files_have_the_users_umask(tmp_path: Path, umask: int) -> None:
 
 
 def test_a_pickle_in_place_of_a_checkpoint_runs_nothing(tmp_path: Path) -> None:
-    from convit_ssl.engines.resume import check_same_run
+    from convit_ssl.engines.checkpoints.resume import check_same_run
 
     class Trap:
         def __reduce__(self) -> tuple[object, ...]:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from convit_ssl.engines.config import compose_experiment, experiments_dir
-from convit_ssl.engines.keys import dotted_keys, hint, nearest
+from convit_ssl.engines.options.compose import compose_experiment, experiments_dir
+from convit_ssl.engines.options.words import dotted_keys, hint, nearest
 from convit_ssl.errors import UserError
 
 KEYS = ["optim.lr", "optim.min_lr", "optim.epochs", "method.temperature", "run.name"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from convit_ssl.engines.config import Composed, compose_experiment
+from convit_ssl.engines.options.compose import Composed, compose_experiment
 from convit_ssl.errors import UserError
 
 MINE = """

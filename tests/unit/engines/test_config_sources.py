@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from convit_ssl.engines.config import compose_experiment, experiments_dir
+from convit_ssl.engines.options.compose import compose_experiment, experiments_dir
 
 ARGUMENTS = ["config=convit_dino", "data=digits", "run=cpu", "optim.epochs=3"]
 GIVEN = {"config", "data", "run", "optim.epochs"}

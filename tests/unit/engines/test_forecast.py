@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from convit_ssl.engines import forecast
-from convit_ssl.engines.console import Speed
-from convit_ssl.engines.forecast import BesideSteps, Measured, beside_steps
+from convit_ssl.engines.callbacks import forecast
+from convit_ssl.engines.callbacks.console import Speed
+from convit_ssl.engines.callbacks.forecast import BesideSteps, Measured, beside_steps
 from convit_ssl.methods import SupervisedOptions
 from tests.unit.engines.test_watch import resized
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from convit_ssl.engines.hooks import TrainingHook
+from convit_ssl.engines.callbacks.progress import TrainingHook
 
 
 class Lines:

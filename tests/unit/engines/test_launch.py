@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 
-from convit_ssl.data.samples import DataGoneError
-from convit_ssl.engines import launch
-from convit_ssl.engines.checkpoint import checkpoint_name, write_checkpoint
-from convit_ssl.engines.plan import Plan
-from convit_ssl.engines.signals import RunFailure
+from convit_ssl.data.loading.samples import DataGoneError
+from convit_ssl.engines.checkpoints.files import checkpoint_name, write_checkpoint
+from convit_ssl.engines.launch import start as launch
+from convit_ssl.engines.launch.signals import RunFailure
+from convit_ssl.engines.options.plan import Plan
 from convit_ssl.errors import UserError
 from convit_ssl.schema import DataOptions
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from convit_ssl.engines.heartbeat import Heartbeat
-from convit_ssl.engines.lost import describe_loss, describe_shortage
+from convit_ssl.engines.callbacks.heartbeat import Heartbeat
+from convit_ssl.engines.launch.failures import describe_loss, describe_shortage
 
 OPTIONS: dict[str, Any] = {
     "optim": {"accumulate": 2, "batch_size": 1024},

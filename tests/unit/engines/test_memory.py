@@ -13,12 +13,12 @@ import torch
 
 from convit_ssl.bench.measure import saved_memory
 from convit_ssl.cli.main import main
-from convit_ssl.engines import memory
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.memory_heads import head_of
-from convit_ssl.engines.memory_room import Room, find_room
-from convit_ssl.engines.memory_size import BASE_MIB, gib
-from convit_ssl.engines.plan import Plan, make_plan
+from convit_ssl.engines.memory import estimate as memory
+from convit_ssl.engines.memory.heads import head_of
+from convit_ssl.engines.memory.room import Room, find_room
+from convit_ssl.engines.memory.size import BASE_MIB, gib
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.engines.options.plan import Plan, make_plan
 from convit_ssl.errors import UserError
 from convit_ssl.methods import BarlowTwinsHead, DINOHead, MoCoV3Head, SimCLRHead, SwAVHead
 from convit_ssl.models import ConViT, create_config

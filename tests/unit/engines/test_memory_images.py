@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from convit_ssl.adapters import teachers
-from convit_ssl.engines.memory_images import MIB, decoded_mib, teacher_mib
+from convit_ssl.engines.memory.images import MIB, decoded_mib, teacher_mib
 
 DRAWINGS = {"native_size": [333, 336], "images": 1077}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from convit_ssl.cli.main import run_command
-from convit_ssl.engines import describe
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.ranges import check_values
+from convit_ssl.engines.options import describe
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.engines.options.ranges import check_values
 from convit_ssl.errors import UserError
 from convit_ssl.methods import METHODS
 from convit_ssl.options import Described, described, undescribed

@@ -9,9 +9,9 @@ from pathlib import Path
 
 PROGRAM = """
 import os, signal, sys, time
-from convit_ssl.engines.orphans import leave_with
-from convit_ssl.engines.rendezvous import join
-from convit_ssl.engines.placement import Placement
+from convit_ssl.engines.launch.orphans import leave_with
+from convit_ssl.engines.launch.rendezvous import join
+from convit_ssl.engines.launch.placement import Placement
 folder = sys.argv[1]
 launcher = os.fork()
 if not launcher:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from convit_ssl.engines.pace import LONGEST_WAIT, Decision, Pace, Way
-from convit_ssl.engines.placement import Placement
-from convit_ssl.engines.thread_trials import (
+from convit_ssl.engines.launch.pace import LONGEST_WAIT, Decision, Pace, Way
+from convit_ssl.engines.launch.placement import Placement
+from convit_ssl.engines.launch.thread_trials import (
     ThreadHook,
     read_decisions,
     thread_hooks,

@@ -9,11 +9,16 @@ from typing import Any
 
 import pytest
 
-from convit_ssl.engines.placement import Placement, choose_precision, place, place_of_process
-from convit_ssl.engines.plan import Plan
-from convit_ssl.engines.rendezvous import listen, loopback_interface, meeting_host, meeting_port
-from convit_ssl.engines.signals import RunFailure
-from convit_ssl.engines.slurm import parameters, teardown_lines
+from convit_ssl.engines.launch.placement import Placement, choose_precision, place, place_of_process
+from convit_ssl.engines.launch.rendezvous import (
+    listen,
+    loopback_interface,
+    meeting_host,
+    meeting_port,
+)
+from convit_ssl.engines.launch.signals import RunFailure
+from convit_ssl.engines.launch.slurm import parameters, teardown_lines
+from convit_ssl.engines.options.plan import Plan
 from convit_ssl.errors import UserError
 from convit_ssl.schema import RunOptions
 

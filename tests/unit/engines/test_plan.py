@@ -11,10 +11,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from convit_ssl.adapters.inputs import open_inputs
-from convit_ssl.data.value_range import Reading
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.console import run_facts
-from convit_ssl.engines.plan import Plan, make_plan
+from convit_ssl.data.reading.value_range import Reading
+from convit_ssl.engines.callbacks.console import run_facts
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.engines.options.plan import Plan, make_plan
 from convit_ssl.engines.train import write_config
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk, reading_of

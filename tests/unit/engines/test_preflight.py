@@ -8,10 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from convit_ssl.data import loader_workers
-from convit_ssl.data.value_range import Reading
-from convit_ssl.engines import preflight
-from convit_ssl.engines.preflight import (
+from convit_ssl.data.loading import loader_workers
+from convit_ssl.data.reading.value_range import Reading
+from convit_ssl.engines.launch import preflight
+from convit_ssl.engines.launch.preflight import (
     Findings,
     _probe_disk,
     _probe_images,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from convit_ssl.engines.record import Recorder
+from convit_ssl.engines.callbacks.record import Recorder
 from convit_ssl.models import create_model
 from convit_ssl.runs import RunFolder
 
@@ -68,7 +68,7 @@ def test_intervals_are_no_tables_of_layers(
 ) -> None:
     written = {}
     monkeypatch.setattr(
-        "convit_ssl.engines.record.write_summary",
+        "convit_ssl.engines.callbacks.record.write_summary",
         lambda writer, tables, step, trunk: written.update(tables),
     )
     recorder.options.run.tensorboard = True

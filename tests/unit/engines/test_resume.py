@@ -10,16 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convit_ssl.data.samplers import EpochSampler
-from convit_ssl.engines.checkpoint import checkpoint_name, write_checkpoint
-from convit_ssl.engines.plan import Plan
-from convit_ssl.engines.resume import (
+from convit_ssl.data.loading.samplers import EpochSampler
+from convit_ssl.engines.checkpoints.files import checkpoint_name, write_checkpoint
+from convit_ssl.engines.checkpoints.resume import (
     check_same_run,
     finished,
     flat,
     iteration_at,
     steps_taken,
 )
+from convit_ssl.engines.options.plan import Plan
 from convit_ssl.errors import UserError
 from convit_ssl.runs import RunFolder
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 import torch
 
-from convit_ssl.engines import saving
-from convit_ssl.engines.checkpoint import checkpoint_name, write_checkpoint
-from convit_ssl.engines.lock import lock_run
-from convit_ssl.engines.run_folder import FolderGuard, newest_on_disk, resume_words
-from convit_ssl.engines.saving import CheckpointHook
-from convit_ssl.engines.signals import FOLDER_GONE, Stopped
+from convit_ssl.engines.checkpoints import saving
+from convit_ssl.engines.checkpoints.files import checkpoint_name, write_checkpoint
+from convit_ssl.engines.checkpoints.lock import lock_run
+from convit_ssl.engines.checkpoints.run_folder import FolderGuard, newest_on_disk, resume_words
+from convit_ssl.engines.checkpoints.saving import CheckpointHook
+from convit_ssl.engines.launch.signals import FOLDER_GONE, Stopped
 from convit_ssl.errors import UserError
 
 
@@ -128,7 +128,8 @@ def test_a_file_system_that_numbers_its_folders_anew(folder: Path) -> None:
 def test_the_guard_leaves_the_lock_to_the_run(folder: Path) -> None:
     """Record locks go when any descriptor of the file is closed."""
     code = (
-        "import sys; from pathlib import Path; from convit_ssl.engines.lock import lock_run\n"
+        "import sys; from pathlib import Path\n"
+        "from convit_ssl.engines.checkpoints.lock import lock_run\n"
         "with lock_run(Path(sys.argv[1]), 0.0): print('taken')"
     )
     with lock_run(folder):

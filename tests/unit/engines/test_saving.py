@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from convit_ssl.engines import saving
-from convit_ssl.engines.saving import CheckpointHook
-from convit_ssl.engines.signals import Agreement, RunFailure
+from convit_ssl.engines.checkpoints import saving
+from convit_ssl.engines.checkpoints.saving import CheckpointHook
+from convit_ssl.engines.launch.signals import Agreement, RunFailure
 
 
 def make_hook(folder: Path, minutes: float = 10.0) -> CheckpointHook:

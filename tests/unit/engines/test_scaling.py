@@ -10,12 +10,12 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 import convit_ssl.adapters  # noqa: F401
-from convit_ssl.engines import scaling
-from convit_ssl.engines.begun import find_begun
-from convit_ssl.engines.checkpoint import CHECKPOINTS, checkpoint_name
-from convit_ssl.engines.config import compose_experiment
-from convit_ssl.engines.plan import Plan, make_plan
-from convit_ssl.engines.scaling import CPU_MINUTES, cpu_seconds, operations
+from convit_ssl.engines.checkpoints.files import CHECKPOINTS, checkpoint_name
+from convit_ssl.engines.options import scaling
+from convit_ssl.engines.options.compose import compose_experiment
+from convit_ssl.engines.options.first_start import find_begun
+from convit_ssl.engines.options.plan import Plan, make_plan
+from convit_ssl.engines.options.scaling import CPU_MINUTES, cpu_seconds, operations
 from convit_ssl.engines.train import write_config
 from convit_ssl.export.save import save_trunk
 from convit_ssl.methods import get_method

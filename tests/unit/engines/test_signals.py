@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 
-from convit_ssl.engines.early_signals import STOP_SIGNALS, signals_outside_training
-from convit_ssl.engines.heartbeat import (
+from convit_ssl.engines.callbacks.heartbeat import (
     IMAGES,
     LEARNING,
     Beat,
@@ -25,8 +24,9 @@ from convit_ssl.engines.heartbeat import (
     describe_straggler,
     read_beats,
 )
-from convit_ssl.engines.lock import lock_run
-from convit_ssl.engines.signals import Agreement, SignalBox, Stopped
+from convit_ssl.engines.checkpoints.lock import lock_run
+from convit_ssl.engines.launch.early_signals import STOP_SIGNALS, signals_outside_training
+from convit_ssl.engines.launch.signals import Agreement, SignalBox, Stopped
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
 
@@ -64,7 +64,7 @@ def test_a_signal_whose_exception_became_another_still_ends_the_run() -> None:
 
 OWN = (
     "import os, signal\n"
-    "from convit_ssl.engines.early_signals import own_process, signals_outside_training\n"
+    "from convit_ssl.engines.launch.early_signals import own_process, signals_outside_training\n"
     "own_process()\n"
 )
 
@@ -179,7 +179,7 @@ def test_ctrl_c_again_ends_at_once_but_its_echo_does_not() -> None:
 def test_a_process_that_hangs_leaves_when_its_grace_is_over() -> None:
     code = (
         "import os, signal, time\n"
-        "from convit_ssl.engines.signals import SignalBox\n"
+        "from convit_ssl.engines.launch.signals import SignalBox\n"
         "box = SignalBox(0.3, lambda: 'rank 7 is missing')\n"
         "box.install()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
@@ -251,7 +251,7 @@ def test_a_straggler_is_named_and_equals_are_not() -> None:
 def test_a_clock_that_jumps_is_no_standstill(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convit_ssl.engines.heartbeat.BEAT", 0.01)
+    monkeypatch.setattr("convit_ssl.engines.callbacks.heartbeat.BEAT", 0.01)
     said: list[str] = []
     heart = Heartbeat(tmp_path, 0, 1, stall_seconds=100.0, say=said.append)
     now = time.time
@@ -284,7 +284,8 @@ def test_beats_are_files_that_go_with_the_run(tmp_path: Path) -> None:
 
 def test_one_run_at_a_time_in_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom convit_ssl.engines.lock import lock_run\n"
+        "import sys\nfrom pathlib import Path\n"
+        "from convit_ssl.engines.checkpoints.lock import lock_run\n"
         "with lock_run(Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     )
     other = subprocess.Popen(

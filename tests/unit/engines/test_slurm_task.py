@@ -12,7 +12,7 @@ import pytest
 TASK = """
 import atexit, os, signal, sys
 from convit_ssl.engines import command, slurm
-from convit_ssl.data.samples import DataGoneError
+from convit_ssl.data.loading.samples import DataGoneError
 
 def leaves(arguments):
     raise {raised}

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from convit_ssl.engines import testing
-from convit_ssl.engines.scaling import cpu_seconds
+from convit_ssl.engines.options import testing
+from convit_ssl.engines.options.scaling import cpu_seconds
 from convit_ssl.methods import SupervisedOptions
 from convit_ssl.models.variants import create_config
 

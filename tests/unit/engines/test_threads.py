@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from convit_ssl.engines.threads import Threads, choose_threads
+from convit_ssl.engines.launch.threads import Threads, choose_threads
 
 
 @pytest.mark.parametrize(

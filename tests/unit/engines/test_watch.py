@@ -16,8 +16,8 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import Subset
 
-from convit_ssl.engines import watch
-from convit_ssl.engines.watch import Watch
+from convit_ssl.engines.callbacks import feature_checks as watch
+from convit_ssl.engines.callbacks.feature_checks import Watch
 from convit_ssl.evaluation import processes
 
 IMAGES = [(torch.full((3, 2, 2), float(i)), 0, i) for i in range(watch.LONGEST_BATCH + 3)]

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from convit_ssl.data.folders import Listing
 from convit_ssl.data.images import ImageFiles
-from convit_ssl.data.samples import SampleReader
-from convit_ssl.engines.watch_networks import SideBySide, Views
+from convit_ssl.data.listing.folders import Listing
+from convit_ssl.data.loading.samples import SampleReader
+from convit_ssl.engines.callbacks.feature_networks import SideBySide, Views
 
 
 def folder_of_images(root: Path, count: int = 3) -> Listing:

@@ -14,12 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from convit_ssl.engines import watch, watch_scores
-from convit_ssl.engines.hooks import TrainingHook
-from convit_ssl.engines.watch import Watch
-from convit_ssl.engines.watch_reference import background_share
-from convit_ssl.engines.watch_scores import unproven
-from convit_ssl.evaluation.label_free import SCORES
+from convit_ssl.engines.callbacks import feature_checks as watch
+from convit_ssl.engines.callbacks import feature_scores as watch_scores
+from convit_ssl.engines.callbacks.feature_checks import Watch
+from convit_ssl.engines.callbacks.feature_references import background_share
+from convit_ssl.engines.callbacks.feature_scores import unproven
+from convit_ssl.engines.callbacks.progress import TrainingHook
+from convit_ssl.evaluation.label_free.scores import SCORES
 from convit_ssl.models import create_model
 from convit_ssl.options import KEY
 from convit_ssl.schema_run import WatchOptions

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convit_ssl.cli.study_baselines_rows import LABELS, beside, trunks_of
-from convit_ssl.cli.study_baselines_write import (
+from convit_ssl.cli.study.baselines_rows import LABELS, beside, trunks_of
+from convit_ssl.cli.study.baselines_write import (
     _against_deit,
     _between,
     _between_page,
@@ -17,7 +17,8 @@ from convit_ssl.cli.study_baselines_write import (
     _judged,
     _references,
 )
-from convit_ssl.evaluation.baselines_table import (
+from convit_ssl.evaluation.paired import Predictions
+from convit_ssl.evaluation.studies.baselines import (
     CLASSIFIER,
     KNN,
     LINEAR,
@@ -27,7 +28,6 @@ from convit_ssl.evaluation.baselines_table import (
     summarise,
     verdict,
 )
-from convit_ssl.evaluation.paired import Predictions
 
 TRUTH = np.arange(400) % 2
 CLASSES = ["whole", "broken"]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation import evaluators
-from convit_ssl.evaluation.evaluators import evaluate, register_evaluator
-from convit_ssl.evaluation.feature_set import FeatureSet
+from convit_ssl.evaluation.features.feature_set import FeatureSet
+from convit_ssl.evaluation.probes import evaluators
+from convit_ssl.evaluation.probes.evaluators import evaluate, register_evaluator
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "own_evaluator.py"
 SET = FeatureSet(

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from convit_ssl.cli.main import run_command
-from convit_ssl.evaluation.feature_set import FeatureSet, load_features
-from convit_ssl.evaluation.feature_tables import FeatureTable
+from convit_ssl.evaluation.features.feature_set import FeatureSet, load_features
+from convit_ssl.evaluation.features.tables import FeatureTable
 
 SMALL = ["random:convit_nano", "--img-size", "16", "--device", "cpu"]
 

@@ -17,10 +17,9 @@ from torch import Tensor
 
 from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation import fingerprint
-from convit_ssl.evaluation.features import FeatureSet, extract_features, load_features
-from convit_ssl.evaluation.processes import run_in_processes
-from convit_ssl.evaluation.tokens import (
+from convit_ssl.evaluation.features import fingerprint
+from convit_ssl.evaluation.features.extraction import FeatureSet, extract_features, load_features
+from convit_ssl.evaluation.features.tokens import (
     PixelFeatures,
     PixelTransform,
     TokenFeatures,
@@ -28,6 +27,7 @@ from convit_ssl.evaluation.tokens import (
     default_columns,
     pixel_transform,
 )
+from convit_ssl.evaluation.processes import run_in_processes
 from convit_ssl.models import ConViT, ConViTConfig
 
 

@@ -11,9 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.feature_set import FeatureSet
-from convit_ssl.evaluation.knn import evaluate_knn, knn_name, vote_weights, weighted_vote
-from convit_ssl.evaluation.neighbours import best_keys, decode_keys, nearest_neighbours, rank_keys
+from convit_ssl.evaluation.features.feature_set import FeatureSet
+from convit_ssl.evaluation.probes.knn import evaluate_knn, knn_name, vote_weights, weighted_vote
+from convit_ssl.evaluation.probes.neighbours import (
+    best_keys,
+    decode_keys,
+    nearest_neighbours,
+    rank_keys,
+)
 from convit_ssl.evaluation.processes import run_in_processes
 
 

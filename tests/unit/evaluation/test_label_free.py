@@ -12,9 +12,11 @@ import torch
 from scipy import stats
 
 from convit_ssl.cli.main import run_command
-from convit_ssl.cli.study_scores import draw_settings
-from convit_ssl.cli.study_scores_write import write
-from convit_ssl.evaluation.label_free import (
+from convit_ssl.cli.study.scores import draw_settings
+from convit_ssl.cli.study.scores_write import write
+from convit_ssl.evaluation.label_free.ranking import Correlation, passes, rank_correlation
+from convit_ssl.evaluation.label_free.report import scores_lines
+from convit_ssl.evaluation.label_free.scores import (
     PASSED,
     SCORES,
     eigenvalue_decay,
@@ -24,9 +26,7 @@ from convit_ssl.evaluation.label_free import (
     lidar,
     two_view_retrieval,
 )
-from convit_ssl.evaluation.label_free_report import scores_lines
-from convit_ssl.evaluation.label_free_views import RandomViews
-from convit_ssl.evaluation.ranking import Correlation, passes, rank_correlation
+from convit_ssl.evaluation.label_free.views import RandomViews
 from convit_ssl.models import create_model
 
 

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.feature_set import FeatureSet
-from convit_ssl.evaluation.heads import Head, LinearHeads, train_heads
-from convit_ssl.evaluation.linear import (
+from convit_ssl.evaluation.features.feature_set import FeatureSet
+from convit_ssl.evaluation.probes.heads import Head, LinearHeads, train_heads
+from convit_ssl.evaluation.probes.linear import (
     LinearConfig,
     LinearResult,
     evaluate_linear,
     feature_choices,
 )
-from convit_ssl.evaluation.logistic import _entropy
-from convit_ssl.evaluation.splits import ProbeData, Standardiser, hold_out
+from convit_ssl.evaluation.probes.logistic import _entropy
+from convit_ssl.evaluation.probes.splits import ProbeData, Standardiser, hold_out
 
 COLUMNS = {"class_last1": (0, 5), "class_last2": (5, 10), "patch_mean_last1": (10, 15)}
 QUICK = LinearConfig(min_iterations=60, epochs=1, learning_rates=(1e-3, 0.1))

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.fingerprint import weights_fingerprint
-from convit_ssl.evaluation.masking import mask_model
+from convit_ssl.evaluation.features.fingerprint import weights_fingerprint
+from convit_ssl.evaluation.features.masking import mask_model
 from convit_ssl.models import GPSA, ConViT, ConViTConfig
 
 

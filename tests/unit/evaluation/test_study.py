@@ -18,8 +18,8 @@ from PIL import Image
 from rich.console import Console
 
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation import study_slurm
-from convit_ssl.evaluation.study import (
+from convit_ssl.evaluation.studies import slurm as study_slurm
+from convit_ssl.evaluation.studies.design import (
     Run,
     Settings,
     Study,
@@ -28,14 +28,14 @@ from convit_ssl.evaluation.study import (
     pretraining,
     sample_efficiency,
 )
-from convit_ssl.evaluation.study_report import (
+from convit_ssl.evaluation.studies.report import (
     markdown,
     progress_table,
     study_rows,
     summarise,
     write_study,
 )
-from convit_ssl.evaluation.study_runner import State, run_study
+from convit_ssl.evaluation.studies.runner import State, run_study
 from convit_ssl.runs import RunFolder
 
 SETTINGS = Settings("digits", epochs=20, batch_size=32)
@@ -377,8 +377,8 @@ def test_terminate_of_the_study_reaches_the_runs(number: signal.Signals, tmp_pat
         "import signal, sys\n"
         "from pathlib import Path\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"  # the tests may run under nohup
-        "from convit_ssl.evaluation.study import Settings, sample_efficiency\n"
-        "from convit_ssl.evaluation.study_runner import run_study\n"
+        "from convit_ssl.evaluation.studies.design import Settings, sample_efficiency\n"
+        "from convit_ssl.evaluation.studies.runner import run_study\n"
         "study = sample_efficiency(['deit_nano'], Settings('digits'), [1.0], [0])\n"
         f"command = [sys.executable, '-c', {child!r}, {str(pid_file)!r}]\n"
         f"run_study(study, {str(tmp_path)!r}, command=lambda run, folder: command)\n"

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.study import Settings, Study, pretraining
-from convit_ssl.evaluation.study_pretraining import summarise_probes, write_pretraining
-from convit_ssl.evaluation.study_runner import State
+from convit_ssl.evaluation.studies.design import Settings, Study, pretraining
+from convit_ssl.evaluation.studies.pretraining import summarise_probes, write_pretraining
+from convit_ssl.evaluation.studies.runner import State
 
 
 def probe(

@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from convit_ssl.evaluation import logistic, products
-from convit_ssl.evaluation.feature_set import FeatureSet
-from convit_ssl.evaluation.heads import VERY_MANY_CLASSES, Head, LinearHeads, train_heads
-from convit_ssl.evaluation.logistic_many import ManyClasses, pool_for, whitening
-from convit_ssl.evaluation.splits import ProbeData, hold_out
-from convit_ssl.evaluation.sweep import Training, joined_steps, train_sweep
+from convit_ssl.evaluation import products
+from convit_ssl.evaluation.features.feature_set import FeatureSet
+from convit_ssl.evaluation.probes import logistic
+from convit_ssl.evaluation.probes.heads import VERY_MANY_CLASSES, Head, LinearHeads, train_heads
+from convit_ssl.evaluation.probes.logistic_many import ManyClasses, pool_for, whitening
+from convit_ssl.evaluation.probes.splits import ProbeData, hold_out
+from convit_ssl.evaluation.probes.sweep import Training, joined_steps, train_sweep
 
 CLASSES, WIDTH = 210, 12
 COLUMNS = {"class_last1": (0, 6), "patch_mean_last1": (6, WIDTH)}

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation import fingerprint as evaluation_fingerprint
+from convit_ssl.evaluation.features import fingerprint as evaluation_fingerprint
 from convit_ssl.export import load_trunk, resized, weights_fingerprint
 from convit_ssl.export.load import set_layer_norm_eps
 from convit_ssl.export.save import save_trunk

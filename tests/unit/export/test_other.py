@@ -13,7 +13,7 @@ import torch
 
 from convit_ssl import adapters  # noqa: F401
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.tokens import PatchFeatures, TokenFeatures
+from convit_ssl.evaluation.features.tokens import PatchFeatures, TokenFeatures
 from convit_ssl.export import load_network, load_trunk
 from convit_ssl.export.other import start_from, start_published
 from convit_ssl.export.trunk import export_trunk

@@ -11,7 +11,7 @@ import timm
 import torch
 
 from convit_ssl.errors import UserError
-from convit_ssl.evaluation.masking import mask_model
+from convit_ssl.evaluation.features.masking import mask_model
 from convit_ssl.export.load import load_trunk, resized
 from convit_ssl.export.trunk import export_trunk
 from convit_ssl.models import ConViT, ConViTConfig

@@ -91,8 +91,8 @@ def test_a_teacher_sees_views_in_its_own_size_and_normalisation(teachers: dict[s
 
 def distilling(*more: str) -> Any:
     """A small task that learns from a teacher."""
-    from convit_ssl.engines.config import compose_experiment
-    from convit_ssl.engines.plan import make_plan
+    from convit_ssl.engines.options.compose import compose_experiment
+    from convit_ssl.engines.options.plan import make_plan
 
     plan = make_plan(compose_experiment(["config=convit_distill", *SMALL.split(), *more]))
     return ready(plan.config)
@@ -181,8 +181,8 @@ def test_whole_images_are_seen_once(
     ],
 )
 def test_what_cannot_teach_is_refused_first(words: tuple[str, ...], message: str) -> None:
-    from convit_ssl.engines.config import compose_experiment
-    from convit_ssl.engines.plan import make_plan
+    from convit_ssl.engines.options.compose import compose_experiment
+    from convit_ssl.engines.options.plan import make_plan
 
     with pytest.raises(UserError, match=message):
         make_plan(compose_experiment(["config=convit_distill", *SMALL.split(), *words]))
@@ -191,7 +191,7 @@ def test_what_cannot_teach_is_refused_first(words: tuple[str, ...], message: str
 def test_relative_files_are_found_from_anywhere(
     teachers: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from convit_ssl.engines.teacher import _whole
+    from convit_ssl.engines.options.teacher import _whole
 
     monkeypatch.chdir(Path(teachers["ours"]).parent)
     assert _whole("ours.pth") == teachers["ours"]

@@ -1,0 +1,1 @@
+"""What ``knn``, ``linear``, ``features`` and other commands on features share."""

@@ -1,0 +1,1 @@
+"""What ``convit-ssl segment`` consists of."""

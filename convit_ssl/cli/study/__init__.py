@@ -1,0 +1,1 @@
+"""What ``convit-ssl study`` consists of."""

@@ -1,0 +1,1 @@
+"""Augmentation: what it does, its draws, and the pipelines that do it."""

@@ -1,0 +1,190 @@
+"""All images of a collection with their parts, labels and groups; and what is wrong with them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from convit_ssl.data.checks.duplicates import Pair
+from convit_ssl.data.checks.quality import ImageFacts, odd_ones
+from convit_ssl.data.listing.annotations import group_keys, labelled
+from convit_ssl.data.listing.division import UNUSED, DivisionSpec, divide
+from convit_ssl.data.listing.folders import Listing, check_folder, list_images
+from convit_ssl.data.listing.split_folders import find_splits
+from convit_ssl.data.opening import LISTED, dataset_folder, find_listing
+from convit_ssl.errors import UserError
+
+PARTS = ("train", "val", "test")
+LEAK, LABELS, GROUPS, COPY = "leak", "labels differ", "across groups", "duplicate"
+# Findings that leave a script with exit code 1; plain copies in one part are told, no more.
+SERIOUS = (LEAK, LABELS, GROUPS, "truncated", "unreadable", "black", "blank", "odd")
+KINDS = (*SERIOUS, COPY)
+_ABOUT = ("file", "part", "label", "group")
+COLUMNS = ("kind", *_ABOUT, *(f"other_{name}" for name in _ABOUT), "detail")  # of check.csv
+_COUNTED = {
+    LEAK: "pairs across parts",
+    LABELS: "pairs with two labels",
+    GROUPS: "pairs across groups",
+    "odd": "of another depth or size",
+    COPY: "copies within a part",
+}
+
+
+def counted(kind: str, count: int) -> str:
+    """A number of findings of a kind in words, such as ``3 pairs across parts``."""
+    words = _COUNTED.get(kind, kind)
+    if count == 1:
+        words = words.replace("pairs", "pair").replace("copies", "copy")
+    return f"{count:,} {words}"
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The images of all parts, in one order.
+
+    Attributes:
+        paths: full paths.
+        files: relative paths, with the part's folder in front.
+        parts: train, val, test, or a fold.
+        labels: names of classes; "" without a label.
+        groups: names; "" without one.
+        notes: of the division.
+    """
+
+    paths: list[str]
+    files: list[str]
+    parts: list[str]
+    labels: list[str]
+    groups: list[str]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with one image or with a pair.
+
+    Attributes:
+        kind: one of `KINDS`.
+        image: position.
+        other: position of the other image of a pair, or None.
+        detail: in words.
+    """
+
+    kind: str
+    image: int
+    other: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A listing and the part that its images are in."""
+
+    part: str
+    listing: Listing
+
+
+def open_parts(data: str, data_dir: str | None = None) -> list[Opened]:
+    """The images of every part that a collection has: train, val and test, or all in one.
+
+    Raises:
+        UserError: there are none.
+    """
+    if data in LISTED:
+        opened = [Opened("train", find_listing(data, data_dir, "train"))]
+        if not str(data_dir).endswith((".txt", ".tar")):
+            with contextlib.suppress(UserError):
+                opened.append(Opened("val", find_listing(data, data_dir, "val")))
+        return opened
+    folder = check_folder(dataset_folder(data, data_dir))
+    splits = find_splits(folder)
+    # Where there is no val, test stands for it.
+    parts = {splits[name]: name for name in PARTS if name in splits}
+    if not parts:
+        return [Opened("all", list_images(folder))]
+    return [Opened(part, list_images(folder / name)) for name, part in parts.items()]
+
+
+def gather(opened: Sequence[Opened], spec: DivisionSpec) -> Collection:
+    """One table of the images of several parts, or of one listing that is divided.
+
+    Raises:
+        UserError: labels or groups that cannot be read, or parts that are there already.
+    """
+    if spec.divides and len(opened) > 1:
+        raise UserError(
+            f"this collection is already split ({', '.join(one.part for one in opened)}), so "
+            f"leave out --holdout, --folds and --split"
+        )
+    whole = Collection([], [], [], [], [])
+    notes: tuple[str, ...] = ()
+    for one in opened:
+        listing, groups, parts = one.listing, [], [one.part] * len(one.listing.files)
+        if spec.divides:
+            division = divide(listing, spec)
+            listing, notes = division.listing, division.notes
+            names = [*division.group_names, ""]
+            groups = [names[number] for number in division.groups]
+            parts = [_part(int(number), division.folds) for number in division.parts]
+        else:
+            table = None
+            if spec.labels:
+                listing, table = labelled(listing, spec.labels)
+            if spec.group_by:
+                groups = group_keys(listing, spec.group_by, table)
+        prefix = f"{one.part}/" if len(opened) > 1 else ""
+        root = str(listing.root).rstrip("/")
+        whole.paths.extend(f"{root}/{file}" for file in listing.files)
+        whole.files.extend(prefix + file for file in listing.files)
+        whole.parts.extend(parts)
+        whole.labels.extend(listing.classes[t] if t >= 0 else "" for t in listing.targets)
+        whole.groups.extend(groups or [""] * len(listing.files))
+    return replace(whole, notes=notes)
+
+
+def _part(number: int, folds: int) -> str:
+    if number == UNUSED:
+        return "unused"
+    if folds > 1:
+        return f"fold {number}" if number >= 0 else "train"
+    return "test" if number == 0 else "train"
+
+
+def findings(
+    collection: Collection, facts: Sequence[ImageFacts], pairs: Sequence[Pair]
+) -> list[Finding]:
+    """What is wrong, the gravest kinds first."""
+    found = [
+        Finding(_kind(collection, pair), pair.first, pair.second, _how(pair)) for pair in pairs
+    ]
+    found += [
+        Finding(one.problem, position, detail=one.reason)
+        for position, one in enumerate(facts)
+        if one.problem
+    ]
+    found += [Finding("odd", position, detail=text) for position, text in odd_ones(facts).items()]
+    return sorted(found, key=lambda one: (KINDS.index(one.kind), one.image, one.other or 0))
+
+
+def _kind(collection: Collection, pair: Pair) -> str:
+    def differ(values: Sequence[str]) -> bool:
+        one, other = values[pair.first], values[pair.second]
+        return bool(one) and bool(other) and one != other
+
+    if differ(collection.labels):
+        return LABELS
+    if differ(collection.parts):
+        return LEAK
+    return GROUPS if differ(collection.groups) else COPY
+
+
+def _how(pair: Pair) -> str:
+    words = {
+        "exact": "the same bytes",
+        "thumbnail": "the same picture, saved another way",
+        "keypoints": "the same picture, cropped or resized a little",
+        "features": "nearly the same features",
+    }
+    share = "" if pair.kind == "exact" else f" ({pair.likeness:.3f})"
+    return words[pair.kind] + share

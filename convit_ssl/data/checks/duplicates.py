@@ -1,0 +1,226 @@
+"""Images that are there twice: the same bytes, or the same picture saved another way.
+
+Digits and products resemble one another more than a recompressed photograph resembles its
+source, so no fixed distance tells copies apart. Two rules are used, each of which stays silent
+where images are alike without being copies:
+
+* **Thumbnails** (32 x 32 grey, normalised): a pair counts where its distance is a small part of
+  the usual distance between neighbours of this collection, with the same colours, brightness
+  and contrast.
+* **Keypoints** (SIFT: Lowe 2004): for images with enough detail, a pair counts where many
+  keypoints match under one shift and scale of a few per cent. This finds small crops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from convit_ssl.data.checks.keypoints import KeypointMatcher
+from convit_ssl.data.checks.quality import ImageFacts, Progress
+
+Floats = np.ndarray[Any, np.dtype[np.float32]]
+NEIGHBOURS = 10
+CANDIDATES = 3
+# Distance (1 - correlation) of copies: below this, and below this share of the usual distance of
+# the fifth neighbour. Different ones of digits and mnist come as near as .05 of it.
+LARGEST = 0.015
+SHARE = 0.04
+OWN_SHARE = 0.25
+SMALL_DISTANCE = 0.008  # at full size, of images under 40 pixels
+# Pairs worth a look at their keypoints: correlation, and distance to the tenth neighbour's.
+WORTH_A_LOOK = 0.25
+STANDS_OUT = 0.9
+MOST_LOOKS = 20_000
+BRIGHTNESS, CONTRAST, COLOUR = 32.0, 1.5, 12.0
+# Thumbnails are compared at half their side of many images, and of small ones, where a resized
+# copy lacks what the thumbnail would show.
+LARGE = 20_000
+SMALL = 96  # pixels
+SMALLEST_FOR_KEYPOINTS = 40  # pixels
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that show the same.
+
+    Attributes:
+        first: position.
+        second: position, larger than `first`.
+        kind: exact, thumbnail, keypoints or features.
+        likeness: 0..1, by which they were found.
+    """
+
+    first: int
+    second: int
+    kind: str
+    likeness: float
+
+
+def find_duplicates(
+    facts: Sequence[ImageFacts],
+    load: Callable[[int], Any],
+    progress: Progress | None = None,
+) -> list[Pair]:
+    """Exact and near duplicates among images.
+
+    Args:
+        facts: of `quality.inspect_all`. Blank and unreadable images are passed over.
+        load: the Pillow image at a position, to look at its keypoints.
+        progress: called with (pairs looked at, pairs).
+
+    Returns:
+        Pairs in the order of their positions; of several equal files, each with the first.
+    """
+    pairs = {(p.first, p.second): p for p in _exact(facts)}
+    copies = {p.second for p in pairs.values()}
+    rows = [
+        position
+        for position, one in enumerate(facts)
+        if one.grey is not None and not one.problem and position not in copies
+    ]
+    if len(rows) < 2:
+        return sorted(pairs.values(), key=_place)
+    small = float(np.median([min(facts[row].size) for row in rows])) < SMALL
+    greys = np.stack([np.asarray(facts[row].grey) for row in rows])
+    thumbnails = normalised(greys, halve=small or len(rows) > LARGE)
+    indices, alike = nearest(thumbnails, min(NEIGHBOURS, len(rows) - 1))
+    limits = copy_distances(alike)
+    looks: list[tuple[float, int, int]] = []
+    for query, (near, values) in enumerate(zip(indices, alike, strict=True)):
+        usual = max(1.0 - float(values[-1]), 1e-6)
+        for other, value in zip(near[:NEIGHBOURS], values, strict=True):
+            first, second = sorted((rows[query], rows[int(other)]))
+            distance = 1.0 - float(value)
+            if (first, second) in pairs:
+                continue
+            if distance <= min(limits[query], limits[int(other)]):
+                if _same_tone(facts[first], facts[second]) and _same_strokes(
+                    facts[first], facts[second]
+                ):
+                    pairs[first, second] = Pair(first, second, "thumbnail", float(value))
+            elif (
+                value >= WORTH_A_LOOK
+                and distance <= STANDS_OUT * usual
+                and min(*facts[first].size, *facts[second].size) >= SMALLEST_FOR_KEYPOINTS
+            ):
+                looks.append((distance / usual, first, second))
+    chosen = sorted(set(looks))[: min(MOST_LOOKS, CANDIDATES * len(rows))]
+    for pair in _by_keypoints(chosen, load, progress):
+        pairs.setdefault((pair.first, pair.second), pair)
+    return sorted(pairs.values(), key=_place)
+
+
+def _place(pair: Pair) -> tuple[int, int]:
+    return pair.first, pair.second
+
+
+def _exact(facts: Sequence[ImageFacts]) -> Iterator[Pair]:
+    first: dict[str, int] = {}
+    for position, one in enumerate(facts):
+        if one.digest and first.setdefault(one.digest, position) != position:
+            yield Pair(first[one.digest], position, "exact", 1.0)
+
+
+def normalised(pictures: Floats, halve: bool = False) -> Floats:
+    """(N, H, W) pictures as rows of mean 0 and length 1."""
+    if halve:
+        half = pictures.shape[1] // 2
+        pictures = pictures.reshape(len(pictures), half, 2, half, 2).mean(axis=(2, 4))
+    flat = pictures.reshape(len(pictures), -1)
+    flat = flat - flat.mean(axis=1, keepdims=True)
+    rows: Floats = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-6)
+    return rows
+
+
+def nearest(rows: Floats, k: int) -> tuple[np.ndarray[Any, Any], Floats]:
+    """Positions and cosine similarities of the k nearest other rows, the nearest first."""
+    indices, values = [], []
+    chunk = max(1, min(1024, 64_000_000 // len(rows)))
+    for first in range(0, len(rows), chunk):
+        alike = rows[first : first + chunk] @ rows.T
+        alike[np.arange(len(alike)), first + np.arange(len(alike))] = -2.0
+        near = np.argpartition(-alike, min(k, len(rows) - 1) - 1, axis=1)[:, :k]
+        part = np.take_along_axis(alike, near, axis=1)
+        order = np.argsort(-part, axis=1, kind="stable")
+        indices.append(np.take_along_axis(near, order, axis=1))
+        values.append(np.take_along_axis(part, order, axis=1))
+    return np.concatenate(indices), np.concatenate(values)
+
+
+def copy_distances(alike: Floats) -> Floats:
+    """(N,) the largest distance (1 - cosine) of a copy of each image.
+
+    It is a small share of the usual distance to a fifth neighbour, which copies do not disturb:
+    of the collection's, and a larger share of the image's own, as some images ("1" among digits)
+    have nearer neighbours than others.
+
+    Args:
+        alike: (N, k) similarities to the nearest neighbours, in order.
+    """
+    fifth = 1.0 - alike[:, min(4, alike.shape[1] - 1)]
+    limit = min(LARGEST, SHARE * float(np.median(fifth)))
+    distances: Floats = np.minimum(limit, OWN_SHARE * fifth)
+    return distances
+
+
+def _same_tone(one: ImageFacts, other: ImageFacts) -> bool:
+    """Whether brightness, contrast and colours agree, which correlation does not see."""
+    assert one.grey is not None and other.grey is not None
+    assert one.colour is not None and other.colour is not None
+    contrast = (one.grey.std() + 1) / (other.grey.std() + 1)
+    return bool(
+        abs(one.grey.mean() - other.grey.mean()) <= BRIGHTNESS
+        and 1 / CONTRAST <= contrast <= CONTRAST
+        and np.abs(one.colour - other.colour).mean() <= COLOUR
+    )
+
+
+def _same_strokes(one: ImageFacts, other: ImageFacts) -> bool:
+    """Whether small images agree at 32 pixels, too: two digits do not."""
+    if min(*one.size, *other.size) >= SMALLEST_FOR_KEYPOINTS:
+        return True
+    whole = normalised(np.stack([np.asarray(one.grey), np.asarray(other.grey)]))
+    return 1.0 - float(whole[0] @ whole[1]) <= SMALL_DISTANCE
+
+
+def _by_keypoints(
+    looks: Sequence[tuple[float, int, int]],
+    load: Callable[[int], Any],
+    progress: Progress | None,
+) -> Iterator[Pair]:
+    matcher = KeypointMatcher(load)
+    for done, (_, first, second) in enumerate(looks):
+        if progress is not None:
+            progress(done + 1, len(looks))
+        share = matcher.match(first, second)
+        if share > 0:
+            yield Pair(first, second, "keypoints", share)
+
+
+def duplicates_in_features(features: Floats, known: Sequence[Pair]) -> list[Pair]:
+    """Pairs whose features nearly coincide, beyond those that are known.
+
+    Args:
+        features: (N, D) of a trunk; rows that are not finite are passed over.
+        known: pairs that were found otherwise.
+    """
+    rows = np.flatnonzero(np.isfinite(features).all(axis=1))
+    if len(rows) < 3:
+        return []
+    centred = features[rows] - features[rows].mean(axis=0)
+    unit = centred / np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-6)
+    indices, alike = nearest(unit.astype(np.float32), min(NEIGHBOURS, len(rows) - 1))
+    limits = copy_distances(alike)
+    before = {(pair.first, pair.second) for pair in known}
+    found: dict[tuple[int, int], Pair] = {}
+    for query, (near, values) in enumerate(zip(indices, alike, strict=True)):
+        for other, value in zip(near, values, strict=True):
+            first, second = sorted((int(rows[query]), int(rows[int(other)])))
+            copied = 1.0 - float(value) <= min(limits[query], limits[int(other)])
+            if copied and (first, second) not in before:
+                found[first, second] = Pair(first, second, "features", float(value))
+    return sorted(found.values(), key=_place)

@@ -1,0 +1,1 @@
+"""Which images there are: in folders, lists and tables, with their labels and parts."""

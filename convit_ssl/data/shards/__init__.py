@@ -1,0 +1,1 @@
+"""Collections in WebDataset shards and in Parquet files."""

@@ -1,0 +1,1 @@
+"""How much memory a run will take, and whether the machine has it."""

@@ -1,0 +1,1 @@
+"""Features of images: extracted once, kept, and written as tables."""

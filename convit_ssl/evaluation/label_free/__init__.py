@@ -1,0 +1,1 @@
+"""Scores of features that need no labels."""

@@ -1,0 +1,1 @@
+"""Probes of frozen features: nearest neighbours and linear classifiers."""

@@ -1,0 +1,1 @@
+"""Studies: several networks, fractions of the labels and seeds, with one table."""
