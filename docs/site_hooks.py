@@ -22,7 +22,7 @@ OTHER_LINK = re.compile(r"\[([^\]]+)\]\((?!https?:|CHANGELOG|UPGRADING)[^)]*\)")
 # What a browser loads by itself: scripts, pictures, style sheets and icons.
 FETCHED = re.compile(r'<(?:script|img|link|iframe)\b[^>]*?(?:src|href)="((?:https?:)?//[^"]*)"')
 ADDRESS = re.compile(r'(?:src|href)="([^"]*)"')
-OUTWARD = re.compile(r"\]\((?:\.\./)+results/")
+OUTWARD = re.compile(r"\]\((?:\.\./)+(results/|(?:CHANGELOG|CONTRIBUTING|UPGRADING)\.md)")
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -37,13 +37,13 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Let links to ``../results/`` lead to the pages of this site."""
+    """Let links out of ``docs/`` lead to the pages of this site."""
     own = page.file.src_uri
     if own.startswith("results/"):
         markdown = re.sub(r"\]\([\w./-]+\.(json|npz|gz)\)", "](#)", markdown)
         return markdown.replace("](../../docs/", "](../../")
     depth = own.count("/")
-    return OUTWARD.sub("](" + "../" * depth + "results/", markdown)
+    return OUTWARD.sub("](" + "../" * depth + r"\1", markdown)
 
 
 def on_post_build(config: Any, **_: Any) -> None:
