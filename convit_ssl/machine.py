@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
 _NEVER = -1
 _GIB = 1 << 30
 _OF_THE_USER = {"MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TRIM_THRESHOLD_"}
@@ -168,8 +169,9 @@ def keep_freed_memory() -> bool:
     The C library of Linux (glibc) gives large buffers back at once. Asked for again, they come
     filled with zeros, page by page, which takes up to half of the time of training with large
     batches on a CPU, and a third of that of features. The price is memory: what the process holds
-    between its peaks, and peaks up to 40 % higher. What the user set for malloc in the
-    environment stands.
+    between its peaks, and peaks up to 40 % higher. `release_freed_memory` gives it back where the
+    work changes. All threads share one heap, since each of several would hold peaks of its own.
+    What the user set for malloc in the environment stands.
 
     Returns:
         Whether it was done: not on other systems.
@@ -177,12 +179,36 @@ def keep_freed_memory() -> bool:
     tunables = os.environ.get("GLIBC_TUNABLES", "")
     if _OF_THE_USER & os.environ.keys() or "mmap" in tunables or "trim" in tunables:
         return False
+    glibc = _glibc()
+    if glibc is None:
+        return False
+    if "MALLOC_ARENA_MAX" not in os.environ and "arena" not in tunables:
+        glibc.mallopt(_M_ARENA_MAX, 1)
+    kept = glibc.mallopt(_M_MMAP_THRESHOLD, _GIB) and glibc.mallopt(_M_TRIM_THRESHOLD, _NEVER)
+    return bool(kept)
+
+
+def release_freed_memory() -> bool:
+    """Give freed memory back to the system, once: before work that needs other sizes.
+
+    What comes next pays for new pages, about half a second for each GiB.
+
+    Returns:
+        Whether there was any: not on other systems than Linux with glibc.
+    """
+    glibc = _glibc()
+    return glibc is not None and bool(glibc.malloc_trim(0))
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """The C library, where it is GNU's: not on macOS, Windows and musl."""
     try:
         os.confstr("CS_GNU_LIBC_VERSION")
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError, ValueError):  # macOS, Windows, musl
-        return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _GIB) and mallopt(_M_TRIM_THRESHOLD, _NEVER))
+        library = ctypes.CDLL(None)
+        library.mallopt, library.malloc_trim  # noqa: B018 raises where there is none
+    except (AttributeError, OSError, TypeError, ValueError):
+        return None
+    return library
 
 
 def user_cache() -> Path:

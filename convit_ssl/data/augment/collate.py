@@ -13,7 +13,7 @@ from torch.utils.data import get_worker_info
 def fast_collate(samples: Sequence[tuple[Any, int, int]]) -> tuple[Any, Tensor, Tensor]:
     """``(crops, targets, indices)`` of samples ``(crop or crops, target, index)``.
 
-    A list of crops becomes a list of batches, one per crop. uint8 crops in channels-last
+    A list or tuple of crops becomes a list of batches, one per crop. uint8 crops in channels-last
     memory stay in it: (B, 3, H, W) over (B, H, W, 3), copied once, and into shared memory
     where this is a loader worker. Grey ones become (B, 1, H, W), of which normalising
     makes three channels.
@@ -21,9 +21,9 @@ def fast_collate(samples: Sequence[tuple[Any, int, int]]) -> tuple[Any, Tensor, 
     images, targets, indices = zip(*samples, strict=True)
     first = images[0]
     batch: Any
-    if isinstance(first, tuple):
+    if hasattr(first, "_fields"):  # a named tuple
         batch = type(first)(*(_stack(parts) for parts in zip(*images, strict=True)))
-    elif isinstance(first, list):
+    elif isinstance(first, list | tuple):
         batch = [_stack(crops) for crops in zip(*images, strict=True)]
     else:
         batch = _stack(images)

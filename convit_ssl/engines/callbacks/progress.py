@@ -22,7 +22,7 @@ from convit_ssl.engines.callbacks.record import Recorder
 from convit_ssl.engines.callbacks.val_figures import accuracy_figures, described
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes
-from convit_ssl.machine import peak_resident_mib
+from convit_ssl.machine import peak_resident_mib, release_freed_memory
 from convit_ssl.methods import diagnose, get_method, options_of
 from convit_ssl.runs import RunFolder
 from convit_ssl.schema_resolved import Resolved
@@ -293,6 +293,7 @@ class TrainingHook(QuietHook):
             if frozen or self.options.run.fsdp:  # many probes, or shares of one classifier
                 return
             classifier = task.base_model
+        release_freed_memory()  # what training held does not fit the sizes of these passes
         verdict = self.watch.verdict(trunk, figures, classifier)
         if verdict is not None:
             figures["verdict"] = verdict.as_dict()

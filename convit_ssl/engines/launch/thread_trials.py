@@ -20,6 +20,7 @@ from convit_ssl.adapters.side_by_side import Threads, why_no_shares
 from convit_ssl.engines.callbacks.progress import QuietHook, TrainingHook
 from convit_ssl.engines.launch.pace import Decision, Pace, Way
 from convit_ssl.engines.launch.placement import Placement
+from convit_ssl.machine import release_freed_memory
 from convit_ssl.runs import RunFolder
 from convit_ssl.sealed import read_line, seal_line
 from convit_ssl.writing import whole_file
@@ -111,6 +112,7 @@ class ThreadHook(QuietHook):
             before = self._pace.way
             decision = self._pace.step(now - self._last)
             if self._pace.way != before:
+                release_freed_memory()  # its peak is made of other sizes; its first step is untimed
                 self._begin(task, self._pace.way)
             if decision is not None:
                 self._record(decision, self._steps(task))

@@ -23,6 +23,7 @@ from convit_ssl.data.augment.randomness import RepeatedIndex, sample_seed
 from convit_ssl.data.augment.spec import AugmentConfig, CropConfig, build_augmentation
 from convit_ssl.data.listing.names import NameTable, as_label
 from convit_ssl.data.loading.cache import PixelCache, make_cache
+from convit_ssl.data.loading.loader_workers import shared_mib
 from convit_ssl.data.loading.samplers import EpochSampler
 from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
@@ -184,6 +185,14 @@ def test_collation_keeps_channels_last_and_grey_planes(folder: Path) -> None:
     canvas, _, _ = fast_collate([dataset[i] for i in (0, 1)])
     assert canvas.pixels.shape[:2] == (2, 3)
     assert canvas.drawn.shape == (2, 3, 18)
+
+
+def test_views_in_a_tuple_become_a_list_of_batches() -> None:
+    one, other = torch.rand(3, 5, 7), torch.rand(3, 2, 2)
+    (first, second), _, _ = fast_collate([((one, other), 0, 0), ((one, other), 1, 1)])
+    assert first.shape == (2, 3, 5, 7)
+    assert second.shape == (2, 3, 2, 2)
+    assert shared_mib([((one, other), 0, 0)], 1024**2) > 0
 
 
 def test_normalised_grey_crops_keep_three_channels() -> None:
