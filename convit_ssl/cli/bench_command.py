@@ -12,6 +12,8 @@ SUMMARY = (
     "measure speed and memory side by side: models, training steps, input pipelines, scaling, "
     "start-up"
 )
+_SIZES = "sizes of the network: nano, tiny, small, small_plus, base, base_plus"
+_SIDES = "image sizes in pixels"
 EXAMPLE = "convit-ssl bench model --sizes nano --sides 32 --images 4 --repeats 3"
 
 
@@ -36,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--formats",
         action="store_true",
-        help="instead, what reading each image format costs beside its own library",
+        help="measure instead how long each image format takes to read, beside its own library",
     )
     scaling = kinds.add_parser("scaling", help="1, 2 and 4 processes; growth with image size")
     startup = kinds.add_parser(
@@ -44,23 +46,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     threads = kinds.add_parser(
         "threads",
-        help="one thread, ways to use all cores and a run's own choice, on a busy machine",
+        help="one thread, several ways to use all cores, and what a run chooses, on a busy machine",
     )
     linear = kinds.add_parser(
-        "linear", help="the linear probe over many classes, part by part, on made features"
+        "linear", help="the linear probe over many classes, part by part, on synthetic features"
     )
     builds = kinds.add_parser(
         "builds",
-        help="training by today's source and by an earlier commit's: core-seconds and accuracy",
+        help="training with the current source and with an earlier commit: core-seconds, accuracy",
     )
     cluster = kinds.add_parser(
-        "cluster", help="what 8, 64 and 512 GPUs would ask for, worked out from measured steps"
+        "cluster", help="what 8, 64 and 512 GPUs would need, estimated from measured steps"
     )
     everything = kinds.add_parser(
         "all", help="all benchmarks but builds and cluster, within a time limit"
     )
     everything.add_argument("--device", default="cpu", help="cpu or cuda")
-    everything.add_argument("--minutes", type=float, default=30.0, help="time limit of all")
+    everything.add_argument("--minutes", type=float, default=30.0, help="time limit for everything")
     everything.add_argument("--out", default="bench", help="folder for results and logs")
     _add_record((model, step, accumulate, data, scaling, startup, threads, linear, cluster))
     _add_outputs(builds)
@@ -72,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_linear(linear)
     _add_builds(builds)
     _add_cluster(cluster)
+    for listed in kinds._choices_actions:  # what the list of benchmarks says of each
+        kinds.choices[listed.dest].description = f"Measure {listed.help}."
 
 
 def _add_record(kinds: Iterable[argparse.ArgumentParser]) -> None:
@@ -85,14 +89,14 @@ def _add_record(kinds: Iterable[argparse.ArgumentParser]) -> None:
 
 
 def _add_outputs(kind: argparse.ArgumentParser) -> None:
-    kind.add_argument("--json", metavar="FILE", help="everything measured")
+    kind.add_argument("--json", metavar="FILE", help="write everything measured to this file")
     kind.add_argument(
         "--markdown", metavar="FILE", help="write the tables and the command to this file"
     )
     kind.add_argument(
         "--add",
         action="store_true",
-        help="add to the JSON file, and write tables and figure of everything in it",
+        help="add to the JSON file, and write the tables and the figure from all of it",
     )
 
 
@@ -100,42 +104,62 @@ def _add_networks(kinds: Iterable[argparse.ArgumentParser]) -> None:
     """Of benchmarks that run networks."""
     for kind in kinds:
         kind.add_argument("--threads", type=int, default=1, help="CPU threads")
-        kind.add_argument("--dtype", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16"])
+        kind.add_argument("--dtype", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16"],
+            help="arithmetic of the networks")  # fmt: skip
         kind.add_argument(
             "--clock",
             choices=["wall", "cpu"],
             default="wall",
             help="cpu counts only the thread's own time, for busy machines and one thread",
         )
-        kind.add_argument("--sizes", nargs="+", default=["tiny", "small"], help="nano .. base_plus")
+        kind.add_argument("--sizes", nargs="+", default=["tiny", "small"], help=_SIZES)
 
 
 def _add_model(model: argparse.ArgumentParser) -> None:
-    model.add_argument("--sides", nargs="+", type=int, default=[96, 224, 384, 512], help="pixels")
+    model.add_argument("--sides", nargs="+", type=int, default=[96, 224, 384, 512], help=_SIDES)
     model.add_argument("--images", type=int, default=8, help="batch size at 14 x 14 patches")
-    model.add_argument("--modes", nargs="+", default=["forward", "training"])
-    model.add_argument("--contenders", nargs="+", default=["ours", "timm", "vissl", "vit"])
+    model.add_argument(
+        "--modes", nargs="+", default=["forward", "training"], help="forward, training"
+    )
+    model.add_argument(
+        "--contenders",
+        nargs="+",
+        default=["ours", "timm", "vissl", "vit"],
+        help="implementations to compare: ours, timm, vissl, vit",
+    )
     model.add_argument("--compile", action="store_true", help="use torch.compile")
     model.add_argument("--figure", metavar="PNG", help="plot of images/s against image size")
 
 
 def _add_steps(step: argparse.ArgumentParser, accumulate: argparse.ArgumentParser) -> None:
-    step.add_argument("--images", type=int, default=2, help="batch")
-    accumulate.add_argument("--images", type=int, default=16, help="batch")
-    accumulate.add_argument("--parts", nargs="+", type=int, default=[4], help="of the batch")
+    step.add_argument("--images", type=int, default=2, help="batch size")
+    accumulate.add_argument("--images", type=int, default=16, help="batch size")
+    accumulate.add_argument(
+        "--parts", nargs="+", type=int, default=[4], help="numbers of parts to split the batch into"
+    )
     for kind in (step, accumulate):
-        kind.add_argument("--methods", nargs="+", default=["dino", "simclr"])
-        kind.add_argument("--global-side", type=int, default=224, help="pixels")
-        kind.add_argument("--local-side", type=int, default=96, help="pixels")
-        kind.add_argument("--local-crops", type=int, default=8)
+        kind.add_argument("--methods", nargs="+", default=["dino", "simclr"], help="dino, simclr")
+        kind.add_argument(
+            "--global-side", type=int, default=224, help="side of the global crops in pixels"
+        )
+        kind.add_argument(
+            "--local-side", type=int, default=96, help="side of the local crops in pixels"
+        )
+        kind.add_argument("--local-crops", type=int, default=8, help="number of local crops")
         kind.add_argument("--out-dim", type=int, default=65536, help="prototypes of DINO")
 
 
 def _add_scaling(scaling: argparse.ArgumentParser) -> None:
     scaling.add_argument("--figure", metavar="PNG", help="plot of milliseconds against image size")
-    scaling.add_argument("--sides", nargs="+", type=int, default=[96, 224, 384, 512, 768, 1024])
     scaling.add_argument(
-        "--processes", nargs="*", type=int, default=[1, 2, 4], help="none: growth alone"
+        "--sides", nargs="+", type=int, default=[96, 224, 384, 512, 768, 1024], help=_SIDES
+    )
+    scaling.add_argument(
+        "--processes",
+        nargs="*",
+        type=int,
+        default=[1, 2, 4],
+        help="numbers of processes; without a number, only the growth with image size is measured",
     )
     scaling.add_argument("--images", type=int, default=2, help="batch size of each process")
     scaling.add_argument(
@@ -144,23 +168,37 @@ def _add_scaling(scaling: argparse.ArgumentParser) -> None:
 
 
 def _add_threads(threads: argparse.ArgumentParser) -> None:
-    threads.add_argument("--sizes", nargs="+", default=["nano"], help="nano .. base_plus")
-    threads.add_argument("--side", nargs="+", type=int, default=[8], help="pixels")
+    threads.add_argument("--sizes", nargs="+", default=["nano"], help=_SIZES)
+    threads.add_argument("--side", nargs="+", type=int, default=[8], help=_SIDES)
     threads.add_argument(
-        "--patch", nargs="+", type=int, default=[2], help="pixels, one for all sides or for each"
+        "--patch",
+        nargs="+",
+        type=int,
+        default=[2],
+        help="side of a patch in pixels: one for all image sizes, or one each",
     )
     threads.add_argument(
-        "--images", nargs="+", type=int, default=[64], help="batch, one for all sides or for each"
+        "--images",
+        nargs="+",
+        type=int,
+        default=[64],
+        help="batch size: one for all image sizes, or one each",
     )
-    threads.add_argument("--neighbours", nargs="+", type=int, default=[0, 1, 4, 10])
-    threads.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    threads.add_argument(
+        "--neighbours",
+        nargs="+",
+        type=int,
+        default=[0, 1, 4, 10],
+        help="numbers of other busy processes on the machine",
+    )
+    threads.add_argument("--seconds", type=float, default=5.0, help="seconds a measurement takes")
     threads.set_defaults(repeats=3)
 
 
 def _add_linear(linear: argparse.ArgumentParser) -> None:
-    linear.add_argument("--rows", type=int, default=100_000, help="images of train")
-    linear.add_argument("--classes", type=int, default=1000)
-    linear.add_argument("--width", type=int, default=192, help="channels of the features")
+    linear.add_argument("--rows", type=int, default=100_000, help="number of training images")
+    linear.add_argument("--classes", type=int, default=1000, help="number of classes")
+    linear.add_argument("--width", type=int, default=192, help="number of channels of the features")
     linear.add_argument(
         "--whole", action="store_true", help="also train the sweep step by step to its end"
     )
@@ -169,31 +207,39 @@ def _add_linear(linear: argparse.ArgumentParser) -> None:
 def _add_builds(builds: argparse.ArgumentParser) -> None:
     add = builds.add_argument
     add("--against", required=True, metavar="COMMIT", help="the earlier commit of this repository")
-    add("--methods", nargs="+", default=["simclr", "dino"], help="of configs/config")
+    add("--methods", nargs="+", default=["simclr", "dino"], help="methods to train with")
     add("--data", default="textures", help="built-in data set, or a kind of folder with --data-dir")
-    add("--data-dir", help="your own images, for both builds")
-    add("--trunk", default="convit_nano", help="of configs/trunk")
-    add("--epochs", type=int, default=10, help="of the earlier build")
+    add("--data-dir", help="folder of your own images")
+    add("--trunk", default="convit_nano", help="network to train")
+    add("--epochs", type=int, default=10, help="epochs of the earlier build")
     add(
         "--today-epochs",
         nargs="+",
         type=int,
-        help="of today's build, one arm for each (default: as many)",
+        help="epochs of the current build, one comparison each (default: the same)",
     )
-    add("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds to train with")
     add("--linear", action="store_true", help="also train the linear probe on the features")
-    add("--without-onednn", action="store_true", help="also today's build by MKL")
-    add("--set", nargs="+", default=[], metavar="KEY=VALUE", help="options that both builds know")
+    add("--without-onednn", action="store_true", help="also the current build without oneDNN")
+    add(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of the runs that both builds know",
+    )
     builds.set_defaults(device="cpu")
 
 
 def _add_cluster(cluster: argparse.ArgumentParser) -> None:
-    cluster.add_argument("--step", required=True, metavar="FILE", help="JSON of bench step")
-    cluster.add_argument("--data", required=True, metavar="FILE", help="JSON of bench data")
-    cluster.add_argument("--gpus", nargs="+", type=int, default=[8, 64, 512])
-    cluster.add_argument("--gpus-per-node", type=int, default=8)
-    cluster.add_argument("--methods", nargs="+", default=["dino", "simclr"])
-    cluster.add_argument("--size", default="small", help="nano .. base_plus")
+    cluster.add_argument("--step", required=True, metavar="FILE", help="JSON file of `bench step`")
+    cluster.add_argument("--data", required=True, metavar="FILE", help="JSON file of `bench data`")
+    cluster.add_argument(
+        "--gpus", nargs="+", type=int, default=[8, 64, 512], help="numbers of GPUs"
+    )
+    cluster.add_argument("--gpus-per-node", type=int, default=8, help="GPUs of a node")
+    cluster.add_argument("--methods", nargs="+", default=["dino", "simclr"], help="dino, simclr")
+    cluster.add_argument("--size", default="small", help=_SIZES)
 
 
 def run(args: argparse.Namespace) -> int:

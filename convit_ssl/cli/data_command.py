@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import textwrap
 
 SUMMARY = "Write a built-in data set as an image folder (train/<class>/, val/<class>/)."
 EXAMPLE = "convit-ssl data digits --out digits_images"
@@ -12,10 +14,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
     from convit_ssl.data.sources.openclipart import HOW_TO_GET
 
-    parser.epilog = (
-        f"{parser.epilog or ''}\n\nelpv: pip install elpv-dataset (licence CC BY-NC-SA 4.0).\n"
-        f"{HOW_TO_GET}.\nfashion_mnist: Debian's dataset-fashion-mnist, or torchvision's download."
-    ).lstrip()
+    sources = (
+        "elpv: pip install elpv-dataset (licence CC BY-NC-SA 4.0).",
+        f"{HOW_TO_GET}.",
+        "fashion_mnist: Debian's dataset-fashion-mnist, or torchvision's download.",
+    )
+    width = shutil.get_terminal_size().columns - 2
+    lines = (
+        textwrap.fill(source, width, subsequent_indent="  ", break_on_hyphens=False)
+        for source in sources
+    )
+    parser.epilog = "\n".join([parser.epilog or "", "", *lines]).lstrip()
     add = parser.add_argument
     add("name", help="digits, mnist5k, fashion_mnist, textures, elpv or openclipart")
     parser.add_argument("--out", help="folder to write to (default: the cache that training uses)")

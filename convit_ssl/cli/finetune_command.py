@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a built-in data set, imagenet, or folder, list, table or shards for your own "
         "(default: folder)",
     )
-    add("--data-dir", help="folder with train/<class>/ and val/<class>/")
+    add("--data-dir", help=division_options.DATA_DIR)
     add("--subset", help="labelled images to use, such as fraction=0.1,seed=0 or per_class=10")
     add(
         "--low-shot",
@@ -54,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0.0,
         help="epochs at the start in which only the classifier learns",
     )
-    add("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    add("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where to train")
     add("--name", help="name of the run folder under runs/")
-    add("--seed", type=int, default=0)
+    add("--seed", type=int, default=0, help="seed of the run")
     division_options.add_arguments(parser)
     weights_options.add_settings(parser, "--weights-img-size")
     add("overrides", nargs="*", metavar="key=value", help="any other option of the experiment")

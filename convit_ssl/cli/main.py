@@ -55,6 +55,9 @@ COMMANDS: dict[str, str] = {
 }
 
 
+MANY_FLAGS = 8  # beyond which the usage of a command does not repeat them
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The top-level parser; commands add their own arguments when called."""
     commands = "\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
@@ -133,6 +136,7 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     command.add_arguments(parser)
+    _shorten_usage(parser)
     try:
         args = _parse(parser, join_numbers(arguments))
         check_outputs(args)
@@ -149,6 +153,27 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
             raise
         print(f"convit-ssl {name}: {error.filename}: {error.strerror}", file=sys.stderr)
     return 2
+
+
+def _shorten_usage(parser: argparse.ArgumentParser) -> None:
+    """Twenty lines of flags say less than ``[options] CKPT``; the list is below them anyway."""
+    parts, flags = [], 0
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for kind in action.choices.values():
+                _shorten_usage(kind)
+            return
+        flags += bool(action.option_strings)
+        name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+        if not action.option_strings:
+            repeated = f" [{name} ...]" if action.nargs in ("+", "*") else ""
+            optional = action.nargs in ("?", "*")
+            parts.append(repeated.strip() if action.nargs == "*" else f"[{name}]" if optional
+            else name + repeated)  # fmt: skip
+        elif action.required:
+            parts.insert(0, f"{action.option_strings[-1]} {name}")
+    if flags > MANY_FLAGS:
+        parser.usage = " ".join([parser.prog.replace("%", "%%"), "[options]", *parts])
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:

@@ -11,6 +11,7 @@ from typing import Any
 
 from convit_ssl.cli.options import division as division_options
 from convit_ssl.cli.options import weights as weights_options
+from convit_ssl.cli.options.division import DATA_DIR
 from convit_ssl.cli.options.values import Renamed, above_zero, positive
 from convit_ssl.cli.study.baselines import run as run_baselines
 from convit_ssl.cli.study.kinds import BASELINES, KINDS, SCORES, refuse_others
@@ -33,6 +34,13 @@ EXAMPLE = (
 )
 
 
+_KINDS = (
+    "sample-efficiency (labels alone, at several fractions of them), ablation (parts of ConViT "
+    "left out), pretraining (methods compared), baselines (pretraining beside pixels, a frozen "
+    "network and labels alone, at equal cost), or scores (which scores predict accuracy)"
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     _add_compared(parser)
@@ -43,13 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _add_compared(parser: argparse.ArgumentParser) -> None:
     """What is compared, on which images."""
     add = parser.add_argument
-    add("kind", choices=KINDS)
+    add("kind", choices=KINDS, metavar="KIND", help=_KINDS)
     add(
         "--data",
         required=True,
         help="a built-in data set, imagenet, or folder, list, table or shards for your own",
     )
-    add("--data-dir", help="folder with train/<class>/ and val/<class>/")
+    add("--data-dir", help=DATA_DIR)
     add(
         "--trunks",
         nargs="+",
@@ -139,7 +147,11 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
         help="measure every row with DeiT too, the plain ViT of the same size, and the paired "
         "differences (baselines)",
     )
-    add("--no-labels", action="store_true", help="train nothing with labels (baselines)")
+    add(
+        "--no-labels",
+        action="store_true",
+        help="skip the runs that are trained with labels (baselines)",
+    )
     add("--run", default="cpu", help="machine preset of configs/run: cpu, gpu1, slurm, ...")
     add("--jobs", type=positive, default=1, help="number of runs at a time on this machine")
     add(

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -45,6 +45,39 @@ def test_help_gives_an_example_that_the_command_itself_accepts(
     parser.parse_args(words[2:])
 
 
+def _parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    yield parser
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for kind in action.choices.values():
+                yield from _parsers(kind)
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_every_option_says_what_it_is(name: str) -> None:
+    command = importlib.import_module(f"convit_ssl.cli.{name}_command")
+    parser = argparse.ArgumentParser()
+    command.add_arguments(parser)
+    bare = [
+        action.dest
+        for each in _parsers(parser)
+        for action in each._actions
+        if not action.help and not isinstance(action, argparse._SubParsersAction)
+    ]
+    assert bare == []
+
+
+def test_usage_does_not_repeat_many_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["study", "--help"])
+    assert capsys.readouterr().out.startswith(
+        "usage: convit-ssl study [options] --data DATA KIND\n"
+    )
+    with pytest.raises(SystemExit):
+        main(["export", "runs/x", "--nonsense"])
+    assert capsys.readouterr().err.startswith("usage: convit-ssl export [options] CKPT\n")
+
+
 def test_top_level_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
     text = build_parser().format_help()
     for name, summary in COMMANDS.items():
@@ -74,7 +107,7 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     code = """
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import convit_ssl.cli.doctor_command as command
 from convit_ssl.cli.main import main
 command.run = lambda args: [sys.stdin.readline(), print("x" * 100_000)] and 0

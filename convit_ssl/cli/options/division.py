@@ -7,6 +7,8 @@ import argparse
 from convit_ssl.cli.options.values import share
 from convit_ssl.data.listing.division import DivisionSpec
 
+DATA_DIR = "folder of images, in train/<class>/ and val/<class>/ or just <class>/"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of every command that divides images."""

@@ -23,7 +23,10 @@ WHICH = (
 
 
 def add_arguments(
-    parser: argparse.ArgumentParser, role: str = "--weights", img_size: str | None = None
+    parser: argparse.ArgumentParser,
+    role: str = "--weights",
+    img_size: str | None = None,
+    group: argparse._ArgumentGroup | None = None,
 ) -> None:
     """The options, in a group of their own.
 
@@ -31,18 +34,20 @@ def add_arguments(
         parser: of the command.
         role: the option that says which of a file's weights are meant.
         img_size: help of --img-size, where it is more than what the file does not say.
+        group: of the command's help, which takes the first two; by default its options.
     """
-    parser.add_argument(role, default="teacher", metavar="WHICH", help=WHICH)
+    first = parser if group is None else group
+    first.add_argument(role, default="teacher", metavar="WHICH", help=WHICH)
     if img_size is not None:
-        parser.add_argument("--img-size", type=image_size, metavar="H,W", help=img_size)
-    group = add_settings(parser, None if img_size is not None else "--img-size")
-    group.add_argument(
+        first.add_argument("--img-size", type=image_size, metavar="H,W", help=img_size)
+    settings = add_settings(parser, None if img_size is not None else "--img-size")
+    settings.add_argument(
         "--crop-ratio",
         type=above_zero,
         metavar="R",
         help="side of the centre crop divided by the side of the resized image",
     )
-    group.add_argument(
+    settings.add_argument(
         "--interpolation", choices=INTERPOLATIONS, help="resampling used to resize images"
     )
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from convit_ssl.cli.options import weights as weights_options
+from convit_ssl.cli.options.division import DATA_DIR
 from convit_ssl.cli.options.values import device, natural, positive
 from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
 from convit_ssl.data.listing.folders import Listing
@@ -70,22 +71,25 @@ class Source:
 
 DATA = (
     "built-in data set (digits, mnist5k, fashion_mnist, textures, elpv, openclipart), or your own "
-    "with --data-dir: folder, list, table, shards or imagenet"
+    "with --data-dir: folder (default), list, table, shards or imagenet"
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of every command that reads features."""
-    add = parser.add_argument
-    add("checkpoint", metavar="CKPT", help=CHECKPOINT)
+    parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
+    add = parser.add_argument_group("images").add_argument
     add("--data", help=DATA)
-    add("--data-dir", help="folder with train/<class>/ and val/<class>/")
+    add("--data-dir", help=DATA_DIR)
     add("--subset", help="labelled training images to use, such as fraction=0.1,seed=0")
+    network = parser.add_argument_group("network")
     weights_options.add_arguments(
-        parser, img_size="image size in pixels (default: the model's own)"
+        parser, img_size="image size in pixels (default: the model's own)", group=network
     )
+    add = network.add_argument
     add("--mask", choices=MASKS, help="hide one input of attention at test time")
     add("--seed", type=int, default=0, help="seed of untrained weights and of the probe")
+    add = parser.add_argument_group("speed and memory").add_argument
     add("--processes", type=positive, default=1, help="number of processes, usually one per GPU")
     add(
         "--batch-size",
