@@ -156,24 +156,25 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
 
 
 def _shorten_usage(parser: argparse.ArgumentParser) -> None:
-    """Twenty lines of flags say less than ``[options] CKPT``; the list is below them anyway."""
-    parts, flags = [], 0
+    """``CKPT --out OUT [options]`` instead of twenty lines of flags, which are listed below it."""
+    places, required, flags = [], [], 0
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for kind in action.choices.values():
                 _shorten_usage(kind)
             return
-        flags += bool(action.option_strings)
         name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+        value = {"+": f"{name} [{name} ...]", "*": f"[{name} ...]", "?": f"[{name}]"}.get(
+            str(action.nargs), name
+        )
+        flags += bool(action.option_strings)
         if not action.option_strings:
-            repeated = f" [{name} ...]" if action.nargs in ("+", "*") else ""
-            optional = action.nargs in ("?", "*")
-            parts.append(repeated.strip() if action.nargs == "*" else f"[{name}]" if optional
-            else name + repeated)  # fmt: skip
+            places.append(value)
         elif action.required:
-            parts.insert(0, f"{action.option_strings[-1]} {name}")
+            required.append(f"{action.option_strings[-1]} {value}")
     if flags > MANY_FLAGS:
-        parser.usage = " ".join([parser.prog.replace("%", "%%"), "[options]", *parts])
+        program = parser.prog.replace("%", "%%")
+        parser.usage = " ".join([program, *places, *required, "[options]"])
 
 
 def _parse(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:

@@ -71,11 +71,12 @@ def test_usage_does_not_repeat_many_flags(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         main(["study", "--help"])
     assert capsys.readouterr().out.startswith(
-        "usage: convit-ssl study [options] --data DATA KIND\n"
+        "usage: convit-ssl study KIND --data DATA [options]\n"
     )
     with pytest.raises(SystemExit):
         main(["export", "runs/x", "--nonsense"])
-    assert capsys.readouterr().err.startswith("usage: convit-ssl export [options] CKPT\n")
+    usage = "usage: convit-ssl export CKPT --to FORM [FORM ...] [options]\n"
+    assert capsys.readouterr().err.startswith(usage)
 
 
 def test_top_level_help_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
