@@ -46,8 +46,11 @@ from convit_ssl.evaluation.probes.knn import METRICS, evaluate_knn
 from convit_ssl.evaluation.probes.logistic_probe import logistic_probe
 from convit_ssl.evaluation.results import write_json
 from convit_ssl.evaluation.studies.page import surroundings
+from convit_ssl.methods import self_supervised
 
-METHODS = ("simclr", "dino", "vicreg", "barlow_twins", "moco_v3", "swav")
+# Its networks come from methods that compare views of an image, all of them alike in cost.
+OTHERS = ("diet", "distill", "ibot", "lejepa")
+METHODS = tuple(name for name in self_supervised() if name not in OTHERS)
 RATES = (1e-4, 3e-2)  # per 256 images, drawn evenly on a log scale
 SCALES = (None, 0.3, 0.6)  # least share of an image in a crop; None leaves the method's own
 JITTERS = (None, 0.0)

@@ -30,7 +30,7 @@ from convit_ssl.engines.options.draft import Draft
 from convit_ssl.engines.options.files import OwnFiles, own_files, refuse_hidden
 from convit_ssl.engines.options.method_configs import named_experiment, offer_methods
 from convit_ssl.engines.options.sources import check_own_files, keys_of_own_files, order_sources
-from convit_ssl.engines.options.words import dotted_keys, dotted_names, hint
+from convit_ssl.engines.options.words import dotted_keys, hint
 from convit_ssl.errors import UserError
 from convit_ssl.methods import METHODS, get_method, self_supervised
 from convit_ssl.models.trunks import TRUNKS, is_other
@@ -307,7 +307,7 @@ def _check_experiment_keys(tree: DictConfig) -> None:
 def _vissl_keys() -> frozenset[str]:
     """Dotted keys of VISSL's defaults, read in C where PyYAML can: the file is long."""
     text = (vissl_dir() / "config" / "defaults.yaml").read_text(encoding="utf-8")
-    return frozenset(dotted_names(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))))
+    return frozenset(dotted_keys(yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))))
 
 
 def _method_schema(name: object) -> DictConfig:

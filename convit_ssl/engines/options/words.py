@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from omegaconf import DictConfig, ListConfig
 
@@ -30,25 +30,22 @@ def hint(word: str, valid: Iterable[str]) -> str:
     return f"; did you mean {close!r}?" if close else ""
 
 
-def dotted_names(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """As `dotted_keys`, of what a YAML file holds."""
-    names: list[str] = []
-    for key, value in tree.items():
-        names.append(f"{prefix}{key}")
-        if isinstance(value, dict):
-            names += dotted_names(value, f"{prefix}{key}.")
-    return names
+def dotted_keys(tree: DictConfig | ListConfig | Mapping[Any, Any], prefix: str = "") -> list[str]:
+    """Every key of a configuration, or of what a YAML file holds, inner ones included.
 
-
-def dotted_keys(tree: DictConfig | ListConfig, prefix: str = "") -> list[str]:
-    """Every key of a configuration tree, inner ones included, without resolving anything."""
+    Nothing is resolved.
+    """
     keys: list[str] = []
     if isinstance(tree, ListConfig):
         return keys
     for key in tree:
         name = f"{prefix}{key!s}"
         keys.append(name)
-        child = tree._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+        child = tree._get_node(key) if isinstance(tree, DictConfig) else tree[key]
+        if isinstance(child, dict) or _is_section(child):
             keys += dotted_keys(child, f"{name}.")
     return keys
+
+
+def _is_section(node: Any) -> TypeGuard[DictConfig]:
+    return isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation()
