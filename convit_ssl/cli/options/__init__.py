@@ -1,1 +1,1 @@
-"""Options that several commands share, each written once."""
+"""Options shared by several commands."""

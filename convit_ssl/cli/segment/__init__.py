@@ -1,1 +1,1 @@
-"""What ``convit-ssl segment`` consists of."""
+"""Parts of ``convit-ssl segment``."""

@@ -1,1 +1,1 @@
-"""What ``convit-ssl study`` consists of."""
+"""Parts of ``convit-ssl study``."""

@@ -1,1 +1,1 @@
-"""Augmentation: what it does, its draws, and the pipelines that do it."""
+"""Augmentation: descriptions, random draws, and the pipelines that apply them."""

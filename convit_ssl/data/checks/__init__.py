@@ -1,1 +1,1 @@
-"""What is wrong with a collection, and what all of its images are."""
+"""Duplicates, leaks, damaged images, and statistics of a whole collection."""

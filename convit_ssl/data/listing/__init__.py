@@ -1,1 +1,1 @@
-"""Which images there are: in folders, lists and tables, with their labels and parts."""
+"""Finding images in folders, lists and tables, with labels, groups and splits."""

@@ -1,1 +1,1 @@
-"""Samples for training and evaluation: read, cached, ordered."""
+"""Reading samples during training and evaluation: storage, cache, order, retries."""

@@ -1,4 +1,4 @@
-"""Readers of image formats, chosen by content; each is imported when a file needs it.
+"""Readers of further formats, chosen by content; each is imported when a file needs it.
 
 A reader is a module with ``read(file, part, reading)``, which gives `Planes`, and, where a file
 may hold several images, ``parts(file, spec)``, which names them.

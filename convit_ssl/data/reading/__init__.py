@@ -1,1 +1,1 @@
-"""From the bytes of an image file to its numbers, and from these to 8-bit RGB."""
+"""Decoding image files: the stored values, then 8-bit RGB."""

@@ -1,1 +1,1 @@
-"""Collections in WebDataset shards and in Parquet files."""
+"""Collections in WebDataset shards and Parquet files."""

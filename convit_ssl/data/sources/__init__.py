@@ -1,1 +1,1 @@
-"""The built-in data sets, and those of plugins."""
+"""Built-in data sets, and those registered by plugins."""

@@ -1,1 +1,1 @@
-"""The race of ``config=convit_auto``: a short one on a part of train chooses the method."""
+"""``config=convit_auto``: a short race on a part of train chooses the method."""

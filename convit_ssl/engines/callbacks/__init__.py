@@ -1,1 +1,1 @@
-"""What happens around training steps: the screen, the record, the checks of features."""
+"""What runs around the training steps: progress, records, and checks of the features."""

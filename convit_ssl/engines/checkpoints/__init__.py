@@ -1,1 +1,1 @@
-"""Checkpoints: written whole, found again, and resumed from."""
+"""Checkpoints: writing, finding the newest intact one, resuming."""

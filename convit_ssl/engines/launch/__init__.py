@@ -1,1 +1,1 @@
-"""Where the processes of a run go, how they find each other, and how they leave."""
+"""Starting a run: devices, processes, SLURM, signals, failures."""

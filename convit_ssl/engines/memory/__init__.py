@@ -1,1 +1,1 @@
-"""How much memory a run will take, and whether the machine has it."""
+"""Estimates of the memory that a run will take, compared with what the machine has."""

@@ -1,1 +1,1 @@
-"""From files and a command line to the options of a run, and a plan that can run."""
+"""From files and command line to resolved options and a plan."""

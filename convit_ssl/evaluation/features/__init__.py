@@ -1,1 +1,1 @@
-"""Features of images: extracted once, kept, and written as tables."""
+"""Features: extracted once, cached by fingerprint, written as tables."""

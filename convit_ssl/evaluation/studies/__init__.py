@@ -1,1 +1,1 @@
-"""Studies: several networks, fractions of the labels and seeds, with one table."""
+"""Studies: several networks, label fractions and seeds in one table."""
