@@ -1,15 +1,15 @@
-"""A step in parts: loss and gradient of the whole batch, with the activations of one part.
+"""Split a batch into parts: loss and gradients of the whole batch, activations of one part.
 
-Each part's features are computed without a graph. Heads and loss then see the features of the
-whole batch at once, so negatives, means over the batch, a centre or a queue are those of the
-undivided step. The gradient at the features is what the trunk needs: each part is computed again,
-with a graph, and its share of that gradient goes back through it. The last part keeps its graph
-from the first pass, so n parts cost n - 1 forward passes of a part more. Where the loss compares
-all images with all, its matrices are larger than what that saves in time: no part keeps a graph,
-so that the trunk's activations and those of heads and loss are never there together. Views stay
-bytes until their part.
+The features of each part are first computed without a graph. Heads and loss then see the features
+of the whole batch at once, so negatives, batch means, a centre or a queue are the same as in an
+undivided step. Their gradient with respect to the features is all that the trunk needs: each part
+is computed again with a graph, and its rows of that gradient are propagated through it. The last
+part keeps its graph from the first pass, so n parts cost n - 1 additional forward passes of a part.
+If the loss compares all images with each other, its matrices need more memory than that pass is
+worth: then no part keeps a graph, and the activations of the trunk and those of heads and loss
+never exist at the same time. Views stay bytes until their part is computed.
 
-Source: Gao et al. 2021, GradCache (arXiv:2101.06983), cut between trunk and head.
+Source: Gao et al. 2021, GradCache (arXiv:2101.06983), split between trunk and head.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Masks = list[Tensor | None]
 
 @dataclass(frozen=True)
 class Split:
-    """A batch in parts of images, each with all its views.
+    """A batch split into parts; each image stays together with all its views.
 
     Attributes:
-        views: one batch of images each, all of the same images.
-        parts: how many.
-        listed: the model takes a list of views, not one batch.
+        views: batches that show the same images.
+        parts: number of parts.
+        listed: whether the model takes a list of views instead of one batch.
     """
 
     views: Sequence[View]
@@ -51,7 +51,7 @@ class Split:
 
     @classmethod
     def of(cls, views: Any, parts: int) -> Split:
-        """Views as a loader gives them: one batch, or a list of them."""
+        """The views of a loader: one batch, or a list of them."""
         if isinstance(views, Tensor):
             return cls([views], parts, listed=False)
         return cls(list(views), parts, listed=True)
@@ -97,7 +97,7 @@ class Trunk:
         self.hidden: Tensor | None = getattr(self.network, "hidden_patches", None)
 
     def _draw(self, crops: int) -> Masks | None:
-        """What drop-path would draw for a group of crops of the whole batch, in its order."""
+        """The drop-path masks of a group of crops of the whole batch, in its order."""
         network = self.network
         if self.split.parts == 1 or not isinstance(network, ConViT) or not network.training:
             return None
@@ -114,7 +114,7 @@ class Trunk:
 
         Args:
             part: its number.
-            twin: computes in place of the trunk, with its weights.
+            twin: a module that computes in place of the trunk, with its weights.
         """
         rows = self.split.rows(part)
         trunk: Any = self.model.trunk if twin is None else twin
@@ -162,7 +162,7 @@ def features_in_parts(model: Any, views: Any, parts: int) -> list[Tensor]:
     Args:
         model: VISSL's, with ``trunk`` and ``heads``; a teacher.
         views: one batch of images, or a list of them.
-        parts: in how many.
+        parts: number of parts.
     """
     split = Split.of(views, parts)
     trunk = Trunk(model, split)
@@ -189,8 +189,8 @@ class Passes:
     def forward(self) -> None:
         """Compute the features of all parts.
 
-        Not to be called under autocast: it may keep casts of weights made without a graph for the
-        pass that needs one.
+        Do not call under autocast, which may cache casts of weights that were made without a graph
+        and reuse them in the pass that needs one.
         """
         found = []
         last = self.split.parts - 1
@@ -208,12 +208,12 @@ class Passes:
             leaf.requires_grad_(learned)
 
     def output(self) -> Any:
-        """What the heads say of the batch: a graph from the features on."""
+        """The output of the heads for the batch, with a graph that starts at the features."""
         model = self.task.base_model
         return model.heads_forward(self.leaves, model.heads)
 
     def backward(self) -> None:
-        """Take the gradient at the features, of the loss's backward pass, on through the trunk."""
+        """Continue the backward pass of the loss from the features through the trunk."""
         if not any(leaf.requires_grad for leaf in self.leaves):
             return  # a frozen trunk
         after = _random_state(self.split.views[0].device)
@@ -248,7 +248,7 @@ def _unsynchronised(task: ConViTSSLTask, wanted: bool) -> contextlib.AbstractCon
 
 
 def check_parts(model: Any, parts: int) -> None:
-    """Refuse a trunk that looks at the whole batch: in parts it would compute something else.
+    """Refuse a trunk that depends on the whole batch: in parts its results would differ.
 
     Raises:
         UserError: it has batch normalisation.

@@ -1,4 +1,4 @@
-"""Our images in the form that VISSL's task asks of a data set."""
+"""Our images behind the data set interface of VISSL's task."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch.utils.data import Dataset
 
 
 class VisslImages(Dataset[Any]):
-    """A data set with the questions VISSL asks of one.
+    """A data set with the methods that VISSL calls.
 
     Args:
         images: gives (image or views, target, index).
         global_batch: images per step over all processes.
-        set_epoch: called when an epoch begins, so that augmentation is drawn anew.
+        set_epoch: called at the start of an epoch, so that augmentation is redrawn.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class VisslImages(Dataset[Any]):
         return item
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the images which epoch begins."""
+        """Pass on the number of the epoch."""
         if self._set_epoch is not None:
             self._set_epoch(epoch)
 
@@ -44,22 +44,22 @@ class VisslImages(Dataset[Any]):
         return self.global_batch
 
     def num_samples(self) -> int:
-        """Images."""
+        """Number of images."""
         return len(self)
 
     def rebuild_dataloader(self) -> bool:
-        """Never: loader workers are kept between epochs."""
+        """Always False: loader workers are kept between epochs."""
         return False
 
     def set_classy_state(self, state: Any) -> None:
-        """Nothing to restore: what is drawn is a function of seed and epoch."""
+        """Nothing to restore: random draws depend on seed and epoch only."""
 
     def get_classy_state(self) -> None:
-        """Nothing to keep."""
+        """Nothing to save."""
 
 
 class Numbered(Dataset[Any]):
-    """A data set whose index is the position in itself, not in what it was made of."""
+    """A data set whose index is the position in itself, not in the data set it was made from."""
 
     def __init__(self, images: Dataset[Any]) -> None:
         self.images = images

@@ -1,4 +1,4 @@
-"""Gradients: exchanged in half the bytes and in one order, and kept where they lie."""
+"""Gradient exchange in bf16 and in a fixed order, and gradient buffers that are reused."""
 
 # No postponed annotations here: DDP looks at those of its hooks.
 from collections.abc import Iterable
@@ -13,14 +13,15 @@ BUCKET_BYTES = 25 * 2**20  # as DistributedDataParallel's
 
 
 class GradientBuffers:
-    """The last step's gradients set to 0 in place, for this step's to be added to.
+    """Gradient buffers that are zeroed in place and reused by the next step.
 
-    A step in parts frees activations around the gradients that it adds up. Allocated anew in each
-    step, gradients come to lie between activations and cut the C library's free memory into pieces
-    that the next part's activations do not fit: 15 % more resident memory for the same tensors.
+    A step in parts frees activations while it accumulates gradients. If gradients are allocated
+    anew in each step, they end up between activations and fragment the free memory of the C
+    library, so that the activations of the next part do not fit: 15 % more resident memory for the
+    same tensors.
 
     Args:
-        optimizer: its parameters are looked at.
+        optimizer: its parameters are used.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -29,7 +30,7 @@ class GradientBuffers:
         self._held = [(p, p.grad, p.grad._version) for p in parameters if p.grad is not None]
 
     def drop_untouched(self) -> None:
-        """Parameters that no gradient reached have none, as after ``zero_grad``."""
+        """Set gradients that were not touched in this step to None, as after ``zero_grad``."""
         for parameter, gradient, version in self._held:
             if parameter.grad is gradient and gradient._version == version:
                 parameter.grad = None
@@ -39,15 +40,15 @@ def average_in_bf16(
     _state: None,
     bucket: dist.GradBucket,  # type: ignore[name-defined]
 ) -> torch.futures.Future[torch.Tensor]:
-    """The mean of a bucket of gradients over processes, rounded to bf16 on its way.
+    """DDP communication hook: average a bucket of gradients in bf16.
 
-    PyTorch's own hook of this kind refuses gloo, and so CPUs, where this one is tested.
+    PyTorch's own bf16 hook does not support gloo, so it cannot be tested on a CPU.
 
     Args:
-        bucket: gradients of DDP, flat, in fp32.
+        bucket: flat fp32 gradients of DDP.
 
     Returns:
-        The same bucket with the means, once they are there.
+        A future of the averaged bucket.
     """
     buffer = bucket.buffer()
     rounded = (buffer / dist.get_world_size()).to(torch.bfloat16)
@@ -69,20 +70,20 @@ class _SumOfParameters(nn.Module):
         self._held = parameters  # a list, so that they are not registered a second time
 
     def forward(self, _unused: torch.Tensor) -> torch.Tensor:
-        """A scalar that every parameter has a gradient of; DDP on a GPU wants an argument."""
+        """A scalar that depends on every parameter; DDP on a GPU needs an argument."""
         return torch.stack([0.0 * p.flatten()[0].float() for p in self._held]).sum()
 
 
 def settle_buckets(model: DistributedDataParallel) -> None:
-    """Let DDP lay out its buckets for good, before the first step. A collective call.
+    """Let DDP build its final buckets before the first step. A collective call.
 
-    DDP reduces the first step in the order of registration and lays its buckets out anew after it,
-    in the order in which gradients came. From three processes on, the order in which an all-reduce
-    adds depends on the place in the bucket. So the first step of a run that resumed was rounded
-    otherwise than the same step of a run that was never stopped.
+    DDP reduces the first step in the order of registration, then rebuilds its buckets in the order
+    in which gradients became ready. With three or more processes, the summation order of an
+    all-reduce depends on the position in the bucket. So the first step after a resume would be
+    rounded differently from the same step of an uninterrupted run.
 
     Args:
-        model: wrapped a moment ago, with its communication hook; it has no gradients yet.
+        model: newly wrapped, with its communication hook and without gradients.
     """
     network = model.module
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -99,11 +100,11 @@ def settle_buckets(model: DistributedDataParallel) -> None:
 def average_gradients(parameters: Iterable[nn.Parameter], dtype: torch.dtype | None = None) -> None:
     """Mean of the gradients over processes, in place. A collective call.
 
-    For steps whose backward passes DistributedDataParallel does not see.
+    For steps whose backward passes bypass DistributedDataParallel.
 
     Args:
-        parameters: the same ones, in the same order, in all processes.
-        dtype: in which they are exchanged; None for their own.
+        parameters: the same in all processes, in the same order.
+        dtype: data type of the exchange; None for that of the gradients.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
     buckets: list[list[torch.Tensor]] = [[]]

@@ -1,7 +1,7 @@
-"""One head for VISSL, which builds that of the method.
+"""The head that VISSL sees; it builds the head of the method.
 
-VISSL hands every head the model configuration; the input width is read from the trunk in it,
-so that a configuration does not repeat it.
+VISSL passes the model configuration to every head. The input width is read from its trunk, so it
+need not be configured twice.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def build_head(
     Args:
         model_config: VISSL's model section.
         method: its options, with its name.
-        run: what the method may know of the run.
+        run: what the method needs to know about the run.
         features: VISSL's name of the feature.
     """
     width = trunk_width(model_config) * feature_multiple(features)
@@ -49,6 +49,6 @@ def build_head(
 
 
 def feature_multiple(name: str) -> int:
-    """How many class or patch tokens a feature joins: 3 for concatCLS2+meanPATCH."""
+    """Number of class or patch tokens that a feature concatenates: 3 for concatCLS2+meanPATCH."""
     parts = name.split("+")
     return sum(int(p.removeprefix("concatCLS")) if p.startswith("concat") else 1 for p in parts)

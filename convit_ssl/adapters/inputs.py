@@ -1,4 +1,4 @@
-"""The data side of a task: data sets, loaders, and what happens to a batch on the device."""
+"""The data of a task: data sets, loaders, and the processing of a batch on the device."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TESTING_PIXELS = LARGEST_TESTING_BATCH * 64**2
 
 
 class EpochLoader(DataLoader[Any]):
-    """A loader whose length is that of a whole epoch, also where it starts within one.
+    """A loader whose length is that of a whole epoch, even if it starts within one.
 
     VISSL reads the length of the run from it.
     """
@@ -47,11 +47,11 @@ class TaskInputs:
 
     Args:
         options: the experiment's options.
-        device: where batches are used.
+        device: of the batches.
         datasets: ``TRAIN`` and, for labelled experiments, ``TEST``.
-        finish: what is left of the augmentation, for batches on the device.
+        finish: the part of the augmentation that is computed on the device.
         num_holdout: images held out of train, first in the test set.
-        train: the images that are learned from.
+        train: the training images.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class TaskInputs:
         self.mixup = build_mixup(options)
 
     def loader(self, split: str, pin_memory: bool) -> DataLoader[Any]:
-        """The loader of this process's share of a split."""
+        """A loader of this process's share of a split."""
         from convit_ssl.data.augment.collate import fast_collate
         from convit_ssl.data.loading.samplers import EpochSampler
 
@@ -116,20 +116,20 @@ class TaskInputs:
         )
 
     def batch_size(self, split: str) -> int:
-        """Images that this process takes at a time."""
+        """The batch size of this process."""
         own = int(self.options.derived.batch_per_process)
         if split == "TRAIN":
             return own
         return max(own, testing_batch(self.options.crops.global_size))
 
     def shared_mib(self) -> float:
-        """Shared memory that the batches of one loader worker may take while they wait."""
+        """Shared memory for the waiting batches of one loader worker, in MiB."""
         return max(
             shared_mib(data, self.batch_size(split)) for split, data in self.datasets.items()
         )
 
     def set_position(self, epoch: int, start_step: int) -> None:
-        """Let the next iterator begin at a step of an epoch."""
+        """Let the next iterator start at a step of an epoch."""
         train = self.datasets["TRAIN"]
         assert isinstance(train, VisslImages)
         train.set_epoch(epoch)
@@ -141,13 +141,13 @@ class TaskInputs:
     def on_device(
         self, views: Any, target: Tensor, training: bool, late: bool = False
     ) -> tuple[Any, Tensor]:
-        """Move a batch, normalise or augment it there, and mix it in supervised training.
+        """Move a batch to the device, normalise or augment it, and mix it in supervised training.
 
         Args:
-            views: as a loader gives them.
+            views: of a loader.
             target: labels.
-            training: they are mixed, where the method does that.
-            late: several views are normalised in parts, when they are used.
+            training: whether the method may mix them.
+            late: normalise several views in parts, when they are used.
         """
         target = target.to(self.device, non_blocking=True)
         if late and isinstance(views, list):
@@ -169,7 +169,7 @@ class TaskInputs:
 
 
 def testing_batch(side: int) -> int:
-    """Images at a time that a test takes at least: many where they are small (side in pixels)."""
+    """The smallest batch of a test: larger for smaller images (side in pixels)."""
     return min(LARGEST_TESTING_BATCH, TESTING_PIXELS // side**2)
 
 
@@ -208,7 +208,7 @@ def open_inputs(options: Resolved, device: torch.device) -> TaskInputs:
 def open_split(
     options: Resolved, split: str, transform: Any, log: FaultLog, *, replace: bool = True
 ) -> ImageFiles:
-    """The images of one part of the experiment's data, as a transform makes them."""
+    """The transformed images of one split of the experiment's data."""
     return open_dataset(
         options.data.name,
         options.data_dir,
@@ -240,15 +240,15 @@ def build_mixup(options: Resolved) -> Any:
 
 
 def mix(mixup: Any, images: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """A batch in which pairs of images are mixed, as timm does it; the odd one stays as it is.
+    """Mix pairs of images of a batch, as timm does; an odd image stays unchanged.
 
     Args:
-        mixup: timm's, which mixes an image with its mirror in the batch.
+        mixup: timm's, which mixes image i with image n - 1 - i.
         images: (B, C, H, W).
         target: (B,) classes.
 
     Returns:
-        Images as they were shaped, and shares of the classes, (B, K).
+        The images, (B, C, H, W), and soft labels, (B, K).
     """
     from timm.data.mixup import mixup_target
 

@@ -1,4 +1,4 @@
-"""LARS by the rule that contrastive methods are published with."""
+"""LARS as published with contrastive methods."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from timm.optim import Lars
 
 
 class PublishedLars(Lars):  # type: ignore[misc]
-    """timm's LARS, with the rate of each matrix adapted, with weight decay or without.
+    """timm's LARS that adapts the rate of every matrix, with or without weight decay.
 
     The step of a matrix is scaled by ``0.001 |w| / |g + decay w|``. Vectors (biases, norms, gates)
-    keep the plain rate and are not decayed. timm adapts only what decays, unless told otherwise,
-    and then also vectors; its denominator is ``|g| + decay |w|``, as in arXiv:1708.03888.
+    keep the plain rate and are not decayed. By default timm adapts only parameters with weight
+    decay, including vectors; its denominator is ``|g| + decay |w|``, as in arXiv:1708.03888.
 
     Args:
-        params: groups as PyTorch has them.
+        params: parameter groups, as for any PyTorch optimiser.
         options: of `timm.optim.Lars`.
 
     Source: arXiv:2002.05709, section B.6 and its released code (lars_optimizer.py), and
-    facebookresearch/moco-v3, moco/optimizer.py, class LARS. The methods that use it name theirs.
+    facebookresearch/moco-v3, moco/optimizer.py, class LARS. Each method names its own source.
     """
 
     def __init__(self, params: Any, **options: Any) -> None:
@@ -30,7 +30,7 @@ class PublishedLars(Lars):  # type: ignore[misc]
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step; the gradients are changed by the weight decay."""
+        """Take one step. Weight decay is added to the gradients in place."""
         groups = self.param_groups
         self.param_groups = [part for group in groups for part in _parts(group)]
         try:
@@ -40,7 +40,7 @@ class PublishedLars(Lars):  # type: ignore[misc]
 
 
 def _parts(group: dict[str, Any]) -> list[dict[str, Any]]:
-    """The matrices of a group, decayed already, and its vectors."""
+    """The matrices of a group, with weight decay applied, and its vectors."""
     learned = [p for p in group["params"] if p.grad is not None]
     matrices = [p for p in learned if p.dim() > 1]
     vectors = [p for p in learned if p.dim() <= 1]

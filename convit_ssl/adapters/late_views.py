@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class LateView:
-    """One view of all images of a batch, normalised where rows of it are asked for.
+    """One view of all images of a batch; rows are normalised when they are indexed.
 
-    In float32 the views of a batch take four times the memory of their bytes, which a step in parts
-    would hold for the whole batch.
+    In float32, views take four times the memory of their bytes, and a step in parts would hold them
+    for the whole batch.
 
     Attributes:
-        raw: (B, C, H, W) on the device, as the loader gave it.
-        finish: what makes of it what the network sees; the same each time.
+        raw: (B, C, H, W) on the device, as loaded.
+        finish: makes the network's input from it; deterministic.
     """
 
     raw: Tensor
@@ -32,10 +32,10 @@ class LateView:
 
     @property
     def shape(self) -> torch.Size:
-        """As it was loaded."""
+        """Shape of the loaded batch."""
         return self.raw.shape
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """Device of the loaded batch."""
         return self.raw.device

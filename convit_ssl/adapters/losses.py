@@ -1,7 +1,7 @@
-"""One loss for VISSL, which builds that of the method.
+"""The loss that VISSL sees; it builds the loss of the method.
 
-A method's teacher is part of its loss, as in VISSL, so that the checkpoint's ``loss`` entry
-holds it (``teacher.trunk.*``, ``teacher.heads.*``) with the rest of the method's state.
+A method's teacher is part of its loss, as in VISSL, so the checkpoint's ``loss`` entry contains it
+(``teacher.trunk.*``, ``teacher.heads.*``) with the rest of the method's state.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from convit_ssl.methods import Method, Run, get_method, options_of
 
 @register_loss("convit_ssl")
 class VisslLoss(ClassyLoss):  # type: ignore[misc]
-    """Makes the loss of the method that ``LOSS.convit_ssl.method`` names, as one of VISSL's."""
+    """Builds the loss of the method that ``LOSS.convit_ssl.method`` names."""
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Method[Any]:
         """From the section of ``LOSS``.
 
         Raises:
-            UserError: an option out of its range.
+            UserError: an option is out of range.
         """
         kind = get_method(config["method"]["name"])
         said = config.get("teacher_settings")
@@ -47,7 +47,7 @@ class VisslLoss(ClassyLoss):  # type: ignore[misc]
 
 
 def _teacher_features(loss: Any, views: Sequence[Tensor]) -> Tensor:
-    """In as many parts, or shares of threads, as the student sees a batch in."""
+    """The teacher's features, in the same parts or thread shares as the student's."""
     shares = getattr(loss, "shares", None)
     if shares is not None:
         (features,) = shares(loss.teacher, list(views)).features(learn=False)

@@ -1,4 +1,4 @@
-"""Accuracy of one classifier or of many probes, counted exactly over all processes."""
+"""Accuracy of one classifier or many probes, counted exactly over all processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RIGHT, _NEAR, _ALL = range(3)
 class Accuracy(ClassyMeter):  # type: ignore[misc]
     """Accuracy per classifier, on a held-out part of train and on val.
 
-    Images with the target -1, which could not be read, are left out and counted.
+    Unreadable images (target -1) are left out, and their number is reported.
 
     Args:
         num_holdout: number of images, first in the test set, held out of train; 0 for none.
@@ -85,7 +85,7 @@ class Accuracy(ClassyMeter):  # type: ignore[misc]
         return [None if area is None else round(area, 6) for area in found]
 
     def update(self, output: Tensor | list[Tensor], target: Tensor, **kwargs: Any) -> None:
-        """Count a batch: logits (B, C), or one (B, probes, C) per feature; index tells the part."""
+        """Count a batch: logits (B, C), or (B, probes, C) per feature; index tells the part."""
         outputs = output if isinstance(output, list) else [output]
         logits = torch.cat([o if o.dim() == 3 else o.unsqueeze(1) for o in outputs], dim=1)
         classifiers, classes = logits.shape[1:]
@@ -119,10 +119,10 @@ class Accuracy(ClassyMeter):  # type: ignore[misc]
         self._scores = []
 
     def validate(self, model_output_shape: Any, target_shape: Any) -> None:
-        """Nothing to check: the shapes are those of the heads."""
+        """Nothing to check: the shapes follow from the heads."""
 
     def get_classy_state(self) -> dict[str, Any]:
-        """Counts are made anew in each test phase."""
+        """Nothing to save: each test phase starts from 0."""
         return {"name": self.name}
 
     def set_classy_state(self, state: dict[str, Any]) -> None:

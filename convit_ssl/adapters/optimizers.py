@@ -1,4 +1,4 @@
-"""AdamW, SGD and LARS of PyTorch and timm as VISSL optimisers, and their parameter groups."""
+"""AdamW, SGD and LARS (PyTorch, timm) as VISSL optimisers, and their parameter groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from convit_ssl.models.trunks import OtherTrunk
 
 
 class TorchOptimizer(ClassyOptimizer):  # type: ignore[misc]
-    """A PyTorch optimiser whose groups and schedules VISSL drives."""
+    """A PyTorch optimiser with groups and schedules controlled by VISSL."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class TorchOptimizer(ClassyOptimizer):  # type: ignore[misc]
 
 @register_optimizer("convit_ssl_adamw")
 class FusedAdamW(TorchOptimizer):
-    """AdamW in one kernel over all parameters."""
+    """Fused AdamW: one kernel for all parameters."""
 
     def prepare(self, param_groups: list[dict[str, Any]]) -> None:
         """Make the optimiser."""
@@ -39,7 +39,7 @@ class FusedAdamW(TorchOptimizer):
 
 @register_optimizer("convit_ssl_sgd")
 class ForeachSGD(TorchOptimizer):
-    """SGD with momentum, over all parameters at once."""
+    """SGD with momentum, computed for all parameters at once."""
 
     def prepare(self, param_groups: list[dict[str, Any]]) -> None:
         """Make the optimiser."""
@@ -59,7 +59,7 @@ class TimmLars(TorchOptimizer):
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
-    """Whether the recipe applies weight decay; not to the lengths of DINO's last layer, either."""
+    """Whether weight decay applies to a parameter. Excludes the norms of DINO's last layer, too."""
     return finetune.decays(name, parameter) and not name.endswith("weight_g")
 
 
@@ -75,14 +75,14 @@ def parameter_groups(
 
     Args:
         model: the VISSL model, trunk and heads.
-        learning_rate: schedule of the rate, scaled for each group.
+        learning_rate: schedule, scaled for each group.
         weight_decay: schedule, or a constant.
         layer_decay: factor on the learning rate for each layer below the head.
         depth: blocks of the trunk.
-        trunk: says what its layers are and what is not decayed, where it is no ConViT.
+        trunk: if it is not a ConViT, names its layers and the parameters without weight decay.
 
     Returns:
-        Groups as PyTorch has them, with schedules in place of numbers.
+        Parameter groups of PyTorch, with schedules instead of numbers.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     probes = probe_rates(model)

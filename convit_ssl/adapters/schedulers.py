@@ -1,4 +1,4 @@
-"""Warm-up and cosine as a VISSL parameter scheduler, in epochs and stepped every iteration."""
+"""Warm-up and cosine as a VISSL parameter scheduler: in epochs, updated every iteration."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from convit_ssl.methods import CosineSchedule
 
 
 class Position(float):
-    """The share of a run that is done, as VISSL's schedulers take it, with the step it is.
+    """Progress of a run as a fraction, for VISSL's schedulers, together with its step.
 
     Args:
-        step: optimiser steps done.
-        steps: of the whole run.
-        steps_per_epoch: of one epoch.
+        step: number of optimiser steps so far.
+        steps: in the whole run.
+        steps_per_epoch: in one epoch.
     """
 
     step: int
@@ -37,8 +37,8 @@ class Position(float):
 class WarmupCosine(ClassyParamScheduler):  # type: ignore[misc]
     """`CosineSchedule` for VISSL: linear warm-up, then half a cosine to the end value.
 
-    Our train step gives a `Position`, and every step has the value of DINO's ``cosine_scheduler``.
-    VISSL's own steps give a share of the run alone, and get the value in the limit of many steps.
+    Our train step passes a `Position` and gets exactly the values of DINO's ``cosine_scheduler``.
+    VISSL's own train steps pass only a fraction and get the limit for many steps.
 
     Args:
         base_value: value after the warm-up.
@@ -62,7 +62,7 @@ class WarmupCosine(ClassyParamScheduler):  # type: ignore[misc]
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> WarmupCosine:
-        """From a section of ``OPTIMIZER.param_schedulers``; VISSL's other keys are not ours."""
+        """Build from a section of ``OPTIMIZER.param_schedulers``; other keys are ignored."""
         names = ("base_value", "end_value", "num_epochs", "start_value", "warmup_epochs")
         return cls(**{name: config[name] for name in names if name in config})
 
@@ -73,7 +73,7 @@ class WarmupCosine(ClassyParamScheduler):  # type: ignore[misc]
         return other
 
     def __call__(self, where: float) -> float:
-        """The value at `where`, the share of all steps that is done, in [0, 1)."""
+        """The value at `where`, the fraction of steps done, in [0, 1)."""
         if isinstance(where, Position):
             return self.schedule.value(where.step, where.steps_per_epoch)
         return self.schedule.at(where * self.schedule.epochs)

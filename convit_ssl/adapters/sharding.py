@@ -1,9 +1,10 @@
-"""FSDP2: weights, gradients, optimiser and teacher in shares, one on each process.
+"""FSDP2: weights, gradients, optimiser state and teacher are sharded over processes.
 
-Each process builds and loads the whole model; then `shard_models` leaves it its share. The units
+Each process builds and loads the whole model, then `shard_models` keeps only its shard. The units
 that are gathered together are the MLP of each block, the rest of the trunk (its GPSA layers are
-folded at once, so their weights are needed together), and each head. Checkpoints hold whole
-tensors, as those of any other run: they go on with another number of processes, or without FSDP.
+folded together, so their weights are needed at once), and each head. Checkpoints contain whole
+tensors, like those of any other run, so a run can resume with another number of processes or
+without FSDP.
 
 Source: Zhao et al. 2023 (arXiv:2304.11277); torch.distributed.fsdp.fully_shard.
 """
@@ -32,16 +33,16 @@ from convit_ssl.models import ConViT
 def shard_models(
     model: nn.Module, teacher: nn.Module | None, device: str, gradients: str
 ) -> dict[Tensor, nn.Parameter]:
-    """Leave this process its share of the weights. A collective call.
+    """Keep only this process's shard of the weights. A collective call.
 
     Args:
         model: VISSL's, with ``trunk`` and ``heads``, the same in all processes.
-        teacher: its momentum copy, where the method has one.
+        teacher: its momentum copy, if the method has one.
         device: cpu or cuda.
-        gradients: fp32 or bf16: in what they are exchanged.
+        gradients: data type of the exchange, fp32 or bf16.
 
     Returns:
-        The share that takes the place of each parameter of the model.
+        The shard that replaces each parameter of the model.
     """
     # The trunk gives a slice, the class token; nothing writes to it in place.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
@@ -61,7 +62,7 @@ def shard_models(
 def shard_state(
     state: dict[Tensor, Any], shares: dict[Tensor, nn.Parameter]
 ) -> dict[nn.Parameter, Any]:
-    """The state of an optimiser of whole parameters, shared out like these."""
+    """The optimiser state of whole parameters, sharded like these."""
     return {
         shares[parameter]: {key: _alike(value, shares[parameter]) for key, value in entry.items()}
         for parameter, entry in state.items()
@@ -69,12 +70,12 @@ def shard_state(
 
 
 def whole(state: Any, everywhere: bool = False) -> Any:
-    """A state with whole tensors instead of shares. A collective call.
+    """A state with whole tensors instead of shards. A collective call.
 
     Args:
         state: tensors in nested dictionaries and lists.
-        everywhere: in all processes, on their devices; else in the first one, on the CPU, and the
-            others get None for what is shared.
+        everywhere: return it in all processes, on their devices; otherwise only in the first,
+            on the CPU, and the others get None for sharded tensors.
     """
     if isinstance(state, DTensor):
         tensor = state.full_tensor()
@@ -101,7 +102,7 @@ def whole_trunk(trunk: ConViT) -> ConViT:
 
 @contextlib.contextmanager
 def unsynchronised(model: nn.Module) -> Iterator[None]:
-    """Gradients stay in each process meanwhile, as with ``no_sync`` of DistributedDataParallel."""
+    """Do not exchange gradients in the block, like ``no_sync`` of DistributedDataParallel."""
     roots = [part for part in model.modules() if isinstance(part, FSDPModule)]
     for part in roots:
         part.set_requires_gradient_sync(False, recurse=False)

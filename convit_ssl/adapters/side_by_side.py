@@ -1,10 +1,10 @@
-"""Shares of a batch that go through the trunk at the same time, each in a thread of its own.
+"""Shares of a batch that pass through the trunk in parallel, each in its own thread.
 
-Threads that divide every operation among them wait for each other after each one. Here each thread
-takes some images through the whole trunk, forward and backward, and they wait for each other twice
-a step. Heads and loss see the features of the whole batch, as in `accumulation`, and the gradients
-of the shares are added up in their order, so that a step computes what it does in one thread, but
-for rounding. The threads share the weights: unlike processes they hold nothing twice but gradients.
+Threads that share every operation wait for each other after each one. Here each thread takes some
+images through the whole trunk, forward and backward, and threads wait for each other only twice a
+step. Heads and loss see the features of the whole batch, as in `accumulation`, and the gradients
+of the shares are added in their order, so a step gives the same result as in one thread, up to
+rounding. Threads share the weights; unlike processes, they duplicate only gradients.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ Context = Callable[[], contextlib.AbstractContextManager[Any]]
 
 
 class Threads:
-    """Threads that compute with one core each, and twins of a trunk for them.
+    """Threads that use one core each, and twins of a trunk for them.
 
     Args:
-        count: of threads, at least 2.
+        count: number of threads, at least 2.
     """
 
     def __init__(self, count: int) -> None:
@@ -42,15 +42,15 @@ class Threads:
         self._twins: dict[int, tuple[nn.Module, list[nn.Module]]] = {}
 
     def map(self, job: Callable[..., Any], *items: Sequence[Any]) -> list[Any]:
-        """The results of a job for each item, in their order; what a job raises is raised here."""
+        """Run a job for each item and return the results in order; exceptions are raised here."""
         return list(self._pool.map(job, *items))
 
     def twins(self, trunk: nn.Module, count: int) -> list[nn.Module]:
-        """Modules that share the weights of a trunk and nothing else.
+        """Modules that share only the weights of a trunk.
 
         Args:
-            trunk: what they do as well, in its mode.
-            count: of twins.
+            trunk: to copy, in its current mode.
+            count: number of twins.
         """
         _, made = self._twins.setdefault(id(trunk), (trunk, []))
         while len(made) < count:
@@ -78,13 +78,13 @@ def _switches(trunk: nn.Module) -> list[Any]:
 
 
 class Shares:
-    """A batch that the threads take through a trunk, a share each.
+    """A batch that threads take through a trunk, one share each.
 
     Args:
-        threads: that do it.
+        threads: to use.
         model: VISSL's, with ``trunk`` and ``heads``.
         views: one batch of images, or a list of them.
-        context: under which the trunk computes, such as autocast.
+        context: context manager for the trunk's computations, such as autocast.
     """
 
     def __init__(self, threads: Threads, model: Any, views: Any, context: Context) -> None:
@@ -99,7 +99,7 @@ class Shares:
         """Each named feature of the batch, crop-major and without a graph.
 
         Args:
-            learn: keep the graphs of the shares for `backward`.
+            learn: keep the graphs for `backward`.
         """
         twins = self.threads.twins(self.model.trunk, self.split.parts)
 
@@ -117,11 +117,11 @@ class Shares:
         self.leaves = [feature.requires_grad_() for feature in self.features(learn=True)]
 
     def output(self) -> Any:
-        """What the heads say of the batch: a graph from the features on."""
+        """The output of the heads for the batch, with a graph that starts at the features."""
         return self.model.heads_forward(self.leaves, self.model.heads)
 
     def backward(self) -> None:
-        """Take the gradient at the features, of the loss's backward pass, on through the trunk."""
+        """Continue the backward pass of the loss from the features through the trunk."""
         weights = [p for p in self.model.trunk.parameters() if p.requires_grad]
         gradients = [leaf.grad for leaf in self.leaves]
 
@@ -144,10 +144,10 @@ class Shares:
 def add_gradients(
     weights: Sequence[nn.Parameter], shares: Sequence[Sequence[Tensor | None]]
 ) -> None:
-    """Add the gradients of all shares to those of the weights, in the order of the shares.
+    """Add the gradients of all shares to those of the weights, share by share.
 
     Args:
-        weights: whose gradients they are.
+        weights: that the gradients belong to.
         shares: a gradient for each weight, or None where a share did not use it; changed in place.
     """
     for found in shares:
@@ -165,19 +165,19 @@ def add_gradients(
 
 
 def extra_mib(parameters: int, threads: int) -> float:
-    """Memory for the gradients of all shares but the first, of a trunk's parameters, in MiB."""
+    """Memory for the gradients of all shares except the first, in MiB."""
     return (threads - 1) * parameters * 4 / 2**20
 
 
 def why_no_shares(task: ConViTSSLTask, threads: int) -> str:
-    """What keeps the images of a task from going through its trunk in shares; empty for nothing.
+    """Why a task's images cannot pass through its trunk in shares; empty if they can.
 
-    Draws within the trunk would come in the order in which threads happen to ask for them;
-    drop-path is drawn beforehand.
+    Random draws within the trunk would depend on the timing of the threads; drop-path is drawn
+    beforehand.
 
     Args:
         task: ours, with its model.
-        threads: that there may be.
+        threads: that may be used.
     """
     trunk = task.base_model.trunk
     network = getattr(trunk, "base_model", trunk)

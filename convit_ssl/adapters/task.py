@@ -1,4 +1,4 @@
-"""VISSL's self-supervision task, over our data, optimisers and losses."""
+"""VISSL's self-supervision task with our data, optimisers and losses."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
     """Holds model, data, loss and optimiser for VISSL's trainer.
 
-    Options of ours come in ``CONVIT_SSL`` of VISSL's configuration. What differs from VISSL's
-    own task: data sets and loaders (kept between epochs), parameter groups, precision, and a
-    loss that may hold a teacher.
+    Our options are in ``CONVIT_SSL`` of VISSL's configuration. Differences from VISSL's own task:
+    data sets and loaders (kept between epochs), parameter groups, precision, and a loss that may
+    contain a teacher.
     """
 
     def __init__(self, config: Any) -> None:
@@ -62,7 +62,7 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=scaling)
 
     def set_amp_args(self) -> None:
-        """Precision is ours: VISSL's AMP knows fp16 on CUDA alone."""
+        """Ignored: precision is set by `run.precision`, since VISSL's AMP is fp16 on CUDA only."""
         self.amp_args, self.amp_type = None, None
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -72,16 +72,16 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         return torch.autocast(self.device.type, dtype=self.autocast_dtype)
 
     def share_out(self, threads: Threads | None) -> None:
-        """From the next step on, take shares of a batch through the trunk at the same time.
+        """From the next step on, compute shares of a batch in parallel.
 
         Args:
-            threads: that do it; None takes the batch through as a whole.
+            threads: to use; None computes the batch as a whole.
         """
         shares = None if threads is None else partial(Shares, threads, context=self._uncached)
         self.shares = self.base_loss.shares = shares
 
     def _uncached(self) -> contextlib.AbstractContextManager[Any]:
-        """As `autocast`; threads share its cache of cast weights, which each would empty."""
+        """Like `autocast`, without its cache: threads share it, and each would clear it."""
         if self.autocast_dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.autocast_dtype, cache_enabled=False)
@@ -92,7 +92,7 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         return len(self.dataloaders["train"])
 
     def _build_phases(self) -> list[dict[str, bool]]:
-        """An epoch each, followed by a test where one is due; the last one always is."""
+        """One phase per epoch, followed by a test if one is due; after the last it always is."""
         every = test_every(self.options.method)
         phases = []
         for epoch in range(1, self.num_train_phases + 1):
@@ -112,25 +112,26 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
     def build_dataloaders(
         self, pin_memory: bool, current_train_phase_idx: int = 0
     ) -> dict[str, DataLoader[Any]]:
-        """One loader per split, whose workers live as long as the run."""
+        """One loader per split; its workers live as long as the run."""
         return {s.lower(): self.inputs.loader(s, pin_memory) for s in self.available_splits}
 
     def set_epoch(self, phase_type: str, epoch: int, start_iter: int, train_phase_idx: int) -> None:
-        """Choose what the next iterator yields: the images of an epoch from a position on."""
+        """Let the next iterator yield the images of an epoch, starting at a position."""
         if phase_type == "train":
             self.inputs.set_position(train_phase_idx, start_iter)
 
     def _compute_start_iter_from_checkpoint(self, phase_type: str) -> int:
-        """Within the epoch, even where the steps of a checkpoint are of another batch.
+        """The step within the epoch, even if the batch size of the checkpoint differs.
 
-        The saving hook counts them anew when training starts; VISSL asks before, and with a smaller
-        batch than the run began with its answer is below 0, or behind the last batch.
+        The saving hook recounts steps when training starts; VISSL asks before that, and if the
+        batch is smaller than at the start of the run, its answer is negative or beyond the last
+        batch.
         """
         start: int = super()._compute_start_iter_from_checkpoint(phase_type)
         return min(max(start, 0), len(self.dataloaders[phase_type]) - 1)
 
     def on_device(self, views: Any, target: Tensor) -> tuple[Any, Tensor]:
-        """Move a batch to the device, finish its augmentation there, and mix it if asked to."""
+        """Move a batch to the device, finish its augmentation there, and mix it if requested."""
         late = self.train and self.accumulate > 1
         return self.inputs.on_device(views, target, self.train, late)
 
@@ -149,12 +150,12 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         return model
 
     def _ema_decay(self) -> float | None:
-        """Of the average of the weights that supervised training may keep."""
+        """Decay of the weight average that supervised training may keep."""
         method = options_of(self.options.method)
         return method.ema if isinstance(method, SupervisedOptions) else None
 
     def init_distributed_data_parallel_model(self) -> None:
-        """Shares of FSDP2, or whole copies whose gradients may be exchanged in bf16."""
+        """Shard with FSDP2, or wrap in DDP, optionally with gradient exchange in bf16."""
         run = self.options.run
         if run.fsdp:
             self._shard()
@@ -178,7 +179,7 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         self.distributed_model = self.base_model
 
     def prepare_optimizer(self) -> None:
-        """Parameter groups with our exemptions from weight decay, and layer decay."""
+        """Build parameter groups with layer decay and our exemptions from weight decay."""
         schedulers = self.optimizer_schedulers
         trunk = getattr(self.base_model.trunk, "base_model", self.base_model.trunk)
         depth = trunk.config.depth if isinstance(trunk, ConViT) else 0
@@ -200,14 +201,14 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         return loss
 
     def average_gradients(self) -> None:
-        """Average the gradients of whole copies over processes, after a step in parts."""
+        """Average gradients over processes after a step in parts (without FSDP)."""
         if self.distributed_model is None or self.options.run.fsdp:
             return
         dtype = torch.bfloat16 if self.options.run.gradients == "bf16" else None
         average_gradients(self.base_model.parameters(), dtype)
 
     def clip_gradients(self) -> None:
-        """Clip as the experiment says, and keep the norm for the log."""
+        """Clip gradients as configured, and keep the norm for the log."""
         limit = self.options.optim.clip_grad
         if limit is None:
             return
@@ -215,10 +216,10 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         self.grad_norm = clip(self.base_model.parameters(), float(limit))
 
     def may_step(self, loss: Tensor) -> bool:
-        """Whether the step counts. Only `skip_nan_steps` makes it wait for the loss.
+        """Whether to take the step. Waits for the loss only with `skip_nan_steps`.
 
         Raises:
-            UserError: more steps than allowed had a loss that is not finite.
+            UserError: too many steps had a loss that is not finite.
         """
         allowed = self.options.optim.skip_nan_steps
         if allowed == 0:

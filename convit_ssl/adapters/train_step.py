@@ -1,8 +1,8 @@
 """One optimiser step, as VISSL's trainer calls it.
 
-It differs from VISSL's ``standard_train_step`` in what docs/DEVIATIONS.md lists: bf16 autocast on
-any device, a batch in parts or in shares of threads, losses with a teacher, and no wait for the
-device except every `task.log_every` steps, where the loss is read.
+Differences from VISSL's ``standard_train_step`` (see docs/DEVIATIONS.md): bf16 autocast on any
+device, batches in parts or in thread shares, losses with a teacher, and no synchronisation with the
+device except every `task.log_every` steps, when the loss is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @register_train_step("convit_ssl_train_step")
 def train_step(task: ConViTSSLTask) -> Any:
-    """Read a batch, and learn from it in a train phase or measure it in a test phase."""
+    """Read a batch; learn from it in a train phase, measure it in a test phase."""
     views, target, index = next(task.data_iterator)
     if task.base_loss.by_number and task.train:
         target = index
@@ -106,7 +106,7 @@ def _learn(task: ConViTSSLTask, views: Any, target: Tensor) -> None:
 
 
 def _passes(task: ConViTSSLTask, views: Any) -> Passes | Shares | None:
-    """How the batch goes through the trunk where it does not do so as a whole."""
+    """How the batch is split for the trunk; None if it is not."""
     if task.accumulate > 1:
         return Passes(task, views)
     made: Shares | None = None if task.shares is None else task.shares(task.base_model, views)
@@ -114,7 +114,7 @@ def _passes(task: ConViTSSLTask, views: Any) -> Passes | Shares | None:
 
 
 def _without_gradients(task: ConViTSSLTask) -> GradientBuffers | None:
-    """Forget the last step's gradients; a step in parts on a CPU keeps the memory they lie in."""
+    """Clear the gradients; a step in parts on a CPU keeps their memory."""
     optimizer = task.optimizer.optimizer
     if task.accumulate > 1 and task.device.type == "cpu" and not task.options.run.fsdp:
         return GradientBuffers(optimizer)
@@ -123,7 +123,7 @@ def _without_gradients(task: ConViTSSLTask) -> GradientBuffers | None:
 
 
 def _optimizer_step(task: ConViTSSLTask) -> None:
-    """Step with the schedules at this point of the run, through the loss scaler of fp16."""
+    """Take an optimiser step with the current schedule values, through the loss scaler for fp16."""
     optimizer = task.optimizer
     where = Position(task.iteration, task.max_iteration, task.steps_per_epoch)
     optimizer._update_schedule(optimizer._run_schedulers(where, UpdateInterval.STEP))
@@ -132,5 +132,5 @@ def _optimizer_step(task: ConViTSSLTask) -> None:
 
 
 def _single(output: Any) -> Any:
-    """VISSL's models give lists; one entry is the output itself."""
+    """VISSL's models return lists; a single entry is the output itself."""
     return output[0] if isinstance(output, list) and len(output) == 1 else output

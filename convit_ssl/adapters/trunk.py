@@ -1,4 +1,4 @@
-"""ConViT as a VISSL trunk, named ``convit_ssl``, and any other network, ``convit_ssl_other``."""
+"""VISSL trunks: ConViT (``convit_ssl``) and any other network (``convit_ssl_other``)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _NOT_FIELDS = (
 def trunk_config(options: Mapping[str, Any]) -> Any:
     """The `ConViTConfig` that ``MODEL.TRUNK.CONVIT_SSL`` describes.
 
-    VARIANT names the size; every other key is a field of `ConViTConfig` in capitals, and None
-    leaves the variant's value. The trunk has no classifier: VISSL's heads follow it.
+    VARIANT names the size; every other key is a field of `ConViTConfig` in upper case, and None
+    keeps the variant's value. The trunk has no classifier: VISSL's heads follow it.
 
     Raises:
-        ValueError: an unknown variant or field, or values that do not fit.
+        ValueError: an unknown variant or field, or values that do not fit together.
     """
     overrides = {
         key.lower(): tuple(value) if isinstance(value, list) else value
@@ -41,7 +41,7 @@ def trunk_config(options: Mapping[str, Any]) -> Any:
 
 @register_model_trunk("convit_ssl")
 class ConViTSSLTrunk(ConViT):
-    """A ConViT that gives VISSL the features it names. State-dict keys are ConViT's own."""
+    """A ConViT that returns the features VISSL asks for. State-dict keys are ConViT's own."""
 
     def __init__(self, model_config: Any, model_name: str) -> None:
         options = model_config.TRUNK.CONVIT_SSL
@@ -75,7 +75,7 @@ class ConViTSSLTrunk(ConViT):
                 blkMAP<i>, patch tokens as maps (B, D, h, w). Names joined by + are concatenated.
 
         Raises:
-            ValueError: a name that is none of these, or a class token of a GPSA block.
+            ValueError: an unknown name, or the class token of a GPSA block.
         """
         if not out_feat_keys:
             tokens = self.forward_features(x)
@@ -130,7 +130,7 @@ class ConViTSSLTrunk(ConViT):
 
 
 def head_takes_tokens(model_config: Any) -> bool:
-    """Whether the head that follows is that of a method that learns from patches, too."""
+    """Whether the head belongs to a method that also learns from patch tokens."""
     return _method_has(model_config, "all_tokens")
 
 
@@ -143,7 +143,7 @@ def _method_has(model_config: Any, trait: str) -> bool:
 
 @register_model_trunk("convit_ssl_other")
 class OtherSSLTrunk(OtherTrunk):
-    """A network of timm or of a plugin, with one feature: the vector that it gives."""
+    """A network of timm or a plugin with a single feature: its output vector."""
 
     def __init__(self, model_config: Any, model_name: str) -> None:
         options = dict(model_config.TRUNK.CONVIT_SSL_OTHER)
@@ -157,13 +157,13 @@ class OtherSSLTrunk(OtherTrunk):
     def forward(  # type: ignore[override]
         self, x: Tensor, out_feat_keys: Sequence[str] | None = None
     ) -> list[Tensor]:
-        """The vector of each image, whatever VISSL calls it."""
+        """The vector of each image, under any name."""
         feature = super().forward(x)
         return [feature for _ in out_feat_keys or ("pooled",)]
 
 
 def other_config(options: Mapping[str, Any]) -> TrunkConfig:
-    """The `TrunkConfig` that ``MODEL.TRUNK.CONVIT_SSL_OTHER`` describes, in capitals."""
+    """The `TrunkConfig` that ``MODEL.TRUNK.CONVIT_SSL_OTHER`` describes, in upper case."""
     return TrunkConfig(**{key.lower(): value for key, value in options.items()})
 
 

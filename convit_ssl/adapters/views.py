@@ -1,4 +1,4 @@
-"""The views of each method: how the crops of an image are made, from the experiment's options."""
+"""The views of each method: augmentation of crops, from the experiment's options."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PUBLISHED_BLUR = (0.1, 2.0)
 
 
 def augment_config(options: Resolved) -> AugmentConfig:
-    """The views of an experiment's method at its crop sizes, with the changes it asks for.
+    """The augmentation of an experiment: its method's, with its own crop sizes and changes.
 
     Raises:
-        UserError: the method is unknown, or makes another number of crops than is asked for.
+        UserError: the method is unknown, or does not support this number of crops.
     """
     crops, method = options.crops, get_method(options.method.name)
     _check_counts(method, crops)
@@ -71,7 +71,7 @@ def _check_counts(method: type[Method[Any]], crops: CropOptions) -> None:
 
 
 def plain_view(options: Resolved) -> EvaluationTransform:
-    """The view of evaluation: the whole image or its centre, normalised as in training."""
+    """The view for evaluation: the whole image or its centre, normalised as in training."""
     data = options.data
     if not Reading.of(data).native:
         return evaluation_transform(options.crops.global_size)
@@ -80,7 +80,7 @@ def plain_view(options: Resolved) -> EvaluationTransform:
 
 
 def normalisation(data: DataOptions) -> tuple[list[float], list[float]]:
-    """Mean and deviation of each channel of native images, which the plan has worked out."""
+    """Mean and standard deviation of each channel of native images, computed by the plan."""
     assert data.mean is not None
     assert data.std is not None
     return data.mean, data.std

@@ -1,4 +1,4 @@
-"""Start a run from weights that are already there."""
+"""Start a run from existing weights."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ LAYER_NORM_EPS = 1e-6  # of the networks that this project builds
 
 
 def for_channels(weight: Tensor, channels: int) -> Tensor:
-    """The weights of a patch embedding for another number of channels.
+    """Adapt the weights of a patch embedding to another number of channels.
 
-    One channel takes the sum over those that there are. More take them again in turn, scaled down
-    so that patches stay about as large as before.
+    A single channel gets the sum over the existing ones. More channels repeat them in turn, scaled
+    so that embeddings keep about the same magnitude.
 
     Args:
         weight: (embed_dim, channels, patch, patch).
-        channels: wanted.
+        channels: new number of channels.
 
     Source: timm, ``timm.models.adapt_input_conv``.
     """
@@ -49,15 +49,15 @@ def for_channels(weight: Tensor, channels: int) -> Tensor:
 def for_images_of(
     weight: Tensor, bias: Tensor, own: Statistics, other: Statistics
 ) -> tuple[Tensor, Tensor]:
-    """A patch embedding that gives for images of one normalisation what it gave for another.
+    """Adapt a patch embedding to images of another normalisation.
 
-    Exact: (x - m) / s of one is a linear function of the other, and patches have no padding.
+    Exact: one normalisation is a linear function of the other, and patches have no padding.
 
     Args:
         weight: (embed_dim, channels, patch, patch).
         bias: (embed_dim,).
-        own: mean and standard deviation of each channel that it was trained with.
-        other: those of the images that it will see.
+        own: channel means and standard deviations that it was trained with.
+        other: those of the images to come.
     """
     (mean, std), (new_mean, new_std) = (
         (torch.tensor(values, dtype=torch.float64) for values in pair) for pair in (own, other)
@@ -69,7 +69,7 @@ def for_images_of(
 
 
 def statistics_of(model: nn.Module) -> Statistics | None:
-    """Mean and deviation by which the images of a file's network are normalised, where known."""
+    """Mean and standard deviation of the normalisation of a file's network, if known."""
     entry = vars(model).get("provenance", {}).get("entry") or {}
     data = entry.get("data") or {}
     mean, std = (data.get(name) if isinstance(data, dict) else None for name in ("mean", "std"))
@@ -79,7 +79,7 @@ def statistics_of(model: nn.Module) -> Statistics | None:
 
 
 def for_own_images(model: ConViT) -> ConViT:
-    """The network, changed to take our RGB images as it took its own."""
+    """The network, adapted to the normalisation of our RGB images."""
     own, ours = statistics_of(model), (IMAGENET_MEAN, IMAGENET_STD)
     if own is not None and own != ours and model.config.in_chans == 3:
         projection: Any = model.patch_embed.proj
@@ -89,13 +89,13 @@ def for_own_images(model: ConViT) -> ConViT:
 
 
 def initialise(model: nn.Module, options: Resolved) -> None:
-    """Load ``weights=PATH`` into the trunk of a VISSL model, every tensor of it.
+    """Load every tensor of ``weights=PATH`` into the trunk of a VISSL model.
 
-    Position embeddings are resampled to the trunk's own image size, and the eps of the LayerNorms
-    comes along. The head stays new.
+    Position embeddings are resampled to the trunk's image size, and the eps of the LayerNorms is
+    taken over. The head keeps its initialisation.
 
     Raises:
-        UserError: a file that cannot be read, or a trunk of another shape.
+        UserError: the file cannot be read, or its trunk has another shape.
     """
     trunk = getattr(model.trunk, "base_model", model.trunk)
     if isinstance(trunk, OtherTrunk):
@@ -142,7 +142,7 @@ def initialise(model: nn.Module, options: Resolved) -> None:
 
 
 def _initialise_from_vit(trunk: ConViT, vit: ConViT, options: Resolved) -> None:
-    """Give a ConViT what a plain ViT learned, and say what that is."""
+    """Initialise a ConViT from a plain ViT, and describe what was loaded."""
     if vit.config.in_chans != trunk.config.in_chans:
         adapted = for_channels(vit.patch_embed.proj.weight, trunk.config.in_chans)
         vit.patch_embed.proj.weight = nn.Parameter(adapted.detach())
@@ -155,7 +155,7 @@ def _initialise_from_vit(trunk: ConViT, vit: ConViT, options: Resolved) -> None:
 
 
 def entry_of_trunk(model: nn.Module) -> dict[str, Any]:
-    """What a checkpoint says of the trunk beyond its configuration: an eps that is not ours."""
+    """What a checkpoint records about the trunk besides its configuration: an unusual eps."""
     trunk: Any = getattr(model.trunk, "base_model", model.trunk)
     if not isinstance(trunk, ConViT) or layer_norm_eps(trunk) == LAYER_NORM_EPS:
         return {}

@@ -1,4 +1,4 @@
-"""A frozen network's features of all images of train, each seen once and whole."""
+"""Features of all training images by a frozen network, computed once from whole images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PIXELS = 32 * 224**2  # of a batch on a CPU
 
 
 class ImageFeatures(nn.Module):
-    """A teacher's feature of each image, as one column."""
+    """A teacher's image features as one column."""
 
     def __init__(self, teacher: FrozenTeacher) -> None:
         super().__init__()
@@ -34,17 +34,17 @@ class ImageFeatures(nn.Module):
 
 
 def whole_features(name: str, options: Resolved, device: torch.device) -> Tensor:
-    """Features of train by a network, row r being image r; kept among the user's caches.
+    """Features of train by a network (row r belongs to image r), kept in the user's cache.
 
-    A collective call: processes share the images.
+    A collective call: each process computes a share of the images.
 
     Args:
-        name: of the network, see `open_teacher`.
-        options: the experiment's.
+        name: of the network; see `open_teacher`.
+        options: of the experiment.
         device: of this process.
 
     Raises:
-        UserError: an image cannot be read, so that it would have no target.
+        UserError: an image cannot be read, so it would have no target.
     """
     teacher = open_teacher(name, options.teacher_settings)
     extractor = ImageFeatures(teacher).eval()

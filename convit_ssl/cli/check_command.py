@@ -41,9 +41,15 @@ SUMMARY = (
 )
 EXAMPLE = "convit-ssl check digits --out checks/digits"
 WORDS = {
-    "leak": ("Leaks", "The same picture is in two parts, so test results cannot be trusted."),
-    "labels differ": ("Two labels", "The same picture has two labels; one of them is wrong."),
-    "across groups": ("Across groups", "The same picture is in two groups."),
+    "leak": (
+        "Leaks",
+        "One picture seems to be in two parts. If it is, test results cannot be trusted.",
+    ),
+    "labels differ": (
+        "Two labels",
+        "One picture seems to have two labels. If it has, one of them is wrong.",
+    ),
+    "across groups": ("Across groups", "One picture seems to be in two groups."),
     "truncated": ("Truncated", "The file ends before the image does."),
     "unreadable": ("Unreadable", "The file cannot be read as an image."),
     "black": ("Black", "Nothing is visible."),
@@ -51,8 +57,8 @@ WORDS = {
     "odd": ("Depth or size", "These images are stored in another depth or size than the rest."),
     "duplicate": (
         "Copies in one part",
-        "The same picture with the same label, in one part. Copies do not affect test results, "
-        "but count twice in training. They do not change the exit code.",
+        "One picture twice, as it seems, with one label and in one part. It does not affect tests, "
+        "but counts twice in training. It does not change the exit code.",
     ),
 }  # fmt: skip
 

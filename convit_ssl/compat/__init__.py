@@ -1,7 +1,7 @@
-"""What lets VISSL 0.1.6 (2021) run on today's Python, torch, numpy and Pillow.
+"""Shims that let VISSL 0.1.6 (2021) run on current versions of Python, torch, numpy and Pillow.
 
 One file per upstream breakage. ``install()`` only registers them: each is loaded and applied
-when the module it mends is imported. Call it before the first import of VISSL. The table of
+when the module it fixes is imported. Call it before the first import of VISSL. The table of
 all shims is docs/COMPAT.md; ``python -m convit_ssl.compat`` prints it.
 """
 
@@ -28,7 +28,7 @@ from convit_ssl.errors import UserError
 
 __all__ = ["AFTER", "AROUND", "PROVIDED", "install", "install_torchvision", "require_vissl"]
 
-# Shim (a module of this package with apply(module)) -> the modules it mends, once imported.
+# Shim (a module of this package with apply(module)) -> the modules it fixes, once imported.
 AFTER: dict[str, tuple[str, ...]] = {
     "collections_aliases": ("collections",),
     "numpy_aliases": ("numpy",),
@@ -54,7 +54,7 @@ AFTER: dict[str, tuple[str, ...]] = {
     "apex_amp": ("vissl.trainer.train_task",),
     "apex_larc": ("classy_vision.optim.sgd", "vissl.trainer.train_task"),
 }
-# Shim (with around(module), a context manager) -> the modules it mends while they are imported.
+# Shim (with around(module), a context manager) -> the modules it fixes while they are imported.
 AROUND: dict[str, tuple[str, ...]] = {
     "torchvision_ops": ("torchvision._meta_registrations",),
     "jit_script_warning": ("fvcore.nn.focal_loss",),
@@ -63,7 +63,7 @@ AROUND: dict[str, tuple[str, ...]] = {
         "torchvision.transforms._functional_video",
     ),
 }
-# Shim (with fill(module)) -> the module it stands in for where that is not installed.
+# Shim (with fill(module)) -> the module that it replaces if that is not installed.
 PROVIDED: dict[str, str] = {
     "pkg_resources_stub": "pkg_resources",
 }
@@ -88,7 +88,7 @@ def install_torchvision() -> None:
 
 
 def require_vissl() -> None:
-    """Say how VISSL is installed when it is not there.
+    """Raise an error that says how to install VISSL if it is missing.
 
     Raises:
         UserError: VISSL cannot be found.
@@ -113,7 +113,7 @@ def _after_hook(shim: str) -> After:
         try:
             _load(shim).apply(module)
         except AttributeError as error:
-            # Another version than the one this was written for: it may work by itself.
+            # A version that the shims were not written for: it may work without them.
             warnings.warn(
                 f"convit_ssl.compat.{shim} does not fit this {module.__name__}: {error}",
                 RuntimeWarning,

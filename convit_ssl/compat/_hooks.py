@@ -1,4 +1,4 @@
-"""Act when a module is imported, whenever that happens.
+"""Run hooks when a module is imported, now or later.
 
 One finder in front of ``sys.meta_path`` watches for the registered names. For those it lets
 the other finders do their work and wraps ``exec_module`` of the loader they return, for this
@@ -33,7 +33,7 @@ def after_import(name: str, hook: After) -> None:
     """Call ``hook(module)`` when the module ``name`` has been executed, now if it has been.
 
     Registering the same hook for the same name again does nothing. A reload of the module
-    runs the hook again, so hooks must bear being called twice.
+    runs the hook again, so hooks must be safe to call twice.
     """
     if not _register(_after, name, hook):
         return
@@ -52,7 +52,7 @@ def during_import(name: str, hook: During) -> None:
 
 
 def provide_module(name: str, fill: Fill) -> None:
-    """Let ``import name`` succeed where nothing of that name is installed.
+    """Let ``import name`` succeed if no module of that name is installed.
 
     The new module is empty; ``fill(module)`` puts its contents in.
     """

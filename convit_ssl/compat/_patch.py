@@ -1,4 +1,4 @@
-"""Put our function where upstream's was, also for those who already hold it."""
+"""Replace upstream functions, including references that other modules already hold."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ UPSTREAM = ("vissl.", "classy_vision.", "tools.")
 def replace(owner: Any, name: str, new: Any) -> None:
     """Set ``owner.name`` to ``new``; a second call changes nothing.
 
-    Modules of VISSL and ClassyVision that had taken a module's function by ``from ... import``
-    before the shims were installed are given the new one too.
+    Modules of VISSL and ClassyVision that imported the function with ``from ... import`` before
+    the shims were installed get the new one too.
 
     Raises:
         AttributeError: ``owner`` has nothing of that name, so upstream has changed.

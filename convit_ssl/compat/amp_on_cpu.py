@@ -1,7 +1,7 @@
 """Configurations with mixed precision on a machine without a GPU.
 
-Broke: ``USE_AMP: True`` with ``MACHINE.DEVICE: cpu`` stops on an assertion, so a configuration
-    cannot be tried out on a CPU as it stands.
+Broke: ``USE_AMP: True`` with ``MACHINE.DEVICE: cpu`` stops on an assertion, so such a
+    configuration cannot be tried on a CPU unchanged.
 Since: always
 Upstream: vissl/trainer/train_task.py:167
 Goes when: VISSL turns mixed precision off by itself where there is no GPU.

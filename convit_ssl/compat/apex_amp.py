@@ -1,8 +1,8 @@
 """Mixed precision with ``AMP_TYPE: apex``, VISSL's default.
 
 Broke: ``Apex is not available. Can't use mixed precision``: NVIDIA's apex.amp is deprecated in
-    favour of torch.amp and does not build beside a current torch.
-Since: apex never was on the package index; torch 1.6 brought torch.cuda.amp
+    favour of torch.amp and does not build with a current torch.
+Since: apex was never on PyPI; torch 1.6 brought torch.cuda.amp
 Upstream: vissl/trainer/train_task.py:183
 Goes when: VISSL's configurations say ``AMP_TYPE: pytorch``.
 """

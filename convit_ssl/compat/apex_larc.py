@@ -1,7 +1,7 @@
 """SGD with LARC, as VISSL's SimCLR and SwAV configurations train (``use_larc: True``).
 
-Broke: ``Apex must be available to use LARC``: apex does not build beside a current torch.
-Since: apex never was on the package index
+Broke: ``Apex must be available to use LARC``: apex does not build with a current torch.
+Since: apex was never on PyPI
 Upstream: vissl/trainer/train_task.py:362, classy_vision/optim/sgd.py:44
 Goes when: VISSL takes LARC from a package that is maintained.
 
@@ -21,7 +21,7 @@ from convit_ssl.compat._patch import replace, wrap
 
 
 def apply(module: ModuleType) -> None:
-    """Build timm's Lars where apex's LARC is asked for and not there."""
+    """Build timm's Lars if apex's LARC is requested but missing."""
     if importlib.util.find_spec("apex") is None:
         if module.__name__ == "classy_vision.optim.sgd":
             wrap(module.SGD, "prepare", _with_timm)
@@ -52,7 +52,7 @@ def _with_timm(prepare: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _build_optimizer(self: Any) -> Any:
-    """Upstream's method without its assertion that apex is there."""
+    """Upstream's method without its assertion that apex is installed."""
     from classy_vision.optim import build_optimizer
 
     return build_optimizer(self.config["OPTIMIZER"])

@@ -1,4 +1,4 @@
-"""What each shim is for, read from its docstring without importing it."""
+"""The purpose of each shim, read from its docstring without importing it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIELD = re.compile(r"^(Broke|Since|Upstream|Goes when): (.+(?:\n[ ]{4}.+)*)", re
 
 @dataclass(frozen=True)
 class ShimNote:
-    """One shim: its module's name, what it mends, and the four fields of its docstring."""
+    """One shim: its module's name, what it fixes, and the four fields of its docstring."""
 
     name: str
     mends: str

@@ -1,7 +1,7 @@
 """Writing a checkpoint.
 
-Broke: the file is written in place, whatever the comment there says: a kill or a full disk in
-    the middle leaves a truncated checkpoint, which a resume then fails to load.
+Broke: the file is written in place, although a comment says otherwise: a kill or a full disk
+    leaves a truncated checkpoint, which cannot be resumed from.
 Since: always
 Upstream: classy_vision/generic/util.py:350
 Goes when: ClassyVision writes to a temporary file and renames it.
@@ -23,8 +23,8 @@ def save_checkpoint(
 ) -> str:
     """Write ``state`` to the folder: the file is either whole and new, or untouched.
 
-    The temporary file's name is one per rank and holds none of the words by which VISSL finds
-    checkpoints, so what a kill leaves of it is never resumed from, and is overwritten next time.
+    Each rank has one temporary file, under a name that VISSL does not take for a checkpoint. If a
+    kill leaves it behind, it is never resumed from, and the next save overwrites it.
     """
     import torch
     from iopath.common.file_io import g_pathmgr

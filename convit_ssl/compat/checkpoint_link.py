@@ -2,7 +2,7 @@
 
 Broke: with a relative CHECKPOINT.DIR the link's target is read from the link's own folder and
     dangles, so a resume finds nothing; moving or mounting the run elsewhere breaks an absolute
-    one. For a moment there is no link at all, and a failure is only a line in the log.
+    one. While it is replaced there is no link at all, and a failure is only logged.
 Since: always
 Upstream: vissl/utils/io.py:40
 Goes when: VISSL writes a link relative to its own folder.
@@ -18,10 +18,10 @@ from convit_ssl.compat._patch import replace
 
 
 def create_file_symlink(file1: str, file2: str) -> None:
-    """Make ``file2`` a link to ``file1``, relative and in one step.
+    """Make ``file2`` a relative link to ``file1``, atomically.
 
-    As upstream's, it logs a failure instead of raising: training goes on without the link.
-    Paths that are not of this file system (``manifold://``) are left to iopath.
+    Like upstream's, it logs a failure instead of raising: training continues without the link.
+    Paths on other file systems (``manifold://``) are left to iopath.
     """
     try:
         if "://" in f"{file1} {file2}":

@@ -1,8 +1,8 @@
-"""A run started again in a folder that holds nothing but its final checkpoint.
+"""A run restarted in a folder that contains only its final checkpoint.
 
 Broke: with CHECKPOINT.OVERWRITE_EXISTING the final checkpoint is skipped, but the link
-    ``checkpoint.torch`` still counts as one, so ``<folder>/None`` is loaded and the run dies
-    with ``'NoneType' object has no attribute 'setdefault'``.
+    ``checkpoint.torch`` still counts as one, so ``<folder>/None`` is loaded and the run
+    fails with ``'NoneType' object has no attribute 'setdefault'``.
 Since: always
 Upstream: vissl/utils/checkpoint.py:624
 Goes when: VISSL returns None where it finds no file to resume from.
@@ -19,7 +19,7 @@ from convit_ssl.compat._patch import wrap
 
 
 def apply(module: ModuleType) -> None:
-    """Let ``get_resume_checkpoint`` say None, so that training starts from the beginning."""
+    """Let ``get_resume_checkpoint`` return None, so that training starts from the beginning."""
     wrap(module, "get_resume_checkpoint", _without_none)
 
 

@@ -1,7 +1,7 @@
-"""Reading a checkpoint without running what it says.
+"""Loading a checkpoint without executing code from it.
 
 Broke: ``torch.load`` accepts tensors and plain values only (``weights_only=True``), so VISSL's
-    own files that hold its configuration (``AttrDict``) or numpy numbers fail to load.
+    own files, which contain its configuration (``AttrDict``) or numpy scalars, fail to load.
 Since: torch 2.6
 Upstream: classy_vision/generic/util.py:280, classy_vision/generic/distributed_util.py:280,
     vissl/utils/checkpoint.py:282, vissl/utils/cluster_utils.py:45
@@ -23,7 +23,7 @@ from convit_ssl.compat._patch import wrap
 from convit_ssl.errors import UserError
 
 TRUNCATED = re.compile(r"PytorchStreamReader|zip archive|invalid load key|^$")
-# What reading bytes that are no pickle ends in.
+# Raised when the bytes are not a pickle.
 GARBAGE = (EOFError, KeyError, IndexError, UnicodeDecodeError, struct.error)
 BROKEN = (
     "{path} is not a complete checkpoint: writing was interrupted, or it is another kind of file. "
@@ -38,7 +38,7 @@ comes from, write its weights alone to a new file once:
 
 
 class AttrDictInFile:
-    """What ``AttrDict`` in a file becomes: an ordered dict, the only kind torch will fill."""
+    """What an ``AttrDict`` is loaded as: an ordered dict, the only kind that torch fills."""
 
     def __new__(cls) -> Any:
         """An empty ordered dict."""
@@ -46,7 +46,7 @@ class AttrDictInFile:
 
 
 def apply(module: ModuleType) -> None:
-    """Allow the harmless types VISSL saves, and say plainly what is refused."""
+    """Allow the harmless types that VISSL saves, and name the type that is refused."""
     if module.__name__ == "classy_vision.generic.util":
         _allow()
         wrap(module, "load_checkpoint", _refuse_plainly)

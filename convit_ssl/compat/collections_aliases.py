@@ -1,4 +1,4 @@
-"""Names of ``collections.abc`` under ``collections``, where they once were.
+"""Names of ``collections.abc`` under ``collections``, their former place.
 
 Broke: ``collections.MutableMapping`` is gone.
 Since: Python 3.10

@@ -17,7 +17,7 @@ from convit_ssl.compat._patch import wrap
 
 
 def apply(module: ModuleType) -> None:
-    """Keep tensors where they are while a loss that lies on the CPU fills its memory bank."""
+    """Keep tensors on the CPU while a loss on the CPU fills its memory bank."""
     wrap(module.DeepClusterV2Loss, "init_memory", _stay_on_cpu)
     wrap(module.DeepClusterV2Loss, "cluster_memory", _stay_on_cpu)
 

@@ -1,11 +1,11 @@
-"""Let plain Python of an environment import torchvision beside a torch of another build.
+"""Let plain Python import torchvision if its build does not match torch's.
 
 A CPU build of torch beside the package index's torchvision, which is built for CUDA, fails at
-``import torchvision``, and so at ``import timm``. Inside this project a shim mends that
+``import torchvision``, and so at ``import timm``. Inside this project a shim fixes that
 (`torchvision_ops`). ``python -m convit_ssl.compat.environment``, which the Makefile calls after
 installing, makes the same shim available to every script of the environment: it adds a line to
-site-packages that registers it when Python starts. Where torchvision imports without help, nothing
-is added, and a line that an earlier installation needed is removed.
+site-packages that registers it when Python starts. If torchvision imports without it, nothing
+is added, and a line of an earlier installation is removed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LINE = (
 
 
 def startup_file() -> Path:
-    """The file in site-packages that Python executes when it starts."""
+    """The file in site-packages that Python executes at start-up."""
     return Path(sysconfig.get_path("purelib")) / "convit_ssl_torchvision.pth"
 
 
@@ -43,10 +43,10 @@ def why_torchvision_fails() -> str:
 
 
 def mend() -> str:
-    """Add or remove the line, whichever fits this environment.
+    """Add or remove the line, as this environment needs it.
 
     Returns:
-        One sentence on what was done; empty where nothing had to be.
+        One sentence on what was done; empty if nothing was.
 
     Raises:
         RuntimeError: torchvision still fails with the shim.

@@ -1,6 +1,6 @@
 """The environment variables in a run's log.
 
-Broke: each run writes every environment variable into log.txt, passwords and tokens too.
+Broke: each run writes every environment variable into log.txt, including passwords and tokens.
 Since: always
 Upstream: vissl/engines/train.py:98 (vissl/utils/env.py:43)
 Goes when: VISSL logs only the variables that matter to a run.
@@ -15,7 +15,7 @@ from types import ModuleType
 
 from convit_ssl.compat._patch import replace
 
-# What says where and how a run ran; nothing else is written at all.
+# Variables that say where and how a run ran; no others are written.
 WANTED = re.compile(
     r"(CUDA|CUDNN|CUBLAS|NCCL|GLOO|TORCH|PYTORCH|TORCHELASTIC|NVIDIA|OMP|MKL|OPENBLAS|SLURM)_\w+"
     r"|RANK|LOCAL_RANK|WORLD_SIZE|LOCAL_WORLD_SIZE|NODE_RANK|GROUP_RANK|MASTER_ADDR|MASTER_PORT"
@@ -27,7 +27,7 @@ LOGIN = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 def print_system_env_info(current_env: Mapping[str, str]) -> None:
-    """Log the variables of ``WANTED``; what looks like a secret among them is left out."""
+    """Log the variables in ``WANTED``, except values that look like secrets."""
     for name in sorted(current_env):
         if WANTED.fullmatch(name) and not SECRET.search(name):
             logging.info(f"{name}:\t{LOGIN.sub('', current_env[name])}")

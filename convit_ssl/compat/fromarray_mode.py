@@ -1,8 +1,8 @@
 """``Image.fromarray(array, mode=...)`` with a mode that is not the array's.
 
 Broke: ``TypeError: Cannot handle this data type`` or ``ValueError: Invalid mode for data type``
-    where Pillow once read the array's bytes as pixels of the mode asked for, as VISSL's own
-    multi-crop test does with floats as ``RGB``.
+    where Pillow used to read the array's bytes as pixels of the requested mode. VISSL's own
+    multi-crop test does that with floats as ``RGB``.
 Since: Pillow 13
 Upstream: tests/test_transforms.py (test_img_pil_to_multicrop) of VISSL 0.1.6
 Goes when: VISSL's test-suite builds its images from uint8 arrays.
@@ -19,7 +19,7 @@ from convit_ssl.compat._patch import wrap
 
 
 def apply(module: ModuleType) -> None:
-    """Let ``PIL.Image.fromarray`` fall back on the old reading, with a warning."""
+    """Let ``PIL.Image.fromarray`` fall back to the old behaviour, with a warning."""
     wrap(module, "fromarray", _tolerant)
 
 
@@ -42,7 +42,7 @@ def _tolerant(fromarray: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _bytes_as_pixels(array: Any, mode: str) -> Any:
-    """An image of the array's first two sizes, or None where it has too few bytes for that."""
+    """An image of the array's height and width, or None if it has too few bytes for that."""
     from PIL import Image, ImageMode
 
     shape = array.__array_interface__["shape"]

@@ -1,7 +1,7 @@
 """Importing fvcore's losses.
 
 Broke: every process of a run, loader workers too, prints ``FutureWarning: torch.jit.script is
-    deprecated``, which nobody here calls.
+    deprecated``, which this project never calls.
 Since: torch 2.14
 Upstream: fvcore/nn/focal_loss.py:52
 Goes when: fvcore compiles its losses with ``torch.compile``, or not at all.

@@ -1,11 +1,11 @@
 """Stopping VISSL's launcher with Ctrl-C.
 
 Broke: the launcher swallows the interrupt and leaves with exit code 0, as if the training had
-    ended well; what it wants to log has no place in its message, so a traceback of the logging
-    module is printed instead, for failures too.
+    ended well; the message it logs has no placeholder for its argument, so the logging
+    module prints a traceback of its own, also after failures.
 Since: always
 Upstream: vissl/utils/distributed_launcher.py:161
-Goes when: the launcher lets the interrupt through.
+Goes when: the launcher does not catch the interrupt.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 
 
 class Logging:
-    """The logging module for the launcher; ``error`` takes an exception as it is given one."""
+    """The logging module for the launcher; ``error`` accepts an exception as its argument."""
 
     def error(self, message: str, *args: Any) -> None:
-        """Log the message with the exception; leave with exit code 130 on an interrupt."""
+        """Log the message with the exception; exit with code 130 on an interrupt."""
         if args and isinstance(args[0], KeyboardInterrupt):
             raise SystemExit(130)
         if args and isinstance(args[0], BaseException):
@@ -32,6 +32,6 @@ class Logging:
 
 
 def apply(module: ModuleType) -> None:
-    """Give the launcher a ``logging`` that knows what to do with exceptions."""
+    """Give the launcher a ``logging`` that can log exceptions."""
     if module.logging is logging:
         module.logging = Logging()  # type: ignore[attr-defined]

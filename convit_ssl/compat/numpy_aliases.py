@@ -1,4 +1,4 @@
-"""Names that numpy has dropped, under their old names.
+"""Aliases that numpy has removed.
 
 Broke: ``np.float``, ``np.int`` and ``np.in1d`` raise AttributeError.
 Since: numpy 1.24 (``np.float``, ``np.int``), numpy 2.4 (``np.in1d``)

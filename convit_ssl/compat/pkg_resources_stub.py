@@ -1,4 +1,4 @@
-"""The functions of ``pkg_resources`` that VISSL and its test-suite call, and a few more.
+"""A stand-in for ``pkg_resources``: what VISSL and its test suite call, and a few more.
 
 Broke: ``import pkg_resources`` raises ModuleNotFoundError.
 Since: setuptools 82
@@ -6,7 +6,7 @@ Upstream: vissl/utils/misc.py:16, vissl/utils/collect_env.py:12,
     tools/launch_benchmark_suite_scheduler_slurm.py:8
 Goes when: VISSL uses ``importlib.resources`` and ``importlib.metadata``.
 
-The few more are for other packages, which take the stub for the real one once it is imported
+The others are for packages that use the stub as if it were the real one once it is imported
 (pytest calls ``fixup_namespace_packages`` whenever ``pkg_resources`` is in ``sys.modules``).
 """
 
@@ -41,8 +41,8 @@ class Distribution:
 def resource_filename(package: str, resource_name: str) -> str:
     """Path of a file or folder below the folder of a package or module.
 
-    Unlike the real one it finds the package without importing it: VISSL asks for ``configs``
-    in the middle of its own import, and a user's folder may hold a ``configs.py``.
+    Unlike the original, it finds the package without importing it: VISSL asks for ``configs``
+    during its own import, and a user's folder may contain a ``configs.py``.
 
     Raises:
         ModuleNotFoundError: There is no such package.
@@ -98,7 +98,7 @@ def fixup_namespace_packages(path_item: str, parent: str | None = None) -> None:
 
 
 def fill(module: ModuleType) -> None:
-    """Make ``module`` a stand-in for ``pkg_resources``; the real one, if there, comes first."""
+    """Fill ``module`` with the stand-in. A real ``pkg_resources``, if installed, comes first."""
     module.__doc__ = __doc__
     vars(module).update(
         Distribution=Distribution,

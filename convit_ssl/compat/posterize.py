@@ -1,6 +1,6 @@
-"""AutoAugment's and RandAugment's posterize with no bit left.
+"""AutoAugment's and RandAugment's posterize with 0 bits.
 
-Broke: now and then ``ValueError: bits must be between or equal to 1 and 8`` in a loader worker:
+Broke: occasional ``ValueError: bits must be between or equal to 1 and 8`` in a loader worker:
     ``Posterize`` and ``PosterizeIncreasing`` ask for 0 bits at one end of their range, which
     timm's ``rand-m9-mstd0.5-inc1`` reaches through its noise.
 Since: Pillow 13
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def posterize(img: Any, bits_to_keep: int, **_: Any) -> Any:
-    """Keep the highest bits of each channel; 0 bits give a black image, as they always did.
+    """Keep the highest bits of each channel; 0 bits give a black image, as before Pillow 13.
 
     ``img`` is a PIL image of mode L or RGB; the signature is that of the table's other ops.
     """
@@ -29,7 +29,7 @@ def posterize(img: Any, bits_to_keep: int, **_: Any) -> Any:
 
 
 def apply(module: ModuleType) -> None:
-    """Put ``posterize`` into the table of ops in place of upstream's."""
+    """Replace ``posterize`` in the table of ops."""
     upstream = module.posterize
     module.posterize = posterize  # type: ignore[attr-defined]
     for name, op in module.NAME_TO_OP.items():

@@ -1,8 +1,8 @@
-"""VISSL's profiling of a few iterations.
+"""VISSL's profiler.
 
 Broke: the hook keeps calling ``step()`` on the stopped profiler, which starts it again: the
-    training ends well, then the process dies with a segmentation fault. And what is written is
-    empty, since torch now forgets a cycle's events at its end, before the hook asks for them.
+    training ends normally, then the process crashes with a segmentation fault. The trace is
+    empty, too, because torch now drops the events of a cycle before the hook asks for them.
 Since: seen with torch 2.13
 Upstream: vissl/utils/profiler.py:31 (called from vissl/hooks/profiling_hook.py:124)
 Goes when: the hook stops stepping once it has written the results, and asks torch to keep them.

@@ -1,7 +1,7 @@
 """VISSL's SVM evaluation.
 
 Broke: ``ValueError: setting an array element with a sequence``: average precisions are arrays
-    with one element, and such an array is no longer taken for a number.
+    with one element, which numpy no longer converts to numbers.
 Since: numpy 2.4 (deprecated in 1.25)
 Upstream: vissl/utils/svm_utils/svm_trainer.py:256,
     vissl/utils/svm_utils/svm_low_shot_trainer.py:176
@@ -17,10 +17,10 @@ import numpy as np
 
 
 class Table(np.ndarray[Any, np.dtype[Any]]):
-    """An array whose single elements may be set from arrays with one element."""
+    """An array whose elements can be set from arrays with one element."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """As ``ndarray``'s, with the number taken out of a one-element array first."""
+        """Like ``ndarray``'s, but unpacks a one-element array first."""
         if isinstance(value, np.ndarray) and value.size == 1:
             value = value.item()
         super().__setitem__(key, value)
@@ -38,6 +38,6 @@ class NumpyWithTables:
 
 
 def apply(module: ModuleType) -> None:
-    """Let the module's tables of results take one-element arrays."""
+    """Let the module's result tables accept one-element arrays."""
     if module.np is np:
         module.np = NumpyWithTables()  # type: ignore[attr-defined]

@@ -1,10 +1,10 @@
 """Momentum encoders with batch norm on the CPU.
 
-Broke: the hooks of SwAV with momentum and of DINO turn batch norm into SyncBatchNorm whatever
-    the device is, and ``SyncBatchNorm layers only work with GPU modules``.
+Broke: the hooks of SwAV with momentum and of DINO convert batch norm to SyncBatchNorm on any
+    device, which fails with ``SyncBatchNorm layers only work with GPU modules``.
 Since: always
 Upstream: vissl/hooks/swav_momentum_hooks.py:69, vissl/hooks/dino_hooks.py:67
-Goes when: the hooks ask for the device, as vissl/trainer/train_task.py:462 does.
+Goes when: the hooks check the device, as vissl/trainer/train_task.py:462 does.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BUILDERS = {
 
 
 def apply(module: ModuleType) -> None:
-    """Leave batch norm as it is when the hook runs on the CPU."""
+    """Keep ordinary batch norm if the hook runs on the CPU."""
     hook, method = BUILDERS[module.__name__]
     wrap(getattr(module, hook), method, _keep_batch_norm)
 

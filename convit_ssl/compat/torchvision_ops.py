@@ -1,4 +1,4 @@
-"""torchvision beside a torch of another build.
+"""torchvision whose build does not match torch's.
 
 Broke: ``import torchvision`` (so ``import timm``) fails with ``operator torchvision::nms does
     not exist`` when its compiled operators cannot be loaded, as with a ``+cpu`` torch beside
@@ -21,10 +21,10 @@ MISSING = re.compile(r"operator torchvision::\w+ does not exist")
 
 @contextlib.contextmanager
 def around(module: ModuleType) -> Iterator[None]:
-    """Skip the fake kernels of operators that torchvision could not load.
+    """Skip registering fake kernels for operators that torchvision could not load.
 
     Only that one error, only for ``torchvision::`` operators, only while
-    ``torchvision._meta_registrations`` is imported. Does nothing where the operators are there.
+    ``torchvision._meta_registrations`` is imported. Does nothing if the operators were loaded.
     """
     import torch
     from torchvision.extension import _has_ops

@@ -1,9 +1,9 @@
-"""A copy of Classy Vision's model wrapper holds a model.
+"""Copying ClassyVision's model wrapper.
 
-Broke: ``AttributeError: 'super' object has no attribute '__getattr__'`` from ``copy.deepcopy`` of
-    a model, as a teacher is made: the wrapper passes ``__getstate__`` on to the model it wraps,
-    whose state the copy then takes for its own.
-Since: torch 2, whose modules have a ``__getstate__``, on Python 3.10, whose objects have none
+Broke: ``AttributeError: 'super' object has no attribute '__getattr__'`` when a model is copied
+    with ``copy.deepcopy``, for a teacher: the wrapper forwards ``__getstate__`` to the model that
+    it wraps, and the copy takes that model's state for its own.
+Since: torch 2, whose modules define ``__getstate__``, on Python 3.10, whose objects do not
 Upstream: classy_vision/models/classy_model.py:79
 Goes when: Python 3.10 is no longer supported.
 """

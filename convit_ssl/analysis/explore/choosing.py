@@ -117,7 +117,7 @@ def doubtful(
         Choice(
             int(row),
             # A card shows its label above this, and has room for a few words.
-            f"neighbours say {classes[votes.first[row]]} ({votes.share[row]:.0%} of votes)",
+            f"neighbours: {classes[votes.first[row]]}, {100 * votes.share[row]:.0f} %",
         )
         for row in wrong
     ]

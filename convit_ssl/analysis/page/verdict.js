@@ -41,8 +41,9 @@ function images() {
       const rest = check.count > check.rows.length ? `; the first ${check.rows.length} are shown, ${check.table} has all` : "";
       if (!check.count) body.append(el("p", {}, `Data check: nothing found (${check.table}).`));
       else body.append(el("details", { open: true }, el("summary", {}, `Data check: ${check.counts.join(", ")}${rest}`),
-        el("table", { class: "data" }, el("thead", {}, el("tr", {}, ["finding", "file", "other file", "detail"].map((name) => el("th", { scope: "col" }, name)))),
-          el("tbody", {}, check.rows.map((row) => el("tr", {}, row.map((text) => el("td", {}, text))))))));
+        el("div", { class: "scroll findings", tabindex: "0", role: "region", "aria-label": "Findings of the data check" },
+          el("table", { class: "data" }, el("thead", {}, el("tr", {}, ["finding", "file", "other file", "detail"].map((name) => el("th", { scope: "col" }, name)))),
+            el("tbody", {}, check.rows.map((row) => el("tr", {}, row.map((text) => el("td", {}, text)))))))));
     }
     const count = run.images.unreadable_count;
     if (count) {

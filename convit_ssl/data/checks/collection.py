@@ -180,11 +180,10 @@ def _kind(collection: Collection, pair: Pair) -> str:
 
 
 def _how(pair: Pair) -> str:
-    words = {
+    return {
         "exact": "the same bytes",
-        "thumbnail": "the same picture, saved another way",
-        "keypoints": "the same picture, cropped or resized a little",
-        "features": "nearly the same features",
-    }
-    share = "" if pair.kind == "exact" else f" ({pair.likeness:.3f})"
-    return words[pair.kind] + share
+        "thumbnail": f"the same picture, saved another way (correlation {pair.likeness:.3f})",
+        "keypoints": "probably the same picture, cropped or resized a little "
+        f"({100 * pair.likeness:.0f} % of the keypoints match)",
+        "features": f"nearly the same features (cosine similarity {pair.likeness:.3f})",
+    }[pair.kind]

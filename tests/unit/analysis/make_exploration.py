@@ -35,7 +35,7 @@ def make_exploration(count, classes=12, groups=40, seed=0):
         group_of=group_of,
         votes=Votes(heap % classes, targets * 0, share, 2 * share - 1),
         to_label=[Choice(row, "stands for 9 images") for row in range(3, min(count, 303), 10)],
-        to_check=[Choice(0, "neighbours say class 2 (93% of votes)")],
+        to_check=[Choice(0, "neighbours: class 2, 93 %")],
     )
     images = Images(
         [f"/data/a collection/patient {group_of[i]:03d}/<b>{i:06d}.png" for i in range(count)],
