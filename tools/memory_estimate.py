@@ -3,13 +3,15 @@
     python tools/memory_estimate.py --out results/memory_estimate_cpu_DATE
 
 Each case is planned, its estimate noted, and then trained in a process of its own for a few steps,
-with a checkpoint at its end. What it took is the training process's own peak, as the kernel keeps
-it, and what its loader workers have written to beside it.
+with a checkpoint at its end; those of a newcomer leave threads, precision and evaluations as they
+are, and end in a verdict. What it took is the training processes' own peaks, as the kernel keeps
+them, and what the other processes, such as loader workers, have written to beside them.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -20,12 +22,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from convit_ssl.engines.memory import estimate as memory
 from convit_ssl.engines.options.compose import compose_experiment
 from convit_ssl.engines.options.plan import make_plan
 from convit_ssl.evaluation.results import commit, now, record_folder, versions
 
-COMMON = ("run=cpu", "run.threads=1", "scale_to_data=false", "data=digits")
+COMMON = (
+    *("run=cpu", "run.threads=1", "scale_to_data=false", "data=digits"),
+    *("optim.epochs=1", "watch.every=0"),
+)
+# Of somebody with pictures in three folders, who chooses little.
+NEWCOMER = ("run=cpu", "data=folder", "data.holdout=0.2", "optim.epochs=2", "trunk=convit_nano")
+PICTURES, PICTURE_SIDE = 300, 300
 DIGITS = 1000
 MIDDLE = ("crops.global_size=32", "trunk.patch_size=4")
 NANO = ("trunk=convit_nano", *MIDDLE, "run.precision=fp32", "data.workers=1")
@@ -67,6 +78,19 @@ CASES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("SimCLR, torchvision's ResNet-50",
      ("config=convit_simclr", "trunk=resnet50", "crops.global_size=64", "optim.batch_size=16",
       "run.precision=fp32", "data.workers=1")),
+    ("newcomer: SimCLR nano, 224 px", ("config=convit_simclr", *NEWCOMER)),
+    ("the same, fp32", ("config=convit_simclr", *NEWCOMER, "run.precision=fp32")),
+    ("the same, one thread, bf16", ("config=convit_simclr", *NEWCOMER, "run.threads=1")),
+    ("the same, one thread, fp32", ("config=convit_simclr", *NEWCOMER, "run.threads=1",
+                                    "run.precision=fp32")),
+    ("newcomer: two processes", ("config=convit_simclr", *NEWCOMER, "run.processes=2")),
+    ("newcomer: DINO, 2 views of 224 px and 6 of 96",
+     ("config=convit_dino", *NEWCOMER, "crops.local_count=6")),
+    ("newcomer: SwAV", ("config=convit_swav", *NEWCOMER)),
+    ("newcomer: SimCLR tiny, 96 px", ("config=convit_simclr", *NEWCOMER[:-1], "trunk=convit_tiny",
+                                      "crops.global_size=96")),
+    ("newcomer: digits", ("config=convit_dino", "run=cpu", "data=digits", "trunk=convit_nano",
+                          "optim.epochs=2")),
 )  # fmt: skip
 
 
@@ -94,36 +118,63 @@ def main() -> int:
 
 def _measure(name: str, words: tuple[str, ...], seconds: float) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        options = [*COMMON, *words, f"run.root={folder}", "optim.epochs=1", "watch.every=0"]
-        batch = next(int(w.partition("=")[2]) for w in words if w.startswith("optim.batch_size="))
-        if (share := 3 * batch / DIGITS) < 1:
-            options.append(f"data.subset=fraction={share:.3f},seed=0")
+        options = [*_options(words, Path(folder)), f"run.root={folder}"]
         plan = make_plan(compose_experiment(options))
         found = memory.estimate(plan)
         assert found is not None, name
-        took, steps = _peak(options, seconds)
+        processes = plan.placement.processes
+        took, steps = _peak(options, seconds, processes)
+    estimated = processes * (found.host + found.workers)
     return {
         "case": name,
         "options": " ".join(words),
-        "estimate_mib": round(found.host + found.workers),
+        "processes": processes,
+        "precision": plan.options["run"]["precision"],
+        "estimate_mib": round(estimated),
         "took_mib": round(took),
-        "ratio": round((found.host + found.workers) / took, 3),
+        "ratio": round(estimated / took, 3),
         "seconds": round(steps, 1),
         "parts": {key: round(value) for key, value in found.parts.items()},
     }
 
 
-def _peak(options: list[str], seconds: float) -> tuple[float, float]:
+def _options(words: tuple[str, ...], folder: Path) -> list[str]:
+    """Of a case: a few steps of digits, or all that a newcomer's command does."""
+    if "data=folder" in words:
+        return [*words, f"data_dir={_pictures(folder / 'pictures')}"]
+    if "run=cpu" in words:
+        return list(words)
+    batch = next(int(w.partition("=")[2]) for w in words if w.startswith("optim.batch_size="))
+    share = 3 * batch / DIGITS
+    few = [f"data.subset=fraction={share:.3f},seed=0"] if share < 1 else []
+    return [*COMMON, *words, *few]
+
+
+def _pictures(folder: Path) -> Path:
+    """Noise of three grains, a folder each."""
+    draws = np.random.default_rng(0)
+    for grain in (10, 25, 60):
+        (folder / str(grain)).mkdir(parents=True)
+        for number in range(PICTURES // 3):
+            noise = Image.fromarray(draws.integers(0, 256, (grain, grain, 3), np.uint8))
+            noise.resize((PICTURE_SIDE, PICTURE_SIDE)).save(folder / str(grain) / f"{number}.jpg")
+    return folder
+
+
+def _peak(options: list[str], seconds: float, processes: int) -> tuple[float, float]:
     """MiB at the peak of a run, and how long it was watched."""
     command = [sys.executable, "-m", "convit_ssl.cli.main", "train", *options]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     run = subprocess.Popen(command, start_new_session=True, **quiet)  # type: ignore[call-overload]
-    trained, others, begun, asked = 0.0, 0.0, time.monotonic(), False
+    peaks: dict[int, float] = {}
+    others, begun, asked = 0.0, time.monotonic(), False
     while run.poll() is None:
-        peaks = {pid: _kib(pid, "status", "VmHWM:") for pid in _family(run.pid)}
-        trainer = max(peaks, key=lambda pid: peaks[pid], default=0)
-        trained = max(trained, peaks.get(trainer, 0.0))
-        rest = (pid for pid in peaks if pid != trainer)
+        family = _family(run.pid)
+        candidates = [run.pid] if processes == 1 else _children(run.pid)
+        for pid in candidates:
+            peaks[pid] = max(peaks.get(pid, 0.0), _kib(pid, "status", "VmHWM:"))
+        trainers = sorted(peaks, key=lambda pid: -peaks[pid])[:processes]
+        rest = (pid for pid in family if pid not in trainers)
         others = max(others, sum(_kib(pid, "smaps_rollup", "Private_Dirty:") for pid in rest))
         if time.monotonic() - begun > seconds and not asked:
             os.kill(run.pid, signal.SIGTERM)  # writes its checkpoint and ends
@@ -131,6 +182,7 @@ def _peak(options: list[str], seconds: float) -> tuple[float, float]:
         time.sleep(0.1)
     if run.returncode not in (0, 143):
         raise SystemExit(f"{' '.join(options)} ended with exit code {run.returncode}")
+    trained = sum(sorted(peaks.values())[-processes:])
     return (trained + others) / 1024, time.monotonic() - begun
 
 
@@ -139,11 +191,15 @@ def _family(pid: int) -> list[int]:
     found, todo = [], [pid]
     while todo:
         found.append(one := todo.pop())
-        for path in Path(f"/proc/{one}/task").glob("*/children"):
-            try:
-                todo += [int(word) for word in path.read_text().split()]
-            except OSError:
-                continue
+        todo += _children(one)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(word) for word in path.read_text().split()]
     return found
 
 
@@ -160,9 +216,10 @@ def _page(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# The estimate of a run's memory, and what the run then took",
         "",
-        "`python tools/memory_estimate.py`: one process on a CPU with its loader workers, two or "
-        "three steps, a checkpoint at the end. Taken is the peak of the training "
-        "process as Linux keeps it (VmHWM), and its workers' own pages.",
+        "`python tools/memory_estimate.py`: two or three steps in one thread on a CPU, with "
+        "a checkpoint at the end. Those of a newcomer are whole: threads are chosen by trial, "
+        "features are evaluated and judged. Taken is the peak of the training processes as Linux "
+        "keeps it (VmHWM), and the own pages of loader workers and launcher.",
         "",
         "| run | estimate, MiB | taken, MiB | ratio |",
         "|---|---:|---:|---:|",

@@ -173,6 +173,12 @@ def testing_batch(side: int) -> int:
     return min(LARGEST_TESTING_BATCH, TESTING_PIXELS // side**2)
 
 
+def features_batch(options: Resolved) -> int:
+    """Images at a time in an evaluation of features: no more memory than training has needed."""
+    own = int(options.derived.batch_per_process)
+    return min(LARGEST_TESTING_BATCH, max(own, testing_batch(options.crops.global_size), 1))
+
+
 def open_inputs(options: Resolved, device: torch.device) -> TaskInputs:
     """Open the data sets of an experiment with its augmentation."""
     log = FaultLog(str(RunFolder.of(options.run).unreadable))

@@ -23,6 +23,7 @@ from convit_ssl.machine import (
     core_limit,
     keep_freed_memory,
     peak_resident_mib,
+    release_freed_memory,
     start_method,
     user_cache,
     wait_briefly,
@@ -69,7 +70,7 @@ def test_a_home_that_cannot_be_written(clean: pytest.MonkeyPatch, tmp_path: Path
 
 FAULTS = """
 import resource, sys, torch
-from convit_ssl.machine import keep_freed_memory
+from convit_ssl.machine import keep_freed_memory, release_freed_memory
 
 if sys.argv[1] != "leave":
     print(keep_freed_memory())
@@ -84,6 +85,15 @@ with torch.inference_mode():
     for _ in range(2):
         mlp(tokens)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize() >> 20
+
+
+held = resident()
+release_freed_memory()
+print(held - resident())
 """
 
 
@@ -94,10 +104,11 @@ def faults(what: str, **environment: str) -> list[str]:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_is_used_again() -> None:
-    done, kept = faults("keep")
-    (usual,) = faults("leave")
+    done, kept, released = faults("keep")
+    usual, _ = faults("leave")
     assert done == "True"
     assert int(kept) < int(usual) / 10
+    assert int(released) > 39  # MiB, once it is asked for
     left = {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}
     assert faults("ask", **left) == ["False"]
     assert faults("ask", MALLOC_MMAP_MAX_="65536") == ["False"]
@@ -110,6 +121,7 @@ def test_a_c_library_without_such_a_setting(monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(os, "confstr", unknown)
     assert not keep_freed_memory()
+    assert not release_freed_memory()
 
 
 def cgroups(root: Path, own: str, files: dict[str, str]) -> Path:

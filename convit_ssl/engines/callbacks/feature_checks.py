@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from convit_ssl.adapters.inputs import features_batch
 from convit_ssl.adapters.views import plain_view
 from convit_ssl.analysis.training import training_summary
 from convit_ssl.data import FaultLog, ImageFiles, open_dataset
@@ -60,7 +61,6 @@ SAMPLED_FOR = 10  # looks that the sample of images is made for
 BANK = (1000, 20_000)  # images of train at least and at most, where there are as many
 LEAST_VAL = 500
 VAL_SHARE = 1 / 4
-LONGEST_BATCH = 256
 SMALLEST_FOR_WORKERS = 96  # pixels; below, decoding takes less than starting a worker
 WORKER_PATIENCE = 120.0  # seconds that a look waits for a batch
 NONLOCALITY_IMAGES = 8  # each costs one pass with dense attention maps
@@ -419,16 +419,15 @@ class Watch:
         """
         small = self.options.crops.global_size < SMALLEST_FOR_WORKERS
         workers = 0 if small or self.workers_hung else self.options.derived.workers
+        size = features_batch(self.options)
         if workers and len(images):
-            each = self.options.derived.processes * shared_mib(
-                images, min(LONGEST_BATCH, len(images))
-            )
+            each = self.options.derived.processes * shared_mib(images, min(size, len(images)))
             workers = workers_that_fit(workers, each)
         # The other processes wait in a collective meanwhile, so half of their patience at most.
         patience = min(WORKER_PATIENCE, 30.0 * float(self.options.run.timeout_minutes))
         loader: DataLoader[Any] = DataLoader(
             images,
-            batch_size=LONGEST_BATCH,
+            batch_size=size,
             num_workers=workers,
             multiprocessing_context=start_method() if workers else None,
             worker_init_fn=shield_worker,

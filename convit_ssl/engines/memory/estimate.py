@@ -33,8 +33,9 @@ FLOAT = 4  # bytes
 WORKER_MIB = 60.0  # of a loader worker's own, beside what it shares
 # Copies of the (rows, out_dim) logits that a loss holds at its peak, with their gradients.
 LOSS_COPIES = 4
-# What the allocator holds beyond what is in use.
-SLACK = 1.1
+# What the allocator holds of activations beyond what is in use. Rounded and exact tensors lie
+# beside each other, and in a heap that keeps what is freed, none fits into what the other left.
+SLACK, SLACK_ROUNDED = 1.1, 1.5
 PREFETCHED = 2
 # Of what training keeps of an image, so much is alive at once in a pass without gradients: about a
 # layer's. With labels such passes follow every epoch, with more images at a time than a step has.
@@ -78,7 +79,7 @@ def estimate(plan: Plan) -> Memory | None:
     copies = 2 if head.teacher else 1
     pixels = sum(3 * side**2 * count for side, count in views.items()) * batch
     parts = {
-        "activations": SLACK * kept,
+        "activations": (SLACK_ROUNDED if amp and device == "cpu" else SLACK) * kept,
         "loss": rows * head.saved_per_row * FLOAT / MIB
         + LOSS_COPIES * rows * (head.logits + head.pairs * rows) * FLOAT / MIB
         + head.constant * FLOAT / MIB,

@@ -20,6 +20,18 @@ def test_small_images_are_tested_many_at_a_time(side: int, batch: int) -> None:
     assert inputs.testing_batch(side) == batch
 
 
+@pytest.mark.parametrize(
+    ("side", "own", "batch"),
+    [(8, 32, 256), (96, 512, 256), (224, 32, 32), (224, 4, 20), (3000, 1, 1)],
+)
+def test_features_take_no_more_images_at_a_time_than_training(
+    side: int, own: int, batch: int
+) -> None:
+    """256 of 224 pixels took a gigabyte more than training in batches of 32."""
+    options = AttrDict({"crops": {"global_size": side}, "derived": {"batch_per_process": own}})
+    assert inputs.features_batch(options) == batch
+
+
 def test_every_image_of_val_is_tested_once_whatever_the_training_batch(tmp_path: Path) -> None:
     words = f"""config=convit_supervised data=digits run=cpu trunk=convit_nano data.workers=0
     trunk.patch_size=4 crops.global_size=8 optim.batch_size=10 run.dir={tmp_path}"""

@@ -20,13 +20,13 @@ from convit_ssl.engines.callbacks import feature_checks as watch
 from convit_ssl.engines.callbacks.feature_checks import Watch
 from convit_ssl.evaluation import processes
 
-IMAGES = [(torch.full((3, 2, 2), float(i)), 0, i) for i in range(watch.LONGEST_BATCH + 3)]
+IMAGES = [(torch.full((3, 2, 2), float(i)), 0, i) for i in range(131)]
 
 
 def looking(side: int) -> Watch:
     options = SimpleNamespace(
         crops=SimpleNamespace(global_size=side),
-        derived=SimpleNamespace(processes=1, workers=1),
+        derived=SimpleNamespace(processes=1, workers=1, batch_per_process=64),
         run=SimpleNamespace(timeout_minutes=1 / 15),  # of which half: 2 s
     )
     return Watch(options, torch.device("cpu"), contextlib.nullcontext)
@@ -76,7 +76,7 @@ def looking_at(root: Path, max_corrupt: float = 0.2) -> Watch:
         data=SimpleNamespace(name="folder", subset=None, white_level=0, max_corrupt=max_corrupt),
         data_dir=str(root),
         crops=SimpleNamespace(global_size=8),
-        derived=SimpleNamespace(processes=1, workers=0, test_model=False),
+        derived=SimpleNamespace(processes=1, workers=0, batch_per_process=64, test_model=False),
         optim=SimpleNamespace(epochs=4),
         run=SimpleNamespace(dir=str(root.parent / "run"), timeout_minutes=1),
         watch=SimpleNamespace(every=None, knn_images=None, knn_k=5, best_by="knn"),

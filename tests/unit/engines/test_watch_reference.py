@@ -49,7 +49,9 @@ def looking_at(root: Path, **data: Any) -> Watch:
         facts=SimpleNamespace(native_size=[16, 16], images=30),
         method=SimpleNamespace(name="dino"),
         crops=SimpleNamespace(global_size=16),
-        derived=SimpleNamespace(processes=1, workers=0, test_model=False, steps_per_epoch=3),
+        derived=SimpleNamespace(
+            processes=1, workers=0, batch_per_process=64, test_model=False, steps_per_epoch=3
+        ),
         optim=SimpleNamespace(epochs=40),
         run=SimpleNamespace(dir=str(root.parent), timeout_minutes=5),
         watch=SimpleNamespace(every=None, knn_k=5, knn_images=None, best_by="knn"),
