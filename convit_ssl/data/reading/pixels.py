@@ -55,7 +55,7 @@ from convit_ssl.data.reading.raw_image import (
     read_other,
     read_png,
 )
-from convit_ssl.data.reading.rendering import to_rgb
+from convit_ssl.data.reading.rendering import to_image
 from convit_ssl.data.reading.tiff import read_tiff
 from convit_ssl.data.reading.tiff_pages import shown_file
 from convit_ssl.data.reading.tiff_tags import is_tiff, tiff_header
@@ -146,7 +146,7 @@ def decode_image(
                 return _turned(convert(image, side), orientation)
         orientation = orientation_of_file(data) if reading.exif_rotation else 1
         factor = reduction(raw.values.shape[1::-1], side)
-        return _turned(Image.fromarray(to_rgb(raw, reading, factor)), orientation)
+        return _turned(to_image(raw, reading, factor), orientation)
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:

@@ -24,6 +24,7 @@ MAX_PIXELS = 178_956_970
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_HEADER = 29  # the first bytes of a PNG, up to its bit depth and colour type
 _PNG_MODES = {0: "L", 2: "RGB", 3: "P", 4: "LA", 6: "RGBA"}
+_COPIED = 1 << 22  # pixels at a time
 _PNG_GREY, _PNG_COLOUR, _PNG_GREY_ALPHA, _PNG_COLOUR_ALPHA = 0, 2, 4, 6
 
 
@@ -124,7 +125,7 @@ def read_png(data: bytes) -> RawImage | None:
     with Image.open(io.BytesIO(data)) as image:
         image.load()  # also where OpenCV reads the values: it is silent about damage
         if colour == _PNG_GREY:
-            values = np.asarray(image).astype(np.uint16)
+            values = _values16(image)
     chunks = dict(_png_chunks(data))
     transparent = chunks.get(b"tRNS", b"")
     if colour == _PNG_GREY:
@@ -140,6 +141,16 @@ def read_png(data: bytes) -> RawImage | None:
     if len(transparent) < 6:
         return RawImage(pixels)
     return RawImage(pixels, (pixels != struct.unpack(">HHH", transparent[:6])).any(axis=-1))
+
+
+def _values16(image: Image.Image) -> Values:
+    """The values of a grey image, copied by strips: Pillow copies what it hands over twice."""
+    values = np.empty((image.height, image.width), np.uint16)
+    rows = max(1, _COPIED // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        values[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return values
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:

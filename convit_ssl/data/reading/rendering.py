@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -23,11 +24,32 @@ def to_rgb(raw: RawImage, reading: Reading | None = None, factor: int = 1) -> Pi
         reading: of its collection.
         factor: by which it is reduced, averaged in 8 bits.
     """
-    low, high = chosen_range(raw, reading or Reading())
+    made = np.empty((*_reduced_shape(raw, factor), 3), np.uint8)
+    for top, strip in _strips(raw, reading or Reading(), factor):
+        made[top : top + len(strip)] = strip
+    return made
+
+
+def to_image(raw: RawImage, reading: Reading | None = None, factor: int = 1) -> Image.Image:
+    """`to_rgb` as a Pillow image, without holding all of its pixels twice."""
+    height, width = _reduced_shape(raw, factor)
+    made = Image.new("RGB", (width, height))
+    for top, strip in _strips(raw, reading or Reading(), factor):
+        made.paste(Image.fromarray(strip), (0, top))
+    return made
+
+
+def _reduced_shape(raw: RawImage, factor: int) -> tuple[int, int]:
+    height, width = raw.values.shape[:2]
+    return -(-height // min(factor, height)), -(-width // min(factor, width))
+
+
+def _strips(raw: RawImage, reading: Reading, factor: int) -> Iterator[tuple[int, Pixels]]:
+    """The first row of each strip of the result, and its pixels (rows, W, 3)."""
+    low, high = chosen_range(raw, reading)
     alpha, opaque = _alpha(raw, high)
     height, width = raw.values.shape[:2]
     down, across = min(factor, height), min(factor, width)
-    made = np.empty((-(-height // down), -(-width // across), 3), np.uint8)
     rows = strip_rows(width, down)
     for top in range(0, height, rows):
         part = slice(top, top + rows)
@@ -35,8 +57,7 @@ def to_rgb(raw: RawImage, reading: Reading | None = None, factor: int = 1) -> Pi
         strip = _rgb(_rows(raw, part), share, low, high)
         if factor > 1:
             strip = np.asarray(Image.fromarray(strip).reduce((across, down)))
-        made[top // down : top // down + len(strip)] = strip
-    return made
+        yield top // down, strip
 
 
 def _rows(raw: RawImage, rows: slice) -> RawImage:

@@ -18,7 +18,7 @@ from convit_ssl.analysis.images import bounded, open_image, prepare_image, thumb
 from convit_ssl.data import evaluation_transform
 from convit_ssl.data.augment.parameters import draw_crop
 from convit_ssl.data.augment.spec import CropConfig
-from convit_ssl.data.reading import eight_bits
+from convit_ssl.data.reading import eight_bits, raw_image
 from convit_ssl.data.reading.pixels import decode_array, decode_image
 from convit_ssl.data.reading.raw_image import RawImage
 from convit_ssl.data.reading.rendering import to_rgb
@@ -180,6 +180,23 @@ def test_a_large_image_of_16_bits_is_shown_in_little_more_memory(
     tracemalloc.stop()
     assert shown.shape == (375, 500, 3)
     assert peak < 2.5 * raw.values.nbytes
+
+
+def test_a_png_of_16_bits_is_not_held_several_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluation reads a huge image whole: its values, and Pillow's image, which is not NumPy's."""
+    monkeypatch.setattr(eight_bits, "STRIP_PIXELS", 1 << 16)
+    monkeypatch.setattr(raw_image, "_COPIED", 1 << 16)
+    values = (np.arange(3_000_000) % 65_536).reshape(1500, 2000).astype(np.uint16)
+    file = io.BytesIO()
+    Image.fromarray(values).save(file, "PNG")
+    data = file.getvalue()
+    tracemalloc.start()
+    image = decode_image(data, reading=Reading(white_level=65_535))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    expected = np.rint(values / 257.0).astype(np.uint8)
+    assert np.array_equal(np.asarray(image), np.repeat(expected[..., None], 3, axis=-1))
+    assert peak < 2 * values.nbytes
 
 
 def test_exif_rotation_is_asked_for() -> None:
