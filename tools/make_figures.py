@@ -220,6 +220,28 @@ def probes(results: list[dict[str, Any]]) -> str:
     return table([f"{metrics} in %", "kNN", "linear probe", "core-minutes"], rows)
 
 
+def deit(results: list[dict[str, Any]]) -> str:
+    """A line for each study with ``--deit``: each row of ConViT minus the same row with DeiT."""
+    kinds: dict[str, Callable[[str], bool]] = {
+        "untrained, frozen": lambda name: name == "untrained",
+        "pretrained, frozen": lambda name: "," not in name and name != "untrained",
+        "labels alone": lambda name: name.startswith("labels alone"),
+        "pretrained, fine-tuned": lambda name: name.startswith("pretrained ("),
+    }
+    rows = []
+    for result in results:
+        found = result["against_deit"]
+        cells = []
+        for of_kind in kinds.values():
+            name = next(name for name in found if of_kind(name))
+            low, high = (100 * end for end in found[name]["interval_95"])
+            cells.append(f"{100 * found[name]['difference']:+.1f} ({low:+.1f} to {high:+.1f})")
+        seeds = str(max(len(row["seeds"]) for row in result["rows"]))
+        images = f"{result['data']}, {result['images']['train']} labelled images"
+        rows.append([images, seeds, *cells])
+    return table(["ConViT minus DeiT, points", "seeds", *kinds], rows)
+
+
 def race(results: list[dict[str, Any]]) -> str:
     """A line for each study with ``auto``: its accuracy, and how it differs from fixed methods."""
     rows = []
@@ -377,6 +399,7 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "cores": cores,
     "demo": demo,
     "evidence": evidence,
+    "deit": deit,
     "differences": differences,
     "race": race,
     "probes": probes,

@@ -65,9 +65,8 @@ def run(args: argparse.Namespace, out: Path) -> int:
     """
     baselines = Baselines(args, out)
     if args.dry_run:
-        for trunk in baselines.trunks:
-            for line in commands(args, out, trunk):
-                print(line)
+        for line in commands(args, out, baselines.trunks):
+            print(line)
         return 0
     baselines.run()
     print((out / "results.md").read_text())
@@ -129,8 +128,8 @@ class Baselines:
         self._cell(beside(UNTRAINED, trunk), seed, lambda: self._features(untrained, seed, 0.0))
         if args.no_labels:
             return
-        spent = sum(one.core_seconds for one in runs.values()) / len(runs)
-        budget = (1 + FINE_TUNING_SHARE) * spent
+        spent = [self._spent(method, seed) for method in args.methods]
+        budget = (1 + FINE_TUNING_SHARE) * sum(spent) / len(spent)
         classes, size = len(self.images.learned(None).classes), model.config.img_size
         makers: dict[str, Callable[[], nn.Module]] = {
             beside(LABELS, trunk): lambda: _untrained(model, classes, seed)
@@ -248,9 +247,13 @@ class Baselines:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model.reset_classifier(len(self.images.learned(None).classes))
-        budget = FINE_TUNING_SHARE * done.core_seconds
+        budget = FINE_TUNING_SHARE * self._spent(method, seed)
         size, settings = model.config.img_size, label_training.FINE_TUNING
         return self._learned(model, seed, budget, size, settings, done.core_seconds)
+
+    def _spent(self, method: str, seed: int) -> float:
+        """Processor seconds of ConViT's pretraining, by which both networks get their time."""
+        return pretrained(self.args, self.out, self.trunks[0], method, seed).core_seconds
 
     def best_method(self) -> str:
         """The method with the best linear probe on held-out images of train, so far."""

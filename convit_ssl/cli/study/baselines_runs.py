@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import resource
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from convit_ssl.cli.options import division as division_options
-from convit_ssl.cli.study.baselines_rows import beside
 from convit_ssl.cli.study.plan import whole
 from convit_ssl.engines.auto.words import EXPERIMENT, named_methods
 from convit_ssl.errors import UserError
@@ -51,21 +52,21 @@ def race_of(folder: Path) -> dict[str, Any]:
     return {"race": read_record(path, "decision")["decision"]} if path.exists() else {}
 
 
-def commands(args: argparse.Namespace, out: Path, trunk: str) -> list[str]:
+def commands(args: argparse.Namespace, out: Path, trunks: Sequence[str]) -> list[str]:
     """The command of each pretraining run that a study would start, finished ones included.
 
     The other rows are measured in the study's own process. Where ``--minutes`` is given and an
-    epoch has not been timed yet, the runs that time it come first, and a comment stands for the
-    number of epochs that follows from them.
+    epoch has not been timed yet, the runs that time it come first, with the first trunk, and a
+    comment stands for the number of epochs that follows from them.
     """
     lines = []
-    known = {method: _known_epochs(args, out, trunk, method) for method in args.methods}
+    known = {method: _known_epochs(args, out, method) for method in args.methods}
     for method, epochs in known.items():
         if epochs is None and method != study.AUTO:
             for few in (SHORT, LONGER):
-                folder = _timed(out, trunk, method, few)
-                lines.append(_line(_one(args, trunk, method, 0, few), folder))
-    for seed in range(args.seeds):
+                folder = out / "calibration" / f"{method}-{few}"
+                lines.append(_line(_one(args, trunks[0], method, 0, few), folder))
+    for seed, trunk in itertools.product(range(args.seeds), trunks):
         for method, epochs in known.items():
             line = _line(_one(args, trunk, method, seed, epochs or SHORT), out)
             after = "  # with the optim.epochs that fill --minutes, as timed by the runs above"
@@ -81,21 +82,16 @@ def _line(run: study.Run, out: Path) -> str:
     return shlex.join(run.command(out / "runs" / run.name))
 
 
-def _known_epochs(args: argparse.Namespace, out: Path, trunk: str, method: str) -> int | None:
+def _known_epochs(args: argparse.Namespace, out: Path, method: str) -> int | None:
     """The epochs of a method's runs; None where they are yet to be found out."""
     if args.minutes is None:
         return int(args.epochs)
-    path = _calibration(out, trunk, method)
+    path = _calibration(out, method)
     return int(read_record(path, "epochs")["epochs"]) if path.exists() else None
 
 
-def _calibration(out: Path, trunk: str, method: str) -> Path:
-    return out / "calibration" / f"{beside(method, trunk)}.json"
-
-
-def _timed(out: Path, trunk: str, method: str, epochs: int) -> Path:
-    """Folder of the short run that tells what a method's epochs cost."""
-    return out / "calibration" / f"{beside(method, trunk)}-{epochs}"
+def _calibration(out: Path, method: str) -> Path:
+    return out / "calibration" / f"{method}.json"
 
 
 def _settings(args: argparse.Namespace, epochs: int) -> study.Settings:
@@ -136,9 +132,10 @@ def _epochs(args: argparse.Namespace, out: Path, trunk: str, method: str) -> int
     """The epochs that are asked for, or those that fill the minutes; found out once.
 
     A run of one epoch and, where the start is much of it, one of four tell what an epoch and
-    the start cost. They are not counted among the row's core-minutes.
+    the start cost. They are not counted among the row's core-minutes. All trunks are trained for
+    the epochs that were found with the first, so that a busy moment favours neither.
     """
-    known = _known_epochs(args, out, trunk, method)
+    known = _known_epochs(args, out, method)
     if known is not None:
         return known
     if method == study.AUTO:
@@ -154,7 +151,7 @@ def _epochs(args: argparse.Namespace, out: Path, trunk: str, method: str) -> int
         found["four_epochs"] = longer
     epochs = max(1, int((budget - start) / epoch + 0.5))
     row = {**found, "epochs": epochs, "seconds_of_an_epoch": epoch}
-    write_json(row, _calibration(out, trunk, method))
+    write_json(row, _calibration(out, method))
     return epochs
 
 
@@ -165,7 +162,7 @@ def _epochs_beside_race(args: argparse.Namespace, out: Path, trunk: str) -> int:
     alone = _epochs(args, out, trunk, first)
     epochs = max(1, int(alone / (1 + options.share)))
     row = {"epochs": epochs, "epochs_without_race": alone, "by": first, "share": options.share}
-    write_json(row, _calibration(out, trunk, study.AUTO))
+    write_json(row, _calibration(out, study.AUTO))
     return epochs
 
 
@@ -184,4 +181,4 @@ def _race_options(args: argparse.Namespace) -> AutoOptions:
 
 def _cost(args: argparse.Namespace, out: Path, trunk: str, method: str, epochs: int) -> float:
     run = _one(args, trunk, method, 0, epochs)
-    return _finish(run, _timed(out, trunk, method, epochs)).core_seconds
+    return _finish(run, out / "calibration" / f"{method}-{epochs}").core_seconds

@@ -205,6 +205,14 @@ def _how(study: Baselines, about: dict[str, Any], tested: int, labels: int) -> l
         "and the method to fine-tune were chosen on images held out of train. Raw pixels use the "
         "better of cosine and Euclidean distance.",
         *(
+            [
+                "- DeiT was pretrained for as many epochs as ConViT, and learned from labels for "
+                "the processor time that ConViT had."
+            ]
+            if study.args.deit
+            else []
+        ),
+        *(
             ["- Nothing was trained with labels here (`--no-labels`)."]
             if study.args.no_labels
             else []
