@@ -31,6 +31,7 @@ from convit_ssl.models.trunks import AnyConfig, Network, TrunkConfig, count_para
 MIB = 2.0**20
 FLOAT = 4  # bytes
 WORKER_MIB = 60.0  # of a loader worker's own, beside what it shares
+LAUNCHER_MIB = 300.0  # of the process that starts several, and waits
 # Copies of the (rows, out_dim) logits that a loss holds at its peak, with their gradients.
 LOSS_COPIES = 4
 # What the allocator holds of activations beyond what is in use. Rounded and exact tensors lie
@@ -93,6 +94,8 @@ def estimate(plan: Plan) -> Memory | None:
     checkpoint = trained * FLOAT / MIB * (copies + moments)
     workers = plan.placement.workers
     loading = workers * (WORKER_MIB + PREFETCHED * pixels / MIB)
+    if plan.placement.processes > 1:
+        loading += LAUNCHER_MIB / plan.placement.processes
     decoded = decoded_mib(facts, options["data"], plan.placement.processes)
     host = BASE_MIB + checkpoint + decoded
     if device == "cpu":

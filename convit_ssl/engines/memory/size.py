@@ -19,7 +19,7 @@ class Memory:
     Attributes:
         parts: name of a part -> MiB in the memory of `device`.
         host: MiB in the machine's memory: all of it on a CPU, the process itself beside a GPU.
-        workers: MiB of this process's loader workers, beside `host`.
+        workers: MiB of this process's loader workers and its share of the launcher, beside `host`.
         device: cpu or cuda.
     """
 

@@ -87,6 +87,20 @@ def test_what_takes_less_takes_less() -> None:
     assert peak("optim.batch_size=512", "data.workers=1") < whole
 
 
+def test_what_rounding_and_a_launcher_take_is_counted() -> None:
+    """In bf16 a heap that keeps what is freed holds half as much again as is in use."""
+    words = ("config=convit_simclr", "data=digits", "run=cpu", "trunk=convit_nano", *MIDDLE)
+    exact, rounded = (memory.estimate(plan(*words, *p)) for p in ((), ("run.precision=bf16",)))
+    assert exact is not None and rounded is not None
+    kept = rounded.parts["activations"] / memory.SLACK_ROUNDED
+    assert memory.SLACK_ROUNDED > memory.SLACK
+    assert kept < exact.parts["activations"] / memory.SLACK
+    several = memory.estimate(plan(*words, "run.processes=2"))
+    assert several is not None
+    assert several.workers - exact.workers < memory.LAUNCHER_MIB / 2 + 60
+    assert 2 * several.workers > memory.LAUNCHER_MIB
+
+
 def test_a_run_of_terabytes_is_refused_at_once() -> None:
     huge = plan(*HUGE)
     found = memory.estimate(huge)
