@@ -109,18 +109,16 @@ def _once_each(lines: Sequence[Line], place: str) -> list[Line]:
     Raises:
         UserError: a file under two classes.
     """
-    labels: dict[str, str | None] = {}
-    kept: list[Line] = []
+    seen: dict[str, Line] = {}
     for path, label in lines:
-        file = same_file(path, os.path.dirname(place))
-        if file not in labels:
-            labels[file] = label
-            kept.append((path, label))
-        elif labels[file] != label:
+        first, known = seen.setdefault(same_file(path, os.path.dirname(place)), (path, label))
+        if known != label:
+            linked = f" (by a link: {first} is the same file)" if path != first else ""
             raise UserError(
-                f"{path} is in the list {place} twice, as {labels[file] or 'unlabelled'} and as "
-                f"{label or 'unlabelled'}; an image can have only one class"
+                f"{path} is in the list {place} twice, as {known or 'unlabelled'} and as "
+                f"{label or 'unlabelled'}{linked}; an image can have only one class"
             )
+    kept = list(seen.values())
     if len(kept) < len(lines):
         note_once(
             f"{len(lines) - len(kept):,} of {len(lines):,} lines of {place} repeat a file; each "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import stat
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -255,7 +256,7 @@ def _hint(unread: Counter[str]) -> str:
 
 
 def same_file(path: str, folder: str) -> str:
-    """What two ways to name one file have in common: dots, and symbolic links anywhere in it.
+    """What two ways to name one file have in common: dots, symbolic links anywhere, hard links.
 
     One look at the file system for each file, and one for each folder.
     """
@@ -264,7 +265,16 @@ def same_file(path: str, folder: str) -> str:
     # Dots in a folder's name are for the file system: a/.. may lie elsewhere where a is a link.
     inner, name = os.path.split(os.path.join(folder, path))
     place = os.path.join(_real_folder(inner), name)
-    return os.path.realpath(place) if os.path.islink(place) else place
+    try:
+        state = os.lstat(place)
+        if stat.S_ISLNK(state.st_mode):
+            place = os.path.realpath(place)
+            state = os.lstat(place)
+    except (OSError, ValueError):  # missing: whoever reads it says so
+        return place
+    # Hard links are one file under several names, none of which is its own.
+    linked = state.st_nlink > 1 and state.st_ino and stat.S_ISREG(state.st_mode)
+    return f"{state.st_dev}:{state.st_ino}" if linked else place
 
 
 @functools.lru_cache(maxsize=4096)

@@ -124,6 +124,22 @@ def test_a_symbolic_link_is_the_file_that_it_leads_to(
     assert "1 of 1 images of val are also in train" in caplog.text
 
 
+def test_a_hard_link_is_the_file_that_it_shares(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "link.png").hardlink_to(folder / "some where" / "0.png")
+    write(folder, "some where/0.png a\nsome where/1.png b\nlink.png b\n")
+    with pytest.raises(
+        UserError, match=r"link\.png is in .* as a and as b \(by a link: some where"
+    ):
+        open_dataset("list", folder)
+    write(folder, "some where/0.png a\nsome where/1.png b\nlink.png a\n")
+    assert len(open_dataset("list", folder)) == 2
+    write(folder, "link.png a\n", "val")
+    open_dataset("list", folder, "val")
+    assert "1 of 1 images of val are also in train" in caplog.text
+
+
 def test_a_class_without_images_in_val_is_said(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -226,7 +226,8 @@ def test_tables_that_are_refused(tmp_path: Path, text: str, message: str) -> Non
 def test_a_file_and_a_link_to_it_have_one_class(tmp_path: Path) -> None:
     picture(tmp_path / "a.png")
     (tmp_path / "b.png").symlink_to("a.png")
-    for other in ("b.png", "./a.png"):
+    (tmp_path / "c.png").hardlink_to(tmp_path / "a.png")
+    for other in ("b.png", "c.png", "./a.png"):
         (tmp_path / "t.csv").write_text(f"file,label\na.png,x\n{other},y\n")
         with pytest.raises(UserError, match="twice, as x and as y"):
             open_dataset("table", tmp_path / "t.csv")
