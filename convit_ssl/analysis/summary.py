@@ -14,7 +14,7 @@ from convit_ssl.analysis.attention import ImageAttention, image_attention
 from convit_ssl.analysis.attribution import Attribution, attribute
 from convit_ssl.analysis.channel_pictures import ChannelPicture, Shown, describe_shown
 from convit_ssl.analysis.features import FeatureMap, describe_features, pooled_features
-from convit_ssl.analysis.images import prepare_image, statistics, thumbnail
+from convit_ssl.analysis.images import PreparedImage, prepare_image, statistics, thumbnail
 from convit_ssl.analysis.locality import (
     NonLocality,
     PositionalAttention,
@@ -82,6 +82,9 @@ class RunSummary:
     problems: list[str] = field(default_factory=list)
 
 
+STAGES = ("attention maps", "features and their map", "earlier checkpoints")
+
+
 def summarise_run(
     run: Run,
     load: LoadModel,
@@ -89,6 +92,7 @@ def summarise_run(
     attribution: str = "integrated_gradients",
     history: int = 6,
     layout: str = "auto",
+    stage: Callable[[str], None] | None = None,
 ) -> RunSummary:
     """Read and measure one run; what fails becomes a problem, not an error.
 
@@ -99,7 +103,9 @@ def summarise_run(
         attribution: method for a model with a classifier.
         history: how many checkpoints to measure where metrics.jsonl lacks gates or non-locality.
         layout: of the feature map, see `describe_features`.
+        stage: called at the start of each of `STAGES`, with its name.
     """
+    begin = stage or (lambda _: None)
     summary = RunSummary(run, problems=list(run.problems))
     summary.gates = run.metrics.heads.get("gates")
     summary.nonlocality_history = run.metrics.heads.get("nonlocality")
@@ -118,7 +124,12 @@ def summarise_run(
         if sample is None:
             summary.problems.append("No images, so attention maps and features are not shown.")
         else:
-            _measure(summary, model, sample, attribution, layout)
+            begin(STAGES[0])
+            prepared = _attend(summary, model, sample)
+            begin(STAGES[1])
+            _describe(summary, model, sample, layout)
+            _attribute(summary, model, prepared, attribution)
+        begin(STAGES[2])
         _history(summary, load, sample, history)
     elif summary.other is not None:
         summary.problems.append(
@@ -126,6 +137,7 @@ def summarise_run(
             "attention and no attention maps to show."
         )
         if sample is not None:
+            begin(STAGES[1])
             _describe(summary, summary.other, sample, layout)
     summary.provenance = provenance(run, model or summary.other, summary.checkpoint)
     if model is not None and sample is not None:
@@ -181,9 +193,8 @@ def _load_newest(summary: RunSummary, load: LoadModel) -> None:
             summary.problems.append(f"Checkpoint {checkpoint.path.name} left out: {first}")
 
 
-def _measure(
-    summary: RunSummary, model: ConViT, sample: Sample, attribution: str, layout: str
-) -> None:
+def _attend(summary: RunSummary, model: ConViT, sample: Sample) -> list[PreparedImage]:
+    """Attention maps of the pictures, which are given back, and non-locality."""
     prepared = [prepare_image(image, model, name) for name, image in sample.pictures]
     summary.attention = [image_attention(model, item) for item in prepared]
     chosen = [item.image for item in sample.labelled[:8]] or [
@@ -191,12 +202,18 @@ def _measure(
     ]
     if chosen:
         summary.nonlocality = measure_nonlocality(model, prepared_batch(model, chosen))
-    _describe(summary, model, sample, layout)
-    if model.num_classes:
-        try:
-            summary.attributions = [attribute(model, item, attribution) for item in prepared]
-        except UserError as error:
-            summary.problems.append(str(error))
+    return prepared
+
+
+def _attribute(
+    summary: RunSummary, model: ConViT, prepared: Sequence[PreparedImage], method: str
+) -> None:
+    if not model.num_classes:
+        return
+    try:
+        summary.attributions = [attribute(model, item, method) for item in prepared]
+    except UserError as error:
+        summary.problems.append(str(error))
 
 
 def _describe(summary: RunSummary, model: Network, sample: Sample, layout: str) -> None:

@@ -14,7 +14,7 @@ from convit_ssl.analysis.report import write_report
 from convit_ssl.analysis.run_panels import read_check
 from convit_ssl.analysis.runs import read_runs
 from convit_ssl.analysis.sampling import open_sample, recorded_data, recorded_reading
-from convit_ssl.analysis.summary import summarise_run
+from convit_ssl.analysis.summary import STAGES, summarise_run
 from convit_ssl.cli.options import showing as showing_options
 from convit_ssl.cli.options import weights as weights_options
 from convit_ssl.errors import UserError
@@ -121,17 +121,23 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     refresh = round(args.every) if args.watch else None
     figures = not args.no_figures and not args.watch
+    steps = len(STAGES) * len(runs) + 1
     with progress_bar("report" if first else "", "steps") as progress:
         summaries = []
         for done, one in enumerate(runs):
-            if progress:
-                progress(done, len(runs) + 1, f"attention and features of {one.name}")
-            summaries.append(summarise_run(one, load, sample, args.attribution, layout=args.layout))
+
+            def stage(name: str, run: str = one.name, before: int = done * len(STAGES)) -> None:
+                if progress:
+                    progress(before + STAGES.index(name), steps, f"{name} of {run}")
+
+            summaries.append(
+                summarise_run(one, load, sample, args.attribution, layout=args.layout, stage=stage)
+            )
         summaries[0].check = checked
         if problem:
             summaries[0].problems.append(problem)
         if progress:
-            progress(len(runs), len(runs) + 1, "figures and page")
+            progress(steps - 1, steps, "figures and page")
         page = write_report(summaries, folder, command, figures, refresh)
     print(f"{'written' if first else 'refreshed'}: {page} ({page.stat().st_size / 1e6:.1f} MB)")
     for summary in summaries if first else []:
