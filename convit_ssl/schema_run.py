@@ -11,7 +11,12 @@ from convit_ssl.options import option
 class OptimOptions:
     """The optimiser and its schedules. Durations in epochs, learning rates per 256 images."""
 
-    name: str = option("adamw", "The optimiser.", choices=("adamw", "sgd", "lars"))
+    name: str = option(
+        "adamw",
+        "The optimiser. muon orthogonalises the steps of the blocks' matrices and leaves the rest "
+        "to AdamW.",
+        choices=("adamw", "muon", "sgd", "lars"),
+    )
     lr: float = option(
         5e-4,
         "Peak learning rate for a batch of 256 images; scaled linearly to the batch.",
@@ -39,7 +44,12 @@ class OptimOptions:
         None, "Weight decay at the end of its cosine schedule; null keeps it constant.", least=0
     )
     betas: list[float] = option(
-        [0.9, 0.999], "Betas of AdamW.", least=0, most=1, form="[beta1, beta2]", numbers=2
+        [0.9, 0.999],
+        "Betas of AdamW, also beside Muon.",
+        least=0,
+        most=1,
+        form="[beta1, beta2]",
+        numbers=2,
     )
     momentum: float = option(0.9, "Momentum of SGD and LARS.", least=0, most=1)
     clip_grad: float | None = option(

@@ -1,4 +1,4 @@
-"""AdamW, SGD and LARS (PyTorch, timm) as VISSL optimisers, and their parameter groups."""
+"""AdamW, Muon, SGD and LARS (PyTorch, timm) as VISSL optimisers; their parameter groups."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from classy_vision.optim import ClassyOptimizer, register_optimizer
 from torch import nn
 
+from convit_ssl.adapters.muon import MATRICES, orthogonalised
 from convit_ssl.adapters.schedulers import WarmupCosine
 from convit_ssl.evaluation import finetune
 from convit_ssl.methods.linear import Probes
@@ -35,6 +36,18 @@ class FusedAdamW(TorchOptimizer):
         """Make the optimiser."""
         first, second = (float(beta) for beta in self.config["betas"])
         self.optimizer = torch.optim.AdamW(param_groups, betas=(first, second), fused=True)
+
+
+@register_optimizer("convit_ssl_muon")
+class MuonOfMatrices(TorchOptimizer):
+    """Muon for the matrices of the blocks, AdamW for the rest."""
+
+    def prepare(self, param_groups: list[dict[str, Any]]) -> None:
+        """Make the optimiser."""
+        from convit_ssl.adapters.muon import MuonAndAdamW
+
+        first, second = (float(beta) for beta in self.config["betas"])
+        self.optimizer = MuonAndAdamW(param_groups, (first, second))
 
 
 @register_optimizer("convit_ssl_sgd")
@@ -70,6 +83,7 @@ def parameter_groups(
     layer_decay: float | None = None,
     depth: int = 0,
     trunk: OtherTrunk | None = None,
+    muon: bool = False,
 ) -> list[dict[str, Any]]:
     """Groups by weight decay, by layer where `layer_decay` is given, and by probe.
 
@@ -80,11 +94,12 @@ def parameter_groups(
         layer_decay: factor on the learning rate for each layer below the head.
         depth: blocks of the trunk.
         trunk: if it is not a ConViT, names its layers and the parameters without weight decay.
+        muon: whether matrices of the blocks get groups of their own.
 
     Returns:
         Parameter groups of PyTorch, with schedules instead of numbers.
     """
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     probes = probe_rates(model)
     exempt = trunk.without_decay() if trunk is not None else set()
     layers: dict[nn.Parameter, int] | None = None
@@ -99,14 +114,16 @@ def parameter_groups(
             layer = layers.get(parameter, depth + 1) if layers else finetune.layer_of(name, depth)
             scale *= layer_decay ** (depth + 1 - layer)
         decayed = decays(name, parameter) and parameter not in exempt
-        groups.setdefault((scale, decayed), []).append(parameter)
+        matrix = muon and orthogonalised(name, parameter)
+        groups.setdefault((scale, decayed, matrix), []).append(parameter)
     return [
         {
             "params": parameters,
             "lr": learning_rate.scaled(scale),
             "weight_decay": weight_decay if decayed else 0.0,
+            **({MATRICES: True} if matrix else {}),
         }
-        for (scale, decayed), parameters in groups.items()
+        for (scale, decayed, matrix), parameters in groups.items()
     ]
 
 

@@ -190,6 +190,7 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
             self.options.optim.layer_decay,
             depth,
             trunk if isinstance(trunk, OtherTrunk) else None,
+            self.options.optim.name == "muon",
         )
         self.optimizer.set_param_groups(groups)
 

@@ -32,7 +32,9 @@ NOTES = [
     "they depend on what else the machine does far less than seconds. Both builds choose what the "
     "command leaves open by their own defaults. Features, kNN and probe are by today's code for "
     "all arms and not in the time. Share of the time: the mean over seeds of the quotients to the "
-    "earlier build. Differences are paired by seed, with the interval of Student's t (95 %).",
+    "earlier build. To the earlier's accuracy: the shortest of today's runs whose mean accuracy is "
+    "at least the earlier's. Differences are paired by seed, with the interval of Student's t "
+    "(95 %).",
     f"Without oneDNN: `{SWITCH}=0`, today's build with the products of PyTorch's BLAS; it matters "
     "with `run.precision=fp32`.",
 ]
@@ -284,8 +286,27 @@ def table(comparison: dict[str, Any]) -> TableOf:
             line.append(f"{100 * _mean([run[probe] for run in row['runs']]):.1f}")
             line.append("" if row is rows[0] else _interval(points, "{:+.1f}"))
         lines.append(line)
+    lines += [_reached(comparison, probe, len(columns)) for probe in probes]
     seeds = ", ".join(map(str, comparison["seeds"]))
     return f"{' '.join(comparison['training'])}, seeds {seeds}", columns, lines
+
+
+def _reached(comparison: dict[str, Any], probe: str, width: int) -> list[str]:
+    """The shortest run of today's build whose mean accuracy is the earlier build's, or more."""
+    rows = comparison["rows"]
+    wanted = _mean([run[probe] for run in rows[0]["runs"]])
+    name = f"to {PROBES[probe]} of {comparison['against'][:7]} ({100 * wanted:.1f} %)"
+    ours = sorted((row for row in rows if row["arm"] == TODAY), key=lambda row: int(row["epochs"]))
+    for row in ours:
+        if _mean([run[probe] for run in row["runs"]]) < wanted:
+            continue
+        pairs = zip(row["runs"], rows[0]["runs"], strict=True)
+        shares = [run["core_seconds"] / other["core_seconds"] for run, other in pairs]
+        spent = _mean([run["core_seconds"] for run in row["runs"]])
+        found = [f"{name}: {_title(TODAY, row['epochs'])}", f"{spent:.0f}"]
+        return [*found, _interval(shares, "{:.2f}"), *[""] * (width - 3)]
+    tried = ", ".join(str(row["epochs"]) for row in ours)
+    return [f"{name}: not by {tried} epochs", *[""] * (width - 1)]
 
 
 def _mean(values: Sequence[float]) -> float:

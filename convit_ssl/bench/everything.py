@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from convit_ssl.bench.builds import ROOT
 from convit_ssl.children import safe_command
 from convit_ssl.errors import UserError
 
@@ -25,6 +26,8 @@ ON_CPU: Mapping[str, str] = {
     " --repeats 3",
     "threads": "threads --seconds 2 --repeats 2 --neighbours 0 1 4",
     "linear": "linear",
+    "builds": "builds --against 96c55e9 --methods simclr --data textures --epochs 3 --seeds 0 1"
+    " --set data.subset=fraction=0.25,seed=0",
     "data": "data --repeats 3",
     "formats": "data --formats --repeats 3",
     "model": "model --sizes nano tiny --sides 64 224 --images 4 --modes training --repeats 3",
@@ -39,7 +42,14 @@ ON_GPU: Mapping[str, str] = {
     "accumulate": "accumulate --methods simclr --sizes small --images 1024 --dtype bf16",
     "scaling": "scaling --sizes small --images 64 --dtype bf16",
 }
-OWN_DEVICE = ("startup", "data", "formats", "threads", "linear")  # benchmarks of the CPU's part
+OWN_DEVICE = (
+    "startup",
+    "data",
+    "formats",
+    "threads",
+    "linear",
+    "builds",
+)  # benchmarks of the CPU's part
 TIMED_OUT = "stopped at the time limit"
 
 
@@ -47,6 +57,8 @@ def commands(device: str, out: Path) -> dict[str, list[str]]:
     """The command line of each benchmark, by its name."""
     found = {}
     for name, words in (ON_GPU if device.startswith("cuda") else ON_CPU).items():
+        if name == "builds" and not (ROOT / ".git").exists():
+            continue  # an installed package knows no earlier commit
         line = [sys.executable, "-m", "convit_ssl.cli.main", "bench", *shlex.split(words)]
         line += ["--json", str(out / f"{name}.json"), "--markdown", str(out / f"{name}.md")]
         found[name] = line if name in OWN_DEVICE else [*line, "--device", device]

@@ -198,6 +198,9 @@ def _choose_rate(chooser: Chooser, method: Kind, width: int, labels: Labels) -> 
     batch = chooser.number("batch_size")
     step = LABELLED_RATES.get(labels, method.small.rate)
     rate = float(f"{step * min(MEASURED_WIDTH / width, 1.0) * 256 / batch:.2g}")
+    if method.small.optimizer != "adamw":
+        why = "in as many steps its features are better than AdamW's"
+        chooser.pick("optimizer", method.small.optimizer, why)
     chooser.pick(
         "lr", rate, f"per 256 images: {rate * batch / 256:.2g} a step; less for wider networks"
     )

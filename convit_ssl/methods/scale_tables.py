@@ -83,10 +83,12 @@ class SmallRun:
     Attributes:
         rate: AdamW's learning rate of a step, whatever the batch.
         batch_size: at most.
+        optimizer: AdamW, or Muon with AdamW's rate.
     """
 
     rate: float
     batch_size: int
+    optimizer: str = "adamw"
 
 
 # AdamW's rate of a step, of labels: the published ones, per 256 images, hardly move a network in

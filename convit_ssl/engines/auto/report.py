@@ -72,6 +72,7 @@ def adopt(plan: Plan, race: Mapping[str, Any]) -> None:
     decision = race["decision"]
     plan.race = dict(race)
     plan.options["derived"]["race"] = dict(decision)
+    vars(plan).pop("settings", None)  # made anew, with the decision
     chosen = {"method": Choice(decision["method"], decision["reason"])}
     for setting in decision["settings"]:
         key, _, value = setting.partition("=")

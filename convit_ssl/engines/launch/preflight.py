@@ -318,7 +318,7 @@ def room_needed(task: ConViTSSLTask, folder: Path, keep: int) -> float:
     )
     loss: int = sum(t.numel() * t.element_size() for t in task.base_loss.state_dict().values()
                if hasattr(t, "numel"))  # fmt: skip
-    moments = 2 if "adam" in task.options.optim.name else 1
+    moments = 2 if task.options.optim.name in ("adamw", "muon") else 1
     average = own if task.model_ema is not None else 0
     one = own + moments * learned + loss + average + 2**16
     there = 0

@@ -76,7 +76,7 @@ def estimate(plan: Plan) -> Memory | None:
     trained = count_parameters(plan.trunk) + head.parameters
     shares = plan.placement.world_size if options["run"]["fsdp"] else 1
     weights = trained * FLOAT / MIB / shares
-    moments = 2 if "adam" in optim["name"] else 1
+    moments = 2 if optim["name"] in ("adamw", "muon") else 1
     copies = 2 if head.teacher else 1
     pixels = sum(3 * side**2 * count for side, count in views.items()) * batch
     parts = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -82,9 +83,9 @@ class Plan:
     memory: Memory | None = None
     race: dict[str, Any] | None = None
 
-    @property
+    @cached_property
     def settings(self) -> Resolved:
-        """The options as attributes with their types."""
+        """The options as attributes with their types, as they are when this is first asked for."""
         return cast("Resolved", OmegaConf.create(self.options))
 
     @property
@@ -182,6 +183,7 @@ def _check_fsdp(tree: Draft) -> None:
         "run.compile=true": tree.run.compile,
         "run.precision=fp16": tree.run.precision == "fp16",
         "method.ema": ema is not None,
+        "optim.name=muon": tree.optim.name == "muon",
         "config=convit_linear": get_method(tree.method.name).frozen_trunk,
     }
     found = [name for name, clashes in clashing.items() if clashes]

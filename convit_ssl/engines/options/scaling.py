@@ -45,6 +45,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "num_local_crops": ("crops.local_count",),
     "local_crop_size": ("crops.local_size",),
     "local_crop_scale": ("crops.local_scale",),
+    "optimizer": ("optim.name",),
     "lr": ("optim.lr",),
     "hidden_dim": ("method.hidden_dim",),
     "use_bn": ("method.use_bn",),
@@ -104,7 +105,11 @@ def scale(
     if tree.weights and tree.trunk.patch_size:
         explicit = explicit | {"trunk.patch_size"}
     is_convit = tree.trunk.variant in VARIANTS
-    keeps_rate = tree.optim.name != "adamw" or (labelled and not is_convit) or labels == "probe"
+    keeps_rate = (
+        tree.optim.name not in ("adamw", "muon")
+        or (labelled and not is_convit)
+        or labels == "probe"
+    )
     if keeps_rate:
         explicit = explicit | {"optim.lr"}
     given: dict[str, Value] = {
@@ -135,6 +140,8 @@ def scale(
         if labelled and name in ("global_crop_scale", "hidden_dim"):
             continue
         if keeps_rate and name == "lr":
+            continue
+        if name == "optimizer" and (tree.run.fsdp or not is_convit):
             continue
         if name == "patch_size" and not is_convit:
             continue

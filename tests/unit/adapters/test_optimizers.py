@@ -9,6 +9,7 @@ import pytest
 import torch
 from classy_vision.optim.param_scheduler import UpdateInterval
 
+from convit_ssl.adapters.muon import MuonAndAdamW
 from convit_ssl.adapters.schedulers import WarmupCosine
 
 BuildTask = Callable[..., Any]
@@ -92,7 +93,7 @@ def test_features_without_class_tokens_are_left_out_of_the_probes(build_task: Bu
     assert [tuple(output.shape) for output in outputs] == [(2, 13, 10)] * 2
 
 
-@pytest.mark.parametrize("name", ["adamw", "sgd", "lars"])
+@pytest.mark.parametrize("name", ["adamw", "muon", "sgd", "lars"])
 def test_optimisers_are_made_and_step(build_task: BuildTask, name: str) -> None:
     task = build_task("convit_dino", *SMALL, *HEAD, f"optim={name}")
     rates(task, "lr", 0.5)
@@ -109,3 +110,64 @@ def test_schedule_is_linear_then_half_a_cosine() -> None:
     assert values == pytest.approx([0.2, 0.6, 1.0, 0.55, 0.1])
     assert schedule.scaled(2.0)(0.6) == pytest.approx(1.1)
     assert WarmupCosine(0.04, 0.4, num_epochs=10)(0.5) == pytest.approx(0.22)
+
+
+def test_muon_steps_the_matrices_of_the_blocks(build_task: BuildTask) -> None:
+    task = build_task("convit_simclr", *SMALL, "method.hidden_dim=16", "optim=muon")
+    groups = task.optimizer.optimizer.param_groups
+    by_muon = {p for group in groups if group.get("matrices") for p in group["params"]}
+    names = {name for name, p in task.base_model.named_parameters() if p in by_muon}
+    assert all(".blocks." in name and name.endswith(".weight") for name in names)
+    last = {name.split(".blocks.")[1].partition(".")[2] for name in names}
+    assert last >= {"attn.qk.weight", "attn.v.weight", "attn.proj.weight", "mlp.fc1.weight"}
+    assert not any("pos_proj" in name or "norm" in name for name in names)
+    learned = {p for p in task.base_model.parameters() if p.requires_grad}
+    assert {p for group in groups for p in group["params"]} == learned
+
+
+def test_what_muon_leaves_is_stepped_as_by_adamw(build_task: BuildTask) -> None:
+    stepped = []
+    for name in ("adamw", "muon"):
+        task = build_task("convit_simclr", *SMALL, "method.hidden_dim=16", f"optim={name}")
+        rates(task, "lr", 0.5)
+        for number, (key, parameter) in enumerate(sorted(task.base_model.named_parameters())):
+            if key.endswith("bias") or "patch_embed" in key:
+                generator = torch.Generator().manual_seed(number)
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+        task.optimizer.optimizer.step()
+        stepped.append({k: p.detach().clone() for k, p in task.base_model.named_parameters()})
+    for key, value in stepped[0].items():
+        assert torch.equal(stepped[1][key], value), key
+
+
+def test_muon_resumes_where_it_was() -> None:
+    def stepped(optimizer: torch.optim.Optimizer, times: range) -> torch.Tensor:
+        weight = optimizer.param_groups[0]["params"][0]
+        for number in times:
+            weight.grad = torch.randn(32, 16, generator=torch.Generator().manual_seed(number))
+            optimizer.step()
+        return weight.detach().clone()
+
+    def made() -> MuonAndAdamW:
+        weight = torch.nn.Parameter(torch.eye(32, 16))
+        group = {"params": [weight], "lr": 0.1, "weight_decay": 0.1, "matrices": True}
+        return MuonAndAdamW([group], (0.9, 0.999))
+
+    whole = stepped(made(), range(4))
+    first, second = made(), made()
+    before = stepped(first, range(2))
+    with torch.no_grad():
+        second.param_groups[0]["params"][0].copy_(before)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(stepped(second, range(2, 4)), whole)
+
+
+def test_a_step_of_muon_is_orthogonal() -> None:
+    weight = torch.nn.Parameter(torch.zeros(64, 16))
+    optimizer = MuonAndAdamW(
+        [{"params": [weight], "lr": 1.0, "weight_decay": 0.0, "matrices": True}], (0.9, 0.999)
+    )
+    weight.grad = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
+    optimizer.step()
+    values = torch.linalg.svdvals(weight.detach()) / (0.2 * 64**0.5)
+    assert values.min() > 0.6 and values.max() < 1.25

@@ -108,6 +108,12 @@ def test_shares_and_differences_are_paired_by_seed() -> None:
     assert len(columns) == len(lines[0]) == 7
     assert lines[0][:3] == ["0123456, 10 epochs", "90", "1.00"]
     assert lines[1][:5] == ["today, 5 epochs", "45", "0.50", "47.5", "+2.5 (-3.9 to +8.9)"]
+    reached = "to 5-NN of 0123456 (45.0 %): today, 5 epochs"
+    assert lines[2] == [reached, "45", "0.50", "", "", "", ""]
+    comparison["rows"][1]["runs"][0]["knn"] = 0.4  # type: ignore[index]
+    assert builds.table(comparison)[2][3][0] == "to kNN of 0123456 (45.0 %): not by 5 epochs"
+    comparison["rows"].append(row(builds.TODAY, 4, (30.0, 0.50), (24.0, 0.50)))  # type: ignore[attr-defined]
+    assert builds.table(comparison)[2][3][0] == "to 5-NN of 0123456 (45.0 %): today, 4 epochs"
 
 
 @pytest.mark.parametrize(
