@@ -103,9 +103,10 @@ def _correlations(
 
 def _rule() -> str:
     return (
-        "Fixed before the first run: a score passes where Spearman's correlation with plain 5-NN "
-        f"accuracy has a 95 % interval above 0 on every collection, at least {COLLECTIONS} of "
-        f"{NETWORKS} networks or more, and its mean over collections is {NEEDED} or more."
+        "The rule was fixed before the first run. A score passes if its Spearman correlation with "
+        "plain 5-NN accuracy has a 95 % interval above 0 on every collection and a mean over "
+        f"collections of at least {NEEDED}, on at least {COLLECTIONS} collections with at least "
+        f"{NETWORKS} networks each."
     )
 
 
@@ -116,7 +117,7 @@ def _page(
 ) -> list[str]:
     titles = {**{name: score.title for name, score in SCORES.items()}, **PLAIN}
     names = [SCORES[name].title for name in passed]
-    lines = ["# Which label-free score ranks networks right?", "", _rule(), ""]
+    lines = ["# Which label-free scores rank networks correctly?", "", _rule(), ""]
     counts = {data: len(one["runs"]) for data, one in found.items()}
     if len(counts) < COLLECTIONS or min(counts.values()) < NETWORKS:
         done = ", ".join(f"{count} on {data}" for data, count in counts.items())
