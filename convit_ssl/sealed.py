@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from convit_ssl.errors import UserError
+from convit_ssl.writing import is_stream
 
 KEY = "content_sha256"
 LINE_KEY = "crc32"
@@ -113,9 +114,13 @@ def yaml_is_whole(text: str) -> bool:
 def note_beside(path: Path) -> None:
     """Write the SHA-256 of a file that people may edit beside it, as ``sha256sum`` does.
 
+    Not of a device or a pipe, from which nothing is read back.
+
     Raises:
         OSError: the file cannot be written, for example on a full disk.
     """
+    if is_stream(path):
+        return
     digest = sha256(path.read_bytes()).hexdigest()
     path.with_name(path.name + BESIDE).write_text(f"{digest}  {path.name}\n", encoding="utf-8")
 

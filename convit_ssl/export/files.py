@@ -21,6 +21,7 @@ from convit_ssl.export.seal import check_seal, seal
 from convit_ssl.leftovers import release, working_folder
 from convit_ssl.reading import WEIGHTS_LIMIT, regular_file, utf8_place
 from convit_ssl.sealed import seal as seal_json
+from convit_ssl.writing import into_stream, is_stream, real_place
 
 SAFETENSORS_SUFFIX = ".safetensors"
 # Key of our JSON in a safetensors header, and of our dictionary in a training checkpoint.
@@ -166,11 +167,18 @@ def own_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def whole_file(path: Path) -> Iterator[Path]:
     """A temporary path in the same folder that takes its real name only on success.
 
+    Links are followed, and devices and pipes stay what they are, as in `writing.whole_file`.
+
     Raises:
         UserError: the folder cannot be written.
     """
-    with whole_folder(path.parent) as folder:
-        yield folder / path.name
+    if is_stream(path):
+        with into_stream(path, path.name) as temporary:
+            yield temporary
+        return
+    place = real_place(path)
+    with whole_folder(place.parent) as folder:
+        yield folder / place.name
 
 
 @contextlib.contextmanager

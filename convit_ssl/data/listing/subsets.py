@@ -26,6 +26,7 @@ from convit_ssl.data.listing.names import some
 from convit_ssl.data.loading.storage import read_bytes
 from convit_ssl.data.notes import note_once
 from convit_ssl.errors import UserError
+from convit_ssl.writing import whole_file
 
 _EXAMPLE = "for example fraction=0.05,seed=0 or per_class=10 or list=1percent.txt"
 
@@ -283,10 +284,9 @@ def write_list(listing: Listing, path: str | os.PathLike[str]) -> None:
     if any(len(name.splitlines()) != 1 or name != name.strip() for name in names):
         raise UserError(f"a file name in {listing.root} cannot stand on a line of a list")
     target = Path(path).expanduser()
-    staging = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        staging.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-        os.replace(staging, target)
+        target.parent.stat()  # it is not made
+        with whole_file(target) as partial:
+            partial.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
     except (OSError, UnicodeEncodeError) as error:
-        staging.unlink(missing_ok=True)
         raise UserError(f"cannot write the list {target}: {error}") from error
