@@ -50,6 +50,7 @@ class Setting:
         data_dir: None for built-in data.
         trunk: of ``configs/trunk``.
         overrides: further ``key=value`` that both builds know.
+        today: those of today's build alone.
     """
 
     method: str
@@ -57,10 +58,13 @@ class Setting:
     data_dir: str | None
     trunk: str
     overrides: tuple[str, ...] = ()
+    today: tuple[str, ...] = ()
 
-    def run(self, epochs: int, seed: int, folder: Path) -> list[str]:
+    def run(self, epochs: int, seed: int, folder: Path, earlier: bool = False) -> list[str]:
         """All words of the command line of a run."""
-        return [*self.words(), f"optim.epochs={epochs}", f"seed={seed}", f"run.dir={folder}"]
+        own = () if earlier else self.today
+        words = [*self.words(), *own, f"optim.epochs={epochs}", f"seed={seed}"]
+        return [*words, f"run.dir={folder}"]
 
     def words(self) -> list[str]:
         """Those that all runs have."""
@@ -175,6 +179,7 @@ def measure(
                       f"{found['core_seconds']:.0f} core-seconds, {said}", flush=True)  # fmt: skip
     return {
         "training": setting.words(),
+        **({"today_set": list(setting.today)} if setting.today else {}),
         "against": commit,
         "epochs": epochs,
         "seeds": list(seeds),
@@ -196,7 +201,7 @@ def _environment(arm: Arm) -> dict[str, str]:
 def _train(arm: Arm, setting: Setting, seed: int, run: Path) -> dict[str, Any]:
     """Core-seconds and seconds of one run."""
     line = [sys.executable, "-m", "convit_ssl.cli.main", "train"]
-    line += setting.run(arm.epochs, seed, run)
+    line += setting.run(arm.epochs, seed, run, arm.name == EARLIER)
     code, spent, seconds = run_timed(line, _environment(arm), run.with_suffix(".log"))
     result = RunFolder(run).read_result()
     if code or not result:
@@ -288,7 +293,29 @@ def table(comparison: dict[str, Any]) -> TableOf:
         lines.append(line)
     lines += [_reached(comparison, probe, len(columns)) for probe in probes]
     seeds = ", ".join(map(str, comparison["seeds"]))
-    return f"{' '.join(comparison['training'])}, seeds {seeds}", columns, lines
+    own = " ".join(comparison.get("today_set", []))
+    title = " ".join(comparison["training"]) + (f", today with {own}" if own else "")
+    return f"{title}, seeds {seeds}", columns, lines
+
+
+def joined(comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Comparisons that differ in nothing but their seeds, as one."""
+    found: dict[str, dict[str, Any]] = {}
+    for comparison in comparisons:
+        arms_of = [(row["arm"], row["epochs"]) for row in comparison["rows"]]
+        equal = [comparison[name] for name in ("training", "against", "epochs")]
+        key = repr((equal, comparison.get("today_set"), arms_of))
+        if key not in found:
+            found[key] = comparison
+            continue
+        before = found[key]
+        rows = [
+            {**one, "runs": [*one["runs"], *other["runs"]]}
+            for one, other in zip(before["rows"], comparison["rows"], strict=True)
+        ]
+        seeds = [*before["seeds"], *comparison["seeds"]]
+        found[key] = {**before, "seeds": seeds, "rows": rows}
+    return list(found.values())
 
 
 def _reached(comparison: dict[str, Any], probe: str, width: int) -> list[str]:

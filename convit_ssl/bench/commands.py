@@ -211,10 +211,17 @@ def run_builds(args: argparse.Namespace) -> None:
     today = args.today_epochs or [args.epochs]
     asked = (args.against, args.epochs, today, args.seeds, args.linear, args.without_onednn)
     for method in args.methods:
-        setting = builds.Setting(method, args.data, args.data_dir, args.trunk, tuple(args.set))
+        setting = builds.Setting(
+            method, args.data, args.data_dir, args.trunk, tuple(args.set), tuple(args.today_set)
+        )
         comparisons.append(builds.measure(setting, *asked))
         record.keep("builds", comparisons, args.json, args.add)
-    _report(args, "Today's build and an earlier one", comparisons, builds)
+    made = record.make_record("builds", comparisons, args.json, args.add)
+    tables = [builds.table(comparison) for comparison in builds.joined(made["comparisons"])]
+    for table in tables:
+        report.print_table(*table)
+    title = "Today's build and an earlier one"
+    report.write_markdown(args.markdown, title, made, tables, builds.NOTES)
 
 
 def _report(

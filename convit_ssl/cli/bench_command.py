@@ -228,6 +228,13 @@ def _add_builds(builds: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="options of the runs that both builds know",
     )
+    add(
+        "--today-set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="options of the current build's runs alone",
+    )
     builds.set_defaults(device="cpu")
 
 

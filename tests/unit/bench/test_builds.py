@@ -30,6 +30,26 @@ def test_a_run_has_options_that_there_are(tmp_path: Path) -> None:
     assert (tree.run.threads, tree.data.workers, tree.data_dir) == (1, 0, "birds")
 
 
+def test_options_of_today_alone_are_not_the_earlier_builds(tmp_path: Path) -> None:
+    setting = builds.Setting("simclr", "textures", None, "convit_nano", (), ("optim=muon",))
+    assert "optim=muon" in setting.run(3, 7, tmp_path)
+    assert "optim=muon" not in setting.run(3, 7, tmp_path, earlier=True)
+
+
+def test_comparisons_of_other_seeds_are_joined() -> None:
+    def of(seed: int, **more: Any) -> dict[str, Any]:
+        runs = [{"seed": seed, "core_seconds": 1.0, "knn": 0.5}]
+        rows = [{"arm": arm, "epochs": 3, "runs": runs} for arm in (builds.EARLIER, builds.TODAY)]
+        equal = {"training": SETTING.words(), "against": "0123456789", "epochs": 3}
+        return {**equal, "seeds": [seed], "rows": rows, **more}
+
+    other = of(2, today_set=["optim=muon"])
+    first, second = builds.joined([of(0), other, of(1)])
+    assert first["seeds"] == [0, 1] and second == other
+    assert [run["seed"] for run in first["rows"][1]["runs"]] == [0, 1]
+    assert "today with optim=muon" in builds.table(second)[0]
+
+
 def test_each_arm_imports_its_own_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(builds.SWITCH, raising=False)
     earlier, *today, without = builds.arms(tmp_path, 10, [5, 10], without_onednn=True)
