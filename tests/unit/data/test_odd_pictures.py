@@ -275,3 +275,30 @@ def test_interlaced_grey_with_alpha_of_16_bits_is_as_without(tmp_path: Path) -> 
     alpha = picture()[..., 1].astype(np.uint16) * 257
     share = 1 + (grey / 65535 - 1) * (alpha / 65535)
     check(png16(grey, alpha), np.rint(share * 255), tmp_path, tolerance=1)
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize(
+    "compression",
+    ["webp", "zstd", "lzma", "jpegxl", "jpeg2000", "jpegxr", "png", "lerc", "packbits", "lzw"],
+)
+def test_a_tiff_of_any_lossless_compression(
+    tmp_path: Path, compression: str, tile: tuple[int, int] | None
+) -> None:
+    """What Pillow's libtiff does not know is decoded by imagecodecs."""
+    pytest.importorskip("imagecodecs")
+    kept = {"webp": {"lossless": True}, "jpegxl": {"lossless": True},
+            "jpeg2000": {"reversible": True}}.get(compression)  # fmt: skip
+    options: dict[str, Any] = {"compression": compression, "compressionargs": kept, "tile": tile}
+    colours = picture()
+    check(tiff(colours, photometric="rgb", **options), colours, tmp_path)
+    alpha = np.where(np.arange(36) < 18, 255, 51).astype(np.uint8) * np.ones((24, 1), np.uint8)
+    over = np.rint(255 + (colours.astype(float) - 255) * (alpha[..., None] / 255.0))
+    both = np.dstack([colours, alpha])
+    check(
+        tiff(both, photometric="rgb", extrasamples=["unassalpha"], **options),
+        over.astype(np.uint8), tmp_path,
+    )  # fmt: skip
+    if compression != "webp":  # which has colours only
+        grey = colours[..., 0]
+        check(tiff(grey, photometric="miniswhite", **options), 255 - grey, tmp_path)
