@@ -183,6 +183,11 @@ def _ome_names(metadata: str | None) -> tuple[str, ...]:
 
 def _values(data: bytes, header: TiffHeader, dtype: np.dtype[Any]) -> Values:
     """(H, W, samples) of the file's type."""
+    if header.empty:  # tifffile takes the first bytes of the file for uncompressed values
+        nothing = np.zeros((header.height, header.width, header.samples), dtype)
+        with contextlib.suppress(ValueError, OverflowError):  # it does not fit
+            nothing[...] = header.nodata or 0
+        return nothing
     try:
         found = _by_tifffile(data)
     except ImportError as error:

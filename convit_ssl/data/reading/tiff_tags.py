@@ -66,6 +66,7 @@ class TiffHeader:
         moved: whether the page is not the first of the file.
         told: whether the file says what its photometric is.
         sparse: whether strips or tiles are left out (GDAL); they are "no data", or 0.
+        empty: whether all of them are.
     """
 
     height: int
@@ -86,6 +87,7 @@ class TiffHeader:
     moved: bool = False
     told: bool = True
     sparse: bool = False
+    empty: bool = False
 
     @property
     def plain(self) -> bool:
@@ -174,25 +176,36 @@ def tiff_header(file: IO[bytes]) -> TiffHeader:
         bits = _all(tags.get(_BITS, 1))
         offsets = _all(tags.get(_OFFSETS, tags.get(_TILE_OFFSETS, ())))
         counts = _all(tags.get(_COUNTS, tags.get(_TILE_COUNTS, ())))
+        geographic = any(tag in tags for tag in _GEO)
+        nodata = parse_number(tags.get(_NODATA))
+        empty = bool(offsets) and not any(map(min, offsets, counts or offsets))
+        if empty and not geographic and nodata is None:
+            raise ValueError(
+                "a damaged TIFF: it has no pixels, since none of its strips or tiles was written"
+            )
+        photometric = int(tags.get(_PHOTOMETRIC, _usual_photometric(samples, compression)))
+        formats = _all(tags.get(_FORMAT, _UNSIGNED))
+        usual = _usual_extra(photometric, samples, bits, formats)
         return TiffHeader(
             height=int(tags[_HEIGHT]),
             width=int(tags[_WIDTH]),
             bits=bits,
-            sample_format=_all(tags.get(_FORMAT, _UNSIGNED)),
-            photometric=int(tags.get(_PHOTOMETRIC, _usual_photometric(samples, compression))),
+            sample_format=formats,
+            photometric=photometric,
             samples=samples,
-            extra=_all(tags.get(_EXTRA, ())),
+            extra=_all(tags.get(_EXTRA, usual)),
             compression=compression,
-            nodata=parse_number(tags.get(_NODATA)),
+            nodata=nodata,
             orientation=int(tags.get(_ORIENTATION, 1)),
             end=max((int(a + b) for a, b in zip(offsets, counts, strict=False)), default=0),
             separate=tags.get(_PLANAR) == 2,
             opened=opened,
-            geographic=any(tag in tags for tag in _GEO),
+            geographic=geographic,
             scaling=parse_scaling(tags.get(_METADATA), samples),
             moved=page is not None,
             told=_PHOTOMETRIC in tags,
             sparse=0 in offsets or (compression != _UNCOMPRESSED and 0 in counts),
+            empty=empty,
         )
     except KeyError as error:
         raise ValueError(f"a damaged TIFF: its tag {error} is missing") from error
@@ -205,6 +218,17 @@ def _usual_photometric(samples: int, compression: int) -> int:
     if samples >= 3:
         return RGB
     return MIN_IS_WHITE if compression in _FAX else MIN_IS_BLACK
+
+
+def _usual_extra(
+    photometric: int, samples: int, bits: tuple[int, ...], formats: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Of a file that does not say it: a fourth channel is alpha, as Pillow and libtiff have it.
+
+    OpenCV writes such files, of 8 and of 16 bits. Other types of number are rather a fourth band.
+    """
+    pictures = photometric == RGB and samples == 4 and set(bits) <= {8, 16}
+    return (UNASSOCIATED,) if pictures and set(formats) == {_UNSIGNED} else ()
 
 
 def is_geotiff(data: bytes) -> bool:

@@ -183,8 +183,9 @@ def test_tiles_that_are_left_out_are_black(
             data[at : at + size] = bytes(size)
     whole[16:, :16] = 0
     check(bytes(data), whole, tmp_path)
+    by_gdal = {273: ("I", [0]), 34735: ("H", [1, 1, 0, 0])}
     with pytest.raises(ValueError, match="palette with parts left out"):
-        decode_image(bare_tiff(np.zeros((2, 2, 1), int), 8, 3, tags={273: ("I", [0])}))
+        decode_image(bare_tiff(np.zeros((2, 2, 1), int), 8, 3, tags=by_gdal))
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -302,3 +303,56 @@ def test_a_tiff_of_any_lossless_compression(
     if compression != "webp":  # which has colours only
         grey = colours[..., 0]
         check(tiff(grey, photometric="miniswhite", **options), 255 - grey, tmp_path)
+
+
+def without_tag(data: bytes, name: str) -> bytes:
+    """The same TIFF (little endian, below 4 GiB) without one tag of its first page."""
+    at = int.from_bytes(data[4:8], "little")
+    count = int.from_bytes(data[at : at + 2], "little")
+    entries = [data[at + 2 + 12 * n : at + 14 + 12 * n] for n in range(count)]
+    number = pytest.importorskip("tifffile").TIFF.TAGS[name].to_bytes(2, "little")
+    kept = [entry for entry in entries if entry[:2] != number]
+    assert len(kept) == count - 1
+    end = at + 2 + 12 * count
+    made = len(kept).to_bytes(2, "little") + b"".join(kept) + data[end : end + 4]
+    return data[:at] + made + bytes(12) + data[end + 4 :]
+
+
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("compression", [None, "lzw", "zstd"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_fourth_channel_that_is_not_explained_is_alpha(
+    tmp_path: Path, deep: bool, compression: str | None, tile: tuple[int, int] | None
+) -> None:
+    """As OpenCV writes RGBA, and as libtiff and Pillow read it, at 8 bits and at 16."""
+    pytest.importorskip("imagecodecs")
+    colours = picture()
+    alpha = np.where(np.arange(36) < 18, 255, 51).astype(np.uint8) * np.ones((24, 1), np.uint8)
+    both = np.dstack([colours, alpha])
+    written = both.astype(np.uint16) * 257 if deep else both
+    options: dict[str, Any] = {"compression": compression, "tile": tile, "photometric": "rgb"}
+    over = np.rint(255 + (colours.astype(float) - 255) * (alpha[..., None] / 255.0))
+    data = without_tag(tiff(written, extrasamples=["unassalpha"], **options), "ExtraSamples")
+    check(data, over.astype(np.uint8), tmp_path)
+    planes = read_planes("a.tif", data, Reading(depth="native"))
+    assert planes.names == ("R", "G", "B", "A")
+    said = tiff(written, extrasamples=["unspecified"], **options)
+    if deep:  # of 8 bits Pillow decides
+        check(said, colours, tmp_path)
+
+
+@pytest.mark.parametrize("compression", [1, 5, 7, 50000])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_tiff_without_any_pixels_is_not_black(channels: int, bits: int, compression: int) -> None:
+    """A writer that failed leaves the header; of GDAL's files all tiles may be left out."""
+    tags: dict[int, Any] = {273: ("I", [0]), 279: ("I", [0]), 259: ("H", [compression])}
+    values = np.zeros((2, 2, channels), int)
+    photometric = RGB if channels == 3 else BLACK_IS_ZERO
+    data = bare_tiff(values, bits, photometric, tags=tags)
+    with pytest.raises(ValueError, match="no pixels"):
+        decode_image(data)
+    with pytest.raises(ValueError, match="no pixels"):
+        read_planes("a.tif", data, Reading(depth="native"))
+    by_gdal = bare_tiff(values, bits, photometric, tags=tags | {34735: ("H", [1, 1, 0, 0])})
+    assert not np.asarray(decode_image(by_gdal)).any()
