@@ -40,6 +40,13 @@ def safe_children() -> Iterator[None]:
             os.environ[SAFE] = before
 
 
+def keep_children_safe() -> None:
+    """As `safe_children`, for the rest of this process: loader workers and trackers included."""
+    os.environ[SAFE] = "1"
+    if not _KNOWN:
+        _isolate()
+
+
 def safe_command(command: Sequence[str]) -> list[str]:
     """The command line ``python -m MODULE ...``, kept from importing from the current folder."""
     if _KNOWN or list(command[1:2]) != ["-m"]:
@@ -78,10 +85,16 @@ def _isolated() -> Iterator[None]:
     They take over this process's ``sys.path`` before anything of ours is imported, so that only
     the libraries that start them are looked for elsewhere.
     """
-    util: Any = multiprocessing.util
-    plain = util._args_from_interpreter_flags
-    util._args_from_interpreter_flags = lambda: [*plain(), "-I"]
+    plain = _isolate()
     try:
         yield
     finally:
+        util: Any = multiprocessing.util
         util._args_from_interpreter_flags = plain
+
+
+def _isolate() -> Any:
+    util: Any = multiprocessing.util
+    plain = util._args_from_interpreter_flags
+    util._args_from_interpreter_flags = lambda: [*plain(), "-I"]
+    return plain

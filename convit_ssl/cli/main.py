@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import convit_ssl.adapters  # noqa: F401 installs what VISSL and torchvision need
 from convit_ssl import __version__
+from convit_ssl.children import keep_children_safe
 from convit_ssl.cli.options.values import check_outputs
 from convit_ssl.cli.words import join_numbers
 from convit_ssl.engines.callbacks.output import printable_output, spell_out
@@ -97,6 +98,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int:
 def run_program(name: str, arguments: Sequence[str]) -> NoReturn:
     """Run one command as all that this process is for, and end the process."""
     own_process()
+    keep_children_safe()
     open_closed_streams()
 
     def run() -> int:

@@ -17,6 +17,7 @@ from convit_ssl.children import (
     safe_environment,
     safe_python,
 )
+from convit_ssl.cli import main
 from convit_ssl.compat import environment
 from convit_ssl.evaluation.processes import run_in_processes
 
@@ -27,6 +28,7 @@ Path({mark!r}).write_text(__file__)
 raise ImportError("the wrong one")
 """
 SPAWN = """
+import contextlib
 import importlib.util
 import multiprocessing
 import sys
@@ -39,7 +41,7 @@ spec.loader.exec_module(children)
 children._KNOWN = {known}
 if __name__ == "__main__":
     context = multiprocessing.get_context("spawn")
-    with children.safe_children():
+    with children.{enter}() or contextlib.nullcontext():
         resource_tracker.ensure_running()
         process = context.Process(target=print, args=("ran",))
         process.start()
@@ -74,10 +76,11 @@ def test_a_group_of_processes(trap: Path) -> None:
     assert children.SAFE not in os.environ
 
 
+@pytest.mark.parametrize("enter", ["safe_children", "keep_children_safe"])
 @pytest.mark.parametrize("known", [True, False])
-def test_spawned_processes(known: bool, trap: Path) -> None:
+def test_spawned_processes(known: bool, enter: str, trap: Path) -> None:
     script = trap.parent / "main.py"
-    script.write_text(SPAWN.format(source=children.__file__, known=known))
+    script.write_text(SPAWN.format(source=children.__file__, known=known, enter=enter))
     given = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, str(script)], env=given, capture_output=True, text=True)
     assert done.stdout == "ran\n" and done.returncode == 0, done.stderr
@@ -94,6 +97,18 @@ def test_a_command_of_a_study(known: bool, trap: Path, monkeypatch: pytest.Monke
     done = subprocess.run(command, env=given, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.startswith("convit-ssl "), done.stderr
     assert not trap.exists()
+
+
+def test_whatever_a_command_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loader workers that are spawned died of a ``types.py`` beside them."""
+    monkeypatch.delenv(children.SAFE, raising=False)
+    seen: list[str | None] = []
+    monkeypatch.setattr(main, "run_to_end", lambda run: seen.append(os.environ.get(children.SAFE)))
+    for name in ("own_process", "open_closed_streams"):
+        monkeypatch.setattr(main, name, lambda: None)
+    main.run_program("results", [])
+    monkeypatch.delenv(children.SAFE)
+    assert seen == ["1"]
 
 
 def test_code_that_is_asked_for_an_answer(trap: Path) -> None:
