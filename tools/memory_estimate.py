@@ -101,19 +101,36 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=200, help="at most for each case")
     parser.add_argument("--out", metavar="results/NAME", help="folder of the result")
     args = parser.parse_args()
-    rows = []
+    place = record_folder(Path(args.out)) if args.out else None
+    known = _known(place)
     for name, words in CASES:
-        if args.only in name:
-            rows.append(row := _measure(name, words, args.seconds))
-            print(json.dumps(row), flush=True)
-    text = _page(rows)
-    print(text)
-    if args.out:
-        about = {"commit": commit(), "time": now(), "versions": versions()}
-        place = record_folder(Path(args.out))
-        (place / "result.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
-        (place / "README.md").write_text(text + "\n")
+        if args.only in name and name not in known:
+            known[name] = _measure(name, words, args.seconds)
+            print(json.dumps(known[name]), flush=True)
+            if place is not None:
+                _write(place, _ordered(known))
+    rows = _ordered(known)
+    print(_page(rows))
     return int(any(abs(row["ratio"] - 1) > 0.25 for row in rows))
+
+
+def _known(place: Path | None) -> dict[str, dict[str, Any]]:
+    """Rows that this commit has measured already: stopped, the same command resumes."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((place / "result.json").read_text()) if place is not None else {}
+        if found.get("commit") == commit():
+            return {row["case"]: row for row in found["rows"]}
+    return {}
+
+
+def _ordered(known: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [known[name] for name, _ in CASES if name in known]
+
+
+def _write(place: Path, rows: list[dict[str, Any]]) -> None:
+    about = {"commit": commit(), "time": now(), "versions": versions()}
+    (place / "result.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
+    (place / "README.md").write_text(_page(rows) + "\n")
 
 
 def _measure(name: str, words: tuple[str, ...], seconds: float) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Each step by the command a user would call; a table at the end."""
-    started = time.time()
+    started = time.monotonic()
     folder = str(args.out)
     _step("1/5  pretrain without labels")
     epochs = args.epochs or _epochs_that_fit(args.overrides, started)
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     _step("5/5  pictures")
     picture = draw(args.out)
     _call("report", folder, "--data", "digits")
-    seconds = time.time() - started
+    seconds = time.monotonic() - started
     show(results, args.out, picture, seconds)
     if args.record:
         from convit_ssl.cli.demo_record import write
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
 def _epochs_that_fit(overrides: Sequence[str], started: float) -> int:
     """Time an epoch in a run of two, and say what follows."""
     seconds = measure_epoch(overrides)
-    epochs = fitting_epochs(seconds, time.time() - started)
+    epochs = fitting_epochs(seconds, time.monotonic() - started)
     words = f"an epoch takes {seconds:.1f} s on this machine, so this demo trains {epochs} epochs"
     if epochs < MOST_EPOCHS:
         words += f" instead of {MOST_EPOCHS}, to finish in about four minutes"

@@ -254,7 +254,7 @@ def test_the_demo_times_an_epoch_and_says_so(
         return 0
 
     monkeypatch.setattr("convit_ssl.cli.main.run_command", train)
-    assert demo_command._epochs_that_fit(["seed=3"], time.time()) == 27
+    assert demo_command._epochs_that_fit(["seed=3"], time.monotonic()) == 27
     ((name, *arguments),) = calls
     assert name == "train" and {"seed=3", "optim.epochs=2"} <= set(arguments)
     said = capsys.readouterr().out
