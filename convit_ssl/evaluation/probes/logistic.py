@@ -65,6 +65,11 @@ def _entropy(logits: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     return scale.log().sum() + largest.sum() - of_truth, logits
 
 
+def usual_tolerance(num_classes: int) -> float:
+    """Largest entry of the gradient per image at which a fit stops, unless told otherwise."""
+    return 1e-5 * min(1.0, VERY_MANY_CLASSES / num_classes)
+
+
 def fit_logistic(
     data: ProbeData,
     rows: Rows,
@@ -93,7 +98,7 @@ def fit_logistic(
         tolerance: largest entry of the gradient per image at which it stops; by default 1e-5, and
             less with more than 200 classes, whose gradients are smaller.
     """
-    tolerance = 1e-5 * min(1.0, VERY_MANY_CLASSES / num_classes) if tolerance is None else tolerance
+    tolerance = usual_tolerance(num_classes) if tolerance is None else tolerance
     columns = tuple(data.widths())
     width = sum(data.widths().values())
     parameters = torch.zeros(width + 1, num_classes, dtype=torch.float64, device=data.device)
