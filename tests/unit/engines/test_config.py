@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from convit_ssl.engines.options.compose import compose_experiment, experiments_dir
-from convit_ssl.engines.options.words import dotted_keys, hint, nearest
+from convit_ssl.engines.options.words import ELSEWHERE, dotted_keys, hint, nearest
 from convit_ssl.errors import UserError
 
-KEYS = ["optim.lr", "optim.min_lr", "optim.epochs", "method.temperature", "run.name"]
+KEYS = ["optim.lr", "optim.min_lr", "optim.epochs", "method.temperature", "run.name", "trunk"]
 
 
 @pytest.mark.parametrize(
@@ -23,12 +23,21 @@ KEYS = ["optim.lr", "optim.min_lr", "optim.epochs", "method.temperature", "run.n
         ("optim.epoch", "optim.epochs"),
         ("optm.epochs", "optim.epochs"),
         ("temperature", "method.temperature"),
+        ("epochs", "optim.epochs"),
+        ("name", "run.name"),
+        ("backbone", "trunk"),
+        ("learning_rate", "optim.lr"),
         ("zzzzzzzz", None),
     ],
 )
 def test_nearest_key(word: str, found: str | None) -> None:
     assert nearest(word, KEYS) == found
     assert hint(word, KEYS) == (f"; did you mean {found!r}?" if found else "")
+
+
+def test_names_of_other_projects_lead_to_options_that_exist() -> None:
+    composed = compose_experiment(["config=convit_dino"])
+    assert set(ELSEWHERE) <= {*dotted_keys(composed.tree), "data", "trunk"}
 
 
 @given(st.sampled_from(KEYS))
