@@ -45,7 +45,7 @@ class FeatureMap:
         neighbours: the nearest other images by cosine similarity, nearest first.
         similarities: their cosine similarity.
         thumbnails: small pictures.
-        names: file names.
+        names: full paths, or file names.
         classified: None if there are no labels.
     """
 

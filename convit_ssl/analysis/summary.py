@@ -227,7 +227,7 @@ def _describe(summary: RunSummary, model: Network, sample: Sample, layout: str) 
             [item.target for item in labelled],
             sample.classes,
             np.stack([thumbnail(item.image) for item in labelled]),
-            [item.name for item in labelled],
+            [item.path or item.name for item in labelled],
             logits,
             layout=layout,
         )

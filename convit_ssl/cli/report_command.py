@@ -34,7 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--data", help="data set to evaluate on (default: that of the first run)")
     add("--data-dir", help="folder of the data set")
     add("--split", choices=("train", "val"), help="split to use (default: val if there is one)")
-    add("--images", type=int, default=300, help="number of images used to describe the features")
+    add(
+        "--images",
+        type=int,
+        default=300,
+        help="number of images for the map of features and its neighbours (default: 300)",
+    )
     showing_options.add_arguments(parser)
     add("--check", type=Path, metavar="CSV", help="show what convit-ssl check found: its check.csv")
     add("--image", type=Path, action="append", default=[], help="draw attention maps of this image")

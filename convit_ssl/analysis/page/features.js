@@ -90,7 +90,7 @@ function neighbourRows(panel, queries) {
 }
 
 function features() {
-  const node = section("features", "Features", "Pooled features of the newest checkpoint on a sample of images.");
+  const node = section("features", "Features", "Pooled features of the newest checkpoint on some of the images (convit-ssl report --images takes more, convit-ssl explore maps all).");
   eachRun(node, (run, body) => {
     const panel = run.features;
     if (!panel) { body.append(missing("No features: they need a checkpoint and a few images.")); return; }
@@ -107,7 +107,7 @@ function featurePanel(panel, body) {
   const seen = new Set();
   const examples = panel.targets.map((target, i) => [target, i]).filter(([target]) => target < 0 || (!seen.has(target) && seen.add(target))).map((pair) => pair[1]).slice(0, 5);
   const picked = el("div");
-  const choose = (index) => picked.replaceChildren(el("h3", {}, `Neighbours of ${panel.names[index]}`), neighbourRows(panel, [index]));
+  const choose = (index) => picked.replaceChildren(el("h3", {}, `Neighbours of ${panel.names[index].split(/[\\/]/).pop()}`), el("p", { class: "muted" }, panel.names[index]), neighbourRows(panel, [index]));
   const shares = panel.explained ? `the axes hold ${(100 * panel.explained[0]).toFixed(0)} % and ${(100 * panel.explained[1]).toFixed(0)} % of the variance` : "";
   const marks = panel.classes.slice(0, 28).map((name, target) => {
     const canvas = el("canvas", { width: 14, height: 14, "aria-hidden": true });
