@@ -161,8 +161,8 @@ class Judge:
         voting = self.learned
         if len(voting) > MOST_VOTING:
             voting = np.sort(np.random.default_rng(0).permutation(voting)[:MOST_VOTING])
-        bank, rows = watch.features(network, images, voting)
-        val, val_rows = watch.features(network, images, self.held)
+        bank, rows = watch.reader.features(network, images, voting)
+        val, val_rows = watch.reader.features(network, images, self.held)
         sides = Sides(images, rows, images, val_rows)
         found = measure_knn(bank, val, sides, NEIGHBOURS, watch.device, "cosine")
         hits = found.predictions == found.truth

@@ -5,28 +5,21 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset
 
-from convit_ssl.adapters.inputs import features_batch
 from convit_ssl.adapters.views import plain_view
 from convit_ssl.analysis.training import training_summary
 from convit_ssl.data import FaultLog, ImageFiles, open_dataset
 from convit_ssl.data.listing.division import DivisionSpec
-from convit_ssl.data.loading.loader_workers import (
-    end_workers,
-    shared_mib,
-    shield_worker,
-    workers_that_fit,
-)
 from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.engines.callbacks.feature_networks import SideBySide, Views
+from convit_ssl.engines.callbacks.feature_reading import FeatureReader, LookError, together
 from convit_ssl.engines.callbacks.feature_references import (
     BY,
     KNN,
@@ -46,7 +39,6 @@ from convit_ssl.evaluation.features.tokens import pixels_of
 from convit_ssl.evaluation.probes.knn import KnnResult
 from convit_ssl.evaluation.probes.splits import hold_out
 from convit_ssl.evaluation.verdict import Verdict
-from convit_ssl.machine import start_method
 from convit_ssl.methods import effective_rank, feature_std
 from convit_ssl.models import ConViT
 from convit_ssl.runs import RunFolder
@@ -61,15 +53,7 @@ SAMPLED_FOR = 10  # looks that the sample of images is made for
 BANK = (1000, 20_000)  # images of train at least and at most, where there are as many
 LEAST_VAL = 500
 VAL_SHARE = 1 / 4
-SMALLEST_FOR_WORKERS = 96  # pixels; below, decoding takes less than starting a worker
-WORKER_PATIENCE = 120.0  # seconds that a look waits for a batch
 NONLOCALITY_IMAGES = 8  # each costs one pass with dense attention maps
-
-Read = TypeVar("Read")
-
-
-class LookError(Exception):
-    """The images of an evaluation cannot be read; all processes know, so none waits for another."""
 
 
 class Watch:
@@ -99,7 +83,7 @@ class Watch:
         self._bank: ImageFiles | None = None
         self._val: ImageFiles | None = None
         self._bank_rows = self._val_rows = np.arange(0)
-        self.workers_hung = False
+        self.reader = FeatureReader(options, device, autocast)
         self._pools: tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None = None
         self.references = References(self)
 
@@ -181,7 +165,7 @@ class Watch:
         if not isinstance(trunk, ConViT):
             return {}
         self._open()
-        return training_summary(trunk, _together(self._pictures))
+        return training_summary(trunk, together(self._pictures))
 
     @torch.no_grad()
     def look(self, trunk: nn.Module) -> dict[str, Any]:
@@ -209,7 +193,7 @@ class Watch:
             **self.heads(trunk),
         }
         if self.best_by not in (KNN, *figures):
-            score = _together(lambda: score_of(self, trunk, sample, self.best_by))
+            score = together(lambda: score_of(self, trunk, sample, self.best_by))
             figures |= {} if score is None else {self.best_by: score}
         if self._val is not None:
             result = self.knn(*made["network"], sides)
@@ -228,7 +212,7 @@ class Watch:
         """
         assert self._bank is not None
         if self._val is None:
-            bank, rows = self._features(trunk, self._bank, self._bank_rows)
+            bank, rows = self.reader.features(trunk, self._bank, self._bank_rows)
             nothing = np.arange(0)
             return Sides(self._bank, rows, self._bank, nothing), {"network": (bank, bank[:0])}
         sides = Sides(self._bank, self._bank_rows, self._val, self._val_rows)
@@ -256,7 +240,7 @@ class Watch:
                              list(inputs.values()))  # fmt: skip
         found = []
         for images, rows in ((sides.bank, sides.bank_rows), (sides.val, sides.val_rows)):
-            found.append(self.features(several, with_transform(images, Views(views)), rows))
+            found.append(self.reader.features(several, with_transform(images, Views(views)), rows))
         (bank, bank_rows), (val, val_rows) = found
         widths = next(each for each in processes.gather(several.widths) if each)
         parts = zip(inputs, bank.split(widths, 1), val.split(widths, 1), strict=True)
@@ -267,7 +251,7 @@ class Watch:
     def knn(self, bank: Tensor, val: Tensor, sides: Sides, metric: str = "cosine") -> KnnResult:
         """KNN of some features; a collective call."""
         k = int(self.options.watch.knn_k)
-        return _together(lambda: measure_knn(bank, val, sides, k, self.device, metric))
+        return together(lambda: measure_knn(bank, val, sides, k, self.device, metric))
 
     def verdict(
         self, trunk: nn.Module, figures: dict[str, Any], classifier: nn.Module | None = None
@@ -303,10 +287,10 @@ class Watch:
             return None
         bank, val, pools = self._bank, self._val, self._pools
         if DivisionSpec.of(self.options.data).divides:
-            val, pools = _together(lambda: self._opened("val")), None
+            val, pools = together(lambda: self._opened("val")), None
         else:
             with contextlib.suppress(LookError):  # a test folder, where there is one
-                val, pools = _together(lambda: self._opened("test")), None
+                val, pools = together(lambda: self._opened("test")), None
         allowed = self._images_allowed()
         counts = [
             min(max(int(allowed * share), least), most)
@@ -325,13 +309,13 @@ class Watch:
         """Open train, and val where there is one, in every process or in none."""
         if self._bank is not None:
             return
-        bank = _together(lambda: self._opened("train"))
+        bank = together(lambda: self._opened("train"))
         if self.trained_on is not None:
             bank.share_decoded(self.trained_on)
         val: ImageFiles | None = None
         if bank.labelled and not DivisionSpec.of(self.options.data).divides:
             with contextlib.suppress(LookError):  # pretraining needs no val
-                val = _together(lambda: self._opened("val"))
+                val = together(lambda: self._opened("val"))
         if bank.labelled and val is None:
             self._pools = self._held_out(bank)
             val = bank if self._pools is not None else None
@@ -385,102 +369,6 @@ class Watch:
         least, most = BANK
         bank = min(max(int(images * (1 - VAL_SHARE)), least), most)
         return bank, max(int(images * VAL_SHARE), LEAST_VAL)
-
-    def features(
-        self, trunk: nn.Module, images: ImageFiles, rows: np.ndarray[Any, Any]
-    ) -> tuple[Tensor, np.ndarray[Any, Any]]:
-        """Features of some images and the rows that could be read; a collective call."""
-        with torch.no_grad():
-            return self._features(trunk, images, rows)
-
-    def _features(
-        self, trunk: nn.Module, images: ImageFiles, rows: np.ndarray[Any, Any]
-    ) -> tuple[Tensor, np.ndarray[Any, Any]]:
-        """Class tokens (N, D) of some images, in every process, and which rows could be read."""
-        share = rows[processes.rank() :: processes.world_size()]
-        own = _together(lambda: self._own_features(trunk, Subset(images, share.tolist())))
-        parts = processes.gather(own)
-        merged = torch.empty(len(rows), max(part.shape[-1] for part, _ in parts))
-        readable = np.empty(len(rows), bool)
-        for number, (part, known) in enumerate(parts):
-            merged[number :: processes.world_size()] = part
-            readable[number :: processes.world_size()] = known
-        return merged[torch.from_numpy(readable)], rows[readable]
-
-    def _own_features(
-        self, trunk: nn.Module, images: Subset[Any]
-    ) -> tuple[Tensor, np.ndarray[Any, Any]]:
-        """Class tokens of this process's images, read by workers where that is faster.
-
-        With them (N,) whether each could be read; the others' are of black pictures.
-
-        They are forked from a process with other threads, which once in a long while leaves one
-        that never answers. Then the images are read here, from now on.
-        """
-        small = self.options.crops.global_size < SMALLEST_FOR_WORKERS
-        workers = 0 if small or self.workers_hung else self.options.derived.workers
-        size = features_batch(self.options)
-        if workers and len(images):
-            each = self.options.derived.processes * shared_mib(images, min(size, len(images)))
-            workers = workers_that_fit(workers, each)
-        # The other processes wait in a collective meanwhile, so half of their patience at most.
-        patience = min(WORKER_PATIENCE, 30.0 * float(self.options.run.timeout_minutes))
-        loader: DataLoader[Any] = DataLoader(
-            images,
-            batch_size=size,
-            num_workers=workers,
-            multiprocessing_context=start_method() if workers else None,
-            worker_init_fn=shield_worker,
-            generator=torch.Generator().manual_seed(0),
-            timeout=patience if workers else 0,
-        )
-        features: list[Tensor] = []
-        readable: list[Tensor] = []
-        batches = iter(loader)
-        try:
-            for batch, _, indices in batches:
-                readable.append(indices >= 0)
-                with self.autocast():
-                    views = batch if isinstance(batch, list) else [batch]
-                    moved = [view.to(self.device) for view in views]
-                    out = trunk(moved if isinstance(batch, list) else moved[0])
-                features.append((out[0] if isinstance(out, list) else out).float().cpu())
-        except RuntimeError as error:
-            if not workers or "timed out" not in str(error):
-                raise
-            self.workers_hung = True
-            logging.warning(
-                "the loader workers of a feature evaluation did not answer within %g s; from now "
-                "on this process reads the images itself",
-                patience,
-            )
-            return self._own_features(trunk, images)
-        finally:
-            end_workers([batches])
-        if not features:
-            return torch.empty(0), np.empty(0, bool)
-        return torch.cat(features), torch.cat(readable).numpy()
-
-
-def _together(read: Callable[[], Read]) -> Read:
-    """What `read` gives, once it has worked in every process.
-
-    The others would wait for ever in the next exchange for one that could not read. Only what
-    the data raise is caught: any other error is a defect of the program's.
-
-    Raises:
-        LookError: in every process, where it did not work in one of them.
-    """
-    result: list[Read] = []
-    problem = ""
-    try:
-        result.append(read())
-    except UserError as error:
-        problem = str(error)
-    for found in processes.gather(problem):
-        if found:
-            raise LookError(found)
-    return result[0]
 
 
 def _leave_out(error: LookError) -> None:

@@ -278,7 +278,7 @@ def _classified(watch: Watch, classifier: nn.Module, sides: Sides) -> Rows:
     was_training = classifier.training
     classifier.eval()
     try:
-        logits, rows = watch.features(classifier, sides.val, sides.val_rows)
+        logits, rows = watch.reader.features(classifier, sides.val, sides.val_rows)
     finally:
         classifier.train(was_training)
     targets = np.asarray(sides.val.targets)[rows]

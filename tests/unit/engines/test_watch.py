@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from convit_ssl.engines.callbacks import feature_checks as watch
+from convit_ssl.engines.callbacks import feature_reading as reading
 from convit_ssl.engines.callbacks.feature_checks import Watch
 from convit_ssl.evaluation import processes
 
@@ -39,21 +40,23 @@ def sleep_for_ever(worker: int) -> None:
 def test_a_worker_that_never_answers_does_not_hold_up_training(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(watch, "shield_worker", sleep_for_ever)
-    look = looking(watch.SMALLEST_FOR_WORKERS)
+    monkeypatch.setattr(reading, "shield_worker", sleep_for_ever)
+    look = looking(reading.SMALLEST_FOR_WORKERS)
     with caplog.at_level(logging.WARNING):
-        features, readable = look._own_features(nn.Flatten(), Subset(IMAGES, range(len(IMAGES))))
+        features, readable = look.reader.own_features(
+            nn.Flatten(), Subset(IMAGES, range(len(IMAGES)))
+        )
     assert readable.all()
     assert features[:, 0].tolist() == list(range(len(IMAGES)))
-    assert look.workers_hung
+    assert look.reader.workers_hung
     assert "did not answer within 2 s" in caplog.text
 
 
 def test_a_worker_that_fails_is_an_error() -> None:
-    look = looking(watch.SMALLEST_FOR_WORKERS)
+    look = looking(reading.SMALLEST_FOR_WORKERS)
     with pytest.raises(IndexError) as raised:
-        look._own_features(nn.Flatten(), Subset(IMAGES, [len(IMAGES)]))
-    assert not look.workers_hung
+        look.reader.own_features(nn.Flatten(), Subset(IMAGES, [len(IMAGES)]))
+    assert not look.reader.workers_hung
     # While the error is still held. A worker left behind would keep the process from ending.
     assert raised.tb and not multiprocessing.active_children()
 
