@@ -33,7 +33,7 @@ def test_reads_of_a_run(method: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     reads = json.loads(done.stdout.splitlines()[-1])
-    assert reads["hooks.py:_read"] > 0  # it counts
+    assert reads["progress.py:_read"] > 0  # it counts
     for line, count in reads.items():
         # What is left is read once an epoch, or every ten steps.
         assert count <= ON_THE_CPU.get(line, 0) * STEPS or count < STEPS, (line, reads)

@@ -11,7 +11,7 @@ import pytest
 
 TASK = """
 import atexit, os, signal, sys
-from convit_ssl.engines import command, slurm
+from convit_ssl.engines.launch import command, slurm
 from convit_ssl.data.loading.samples import DataGoneError
 
 def leaves(arguments):
