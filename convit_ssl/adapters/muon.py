@@ -7,18 +7,11 @@ from typing import Any
 
 import torch
 from timm.optim.muon import MUON_EPS, muon
-from torch import nn
+
+from convit_ssl.adapters.optimizers import MATRICES
 
 MOMENTUM = 0.95
 ITERATIONS = 5  # of Newton and Schulz
-LEAST_SIDE = 16  # of a matrix; the positional projections of GPSA are thinner
-MATRICES = "matrices"  # of a parameter group: whether Muon steps it
-
-
-def orthogonalised(name: str, parameter: nn.Parameter) -> bool:
-    """Whether Muon steps a parameter: a matrix of a block, and neither ends nor heads."""
-    inside = ".blocks." in name
-    return inside and parameter.ndim == 2 and min(parameter.shape) >= LEAST_SIDE
 
 
 class MuonAndAdamW(torch.optim.AdamW):

@@ -8,11 +8,13 @@ import torch
 from classy_vision.optim import ClassyOptimizer, register_optimizer
 from torch import nn
 
-from convit_ssl.adapters.muon import MATRICES, orthogonalised
 from convit_ssl.adapters.schedulers import WarmupCosine
 from convit_ssl.evaluation import finetune
 from convit_ssl.methods.linear import Probes
 from convit_ssl.models.trunks import OtherTrunk
+
+LEAST_SIDE = 16  # of a matrix that Muon steps; the positional projections of GPSA are thinner
+MATRICES = "matrices"  # of a parameter group: whether Muon steps it
 
 
 class TorchOptimizer(ClassyOptimizer):  # type: ignore[misc]
@@ -69,6 +71,12 @@ class TimmLars(TorchOptimizer):
         from convit_ssl.adapters.lars import PublishedLars
 
         self.optimizer = PublishedLars(param_groups, momentum=float(self.config["momentum"]))
+
+
+def orthogonalised(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon steps a parameter: a matrix of a block, and neither ends nor heads."""
+    inside = ".blocks." in name
+    return inside and parameter.ndim == 2 and min(parameter.shape) >= LEAST_SIDE
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:

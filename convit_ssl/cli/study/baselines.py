@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import os
 import time
 from collections.abc import Callable
@@ -96,8 +97,9 @@ class Baselines:
 
     def run(self) -> None:
         """All cells, seed by seed, so that a study that is stopped early is a smaller whole one."""
-        for seed in range(self.args.seeds):
-            self._seed(seed)
+        self._references_once()
+        for seed, trunk in itertools.product(range(self.args.seeds), self.trunks):
+            self._trunk(trunk, seed)
         if self.args.no_labels:
             return
         method = self.best_method()
@@ -105,12 +107,6 @@ class Baselines:
             for trunk in self.trunks:
                 name = beside(FINE_TUNED.format(method), trunk)
                 self._cell(name, seed, lambda t=trunk, s=seed: self._fine_tuned(t, method, s))  # type: ignore[misc]
-
-    def _seed(self, seed: int) -> None:
-        for trunk in self.trunks:
-            self._trunk(trunk, seed)
-            if seed == 0 and trunk == self.trunks[0]:
-                self._references_once()
 
     def _trunk(self, trunk: str, seed: int) -> None:
         """One network: pretrained by each method, untrained, and with labels alone."""

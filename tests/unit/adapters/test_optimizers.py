@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -171,3 +173,8 @@ def test_a_step_of_muon_is_orthogonal() -> None:
     optimizer.step()
     values = torch.linalg.svdvals(weight.detach()) / (0.2 * 64**0.5)
     assert values.min() > 0.6 and values.max() < 1.25
+
+
+def test_timm_is_imported_only_for_its_optimisers() -> None:
+    code = "import sys, convit_ssl.adapters.optimizers; sys.exit('timm' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
