@@ -2,7 +2,8 @@
 
 Broke: with a relative CHECKPOINT.DIR the link's target is read from the link's own folder and
     dangles, so a resume finds nothing; moving or mounting the run elsewhere breaks an absolute
-    one. While it is replaced there is no link at all, and a failure is only logged.
+    one. The old link is removed before the new one is made, and a failure in between is only
+    logged.
 Since: always
 Upstream: vissl/utils/io.py:40
 Goes when: VISSL writes a link relative to its own folder.

@@ -45,8 +45,8 @@ ALIVE = 0.1
 SURE = 0.8
 GROWING = ("activations", "loss", "images")  # with the batch
 IGNORE = "CONVIT_SSL_IGNORE_MEMORY"  # set, nothing is refused
-# Networks up to so many parameters times patches run for the count, which takes less than half a
-# second; larger ones are traced, and that alone takes two.
+# Parameters times patches. Up to this size, running the network to count its activations takes
+# under half a second; larger networks are traced, and starting the tracer alone takes two.
 SMALL = 1.2e9
 
 
