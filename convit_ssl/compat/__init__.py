@@ -53,10 +53,12 @@ AFTER: dict[str, tuple[str, ...]] = {
     "deepcluster_on_cpu": ("vissl.losses.deepclusterv2_loss",),
     "apex_amp": ("vissl.trainer.train_task",),
     "apex_larc": ("classy_vision.optim.sgd", "vissl.trainer.train_task"),
+    "optimizer_compiler": ("torch.optim",),
 }
 # Shim (with around(module), a context manager) -> the modules it fixes while they are imported.
 AROUND: dict[str, tuple[str, ...]] = {
     "torchvision_ops": ("torchvision._meta_registrations",),
+    "torchvision_compiler": ("torchvision.ops.roi_align",),
     "jit_script_warning": ("fvcore.nn.focal_loss",),
     "video_warnings": (
         "torchvision.transforms._transforms_video",

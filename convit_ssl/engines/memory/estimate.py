@@ -21,7 +21,7 @@ from convit_ssl.engines.launch.thread_trials import left_to_run
 from convit_ssl.engines.memory.heads import head_of
 from convit_ssl.engines.memory.images import decoded_mib, teacher_mib
 from convit_ssl.engines.memory.room import Room, find_room
-from convit_ssl.engines.memory.size import BASE_MIB, Memory, gib
+from convit_ssl.engines.memory.size import BASE_MIB, COMPILER_MIB, Memory, gib
 from convit_ssl.engines.options.plan import Plan
 from convit_ssl.errors import UserError
 from convit_ssl.methods import get_method
@@ -97,6 +97,8 @@ def estimate(plan: Plan) -> Memory | None:
     if plan.placement.processes > 1:
         loading += LAUNCHER_MIB / plan.placement.processes
     decoded = decoded_mib(facts, options["data"], plan.placement.processes)
+    if options["run"]["compile"]:
+        parts["compiler"] = COMPILER_MIB
     host = BASE_MIB + checkpoint + decoded
     if device == "cpu":
         parts["copy for checkpoints"] = checkpoint
