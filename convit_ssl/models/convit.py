@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from convit_ssl.models.attention import DropPath, Mlp, SelfAttention
+from convit_ssl.models.attention import DropPath
 from convit_ssl.models.autocast import at_least_single
+from convit_ssl.models.block import Block
 from convit_ssl.models.config import ConViTConfig
 from convit_ssl.models.folding import Folded, FoldedCache, fold
 from convit_ssl.models.gpsa import GPSA, AttentionMaps
+from convit_ssl.models.patch_embed import PatchEmbed
 from convit_ssl.models.position import grid_positions
 
 __all__ = ["Block", "ConViT", "ConViTConfig", "Intermediates", "PatchEmbed"]
@@ -39,109 +41,6 @@ class Intermediates:
     tokens: list[Tensor] = field(default_factory=list)
     gates: list[Tensor | None] = field(default_factory=list)
     attention: list[AttentionMaps | None] = field(default_factory=list)
-
-
-class PatchEmbed(nn.Module):
-    """Cut an image into square patches and project each to a token."""
-
-    def __init__(self, patch_size: int, in_chans: int, embed_dim: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=patch_size, stride=patch_size)
-
-    def forward(
-        self, x: Float[Tensor, "batch chans height width"]
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Tokens in row-major order."""
-        # What torch.fx traces with is no tensor, and gets the convolution.
-        if isinstance(x, Tensor) and x.is_cuda and self._is_a_product():  # type: ignore[redundant-expr]
-            return self._product(x)
-        tokens: Tensor = self.proj(x).flatten(2).transpose(1, 2)
-        return tokens
-
-    def _is_a_product(self) -> bool:
-        """Whether nobody put another layer, or eyes, where the convolution was."""
-        proj = self.proj
-        if type(proj) is not nn.Conv2d or proj._forward_hooks or proj._forward_pre_hooks:
-            return False
-        side_by_side = proj.stride == proj.kernel_size and proj.padding == (0, 0)
-        return side_by_side and proj.groups == 1
-
-    def _product(self, x: Tensor) -> Tensor:
-        """The same as a matrix product, for which a GPU has tensor cores.
-
-        cuDNN's convolution of half precision images of three channels uses none: 1.9 ms of the
-        49 of a ConViT-Small step on an H200.
-        """
-        height, width = self.proj.kernel_size
-        cut = x.unflatten(3, (-1, width)).unflatten(2, (-1, height))  # (B, C, rows, h, columns, w)
-        patches = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block, with GPSA or plain self-attention."""
-
-    def __init__(self, config: ConViTConfig, use_gpsa: bool, drop_path: float) -> None:
-        super().__init__()
-        dim = config.embed_dim
-        self.use_gpsa = use_gpsa
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn: nn.Module
-        if use_gpsa:
-            self.attn = GPSA(
-                dim,
-                config.num_heads,
-                config.qkv_bias,
-                config.attn_drop_rate,
-                config.drop_rate,
-                config.locality_strength,
-                config.use_gating,
-            )
-        else:
-            self.attn = SelfAttention(
-                dim, config.num_heads, config.qkv_bias, config.attn_drop_rate, config.drop_rate
-            )
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(dim * config.mlp_ratio), config.drop_rate)
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch tokens dim"],
-        grid: tuple[int, int],
-        positions: Tensor | None = None,
-        folded: Folded | None = None,
-        paths: Tensor | None = None,
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """One layer. `grid`, `positions` and `folded` as in `GPSA.forward`.
-
-        `paths` (2, batch, 1, 1) are the masks of drop-path for both branches; None draws them.
-        """
-        normed = self.norm1(x)
-        if self.use_gpsa:
-            x = x + self._drop(self.attn(normed, grid, positions, folded), paths, 0)
-        else:
-            x = x + self._drop(self.attn(normed), paths, 0)
-        return x + self._drop(self.mlp(self.norm2(x)), paths, 1)
-
-    def _drop(self, branch: Tensor, paths: Tensor | None, number: int) -> Tensor:
-        out: Tensor
-        out = self.drop_path(branch) if paths is None else self.drop_path(branch, paths[number])
-        return out
-
-    def attention_maps(
-        self,
-        x: Float[Tensor, "batch tokens dim"],
-        grid: tuple[int, int],
-        positions: Tensor | None = None,
-    ) -> AttentionMaps:
-        """Dense attention for the block's input, for analysis."""
-        normed = self.norm1(x)
-        if isinstance(self.attn, GPSA):
-            return self.attn.attention_maps(normed, grid, positions)
-        assert isinstance(self.attn, SelfAttention)
-        content = self.attn.attention_map(normed)
-        return AttentionMaps(content, None, content, None)
 
 
 class ConViT(nn.Module):
