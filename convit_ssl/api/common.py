@@ -37,7 +37,7 @@ def data_arguments(data: Data) -> dict[str, str]:
         UserError: there is neither.
     """
     from convit_ssl.data.listing.table_collections import TABLES
-    from convit_ssl.data.loading.storage import is_url
+    from convit_ssl.data.loading.paths import is_url
     from convit_ssl.data.sources.builtin import SOURCES
     from convit_ssl.data.sources.registered import REGISTERED
 

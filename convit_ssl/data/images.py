@@ -22,9 +22,9 @@ from convit_ssl.data.listing.names import NameTable
 from convit_ssl.data.listing.parts_listing import spread_parts
 from convit_ssl.data.listing.scenes import draw_tile, is_tile
 from convit_ssl.data.loading.cache import DEFAULT_BYTES, PixelCache, make_cache
+from convit_ssl.data.loading.paths import split_member
 from convit_ssl.data.loading.retries import may_pass, retried
 from convit_ssl.data.loading.samples import DataError, FaultLog, SampleReader, UnreadableImageError
-from convit_ssl.data.loading.storage import split_member
 from convit_ssl.data.reading.pixels import Pixels, Reading, image_header
 from convit_ssl.data.reading.planes import Scaled
 from convit_ssl.data.reading.raw_image import ImageHeader

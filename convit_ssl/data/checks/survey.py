@@ -25,8 +25,8 @@ from typing import Any, TypeVar
 
 from convit_ssl.checksums import say_once
 from convit_ssl.data.listing.part_names import whole_file
+from convit_ssl.data.loading.paths import is_url, split_member
 from convit_ssl.data.loading.retries import may_pass, retried
-from convit_ssl.data.loading.storage import is_url, split_member
 from convit_ssl.data.reading.common_range import judge
 from convit_ssl.data.reading.pixels import image_header, image_range
 from convit_ssl.data.reading.raw_image import ImageHeader

@@ -18,8 +18,9 @@ from convit_ssl.data.listing.labels import check_known, class_table, say_absent,
 from convit_ssl.data.listing.split_folders import SPLIT_NAMES
 from convit_ssl.data.listing.walking import is_image_file, same_file, say_shared
 from convit_ssl.data.listing.written import decoded
+from convit_ssl.data.loading.paths import is_url
 from convit_ssl.data.loading.retries import retried
-from convit_ssl.data.loading.storage import is_url, read_bytes
+from convit_ssl.data.loading.storage import read_bytes
 from convit_ssl.data.notes import note_once
 from convit_ssl.errors import UserError
 

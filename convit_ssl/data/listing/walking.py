@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from convit_ssl.data.listing.names import some
-from convit_ssl.data.loading.storage import is_url
+from convit_ssl.data.loading.paths import is_url
 from convit_ssl.data.notes import note_once
 from convit_ssl.data.readers import PAIR, READERS, START, SUFFIXES, Reader, reader_by_name
 from convit_ssl.errors import UserError

@@ -22,8 +22,9 @@ from PIL import Image, UnidentifiedImageError
 
 from convit_ssl.data.augment.physical import Drawn
 from convit_ssl.data.listing.part_names import JOINT
+from convit_ssl.data.loading.paths import is_url
 from convit_ssl.data.loading.retries import may_pass, retried
-from convit_ssl.data.loading.storage import is_there, is_url, read_bytes
+from convit_ssl.data.loading.storage import is_there, read_bytes
 from convit_ssl.data.readers import reads_by_path
 from convit_ssl.data.reading.channel_reading import read_channels, read_planes, special_rgb
 from convit_ssl.data.reading.pixels import MAX_PIXELS, Pixels, Reading, decode_array, decode_image

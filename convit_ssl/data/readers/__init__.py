@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from convit_ssl.data.listing.part_names import JOINT, split_part
-from convit_ssl.data.loading.storage import is_url, read_bytes, split_member
+from convit_ssl.data.loading.paths import is_url, split_member
+from convit_ssl.data.loading.storage import read_bytes
 from convit_ssl.data.reading.planes import Planes
 from convit_ssl.data.reading.raw_image import KINDS, PNG_MAGIC, ImageHeader
 from convit_ssl.data.reading.value_range import Reading

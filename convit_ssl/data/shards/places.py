@@ -10,8 +10,9 @@ from typing import Any
 
 from convit_ssl.data.listing.folders import check_folder
 from convit_ssl.data.listing.split_folders import find_splits
+from convit_ssl.data.loading.network import network, remote
+from convit_ssl.data.loading.paths import is_url
 from convit_ssl.data.loading.retries import retried
-from convit_ssl.data.loading.storage import is_url, network, remote
 from convit_ssl.data.notes import note_once
 from convit_ssl.errors import UserError
 

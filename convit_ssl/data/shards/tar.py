@@ -27,16 +27,11 @@ from typing import Any
 
 from convit_ssl.data.listing.folders import EXTENSIONS, Listing
 from convit_ssl.data.listing.labels import check_known, class_table, say_absent, targets_of
+from convit_ssl.data.loading.network import network, remote
+from convit_ssl.data.loading.paths import is_url, member_path
 from convit_ssl.data.loading.retries import retried
-from convit_ssl.data.loading.storage import (
-    is_url,
-    local_copy,
-    member_path,
-    network,
-    open_regular,
-    remote,
-    sampled_content,
-)
+from convit_ssl.data.loading.shard_cache import local_copy
+from convit_ssl.data.loading.storage import open_regular, sampled_content
 from convit_ssl.data.shards.places import list_shards, shard_info, words
 from convit_ssl.data.shards.samples import images_of_samples, say_aside
 from convit_ssl.data.shards.tables import Entry, read_table, write_table

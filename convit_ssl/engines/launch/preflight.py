@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 
 from convit_ssl.data.loading.loader_workers import SHARED_MEMORY, free_shared_mib, workers_that_fit
+from convit_ssl.data.loading.paths import is_url
 from convit_ssl.data.loading.samples import UnreadableImageError, read_file
-from convit_ssl.data.loading.storage import is_there, is_url
+from convit_ssl.data.loading.storage import is_there
 from convit_ssl.data.readers import reads_by_path
 from convit_ssl.engines.callbacks.console import Screen, duration
 from convit_ssl.engines.callbacks.forecast import BesideSteps, beside_steps

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from convit_ssl.data import ImageFiles, open_dataset
 from convit_ssl.data.augment.own import check_own
 from convit_ssl.data.listing.division import DivisionSpec
-from convit_ssl.data.loading.storage import is_url
+from convit_ssl.data.loading.paths import is_url
 from convit_ssl.data.opening import open_division
 from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.engines.launch.placement import Placement, choose_precision, place

@@ -20,7 +20,7 @@ from torch import nn
 from convit_ssl import __version__
 from convit_ssl.checksums import say_once
 from convit_ssl.data.loading.loader_workers import shared_mib, workers_that_fit
-from convit_ssl.data.loading.storage import is_url
+from convit_ssl.data.loading.paths import is_url
 from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation import processes

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
-from convit_ssl.data.loading.storage import file_state, is_url, sampled_content
+from convit_ssl.data.loading.paths import is_url
+from convit_ssl.data.loading.storage import file_state, sampled_content
 from convit_ssl.errors import UserError
 from convit_ssl.models.fingerprint import weights_fingerprint
 

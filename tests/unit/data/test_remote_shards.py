@@ -13,9 +13,9 @@ import pytest
 from torch.utils.data import DataLoader
 
 from convit_ssl.data import open_dataset
-from convit_ssl.data.loading import retries
+from convit_ssl.data.loading import retries, shard_cache
 from convit_ssl.data.loading import storage as storage_module
-from convit_ssl.data.loading.storage import CACHE_VARIABLE
+from convit_ssl.data.loading.shard_cache import CACHE_VARIABLE
 from convit_ssl.errors import UserError
 from tests.unit.data.make_shards import pixels, write_shards
 from tests.unit.data.servers import Bucket, Busy, Files, WholeFiles, serve
@@ -159,11 +159,11 @@ def test_a_remote_shard_that_changed_is_fetched_anew(
     system, url = fsspec.filesystem("memory"), "memory://changing/a.tar"
     for content in (b"first", b"other"):  # of the same length
         system.pipe_file("/changing/a.tar", content)
-        storage_module._version.cache_clear()  # as in another process
-        copy = storage_module.local_copy(url)
+        shard_cache._version.cache_clear()  # as in another process
+        copy = shard_cache.local_copy(url)
         assert copy is not None and Path(copy).read_bytes() == content
-        assert storage_module.local_copy(url) == copy
+        assert shard_cache.local_copy(url) == copy
     assert len(list((tmp_path / "cache").rglob("*.tar"))) == 1
     system.rm_file("/changing/a.tar")  # the server is gone: the copy answers
-    storage_module._version.cache_clear()
-    assert storage_module.local_copy(url) == copy
+    shard_cache._version.cache_clear()
+    assert shard_cache.local_copy(url) == copy

@@ -16,10 +16,13 @@ import pytest
 from torch.utils.data import DataLoader
 
 from convit_ssl.data import ImageFiles, open_dataset
+from convit_ssl.data.loading import shard_cache
 from convit_ssl.data.loading import storage as storage_module
+from convit_ssl.data.loading.paths import split_member
 from convit_ssl.data.loading.samplers import WINDOW, EpochSampler
 from convit_ssl.data.loading.samples import TooManyUnreadableError
-from convit_ssl.data.loading.storage import CACHE_VARIABLE, read_bytes, split_member
+from convit_ssl.data.loading.shard_cache import CACHE_VARIABLE
+from convit_ssl.data.loading.storage import read_bytes
 from convit_ssl.data.opening import find_listing
 from convit_ssl.data.shards.tar import find_shards
 from convit_ssl.errors import UserError
@@ -243,7 +246,8 @@ def test_copies_are_kept_within_their_room(
     monkeypatch.setenv(CACHE_VARIABLE, str(2.5 * size / 2**30))
     asked: list[str] = []
     plain = storage_module.remote
-    monkeypatch.setattr(storage_module, "remote", lambda url: asked.append(url) or plain(url))
+    for module in (storage_module, shard_cache):
+        monkeypatch.setattr(module, "remote", lambda url: asked.append(url) or plain(url))
     assert len(contents(in_memory)) == 26
     copies = list(kept.glob("*.tar"))
     assert 1 <= len(copies) <= 2
