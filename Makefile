@@ -156,7 +156,7 @@ wheel: $(STAMP)
 
 # The figures of README.md and docs/, from the files of results/.
 readme: $(STAMP)
-	@$(BIN)/python tools/make_figures.py
+	@$(BIN)/python tools/make_figures
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache \

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOOL = runpy.run_path(str(ROOT / "tools" / "make_figures.py"))
+TOOL = runpy.run_path(str(ROOT / "tools" / "make_figures"))
 
 
 @pytest.mark.parametrize("page", TOOL["pages"](), ids=lambda page: str(page.relative_to(ROOT)))
