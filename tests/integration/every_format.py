@@ -78,7 +78,7 @@ def compare(one: Format, files: list[Path]) -> int:
     """How many images are equal to what the library reads; fails on the first that is not."""
     import numpy as np
 
-    from convit_ssl.bench.formats import ours
+    from convit_ssl.bench.format_cases import ours
 
     count = 0
     for file in files:

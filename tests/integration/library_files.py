@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from convit_ssl.bench.formats import ours
+from convit_ssl.bench.format_cases import ours
 from convit_ssl.data.readers import parts_of
 from convit_ssl.data.reading.value_range import Reading
 
