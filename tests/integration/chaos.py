@@ -255,7 +255,7 @@ def chaos(
     import convit_ssl.adapters  # noqa: F401
     from convit_ssl.engines.options.compose import compose_experiment
     from convit_ssl.engines.options.plan import make_plan
-    from convit_ssl.engines.train import write_config
+    from convit_ssl.engines.options.write import write_config
     from convit_ssl.evaluation.results import write_json
 
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)

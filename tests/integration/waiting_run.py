@@ -47,7 +47,8 @@ class Reads(TorchDispatchMode):
 def main() -> int:
     from convit_ssl.engines.options.compose import compose_experiment
     from convit_ssl.engines.options.plan import make_plan
-    from convit_ssl.engines.train import train, write_config
+    from convit_ssl.engines.options.write import write_config
+    from convit_ssl.engines.train import train
 
     plan = make_plan(compose_experiment(sys.argv[1:]))
     write_config(plan)

@@ -70,7 +70,7 @@ class Race:
 
     def run(self, afresh: bool) -> dict[str, Any] | int:
         """All rounds; returns what race.json holds, or the exit code of a signal."""
-        from convit_ssl.engines.train import make_folder
+        from convit_ssl.engines.options.write import make_folder
 
         make_folder(self.folder)
         with lock_run(self.folder):

@@ -102,7 +102,8 @@ def train_trial(
         UserError: the candidate cannot be trained here.
         StoppedTrial: a signal came.
     """
-    from convit_ssl.engines.train import make_folder, train, write_config
+    from convit_ssl.engines.options.write import make_folder, write_config
+    from convit_ssl.engines.train import train
 
     with temporary_folder("convit_ssl-race-") as place, _own_environment():
         names = Path(place, "images.txt")

@@ -136,7 +136,7 @@ def _claim(plan: Plan, folder: Path, afresh: bool) -> None:
     Raises:
         UserError: another process trains in the folder, or it cannot be written.
     """
-    from convit_ssl.engines.train import make_folder, write_config
+    from convit_ssl.engines.options.write import make_folder, write_config
 
     make_folder(folder)
     # Nobody waits for a run to end only to delete it.

@@ -28,7 +28,7 @@ from convit_ssl.engines.checkpoints.files import CHECKPOINTS, checkpoint_name, f
 from convit_ssl.engines.launch.command import run_experiment
 from convit_ssl.engines.options.compose import Composed, compose_experiment
 from convit_ssl.engines.options.plan import make_plan
-from convit_ssl.engines.train import write_config
+from convit_ssl.engines.options.write import write_config
 from convit_ssl.errors import UserError
 
 DIGITS = "config=convit_auto data=digits run=cpu trunk=convit_nano run.threads=1 optim.epochs=100"

@@ -15,7 +15,7 @@ from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.engines.callbacks.console import run_facts
 from convit_ssl.engines.options.compose import compose_experiment
 from convit_ssl.engines.options.plan import Plan, make_plan
-from convit_ssl.engines.train import write_config
+from convit_ssl.engines.options.write import write_config
 from convit_ssl.errors import UserError
 from convit_ssl.export import load_trunk, reading_of
 from convit_ssl.export.save import save_trunk

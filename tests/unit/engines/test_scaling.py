@@ -16,7 +16,7 @@ from convit_ssl.engines.options.compose import compose_experiment
 from convit_ssl.engines.options.first_start import find_begun
 from convit_ssl.engines.options.plan import Plan, make_plan
 from convit_ssl.engines.options.scaling import CPU_MINUTES, cpu_seconds, operations
-from convit_ssl.engines.train import write_config
+from convit_ssl.engines.options.write import write_config
 from convit_ssl.export.save import save_trunk
 from convit_ssl.methods import get_method
 from convit_ssl.methods import scale as scale_rules
