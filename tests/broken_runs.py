@@ -24,7 +24,8 @@ from typing import Any
 import torch
 
 from convit_ssl.checksums import numbered_checkpoints
-from tests.fault_matrix import COMMANDS, SILENT, Command, Ran, _train, outcome
+from tests.fault_commands import COMMANDS, Command, Ran, train
+from tests.fault_matrix import SILENT, outcome
 
 NAMES = (
     "knn", "linear", "features", "export", "import", "audit", "attention", "report",
@@ -186,7 +187,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         root = Path(folder)
-        assert _train(root / "whole").code == 0
+        assert train(root / "whole").code == 0
         answers = {name: _answers(COMMANDS[name], root) for name in args.commands}
         for kind, damage in kinds.items():
             for name in args.commands:
