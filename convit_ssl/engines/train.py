@@ -74,17 +74,12 @@ def train(
         RunFailure: another process or a loader worker was lost; the same command resumes.
     """
     folder = plan.folder
-    plugins.load(plan.settings.plugins)
-    set_environment(plan, rank, local_rank)
-    log_to(RunFolder(folder).log if rank == 0 else None)
-    minutes = float(plan.settings.run.timeout_minutes)
-    join(plan.placement, rank, meeting, minutes)
-    met()
+    minutes, grace = plan.settings.run.timeout_minutes, plan.settings.run.grace_seconds
+    _enter(plan, rank, local_rank, meeting)
     world = plan.placement.world_size
     screen = Screen(quiet) if rank == 0 else None
     say = (lambda text: screen.line(text, style="yellow")) if screen is not None else None
     heartbeat = Heartbeat(folder, rank, world, stall_seconds=min(30 * minutes, 120.0), say=say)
-    grace = float(plan.settings.run.grace_seconds)
     checkpoints = folder / CHECKPOINTS
     box = SignalBox(grace, lambda: f"{heartbeat.describe()}. {resume_words(checkpoints)}")
     finished = False
@@ -117,6 +112,15 @@ def train(
         box.restore()
         leave_group()
     return 0
+
+
+def _enter(plan: Plan, rank: int, local_rank: int, meeting: str) -> None:
+    """Make this process one of the run's, and wait until all are there."""
+    plugins.load(plan.settings.plugins)
+    set_environment(plan, rank, local_rank)
+    log_to(RunFolder(plan.folder).log if rank == 0 else None)
+    join(plan.placement, rank, meeting, plan.settings.run.timeout_minutes)
+    met()
 
 
 def _train(

@@ -54,12 +54,7 @@ def settle_images(
     Raises:
         UserError: nothing says it.
     """
-    if (stated.mean is None) != (stated.std is None):
-        known, missing = ("std", "mean") if stated.mean is None else ("mean", "std")
-        raise UserError(
-            f"{path}: the {known} of its images is known ({stated.origin.get(known)}), but not "
-            f"the {missing}; give --{missing} too"
-        )
+    _refuse_one_of_two(stated, path)
     if stated.mean is not None:
         mean = ", ".join(f"{value:.4g}" for value in stated.mean)
         std = ", ".join(f"{value:.4g}" for value in stated.std or ())
@@ -86,6 +81,15 @@ def settle_images(
         f"as usual: {tool}. A network that was trained otherwise gives wrong features; {_SET}"
     )
     return {}
+
+
+def _refuse_one_of_two(stated: Stated, path: str) -> None:
+    if (stated.mean is None) != (stated.std is None):
+        known, missing = ("std", "mean") if stated.mean is None else ("mean", "std")
+        raise UserError(
+            f"{path}: the {known} of its images is known ({stated.origin.get(known)}), but not "
+            f"the {missing}; give --{missing} too"
+        )
 
 
 def _tool(

@@ -61,14 +61,8 @@ def write(study: Baselines) -> None:
         "measured_on": study.part,
         "images": {"train": tested["labels"], "test": len(truth)},
         "rows": rows,
-        "differences": {
-            name: {other: one.as_dict() for other, one in others.items()}
-            for name, others in compared.items()
-        },
-        "between_methods": {
-            name: {other: one.as_dict() for other, one in others.items()}
-            for name, others in between.items()
-        },
+        "differences": _as_dicts(compared),
+        "between_methods": _as_dicts(between),
         **({"against_deit": {name: one.as_dict() for name, one in deit.items()}} if deit else {}),
         "verdicts": verdicts,
         **({"race": raced} if raced else {}),
@@ -89,6 +83,13 @@ def write(study: Baselines) -> None:
         place = record_folder(study.args.record)
         shutil.copyfile(study.out / "results.json", place / "result.json")
         shutil.copyfile(study.out / "results.md", place / "README.md")
+
+
+def _as_dicts(compared: dict[str, dict[str, Difference]]) -> dict[str, dict[str, Any]]:
+    return {
+        name: {other: one.as_dict() for other, one in others.items()}
+        for name, others in compared.items()
+    }
 
 
 def _place(study: Baselines, row: str) -> tuple[int, int]:

@@ -116,25 +116,8 @@ def _count(parameters: int) -> str:
 
 def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str, str]:
     """The screen of facts: data, model, views, schedule, machine, where outputs go."""
-    options, facts = plan.settings, plan.facts
+    options = plan.settings
     derived, optim, crops = options.derived, options.optim, options.crops
-    height, width = facts["native_size"]
-    colour = " grey" if facts["grey"] else " colour"
-    if facts["white_level"]:
-        # A collection in colour may have some images of 16-bit grey.
-        which = "" if facts["grey"] else "16-bit grey with "
-        colour += f", {which}white at {facts['white_level']:,}"
-    for name, words in (("signed_range", "signed"), ("float_range", "floats")):
-        if facts.get(name):
-            low, high = facts[name]
-            colour += f", {words} from {low:,.6g} (black) to {high:,.6g} (white)"
-    if facts.get("channels"):
-        names = [str(name) for name in facts.get("channel_names") or facts["channels"]]
-        count = len(facts["channels"])
-        colour = f", {count} channel{'s' if count > 1 else ''} ({some(names, 8)}) in floating point"
-    if facts.get("window"):
-        colour += f", window {facts['window']}"
-    subset = f", subset {facts['subset']}" if facts["subset"] else ""
     local = f" + {crops.local_count} x {crops.local_size} px" if crops.local_count else ""
     steps = derived.steps_per_epoch
     some_epochs = f"{optim.epochs} epoch{'' if optim.epochs == 1 else 's'}"
@@ -142,8 +125,7 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     if derived.weight_decay_end != optim.weight_decay:
         decay += f" -> {derived.weight_decay_end:g}"
     rows = {
-        "data": f"{facts['name']}: {facts['images']:,} images, {facts['classes']} classes, "
-        f"{height} x {width}{colour}{subset}, in {facts['folder']}",
+        "data": _data_facts(plan.facts),
         "model": f"{options.trunk.variant}: {_count(parameters)} parameters, "
         + _model_facts(plan.trunk),
         "views": f"{crops.global_count} x {crops.global_size} px{local}, "
@@ -175,6 +157,31 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     if resumed_from:
         rows["resumed"] = resumed_from
     return rows
+
+
+def _data_facts(facts: Mapping[str, Any]) -> str:
+    """How many images of what size, colour and range, and where they lie."""
+    height, width = facts["native_size"]
+    colour = " grey" if facts["grey"] else " colour"
+    if facts["white_level"]:
+        # A collection in colour may have some images of 16-bit grey.
+        which = "" if facts["grey"] else "16-bit grey with "
+        colour += f", {which}white at {facts['white_level']:,}"
+    for name, words in (("signed_range", "signed"), ("float_range", "floats")):
+        if facts.get(name):
+            low, high = facts[name]
+            colour += f", {words} from {low:,.6g} (black) to {high:,.6g} (white)"
+    if facts.get("channels"):
+        names = [str(name) for name in facts.get("channel_names") or facts["channels"]]
+        count = len(facts["channels"])
+        colour = f", {count} channel{'s' if count > 1 else ''} ({some(names, 8)}) in floating point"
+    if facts.get("window"):
+        colour += f", window {facts['window']}"
+    subset = f", subset {facts['subset']}" if facts["subset"] else ""
+    return (
+        f"{facts['name']}: {facts['images']:,} images, {facts['classes']} classes, "
+        f"{height} x {width}{colour}{subset}, in {facts['folder']}"
+    )
 
 
 def _threads(plan: Plan) -> str:

@@ -111,13 +111,7 @@ def make_plan(composed: Composed) -> Plan:
     tree.run.precision = choose_precision(tree.run.precision, placement.device)
     if tree.run.fsdp:
         _check_fsdp(tree)
-    if tree.data_dir and tree.data.name in WITHOUT_FOLDER:
-        raise UserError(
-            f"data={tree.data.name} is built in and does not use data_dir={tree.data_dir}; leave "
-            f"data_dir out, or use data=folder for your own images"
-        )
-    if tree.data_dir and not is_url(tree.data_dir):  # it is read from other folders later
-        tree.data_dir = os.path.abspath(os.path.expanduser(tree.data_dir))
+    _check_folder(tree)
     split = _check_division(tree)
     follow_weights(tree, composed.explicit)
     choose_teacher(tree)
@@ -155,6 +149,17 @@ def make_plan(composed: Composed) -> Plan:
     options["facts"] = facts
     config["CONVIT_SSL"] = options
     return Plan(config, options, placement, trunk, choices, facts, composed.arguments, notes)
+
+
+def _check_folder(tree: Draft) -> None:
+    """Make the folder of the images absolute: it is read from other folders later."""
+    if tree.data_dir and tree.data.name in WITHOUT_FOLDER:
+        raise UserError(
+            f"data={tree.data.name} is built in and does not use data_dir={tree.data_dir}; leave "
+            f"data_dir out, or use data=folder for your own images"
+        )
+    if tree.data_dir and not is_url(tree.data_dir):
+        tree.data_dir = os.path.abspath(os.path.expanduser(tree.data_dir))
 
 
 def _facts(tree: Draft, train: ImageFiles) -> dict[str, Any]:

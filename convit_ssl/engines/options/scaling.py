@@ -100,31 +100,14 @@ def scale(
         tested: images of val that are tested per epoch, in the mean.
     """
     labels = _labels(tree)
-    labelled = labels != "none"
     method = get_method(tree.method.name)
-    if tree.weights and tree.trunk.patch_size:
-        explicit = explicit | {"trunk.patch_size"}
     is_convit = tree.trunk.variant in VARIANTS
-    keeps_rate = (
-        tree.optim.name not in ("adamw", "muon")
-        or (labelled and not is_convit)
-        or labels == "probe"
-    )
-    if keeps_rate:
-        explicit = explicit | {"optim.lr"}
-    given: dict[str, Value] = {
-        name: _given(tree, keys) for name, keys in OPTIONS.items() if explicit & set(keys)
-    }
-    known = {key for keys in OPTIONS.values() for key in keys}
-    own = (key for key in explicit - known if key.startswith("method."))
-    given |= {key.removeprefix("method."): _given(tree, (key,)) for key in own}
+    given = _given_values(tree, explicit, labels)
     width = _network(tree, 1).embed_dim if is_convit else MEASURED_WIDTH
-    if not is_convit and (patch := patch_size(tree, explicit)) > 1:
-        given["patch_size"] = patch  # it is what it is, and crops are multiples of it
     budget = None
     if begun is not None:
         budget = begun.budget
-    elif images < PUBLISHED_FROM and (is_convit or not labelled):
+    elif images < PUBLISHED_FROM and (is_convit or labels == "none"):
         # The operations of a network of another library cannot always be counted.
         with contextlib.suppress(UncountedError):
             budget = _budget(tree, method, images, size, given, labels, tested)
@@ -135,27 +118,13 @@ def scale(
     choices = scale_to_data(images, size, method.name, overrides, width, budget, labels)
     chosen: dict[str, Choice] = {}
     for name, choice in choices.items():
-        if images >= PUBLISHED_FROM and name not in SIZE_OF_IMAGE:
+        if _stays(name, tree, images, labels):
             continue
-        if labelled and name in ("global_crop_scale", "hidden_dim"):
-            continue
-        if keeps_rate and name == "lr":
-            continue
-        if name == "optimizer" and (tree.run.fsdp or not is_convit):
-            continue
-        if name == "patch_size" and not is_convit:
-            continue
-        if name == "warmup_epochs" and not tree.optim.warmup_epochs:
-            continue  # probes start at their rate, and their features do not move
         chosen[name] = choice
         if name not in overrides:
             for key in OPTIONS.get(name, (f"method.{name}",)):
                 OmegaConf.update(tree, key, _plain(choice.value))
-    least = 1 if is_convit else least_side(tree)
-    for name, key in (("global_crop_size", "global_size"), ("local_crop_size", "local_size")):
-        if name in chosen and f"crops.{key}" not in explicit and getattr(tree.crops, key) < least:
-            chosen[name] = Choice(least, "smaller maps of this network have no position left")
-            setattr(tree.crops, key, least)
+    _enlarge_crops(tree, explicit, chosen)
     whole = method.frozen_trunk and tree.augmentation.min_crop_scale is not None
     if whole and "crops.global_scale" not in explicit:
         # Parts as small as pretraining takes cost a frozen trunk 4 points on digits.
@@ -163,6 +132,56 @@ def scale(
         chosen["global_crop_scale"] = Choice(WHOLE, reason)
         OmegaConf.update(tree, "crops.global_scale", list(WHOLE))
     return chosen, budget
+
+
+def _given_values(tree: Draft, explicit: frozenset[str], labels: Labels) -> dict[str, Value]:
+    """What is not to be chosen, by the names of methods/scale.py: set, or not the collection's."""
+    if tree.weights and tree.trunk.patch_size:
+        explicit = explicit | {"trunk.patch_size"}
+    if _keeps_rate(tree, labels):
+        explicit = explicit | {"optim.lr"}
+    given: dict[str, Value] = {
+        name: _given(tree, keys) for name, keys in OPTIONS.items() if explicit & set(keys)
+    }
+    known = {key for keys in OPTIONS.values() for key in keys}
+    own = (key for key in explicit - known if key.startswith("method."))
+    given |= {key.removeprefix("method."): _given(tree, (key,)) for key in own}
+    if tree.trunk.variant not in VARIANTS and (patch := patch_size(tree, explicit)) > 1:
+        given["patch_size"] = patch  # it is what it is, and crops are multiples of it
+    return given
+
+
+def _keeps_rate(tree: Draft, labels: Labels) -> bool:
+    """Whether the learning rate is the experiment's own: none was measured for its optimiser."""
+    is_convit = tree.trunk.variant in VARIANTS
+    measured = tree.optim.name in ("adamw", "muon") and (is_convit or labels == "none")
+    return not measured or labels == "probe"
+
+
+def _stays(name: str, tree: Draft, images: int, labels: Labels) -> bool:
+    """Whether an experiment keeps what it has, although there is a choice for this collection."""
+    is_convit = tree.trunk.variant in VARIANTS
+    if images >= PUBLISHED_FROM and name not in SIZE_OF_IMAGE:
+        return True
+    if name in ("global_crop_scale", "hidden_dim"):
+        return labels != "none"
+    if name == "lr":
+        return _keeps_rate(tree, labels)
+    if name == "optimizer":
+        return bool(tree.run.fsdp) or not is_convit
+    if name == "patch_size":
+        return not is_convit
+    # Probes start at their rate, and their features do not move.
+    return name == "warmup_epochs" and not tree.optim.warmup_epochs
+
+
+def _enlarge_crops(tree: Draft, explicit: frozenset[str], chosen: dict[str, Choice]) -> None:
+    """Crops at least as large as the network takes."""
+    least = 1 if tree.trunk.variant in VARIANTS else least_side(tree)
+    for name, key in (("global_crop_size", "global_size"), ("local_crop_size", "local_size")):
+        if name in chosen and f"crops.{key}" not in explicit and getattr(tree.crops, key) < least:
+            chosen[name] = Choice(least, "smaller maps of this network have no position left")
+            setattr(tree.crops, key, least)
 
 
 def _labels(tree: Draft) -> Labels:

@@ -41,13 +41,7 @@ def follow_weights(tree: Draft, explicit: frozenset[str]) -> None:
     if not tree.weights:
         refuse_settings(tree, "weights_settings", "weights=PATH")
         return
-    from convit_ssl.export.load import (
-        check_activation,
-        describe,
-        load_network,
-        say_how_to_set,
-        shape,
-    )
+    from convit_ssl.export.load import check_activation, load_network, say_how_to_set
 
     if is_other(tree.trunk.variant):
         _follow_other(tree, explicit)
@@ -64,7 +58,7 @@ def follow_weights(tree: Draft, explicit: frozenset[str]) -> None:
         return
     check_activation(loaded, tree.weights)
     say_how_to_set(loaded, tree.weights)
-    config, provenance = loaded.config, vars(loaded)["provenance"]
+    config = loaded.config
     _follow_images(tree, explicit, loaded)
     if tree.trunk.impulses:
         raise UserError(
@@ -79,7 +73,16 @@ def follow_weights(tree: Draft, explicit: frozenset[str]) -> None:
             f"trunk.gate_start={tree.trunk.gate_start} sets the gates of new GPSA layers; "
             f"{tree.weights} has its own, or no such layers; leave it out"
         )
-    variant = provenance.get("variant")
+    _follow_variant(tree, explicit, config, vars(loaded)["provenance"].get("variant"))
+    _follow_fields(tree, explicit, config)
+
+
+def _follow_variant(
+    tree: Draft, explicit: frozenset[str], config: ConViTConfig, variant: str | None
+) -> None:
+    """Take over the named size of the weights, or compare what was asked for with them."""
+    from convit_ssl.export.load import describe, shape
+
     if variant in VARIANTS and variant != tree.trunk.variant:
         if "trunk" in explicit or "trunk.variant" in explicit:
             raise UserError(
@@ -97,7 +100,6 @@ def follow_weights(tree: Draft, explicit: frozenset[str]) -> None:
                 f"{tree.weights} holds {describe(config)}, but trunk={tree.trunk.variant} was "
                 f"requested; leave trunk out"
             )
-    _follow_fields(tree, explicit, config)
 
 
 def _follow_fields(

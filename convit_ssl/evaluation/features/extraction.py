@@ -75,8 +75,7 @@ def extract_features(
             finite, or a folder that holds something else.
     """
     folder = Path(folder)
-    if len(dataset) == 0:
-        raise UserError("the data set has no images, so there are no features to extract")
+    _refuse_no_images(dataset, {})
     parts = parts or fingerprint_parts(extractor, dataset, precision)
     found = _reusable(folder, parts, recompute)
     if processes.broadcast(found is not None):
@@ -91,15 +90,21 @@ def extract_features(
         gaps = _fill(extractor, loader, partial, device, precision, progress)
         shares = processes.gather(_unreadable(dataset, gaps))
         unread = {row: reason for share in shares for row, reason in share}
-        if len(unread) == len(dataset):
-            first = next(iter(dataset.paths))
-            raise UserError(f"none of {len(dataset):,} images can be read; {first}: {unread[0]}")
+        _refuse_no_images(dataset, unread)
         if processes.rank() == 0:
             _leave_out(partial, unread)
             seconds = time.perf_counter() - started
             _finish(partial, folder, parts, layout, seconds, getattr(extractor, "patches", None))
         processes.barrier()
     return load_features(folder, verify=False)
+
+
+def _refuse_no_images(dataset: fingerprint.LabelledImages, unread: dict[int, str]) -> None:
+    if len(dataset) == 0:
+        raise UserError("the data set has no images, so there are no features to extract")
+    if len(unread) == len(dataset):
+        first = next(iter(dataset.paths))
+        raise UserError(f"none of {len(dataset):,} images can be read; {first}: {unread[0]}")
 
 
 def fingerprint_parts(

@@ -133,15 +133,26 @@ def evaluate_knn(
     )
     names = train.classes or [str(i) for i in range(train.num_classes)]
     labels = torch.from_numpy(train.targets)[indices]
-    truth = targets[val_rows]
-
     weights = vote_weights(similarities, temperature, metric)
+    return _count_votes(labels, weights, targets[val_rows], names, wanted, metric, notes)
+
+
+def _count_votes(
+    labels: Int[Tensor, "queries k"],
+    weights: Float[Tensor, "queries k"],
+    truth: np.ndarray[Any, Any],
+    names: Sequence[str],
+    wanted: list[int],
+    metric: str,
+    notes: list[str],
+) -> KnnResult:
+    """The result for each number of neighbours, the nearest of which come first."""
 
     def vote(k: int, weights: Tensor) -> np.ndarray[Any, Any]:
         return weighted_vote(labels[:, :k], weights[:, :k], len(names)).numpy()
 
     predictions = {k: vote(k, weights) for k in wanted}
-    majority = vote(min(MAJORITY, len(train_rows)), torch.ones_like(weights))
+    majority = vote(MAJORITY, torch.ones_like(weights))
     headline = min(wanted, key=lambda k: abs(k - HEADLINE))
     scores = None
     if len(names) == 2:
