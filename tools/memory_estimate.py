@@ -4,14 +4,15 @@
 
 Each case is planned, its estimate noted, and then trained in a process of its own for a few steps,
 with a checkpoint at its end; those of a newcomer leave threads, precision and evaluations as they
-are, and end in a verdict. What it took is the training processes' own peaks, as the kernel keeps
-them, and what the other processes, such as loader workers, have written to beside them.
+are, and end in a verdict. What it took is the most that all its processes held at one time, with
+libraries of the training processes alone, and what the kernel's record of a peak is above that.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -38,6 +39,7 @@ COMMON = (
 NEWCOMER = ("run=cpu", "data=folder", "data.holdout=0.2", "optim.epochs=2", "trunk=convit_nano")
 PICTURES, PICTURE_SIDE = 300, 300
 DIGITS = 1000
+OWN = ("Pss_Anon:", "Pss_Shmem:")  # of smaps_rollup: a process's share of memory without a file
 MIDDLE = ("crops.global_size=32", "trunk.patch_size=4")
 NANO = ("trunk=convit_nano", *MIDDLE, "run.precision=fp32", "data.workers=1")
 EIGHT = ("crops.local_size=16", "crops.local_count=6")
@@ -184,26 +186,40 @@ def _peak(options: list[str], seconds: float, processes: int) -> tuple[float, fl
     command = [sys.executable, "-m", "convit_ssl.cli.main", "train", *options]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     run = subprocess.Popen(command, start_new_session=True, **quiet)  # type: ignore[call-overload]
+    held: list[float] = []
+    resident: dict[int, float] = {}
     peaks: dict[int, float] = {}
-    others, begun, asked = 0.0, time.monotonic(), False
+    begun, asked = time.monotonic(), False
     while run.poll() is None:
-        family = _family(run.pid)
-        candidates = [run.pid] if processes == 1 else _children(run.pid)
-        for pid in candidates:
+        trainers = [run.pid] if processes == 1 else _children(run.pid)
+        for pid in trainers:
+            resident[pid] = max(resident.get(pid, 0.0), _kib(pid, "status", "VmRSS:"))
             peaks[pid] = max(peaks.get(pid, 0.0), _kib(pid, "status", "VmHWM:"))
-        trainers = sorted(peaks, key=lambda pid: -peaks[pid])[:processes]
-        rest = (pid for pid in family if pid not in trainers)
-        found = sum(_kib(pid, "smaps_rollup", "Private_Dirty:") for pid in rest)
-        if all(_kib(pid, "status", "VmRSS:") for pid in trainers):  # else theirs are left to others
-            others = max(others, found)
+        largest = sorted(peaks, key=lambda pid: -peaks[pid])[:processes]
+        held.append(_held(_family(run.pid), largest))
         if time.monotonic() - begun > seconds and not asked:
             os.kill(run.pid, signal.SIGTERM)  # writes its checkpoint and ends
             asked = True
         time.sleep(0.1)
     if run.returncode not in (0, 143):
         raise SystemExit(f"{' '.join(options)} ended with exit code {run.returncode}")
-    trained = sum(sorted(peaks.values())[-processes:])
-    return (trained + others) / 1024, time.monotonic() - begun, not asked
+    between = sum(peaks[pid] - resident[pid] for pid in largest)
+    return (lasting_peak(held) + between) / 1024, time.monotonic() - begun, not asked
+
+
+def _held(family: list[int], trainers: list[int]) -> float:
+    """KiB that a run holds now; a page that several processes share counts once."""
+    own = sum(_kib(pid, "smaps_rollup", name) for pid in family for name in OWN)
+    return own + sum(_kib(pid, "status", "RssFile:") for pid in trainers)
+
+
+def lasting_peak(held: list[float]) -> float:
+    """The most that two samples in a row reach.
+
+    The processes are read one after the other: where one forks or ends meanwhile, a page may count
+    twice in one sample.
+    """
+    return max(map(min, itertools.pairwise(held)), default=0.0)
 
 
 def _family(pid: int) -> list[int]:
@@ -238,8 +254,9 @@ def _page(rows: list[dict[str, Any]]) -> str:
         "",
         "`python tools/memory_estimate.py`: two or three steps in one thread on a CPU, with "
         "a checkpoint at the end. Those of a newcomer are whole: threads are chosen by trial, "
-        "features are evaluated and judged. Taken is the peak of the training processes as Linux "
-        "keeps it (VmHWM), and the own pages of loader workers and launcher.",
+        "features are evaluated and judged. Taken is the most that all processes held at one "
+        "time: what Linux says of their own pages, each counted once (Pss), the libraries of "
+        "training processes, and how far the record of their peak (VmHWM) is above the samples.",
         "",
         "| run | estimate, MiB | taken, MiB | ratio |",
         "|---|---:|---:|---:|",

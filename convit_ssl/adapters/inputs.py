@@ -26,6 +26,7 @@ from convit_ssl.schema_resolved import Resolved
 
 LARGEST_TESTING_BATCH = 256
 TESTING_PIXELS = LARGEST_TESTING_BATCH * 64**2
+SMALLEST_FOR_WORKERS = 96  # pixels; below, decoding takes less than starting a worker
 
 
 class EpochLoader(DataLoader[Any]):
@@ -171,6 +172,11 @@ class TaskInputs:
 def testing_batch(side: int) -> int:
     """The smallest batch of a test: larger for smaller images (side in pixels)."""
     return min(LARGEST_TESTING_BATCH, TESTING_PIXELS // side**2)
+
+
+def reads_with_workers(options: Resolved) -> bool:
+    """Whether an evaluation of features while training starts loader workers of its own."""
+    return options.crops.global_size >= SMALLEST_FOR_WORKERS
 
 
 def features_batch(options: Resolved) -> int:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
-from convit_ssl.adapters.inputs import features_batch
+from convit_ssl.adapters.inputs import features_batch, reads_with_workers
 from convit_ssl.data import ImageFiles
 from convit_ssl.data.loading.loader_workers import (
     end_workers,
@@ -24,7 +24,6 @@ from convit_ssl.evaluation import processes
 from convit_ssl.machine import start_method
 from convit_ssl.schema_resolved import Resolved
 
-SMALLEST_FOR_WORKERS = 96  # pixels; below, decoding takes less than starting a worker
 WORKER_PATIENCE = 120.0  # seconds to wait for a batch
 
 Read = TypeVar("Read")
@@ -74,8 +73,8 @@ class FeatureReader:
         They are forked from a process with other threads, which once in a long while leaves one
         that never answers. Then the images are read here, from now on.
         """
-        small = self.options.crops.global_size < SMALLEST_FOR_WORKERS
-        workers = 0 if small or self.workers_hung else self.options.derived.workers
+        with_workers = reads_with_workers(self.options) and not self.workers_hung
+        workers = self.options.derived.workers if with_workers else 0
         size = features_batch(self.options)
         if workers and len(images):
             each = self.options.derived.processes * shared_mib(images, min(size, len(images)))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from convit_ssl.adapters.inputs import testing_batch
+from convit_ssl.adapters.inputs import features_batch, reads_with_workers, testing_batch
 from convit_ssl.adapters.side_by_side import MOST_MIB, extra_mib
 from convit_ssl.engines.launch.thread_trials import left_to_run
 from convit_ssl.engines.memory.heads import head_of
@@ -92,10 +92,7 @@ def estimate(plan: Plan) -> Memory | None:
         tested = max(batch, testing_batch(int(crops["global_size"])))
         parts["tests"] = ALIVE * kept / (part * sum(views.values())) * tested
     checkpoint = trained * FLOAT / MIB * (copies + moments)
-    workers = plan.placement.workers
-    loading = workers * (WORKER_MIB + PREFETCHED * pixels / MIB)
-    if plan.placement.processes > 1:
-        loading += LAUNCHER_MIB / plan.placement.processes
+    loading = _loading_mib(plan, pixels)
     decoded = decoded_mib(facts, options["data"], plan.placement.processes)
     if options["run"]["compile"]:
         parts["compiler"] = COMPILER_MIB
@@ -108,6 +105,23 @@ def estimate(plan: Plan) -> Memory | None:
             parts["gradients of threads"] = extra if extra <= MOST_MIB else 0.0
         host = BASE_MIB + sum(parts.values())
     return Memory(parts, host, loading, device)
+
+
+def _loading_mib(plan: Plan, pixels: int) -> float:
+    """MiB of a process's loader workers, those of an evaluation among them, and of the launcher.
+
+    Args:
+        plan: of the run.
+        pixels: numbers in the views of a process's batch.
+    """
+    processes = plan.placement.processes
+    launcher = LAUNCHER_MIB / processes if processes > 1 else 0.0
+    each = WORKER_MIB + PREFETCHED * pixels / MIB
+    if plan.settings.watch.every != 0 and reads_with_workers(plan.settings):  # beside training's
+        side = int(plan.settings.crops.global_size)
+        shown = features_batch(plan.settings) * 3 * side**2
+        each += WORKER_MIB + PREFETCHED * FLOAT * shown / MIB
+    return plan.placement.workers * each + launcher
 
 
 def refuse_what_cannot_fit(plan: Plan, memory: Memory | None) -> None:

@@ -101,6 +101,24 @@ def test_what_rounding_and_a_launcher_take_is_counted() -> None:
     assert 2 * several.workers > memory.LAUNCHER_MIB
 
 
+def test_workers_of_an_evaluation_are_counted() -> None:
+    """They run beside those of training, where images are large enough to be read by workers."""
+    words = ("config=convit_simclr", "data=digits", "run=cpu", "trunk=convit_nano",
+             "scale_to_data=false", "trunk.patch_size=16", "optim.batch_size=4")  # fmt: skip
+
+    def loading(*more: str) -> float:
+        found = memory.estimate(plan(*words, *more))
+        assert found is not None
+        return found.workers
+
+    large = ("crops.global_size=224", "data.workers=2")
+    evaluated, never = (loading(*large, f"watch.every={every}") for every in (1, 0))
+    images = 2 * 20 * 3 * 224**2 * 4 / 2**20  # two batches that are ready; float32
+    assert evaluated - never == pytest.approx(2 * (memory.WORKER_MIB + images))
+    small = ("crops.global_size=64", "data.workers=2")
+    assert loading(*small, "watch.every=1") == loading(*small, "watch.every=0")
+
+
 def test_a_run_of_terabytes_is_refused_at_once() -> None:
     huge = plan(*HUGE)
     found = memory.estimate(huge)

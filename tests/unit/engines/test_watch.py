@@ -16,6 +16,7 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import Subset
 
+from convit_ssl.adapters.inputs import SMALLEST_FOR_WORKERS
 from convit_ssl.engines.callbacks import feature_checks as watch
 from convit_ssl.engines.callbacks import feature_reading as reading
 from convit_ssl.engines.callbacks.feature_checks import Watch
@@ -41,7 +42,7 @@ def test_a_worker_that_never_answers_does_not_hold_up_training(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(reading, "shield_worker", sleep_for_ever)
-    look = looking(reading.SMALLEST_FOR_WORKERS)
+    look = looking(SMALLEST_FOR_WORKERS)
     with caplog.at_level(logging.WARNING):
         features, readable = look.reader.own_features(
             nn.Flatten(), Subset(IMAGES, range(len(IMAGES)))
@@ -53,7 +54,7 @@ def test_a_worker_that_never_answers_does_not_hold_up_training(
 
 
 def test_a_worker_that_fails_is_an_error() -> None:
-    look = looking(reading.SMALLEST_FOR_WORKERS)
+    look = looking(SMALLEST_FOR_WORKERS)
     with pytest.raises(IndexError) as raised:
         look.reader.own_features(nn.Flatten(), Subset(IMAGES, [len(IMAGES)]))
     assert not look.reader.workers_hung
