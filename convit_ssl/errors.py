@@ -36,3 +36,15 @@ def coded(code: str) -> Iterator[None]:
         if error.code == UserError.code:
             error.code = code
         raise
+
+
+class StoppedBySignal(SystemExit):
+    """A signal asked a command to stop; its exit code is 128 + the signal's number.
+
+    Attributes:
+        signum: the signal.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)
+        self.signum = signum

@@ -19,8 +19,8 @@ from convit_ssl.children import keep_children_safe
 from convit_ssl.cli.options.values import check_outputs
 from convit_ssl.cli.words import join_numbers
 from convit_ssl.engines.callbacks.output import printable_output, spell_out
-from convit_ssl.engines.launch.early_signals import ctrl_c_heard, own_process, say
-from convit_ssl.errors import UserError
+from convit_ssl.engines.launch.early_signals import own_process, say, stop_heard
+from convit_ssl.errors import StoppedBySignal, UserError
 from convit_ssl.machine import wait_briefly
 from convit_ssl.once import within_command
 from convit_ssl.process_end import run_to_end
@@ -56,6 +56,13 @@ COMMANDS: dict[str, str] = {
 }
 
 
+# What a stopped command leaves, where that is not plain: files are written whole or not at all.
+UNFINISHED = "nothing half-written is left"
+LEFT_BY = {
+    **dict.fromkeys(("data", "export", "features", "import", "subset"), UNFINISHED),
+    "study": "its runs were stopped, and the same command resumes",
+}
+
 MANY_FLAGS = 8  # beyond which the usage of a command does not repeat them
 
 
@@ -80,19 +87,27 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int:
-    """Run one command; a UserError and Ctrl-C become one message and an exit code."""
+    """Run one command; a UserError and a stop signal become one message and an exit code."""
     wait_briefly()  # before the command imports PyTorch
     spoke()  # silence counts from here
     spell_out(sys.stdout)
     with printable_output():
         try:
-            with ctrl_c_heard():
+            with stop_heard():
                 return _run_command(name, arguments)
         except KeyboardInterrupt:
             if "--debug" in arguments:
                 raise
-            say(f"convit-ssl {name}: stopped by Ctrl-C")
-            return 128 + signal.SIGINT
+            return _stopped(name, "Ctrl-C", signal.SIGINT)
+        except StoppedBySignal as stop:
+            return _stopped(name, signal.Signals(stop.signum).name, stop.signum)
+
+
+def _stopped(name: str, by: str, signum: int) -> int:
+    """Say what stopped a command, and what it leaves; the exit code."""
+    left = LEFT_BY.get(name)
+    say(f"convit-ssl {name}: stopped by {by}" + (f"; {left}" if left else ""))
+    return 128 + signum
 
 
 def run_program(name: str, arguments: Sequence[str]) -> NoReturn:

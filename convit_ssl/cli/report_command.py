@@ -17,6 +17,7 @@ from convit_ssl.analysis.sampling import open_sample, recorded_data, recorded_re
 from convit_ssl.analysis.summary import STAGES, summarise_run
 from convit_ssl.cli.options import showing as showing_options
 from convit_ssl.cli.options import weights as weights_options
+from convit_ssl.engines.launch.early_signals import say
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.models.trunks import Network
@@ -78,9 +79,11 @@ def run(args: argparse.Namespace) -> int:
 def _follow(args: argparse.Namespace, folder: Path, seen: list[float]) -> None:
     """Rewrite the page whenever the run makes progress, until asked to stop."""
     stopped = threading.Event()
+    by: list[str] = []
 
     def stop(number: int, frame: object) -> None:
         # No exception: one that is raised inside a destructor is printed and forgotten.
+        by.append(signal.Signals(number).name)
         stopped.set()
         signal.signal(number, signal.SIG_DFL)  # whoever asks twice does not want to wait
 
@@ -93,6 +96,7 @@ def _follow(args: argparse.Namespace, folder: Path, seen: list[float]) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    say(f"convit-ssl report: stopped by {by[0]}; the page stays as it is")
 
 
 def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:

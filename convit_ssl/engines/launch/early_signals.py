@@ -14,9 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
+from convit_ssl.errors import StoppedBySignal
+
 STOP_SIGNALS = (
     signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGHUP
 )  # fmt: skip
+
+COMMAND_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # that stop any command
 
 _came: list[int] = []
 _own = False
@@ -54,6 +58,8 @@ def say(words: str) -> None:
     except RuntimeError:  # a buffer is not entered twice
         with contextlib.suppress(OSError):
             os.write(2, f"\n{words}\n".encode(errors="backslashreplace"))
+    except OSError:  # the terminal has gone, which is what SIGHUP says
+        pass
 
 
 def _end_own_process() -> None:
@@ -87,9 +93,16 @@ def signals_outside_training(words: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def ctrl_c_heard() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt in the block, and is not lost in a library."""
-    with _heard((signal.SIGINT,), lambda signum: KeyboardInterrupt()):
+def stop_heard() -> Iterator[None]:
+    """Stop signals raise in the block, and are not lost in a library.
+
+    Ctrl-C raises KeyboardInterrupt, SIGTERM and SIGHUP raise `StoppedBySignal`.
+    """
+
+    def stop(signum: int) -> BaseException:
+        return KeyboardInterrupt() if signum == signal.SIGINT else StoppedBySignal(signum)
+
+    with _heard([number for number in heard_signals() if number in COMMAND_SIGNALS], stop):
         yield
 
 

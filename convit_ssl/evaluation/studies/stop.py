@@ -10,13 +10,15 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
+from convit_ssl.errors import StoppedBySignal
+
 
 @contextlib.contextmanager
 def terminated_as_exit() -> Iterator[None]:
     """SIGTERM and SIGHUP end Python at once; as an exception they let runs be stopped first."""
 
     def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+        raise StoppedBySignal(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
