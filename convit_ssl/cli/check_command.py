@@ -18,11 +18,13 @@ from convit_ssl.analysis.page import write_text
 from convit_ssl.cli.options import division as division_options
 from convit_ssl.cli.options import weights as weights_options
 from convit_ssl.data.checks.collection import (
+    ALIKE,
     COLUMNS,
     KINDS,
     SERIOUS,
     Collection,
     Finding,
+    about_look_alikes,
     counted,
     findings,
     gather,
@@ -40,6 +42,7 @@ SUMMARY = (
     "found, 1 if something was, 2 if the collection cannot be read"
 )
 EXAMPLE = "convit-ssl check digits --out checks/digits"
+LOOK_ALIKES_SHOWN = 12  # pairs on the page; more of the same help nobody
 WORDS = {
     "leak": (
         "Leaks",
@@ -59,6 +62,11 @@ WORDS = {
         "Copies in one part",
         "One picture twice, as it seems, with one label and in one part. It does not affect tests, "
         "but counts twice in training. It does not change the exit code.",
+    ),
+    "look-alike": (
+        "Look-alikes",
+        "Two images that differ in detail: similar things, or one scene twice. Where all images "
+        "are alike by nature, this is normal. It does not change the exit code.",
     ),
 }  # fmt: skip
 
@@ -205,15 +213,18 @@ def _summary(collection: Collection, found: Sequence[Finding]) -> list[str]:
     lines = [", ".join(counted(kind, counts[kind]) for kind in KINDS if counts[kind])]
     lines[0] = f"found: {lines[0]}" if lines[0] else "nothing found"
     lines.append(f"{len(collection.paths):,} images" + (f" ({told})" if len(parts) > 1 else ""))
-    return [*lines, *collection.notes]
+    alike = about_look_alikes(collection, found)
+    return [*lines, *([alike] if alike else []), *collection.notes]
 
 
 def _section(kind: str, collection: Collection, found: Sequence[Finding]) -> Section:
     title, text = WORDS[kind]
     cards = []
-    for one in found:
-        if one.kind != kind:
-            continue
+    those = [one for one in found if one.kind == kind]
+    shown = those[:LOOK_ALIKES_SHOWN] if kind == ALIKE else those
+    if len(shown) < len(those):
+        text += f" Here are {len(shown)} of {len(those):,} pairs; all of them are in check.csv."
+    for one in shown:
         images = [one.image] if one.other is None else [one.image, one.other]
         captions = [_caption(collection, position) for position in images]
         cards.append(Card(images, [*captions, one.detail]))

@@ -203,3 +203,52 @@ def test_a_network_compares_images_as_it_was_trained_on_them(
     collection = Collection(paths, paths, ["all"] * 14, [""] * 14, [""] * 14)
     found = _alike_in_features(argparse.Namespace(trunk="mine"), collection, [])
     assert [(pair.first, pair.second) for pair in found] == [(7, 12)]
+
+
+def cell(draw: np.random.Generator, wafer: np.ndarray) -> Image.Image:
+    """One of many alike: the same grains, its own shading, grain and crack."""
+    side = len(wafer)
+    shading = Image.fromarray(draw.uniform(-22, 22, (5, 5)).astype(np.float32))
+    image = wafer + np.asarray(shading.resize((side, side), Image.Resampling.BICUBIC))
+    picture = Image.fromarray(np.clip(image + draw.normal(0, 3, image.shape), 0, 255).astype("u1"))
+    ends = [int(value) for value in draw.integers(0, side, 4)]
+    ImageDraw.Draw(picture).line(ends, fill=20, width=5)
+    return picture
+
+
+def uniform_collection(root: Path) -> set[tuple[str, str]]:
+    """60 images of one wafer in two classes, one of them copied three ways; the copies."""
+    draw = np.random.default_rng(0)
+    grains = Image.fromarray(draw.uniform(60, 200, (22, 22)).astype(np.uint8))
+    wafer = np.asarray(grains.resize((150, 150), Image.Resampling.BICUBIC)).astype(np.float32)
+    wafer[48:52], wafer[98:102] = 30, 30  # busbars
+    for number in range(60):
+        path = root / "ab"[number % 2] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image = cell(draw, wafer)
+        image.save(path)
+    (root / "b/same.png").write_bytes(path.read_bytes())
+    image.save(root / "b/saved.jpg", quality=60)
+    image.crop((4, 2, 146, 147)).save(root / "b/cropped.png")
+    return {("b/59.png", f"b/{name}") for name in ("same.png", "saved.jpg", "cropped.png")}
+
+
+def test_images_that_are_alike_by_nature_are_not_called_copies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """300 solar cells of a few wafers were reported as 77 pairs of one picture each."""
+    copies = uniform_collection(tmp_path / "cells")
+    code = run_command("check", [str(tmp_path / "cells"), "--out", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    with open(tmp_path / "out" / "check.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {(r["file"], r["other_file"]) for r in rows if r["kind"] == "duplicate"}
+    assert copies <= found and len(found) <= len(copies) + 2  # copies of copies
+    alike = [row for row in rows if row["kind"] == "look-alike"]
+    assert len(alike) > 20 and not any("same" in row["detail"] for row in alike)
+    assert {row["kind"] for row in rows} <= {"duplicate", "look-alike", "odd"}
+    assert code == (1 if any(row["kind"] == "odd" for row in rows) else 0)
+    assert f"{len(alike)} pairs that look alike" in said
+    assert "differ in detail" in said and "with two labels" in said
+    page = (tmp_path / "out" / "check.html").read_text()
+    assert page.count("<figure>") < len(rows) and "all of them are in check.csv" in page

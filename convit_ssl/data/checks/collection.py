@@ -17,9 +17,10 @@ from convit_ssl.errors import UserError
 
 PARTS = ("train", "val", "test")
 LEAK, LABELS, GROUPS, COPY = "leak", "labels differ", "across groups", "duplicate"
-# Findings that leave a script with exit code 1; plain copies in one part are told, no more.
+ALIKE = "look-alike"
+# Findings that leave a script with exit code 1; plain copies and look-alikes are told, no more.
 SERIOUS = (LEAK, LABELS, GROUPS, "truncated", "unreadable", "black", "blank", "odd")
-KINDS = (*SERIOUS, COPY)
+KINDS = (*SERIOUS, COPY, ALIKE)
 _ABOUT = ("file", "part", "label", "group")
 COLUMNS = ("kind", *_ABOUT, *(f"other_{name}" for name in _ABOUT), "detail")  # of check.csv
 _COUNTED = {
@@ -28,6 +29,7 @@ _COUNTED = {
     GROUPS: "pairs across groups",
     "odd": "of another depth or size",
     COPY: "copies within a part",
+    ALIKE: "pairs that look alike",
 }
 
 
@@ -35,6 +37,7 @@ def counted(kind: str, count: int) -> str:
     """A number of findings of a kind in words, such as ``3 pairs across parts``."""
     words = _COUNTED.get(kind, kind)
     if count == 1:
+        words = words.replace("pairs that look", "pair that looks")
         words = words.replace("pairs", "pair").replace("copies", "copy")
     return f"{count:,} {words}"
 
@@ -168,22 +171,46 @@ def findings(
 
 
 def _kind(collection: Collection, pair: Pair) -> str:
-    def differ(values: Sequence[str]) -> bool:
-        one, other = values[pair.first], values[pair.second]
-        return bool(one) and bool(other) and one != other
-
-    if differ(collection.labels):
+    if pair.kind == "alike":
+        return ALIKE
+    if _differ(collection.labels, pair.first, pair.second):
         return LABELS
-    if differ(collection.parts):
+    if _differ(collection.parts, pair.first, pair.second):
         return LEAK
-    return GROUPS if differ(collection.groups) else COPY
+    return GROUPS if _differ(collection.groups, pair.first, pair.second) else COPY
+
+
+def _differ(values: Sequence[str], first: int, second: int) -> bool:
+    return bool(values[first]) and bool(values[second]) and values[first] != values[second]
+
+
+def about_look_alikes(collection: Collection, found: Sequence[Finding]) -> str:
+    """What look-alikes mean, or "" where there are none."""
+    pairs = [(one.image, one.other) for one in found if one.kind == ALIKE and one.other is not None]
+    if not pairs:
+        return ""
+    told = []
+    for values, words in (
+        (collection.parts, "across parts"),
+        (collection.labels, "with two labels"),
+    ):
+        count = sum(_differ(values, *pair) for pair in pairs)
+        told += [f"{count:,} {words}"] if count else []
+    images = len({image for pair in pairs for image in pair})
+    counted_pairs = ", ".join([f"{len(pairs):,} pairs", *told])
+    return (
+        f"{images:,} of {len(collection.paths):,} images resemble another one but differ in detail "
+        f"({counted_pairs}). Images of similar things need nothing done; several of one scene, "
+        "sample or recording belong in one part: --group-by keeps them together"
+    )
 
 
 def _how(pair: Pair) -> str:
     return {
         "exact": "the same bytes",
         "thumbnail": f"the same picture, saved another way (correlation {pair.likeness:.3f})",
-        "keypoints": "probably the same picture, cropped or resized a little "
+        "keypoints": "the same picture, cropped or resized a little "
         f"({100 * pair.likeness:.0f} % of the keypoints match)",
+        "alike": f"alike, but not in detail (correlation {pair.likeness:.3f} once aligned)",
         "features": f"nearly the same features (cosine similarity {pair.likeness:.3f})",
     }[pair.kind]

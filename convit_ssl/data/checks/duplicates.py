@@ -9,20 +9,24 @@ where images are alike without being copies:
   and contrast.
 * **Keypoints** (SIFT: Lowe 2004): for images with enough detail, a pair counts where many
   keypoints match under one shift and scale of a few per cent. This finds small crops.
+
+Cells of one wafer or shots of one scene pass both rules. So one image of each pair is laid over
+the other: copies agree almost perfectly, and the rest are look-alikes.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from convit_ssl.data.checks.keypoints import KeypointMatcher
+from convit_ssl.data.checks.alignment import Floats, agreement, square
+from convit_ssl.data.checks.keypoints import KeypointMatcher, Match
 from convit_ssl.data.checks.quality import ImageFacts, Progress
 
-Floats = np.ndarray[Any, np.dtype[np.float32]]
 NEIGHBOURS = 10
 CANDIDATES = 3
 # Distance (1 - correlation) of copies: below this, and below this share of the usual distance of
@@ -31,6 +35,9 @@ LARGEST = 0.015
 SHARE = 0.04
 OWN_SHARE = 0.25
 SMALL_DISTANCE = 0.008  # at full size, of images under 40 pixels
+# Distance (1 - correlation) of copies that lie over each other. Solar cells of one wafer come as
+# near as .004; copies saved as JPEG of quality 30 are at .002 or below.
+ALIGNED = 0.003
 # Pairs worth a look at their keypoints: correlation, and distance to the tenth neighbour's.
 WORTH_A_LOOK = 0.25
 STANDS_OUT = 0.9
@@ -41,6 +48,7 @@ BRIGHTNESS, CONTRAST, COLOUR = 32.0, 1.5, 12.0
 LARGE = 20_000
 SMALL = 96  # pixels
 SMALLEST_FOR_KEYPOINTS = 40  # pixels
+KEPT = 512  # images that are kept while pairs are laid over each other
 
 
 @dataclass(frozen=True)
@@ -50,8 +58,8 @@ class Pair:
     Attributes:
         first: position.
         second: position, larger than `first`.
-        kind: exact, thumbnail, keypoints or features.
-        likeness: 0..1, by which they were found.
+        kind: exact, thumbnail, keypoints, alike (no copies, but hard to tell apart) or features.
+        likeness: 0..1, by which they were found; of look-alikes, correlation once aligned.
     """
 
     first: int
@@ -88,30 +96,89 @@ def find_duplicates(
     greys = np.stack([np.asarray(facts[row].grey) for row in rows])
     thumbnails = normalised(greys, halve=small or len(rows) > LARGE)
     indices, alike = nearest(thumbnails, min(NEIGHBOURS, len(rows) - 1))
+    found, looks = _by_thumbnails(facts, rows, indices, alike)
+    same = _SamePixels(facts, load, min(ALIGNED, SHARE * _usual_distance(alike)))
+    for pair in found:
+        pairs.setdefault((pair.first, pair.second), same.thumbnail(pair))
+    chosen = [look for look in looks if look not in pairs][
+        : min(MOST_LOOKS, CANDIDATES * len(rows))
+    ]
+    matcher = KeypointMatcher(load)
+    for done, (first, second) in enumerate(chosen):
+        if progress is not None:
+            progress(done + 1, len(chosen))
+        match = matcher.match(first, second)
+        if match is not None:
+            pairs[first, second] = same.keypoints(first, second, match)
+    return sorted(pairs.values(), key=_place)
+
+
+def _by_thumbnails(
+    facts: Sequence[ImageFacts],
+    rows: Sequence[int],
+    indices: np.ndarray[Any, Any],
+    alike: Floats,
+) -> tuple[list[Pair], list[tuple[int, int]]]:
+    """Pairs whose thumbnails agree, and pairs worth a look at their keypoints, the nearest first.
+
+    Args:
+        facts: of all images.
+        rows: positions of those that are compared.
+        indices: (N, k) of `nearest`, into `rows`.
+        alike: (N, k) similarities.
+    """
     limits = copy_distances(alike)
-    looks: list[tuple[float, int, int]] = []
+    pairs: list[Pair] = []
+    looks: set[tuple[float, int, int]] = set()
     for query, (near, values) in enumerate(zip(indices, alike, strict=True)):
         usual = max(1.0 - float(values[-1]), 1e-6)
         for other, value in zip(near[:NEIGHBOURS], values, strict=True):
             first, second = sorted((rows[query], rows[int(other)]))
             distance = 1.0 - float(value)
-            if (first, second) in pairs:
-                continue
             if distance <= min(limits[query], limits[int(other)]):
                 if _same_tone(facts[first], facts[second]) and _same_strokes(
                     facts[first], facts[second]
                 ):
-                    pairs[first, second] = Pair(first, second, "thumbnail", float(value))
+                    pairs.append(Pair(first, second, "thumbnail", float(value)))
             elif (
                 value >= WORTH_A_LOOK
                 and distance <= STANDS_OUT * usual
-                and min(*facts[first].size, *facts[second].size) >= SMALLEST_FOR_KEYPOINTS
+                and not _is_small(facts[first], facts[second])
             ):
-                looks.append((distance / usual, first, second))
-    chosen = sorted(set(looks))[: min(MOST_LOOKS, CANDIDATES * len(rows))]
-    for pair in _by_keypoints(chosen, load, progress):
-        pairs.setdefault((pair.first, pair.second), pair)
-    return sorted(pairs.values(), key=_place)
+                looks.add((distance / usual, first, second))
+    return pairs, list(dict.fromkeys((first, second) for _, first, second in sorted(looks)))
+
+
+class _SamePixels:
+    """Tells copies from look-alikes, by laying one image over the other.
+
+    Args:
+        facts: of all images.
+        load: the Pillow image at a position.
+        limit: distance (1 - correlation) of copies.
+    """
+
+    def __init__(
+        self, facts: Sequence[ImageFacts], load: Callable[[int], Any], limit: float
+    ) -> None:
+        self._facts, self._limit = facts, limit
+        self._square = functools.lru_cache(KEPT)(lambda position: square(load(position)))
+
+    def thumbnail(self, pair: Pair) -> Pair:
+        """A pair whose thumbnails agree; of small ones, there is no more to see."""
+        one, other = self._facts[pair.first], self._facts[pair.second]
+        if _is_small(one, other) or 1.0 - _likeness(one, other) <= self._limit:
+            return pair
+        return self._aligned(pair, None)
+
+    def keypoints(self, first: int, second: int, match: Match) -> Pair:
+        """A pair whose keypoints agree."""
+        return self._aligned(Pair(first, second, "keypoints", match.share), match.transform)
+
+    def _aligned(self, pair: Pair, transform: Floats | None) -> Pair:
+        likeness = agreement(self._square(pair.first), self._square(pair.second), transform)
+        copied = 1.0 - likeness <= self._limit
+        return pair if copied else Pair(pair.first, pair.second, "alike", likeness)
 
 
 def _place(pair: Pair) -> tuple[int, int]:
@@ -161,10 +228,19 @@ def copy_distances(alike: Floats) -> Floats:
     Args:
         alike: (N, k) similarities to the nearest neighbours, in order.
     """
-    fifth = 1.0 - alike[:, min(4, alike.shape[1] - 1)]
-    limit = min(LARGEST, SHARE * float(np.median(fifth)))
-    distances: Floats = np.minimum(limit, OWN_SHARE * fifth)
+    limit = min(LARGEST, SHARE * _usual_distance(alike))
+    distances: Floats = np.minimum(limit, OWN_SHARE * _to_fifth(alike))
     return distances
+
+
+def _to_fifth(alike: Floats) -> Floats:
+    """(N,) distances to the fifth neighbour."""
+    distances: Floats = 1.0 - alike[:, min(4, alike.shape[1] - 1)]
+    return distances
+
+
+def _usual_distance(alike: Floats) -> float:
+    return float(np.median(_to_fifth(alike)))
 
 
 def _same_tone(one: ImageFacts, other: ImageFacts) -> bool:
@@ -181,24 +257,20 @@ def _same_tone(one: ImageFacts, other: ImageFacts) -> bool:
 
 def _same_strokes(one: ImageFacts, other: ImageFacts) -> bool:
     """Whether small images agree at 32 pixels, too: two digits do not."""
-    if min(*one.size, *other.size) >= SMALLEST_FOR_KEYPOINTS:
+    if not _is_small(one, other):
         return True
     whole = normalised(np.stack([np.asarray(one.grey), np.asarray(other.grey)]))
     return 1.0 - float(whole[0] @ whole[1]) <= SMALL_DISTANCE
 
 
-def _by_keypoints(
-    looks: Sequence[tuple[float, int, int]],
-    load: Callable[[int], Any],
-    progress: Progress | None,
-) -> Iterator[Pair]:
-    matcher = KeypointMatcher(load)
-    for done, (_, first, second) in enumerate(looks):
-        if progress is not None:
-            progress(done + 1, len(looks))
-        share = matcher.match(first, second)
-        if share > 0:
-            yield Pair(first, second, "keypoints", share)
+def _is_small(one: ImageFacts, other: ImageFacts) -> bool:
+    return min(*one.size, *other.size) < SMALLEST_FOR_KEYPOINTS
+
+
+def _likeness(one: ImageFacts, other: ImageFacts) -> float:
+    """Correlation of two thumbnails at half their side."""
+    rows = normalised(np.stack([np.asarray(one.grey), np.asarray(other.grey)]), halve=True)
+    return float(rows[0] @ rows[1])
 
 
 def duplicates_in_features(features: Floats, known: Sequence[Pair]) -> list[Pair]:

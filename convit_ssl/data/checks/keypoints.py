@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-SIDE = 160  # pixels that an image is resized to
+from convit_ssl.data.checks.alignment import SIDE, Floats, square
+
 MOST = 300  # keypoints of an image
 LEAST = 40  # an image with fewer has too little detail to tell
 LEAST_MATCHES = 24
@@ -22,6 +24,19 @@ TURN = 3.0  # degrees
 KEPT = 4096  # images whose keypoints are kept
 
 Keypoints = tuple[np.ndarray[Any, np.dtype[np.float32]], Any]
+
+
+@dataclass(frozen=True)
+class Match:
+    """How the keypoints of two images agree.
+
+    Attributes:
+        share: of the keypoints of the poorer image, 0..1.
+        transform: (2, 3) affine from places of the first to places of the second, in pixels.
+    """
+
+    share: float
+    transform: Floats
 
 
 class KeypointMatcher:
@@ -41,17 +56,17 @@ class KeypointMatcher:
 
     def _of(self, image: Image.Image) -> Keypoints:
         """Places (K, 2) in pixels and descriptors (K, 128)."""
-        grey = image.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-        pixels = self._cv2.normalize(np.asarray(grey), None, 0, 255, self._cv2.NORM_MINMAX)
+        grey = square(image).astype(np.uint8)
+        pixels = self._cv2.normalize(grey, None, 0, 255, self._cv2.NORM_MINMAX)
         found, descriptors = self._sift.detectAndCompute(pixels, None)
         return np.array([point.pt for point in found], np.float32).reshape(-1, 2), descriptors
 
-    def match(self, first: int, second: int) -> float:
-        """Share of the keypoints that agree on one small shift and scale; 0 for no copy."""
+    def match(self, first: int, second: int) -> Match | None:
+        """How the keypoints agree on one small shift and scale; None where too few do."""
         (places, one), (others, other) = self.keypoints(first), self.keypoints(second)
         fewer = min(len(places), len(others))
         if fewer < LEAST:
-            return 0.0
+            return None
         matches = [
             best
             for best, second_best in self._matcher.knnMatch(one, other, k=2)
@@ -61,16 +76,16 @@ class KeypointMatcher:
         end = others[[match.trainIdx for match in matches]]
         near = (np.abs(start - end) <= SHIFT * SIDE).all(axis=1)
         if near.sum() < LEAST_MATCHES:
-            return 0.0
+            return None
         self._cv2.setRNGSeed(0)
         transform, inliers = self._cv2.estimateAffinePartial2D(
             start[near], end[near], ransacReprojThreshold=3
         )
         if transform is None or not _is_small(transform):
-            return 0.0
+            return None
         agreeing = int(inliers.sum())
         enough = agreeing >= LEAST_MATCHES and agreeing >= LEAST_SHARE * fewer
-        return agreeing / fewer if enough else 0.0
+        return Match(agreeing / fewer, transform.astype(np.float32)) if enough else None
 
 
 def _is_small(transform: np.ndarray[Any, Any]) -> bool:
