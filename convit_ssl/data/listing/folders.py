@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from convit_ssl.data.listing.labels import say_absent
 from convit_ssl.data.listing.names import some
 from convit_ssl.data.listing.split_folders import SPLIT_NAMES, check_split, find_splits
 from convit_ssl.data.listing.walking import (
     EXTENSIONS,
+    Walk,
     entries,
     images_below,
     same_file,
@@ -61,20 +65,20 @@ def list_images(root: Path, classes: list[str] | None = None) -> Listing:
         UserError: a class folder without images, or no images at all.
     """
     here = entries(root)
-    unread, links = Counter(here.unread), set[str]()
+    walk = Walk(Counter(here.unread), bool(here.linked))
     if here.images:
         if here.folders:
             note_once(
                 f"{root} contains both images and folders: used as one collection without labels"
             )
-        unread.clear()
-        files = images_below(root, "", unread, links)
-        say_unread(root, unread, len(files))
+        walk.unread.clear()
+        files = images_below(root, "", walk)
+        say_unread(root, walk.unread, len(files))
         return Listing(root, files, [-1] * len(files), [])
     names = here.folders if classes is None else classes
     files, targets, empty = [], [], []
     for name in here.folders:
-        found = images_below(root / name, f"{name}/", unread, links)
+        found = images_below(root / name, f"{name}/", walk)
         if not found:
             empty.append(name)
         files += found
@@ -82,32 +86,40 @@ def list_images(root: Path, classes: list[str] | None = None) -> Listing:
     if not files:
         raise UserError(
             f"no images in {root}. Looked for {', '.join(sorted(EXTENSIONS))} files, in it and in "
-            f"its subfolders{what_lies_there(unread)}"
+            f"its subfolders{what_lies_there(walk.unread)}"
         )
     if empty and classes is None:
         raise UserError(
             f"class folders without images in {root}: {some(empty)}. Remove them or fill them"
-            f"{what_lies_there(unread)}"
+            f"{what_lies_there(walk.unread)}"
         )
-    say_unread(root, unread, len(files))
-    if links or here.linked:
-        _say_in_two_classes(root, files, targets)
+    say_unread(root, walk.unread, len(files))
+    suspects = range(len(files)) if walk.linked else _sharing(walk.inodes)
+    _say_in_two_classes(root, files, targets, suspects)
     return Listing(root, files, targets, list(names))
 
 
-def _say_in_two_classes(root: Path, files: list[str], targets: list[int]) -> None:
-    """A file that symbolic links put into several classes teaches a network both."""
+def _sharing(inodes: Sequence[int]) -> list[int]:
+    """Positions whose inode is not theirs alone; of another file system's, too."""
+    _, group, counts = np.unique(np.asarray(inodes), return_inverse=True, return_counts=True)
+    return np.flatnonzero(counts[group] > 1).tolist()
+
+
+def _say_in_two_classes(
+    root: Path, files: list[str], targets: list[int], suspects: Sequence[int]
+) -> None:
+    """A file that links put into several classes teaches a network both."""
     first: dict[str, int] = {}
     pairs = {}
-    for place, file in enumerate(files):
-        before = first.setdefault(same_file(file, os.fspath(root)), place)
+    for place in suspects:
+        before = first.setdefault(same_file(files[place], os.fspath(root)), place)
         if targets[before] != targets[place]:
-            pairs[before] = f"{files[before]} and {file}"
+            pairs[before] = f"{files[before]} and {files[place]}"
     if pairs:
         what = "1 file is" if len(pairs) == 1 else f"{len(pairs):,} files are"
         note_once(
-            f"{what} in more than one class, by symbolic links: {some(list(pairs.values()), 3)}, "
-            f"in {root}. Each counts once in every class"
+            f"{what} in more than one class, by symbolic or hard links: "
+            f"{some(list(pairs.values()), 3)}, in {root}. Each counts once in every class"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import stat
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,7 @@ class Entries:
         unread: other files, counted by suffix.
         alone: arrays, which are images where a folder holds nothing else, and are listed then.
         linked: names of images and folders that are symbolic links.
+        inodes: of everything here by name, as the folder tells them, without a look at each file.
     """
 
     folders: list[str]
@@ -72,6 +74,22 @@ class Entries:
     unread: Counter[str]
     alone: list[str] = field(default_factory=list)
     linked: list[str] = field(default_factory=list)
+    inodes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Walk:
+    """What walking folders found beside the paths of their images.
+
+    Attributes:
+        unread: other files, counted by suffix.
+        linked: whether anything is a symbolic link.
+        inodes: one for each image, in the order of the paths.
+    """
+
+    unread: Counter[str] = field(default_factory=Counter)
+    linked: bool = False
+    inodes: array[int] = field(default_factory=lambda: array("Q"))
 
 
 def entries(folder: Path) -> Entries:
@@ -86,6 +104,7 @@ def entries(folder: Path) -> Entries:
             for entry in listed:
                 if not entry.name.startswith(".") and entry.name.lower() not in _NOT_OURS:
                     _sort_in(entry, found)
+                    found.inodes[entry.name] = entry.inode()
                     if entry.is_symlink():
                         found.linked.append(entry.name)
     except OSError as error:
@@ -186,30 +205,26 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def images_below(
-    folder: Path,
-    prefix: str,
-    unread: Counter[str],
-    links: set[str],
-    seen: frozenset[str] = frozenset(),
+    folder: Path, prefix: str, walk: Walk, seen: frozenset[str] = frozenset()
 ) -> list[str]:
     """Every image under ``folder`` as ``prefix`` + relative path; link loops are cut.
 
     Args:
         folder: where to look.
         prefix: of the paths.
-        unread: other files are added to it by suffix.
-        links: symbolic links are added to it.
+        walk: gets what else is found.
         seen: the folders above, resolved.
     """
     real = os.path.realpath(folder)
     if real in seen:
         return []
     here = entries(folder)
-    unread.update(here.unread)
-    links.update(prefix + name for name in here.linked)
+    walk.unread.update(here.unread)
+    walk.linked = walk.linked or bool(here.linked)
+    walk.inodes.extend(here.inodes[name] for name in here.images)
     found = [prefix + name for name in here.images]
     for name in here.folders:
-        found += images_below(folder / name, f"{prefix}{name}/", unread, links, seen | {real})
+        found += images_below(folder / name, f"{prefix}{name}/", walk, seen | {real})
     return found
 
 

@@ -107,21 +107,31 @@ def test_differing_classes_are_named(tmp_path: Path) -> None:
             find_images(tmp_path, split)
 
 
-@pytest.mark.parametrize("linked", ["file", "folder", "other class"])
-def test_a_file_in_two_classes_by_a_symbolic_link_is_said(
+@pytest.mark.parametrize("linked", ["file", "folder", "other class", "hard"])
+def test_a_file_in_two_classes_by_a_link_is_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, linked: str
 ) -> None:
     touch(tmp_path, "train/cat/1.png", "train/cat/2.png", "train/dog/1.png", "pool/3.png")
     if linked == "file":
         (tmp_path / "train/dog/9.png").symlink_to("../cat/2.png")
-        words = "1 file is in more than one class, by symbolic links: cat/2.png and dog/9.png"
+        words = (
+            "1 file is in more than one class, by symbolic or hard links: cat/2.png and dog/9.png"
+        )
     elif linked == "folder":
         (tmp_path / "train/pet").symlink_to("cat")
-        words = "2 files are in more than one class, by symbolic links: cat/1.png and pet/1.png"
+        words = (
+            "2 files are in more than one class, by symbolic or hard links: cat/1.png and pet/1.png"
+        )
+    elif linked == "hard":
+        (tmp_path / "train/dog/sub").mkdir()
+        (tmp_path / "train/dog/sub/9.png").hardlink_to(tmp_path / "train/cat/2.png")
+        words = "1 file is in more than one class, by symbolic or hard links: cat/2.png and dog/sub"
     else:
         for name in ("cat", "dog"):
             (tmp_path / f"train/{name}/3.png").symlink_to(tmp_path / "pool/3.png")
-        words = "1 file is in more than one class, by symbolic links: cat/3.png and dog/3.png"
+        words = (
+            "1 file is in more than one class, by symbolic or hard links: cat/3.png and dog/3.png"
+        )
     find_images(tmp_path)
     assert words in caplog.text
 
@@ -132,8 +142,9 @@ def test_links_within_a_class_are_not_said(
     touch(tmp_path, "pool/1.png", "pool/2.png", "train/cat/0.png", "train/dog/0.png")
     (tmp_path / "train/cat/a.png").symlink_to(tmp_path / "pool/1.png")
     (tmp_path / "train/cat/b.png").symlink_to(tmp_path / "pool/1.png")
+    (tmp_path / "train/cat/c.png").hardlink_to(tmp_path / "train/cat/0.png")
     (tmp_path / "train/dog/a.png").symlink_to(tmp_path / "pool/2.png")
-    assert len(find_images(tmp_path).files) == 5
+    assert len(find_images(tmp_path).files) == 6
     assert "symbolic" not in caplog.text
 
 
