@@ -197,7 +197,7 @@ def about_look_alikes(collection: Collection, found: Sequence[Finding]) -> str:
         count = sum(_differ(values, *pair) for pair in pairs)
         told += [f"{count:,} {words}"] if count else []
     images = len({image for pair in pairs for image in pair})
-    counted_pairs = ", ".join([f"{len(pairs):,} pairs", *told])
+    counted_pairs = ", ".join(["1 pair" if len(pairs) == 1 else f"{len(pairs):,} pairs", *told])
     return (
         f"{images:,} of {len(collection.paths):,} images resemble another one but differ in detail "
         f"({counted_pairs}). Images of similar things need nothing done; several of one scene, "

@@ -99,7 +99,8 @@ def find_duplicates(
     found, looks = _by_thumbnails(facts, rows, indices, alike)
     same = _SamePixels(facts, load, min(ALIGNED, SHARE * _usual_distance(alike)))
     for pair in found:
-        pairs.setdefault((pair.first, pair.second), same.thumbnail(pair))
+        if (pair.first, pair.second) not in pairs:  # each may be found from both sides
+            pairs[pair.first, pair.second] = same.thumbnail(pair)
     chosen = [look for look in looks if look not in pairs][
         : min(MOST_LOOKS, CANDIDATES * len(rows))
     ]
