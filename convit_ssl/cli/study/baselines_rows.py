@@ -28,3 +28,11 @@ def of_deit(row: str) -> bool:
 def same_with_deit(row: str) -> str:
     """The name that a ConViT row has with DeiT."""
     return beside(row, "deit")
+
+
+def same_with_convit(row: str) -> str:
+    """The name that a DeiT row has with ConViT; any other row's own."""
+    if not of_deit(row):
+        return row
+    name = row.removesuffix(DEIT)
+    return LABELS if same_with_deit(LABELS) == row else name

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from convit_ssl.cli.study.baselines_rows import of_deit, same_with_deit
+from convit_ssl.cli.study.baselines_rows import (
+    LABELS,
+    RESNET,
+    of_deit,
+    same_with_convit,
+    same_with_deit,
+)
 from convit_ssl.evaluation.paired import Difference, Predictions
 from convit_ssl.evaluation.results import record_folder, write_json
 from convit_ssl.evaluation.studies.baselines import (
@@ -92,17 +98,19 @@ def _as_dicts(compared: dict[str, dict[str, Difference]]) -> dict[str, dict[str,
     }
 
 
-def _place(study: Baselines, row: str) -> tuple[int, int]:
-    """References that learned nothing, pretraining, labels alone, fine-tuning; then DeiT's rows."""
-    if of_deit(row):
-        return 5, 0
-    if row in FIRST:
-        return 0, FIRST.index(row)
-    if row in study.args.methods:
-        return 2, study.args.methods.index(row)
-    if row.startswith("labels alone"):
-        return 3, 0
-    return (4, 0) if row.startswith("pretrained (") else (1, 0)
+def _place(study: Baselines, row: str) -> tuple[int, int, bool]:
+    """References that learned nothing, pretraining, labels alone, fine-tuning.
+
+    Each row of DeiT follows the same row of ConViT.
+    """
+    name, deit = same_with_convit(row), of_deit(row)
+    if name in FIRST:
+        return 0, FIRST.index(name), deit
+    if name in study.args.methods:
+        return 2, study.args.methods.index(name), deit
+    if name in (LABELS, RESNET):
+        return 3, (LABELS, RESNET).index(name), deit
+    return 4 if name.startswith("pretrained (") else 1, 0, deit
 
 
 def _judged(study: Baselines) -> list[str]:

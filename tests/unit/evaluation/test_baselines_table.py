@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convit_ssl.cli.study.baselines_rows import LABELS, beside, trunks_of
+from convit_ssl.cli.study.baselines_rows import LABELS, RESNET, beside, trunks_of
 from convit_ssl.cli.study.baselines_write import (
     _against_deit,
     _between,
     _between_page,
     _deit_page,
     _judged,
+    _place,
     _references,
 )
 from convit_ssl.evaluation.paired import Predictions
@@ -128,6 +129,19 @@ def test_methods_are_compared_with_each_other() -> None:
     page = "\n".join(_between_page(found))
     assert f"| simclr | dino | {found['simclr']['dino'].in_points()} |" in page
     assert _between_page({}) == []
+
+
+def test_each_row_of_deit_stands_below_the_same_row_of_convit() -> None:
+    fine_tuned = "pretrained (dino), fine-tuned"
+    of_convit = ["untrained", "simclr", "dino", LABELS]
+    rows = ["raw pixels", "untrained", "untrained, DeiT", "frozen net", "simclr", "simclr, DeiT"]
+    rows += ["dino", "dino, DeiT", LABELS, "labels alone, DeiT", RESNET]
+    rows += [fine_tuned, beside(fine_tuned, "deit_nano")]
+    assert set(rows) >= {beside(row, "deit_nano") for row in of_convit}
+    study: Any = SimpleNamespace(args=SimpleNamespace(methods=["simclr", "dino"]))
+    measured = [row for row in rows if "DeiT" not in row] + [row for row in rows if "DeiT" in row]
+    for order in (measured, measured[::-1]):
+        assert sorted(order, key=lambda row: _place(study, row)) == rows
 
 
 def test_deit_stands_beside_convit_and_is_no_reference_of_the_verdict() -> None:
