@@ -16,6 +16,9 @@ from types import FrameType
 
 FIRST_LINE = 1.5  # seconds of silence; Python itself has taken up to half a second by then
 BETWEEN_CHECKS = 0.25  # seconds
+# Lines of progress outside of a terminal, in seconds: every 2 in the first 10, every 5 in the first
+# minute, then further and further apart, and every 30 after six minutes.
+EARLY, LATER, RAREST = 2.0, 5.0, 30.0
 OURS = "convit_ssl"
 
 _spoke: list[float] = []  # when the last line was written
@@ -39,7 +42,7 @@ def open_closed_streams() -> None:
 
 @contextlib.contextmanager
 def silence_reported(name: str) -> Iterator[None]:
-    """Write a line to standard error while the block writes nothing for 2, 4, 8, ... seconds.
+    """Write lines to standard error while the block writes nothing, `pause` apart.
 
     It names the library that the main thread imports, if it does. Whoever reports its own progress
     takes over with `own_progress`. Of the processes of one job, the first alone speaks.
@@ -72,6 +75,11 @@ def own_progress_ended(who: str) -> None:
         _own.remove(who)
 
 
+def pause(elapsed: float) -> float:
+    """Seconds from one line of progress to the next, ``elapsed`` seconds after the work began."""
+    return min(RAREST, max(EARLY if elapsed < 10 else LATER, elapsed / 12))
+
+
 def spoke() -> None:
     """A line was written just now."""
     _spoke[:] = [time.monotonic()]
@@ -95,7 +103,7 @@ def _report(name: str, watched: int, ended: threading.Event) -> None:
         seconds = time.monotonic() - began
         if seconds < next_line:
             continue
-        next_line = 2 * seconds
+        next_line = seconds + pause(seconds)
         library = _imported(sys._current_frames().get(watched))
         line = f"convit-ssl {name}: {_doing(library)}, {seconds:.0f} s"
         with contextlib.suppress(OSError, ValueError, AttributeError):  # closed or full

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from convit_ssl.starting import own_progress, own_progress_ended, silence, spoke
+from convit_ssl.starting import own_progress, own_progress_ended, pause, silence, spoke
 
 FIRST_LINE = 2.0  # seconds of work before a file or a pipe gets a line
 SOONEST = 0.5  # of a part of the work, where the parts before it were silent for long
-BETWEEN_LINES = 30.0  # at most; lines come twice as far apart each time
 
 
 class Report(Protocol):
@@ -27,9 +26,9 @@ class Report(Protocol):
 def progress_bar(label: str, unit: str) -> Iterator[Report | None]:
     """A callback (done, all) that shows progress on standard error.
 
-    On a terminal it draws a bar, gone at the end. Elsewhere, as in a job's log, it writes a
-    line after 2, 4, 8 and 16 seconds and then every 30, even during a step that reports nothing.
-    The first comes sooner where short parts of the work before this one were silent.
+    On a terminal it draws a bar, gone at the end. Elsewhere, as in a job's log, it writes lines,
+    the first after 2 seconds and the others `pause` apart, even during a step that reports
+    nothing. The first comes sooner where short parts of the work before this one were silent.
     Yields None if the label is empty.
     """
     if not label:
@@ -124,7 +123,7 @@ class _Lines:
             now = time.monotonic()
             if now < self.next_line:
                 return
-            self.next_line = now + min(max(now - self.started, FIRST_LINE), BETWEEN_LINES)
+            self.next_line = now + pause(now - self.started)
             print(self._line(now - self.started), file=sys.stderr, flush=True)
             spoke()
 

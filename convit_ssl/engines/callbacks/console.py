@@ -14,10 +14,10 @@ from rich.text import Text
 
 from convit_ssl.data.listing.names import some
 from convit_ssl.engines.options.plan import Plan
-from convit_ssl.evaluation.progress import BETWEEN_LINES, FIRST_LINE, progress_bar
+from convit_ssl.evaluation.progress import progress_bar
 from convit_ssl.models.trunks import AnyConfig, TrunkConfig
 from convit_ssl.printable import printable
-from convit_ssl.starting import own_progress, own_progress_ended, spoke
+from convit_ssl.starting import own_progress, own_progress_ended, pause, spoke
 from convit_ssl.terminal import Terminal
 
 WIDTH = 100
@@ -33,8 +33,7 @@ class Screen:
         self._progress: Progress | None = None
         self._task: Any = None
         self._total = 0
-        self._last_line = time.monotonic()
-        self._patience = FIRST_LINE
+        self._began = self._last_line = time.monotonic()
         self._own_progress = False
 
     def facts(self, rows: Mapping[str, str], title: str) -> None:
@@ -49,7 +48,8 @@ class Screen:
 
     def start(self, total: int, done: int) -> None:
         """Show the bar of all optimiser steps."""
-        self._total, self._last_line = total, time.monotonic()
+        self._total = total
+        self._began = self._last_line = time.monotonic()
         if not self.live:
             return
         self._show_silence(False)
@@ -68,13 +68,12 @@ class Screen:
     def update(self, done: int, epoch: str, figures: str) -> None:
         """Move the bar; elsewhere, as in a job's log, write a line if none came for a while.
 
-        That is 2 seconds at first, twice as long each time, and 30 at most.
+        How long a while is follows from the time since the start; see `pause`.
         """
         self._show_silence(False)  # the first step may take seconds
         if self._progress is not None:
             self._progress.update(self._task, completed=done, description=epoch, figures=figures)
-        elif time.monotonic() - self._last_line >= self._patience:
-            self._patience = min(2 * self._patience, BETWEEN_LINES)
+        elif (now := time.monotonic()) - self._last_line >= pause(now - self._began):
             self.line(f"  step {done:,} of {self._total:,} ({epoch})  {figures}", style="dim")
 
     @contextlib.contextmanager

@@ -11,7 +11,12 @@ from convit_ssl import starting
 from convit_ssl.evaluation import progress
 
 
-def test_a_log_gets_lines_twice_as_far_apart_each_time_up_to_thirty_seconds(
+def test_lines_are_two_seconds_apart_then_five_then_thirty_at_most() -> None:
+    pauses = {0: 2, 2: 2, 9.9: 2, 10: 5, 59: 5, 120: 10, 360: 30, 86_400: 30}
+    assert {elapsed: starting.pause(elapsed) for elapsed in pauses} == pauses
+
+
+def test_no_minute_of_work_begins_with_more_than_five_silent_seconds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock = [100.0]
@@ -22,11 +27,8 @@ def test_a_log_gets_lines_twice_as_far_apart_each_time_up_to_thirty_seconds(
             clock[0] = 100.0 + step
             report(step, 80, "sweep")
     assert capsys.readouterr().err.splitlines() == [
-        "linear heads: sweep: 5 of 80 steps after 5 s",
-        "linear heads: sweep: 10 of 80 steps after 10 s",
-        "linear heads: sweep: 20 of 80 steps after 20 s",
-        "linear heads: sweep: 40 of 80 steps after 40 s",
-        "linear heads: sweep: 70 of 80 steps after 70 s",
+        f"linear heads: sweep: {seconds} of 80 steps after {seconds} s"
+        for seconds in (*range(5, 70, 5), 75)
     ]
 
 
@@ -58,6 +60,7 @@ def test_a_step_that_reports_nothing_gets_lines_as_well(
     reports: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "FIRST_LINE", 0.05)
+    monkeypatch.setattr(starting, "EARLY", 0.15)
     with progress.progress_bar("export", "forms") as report:
         assert report is not None
         if reports:
