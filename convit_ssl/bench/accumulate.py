@@ -21,18 +21,19 @@ from convit_ssl.methods import get_method
 
 STEPS = 6  # that a peak is taken over
 COLUMNS = (
-    "step", "ms / image", "of the whole's time", "tensors, peak MiB", "of the whole's tensors",
-    "resident, peak MiB", "of the whole's resident",
+    "step", "ms / image", "time / whole batch", "tensors, peak MiB", "tensors / whole batch",
+    "resident, peak MiB", "resident / whole batch",
 )  # fmt: skip
 NOTES = [
-    "Steps of the real train step, with the heads as published, on images in memory. Time: whole "
-    "and parts alternate in one process; the ratio is the median over rounds. Peak memory, beyond "
-    "weights, gradients and optimiser state, in processes of their own: the bytes of all tensors "
-    "alive at once, exactly counted in one step; and, on a CPU, resident memory over "
-    f"{STEPS} steps, which holds what the C library keeps for later as well and differs by some "
-    "per cent from run to run. The last line is the memory that the parts aim at: a batch of a "
-    "part's size, which trains on other gradients. It lacks the images, features and heads of the "
-    "rest of the batch."
+    "Each step is the real training step, with published head sizes, on images in memory. "
+    "Time: the whole batch and its parts alternate in one process; the ratio is the median "
+    "over rounds. Peak memory is measured in separate processes and excludes weights, "
+    'gradients and optimiser state. "Tensors" is the exact number of bytes of all tensors '
+    f'alive at once during one step. "Resident" (CPU only) is the peak over {STEPS} steps; it '
+    "includes memory that the C library keeps for reuse, and varies by a few per cent between "
+    "runs.",
+    "The last line is a lower bound for accumulation: a batch as small as one part, which "
+    "gives other gradients and needs no images, features or head outputs of the other parts.",
 ]
 
 

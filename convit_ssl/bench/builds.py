@@ -26,17 +26,17 @@ ROOT = Path(__file__).resolve().parents[2]
 TODAY, EARLIER = "today", "earlier"
 PROBES = {"knn_5": "5-NN", "knn": "kNN", "linear": "linear probe"}
 NOTES = [
-    "Each arm is `convit-ssl train` with one thread and no loader workers, in a process of its "
-    "own; arms take turns, seed by seed. Core-seconds are the processor time of that process and "
-    "its children, from its start to its end, imports and evaluation while training included: "
-    "they depend on what else the machine does far less than seconds. Both builds choose what the "
-    "command leaves open by their own defaults. Features, kNN and probe are by today's code for "
-    "all arms and not in the time. Share of the time: the mean over seeds of the quotients to the "
-    "earlier build. To the earlier's accuracy: the shortest of today's runs whose mean accuracy is "
-    "at least the earlier's. Differences are paired by seed, with the interval of Student's t "
-    "(95 %).",
-    f"Without oneDNN: `{SWITCH}=0`, today's build with the products of PyTorch's BLAS; it matters "
-    "with `run.precision=fp32`.",
+    "Each arm is `convit-ssl train` with one thread and no loader workers, in a process of "
+    "its own; arms take turns, seed by seed. Core-seconds are the processor time of that "
+    "process and its children from start to end, including imports and evaluation during "
+    "training; they depend far less on the load of the machine than seconds do. Each build "
+    "uses its own defaults for options that the command does not set. Features, kNN and the "
+    "linear probe are computed by today's code for all arms and are not timed.",
+    "Share of the time: the mean over seeds of the ratio to the earlier build. To the "
+    "earlier's accuracy: the shortest of today's runs whose mean accuracy is at least that of "
+    "the earlier build. Differences are paired by seed, with Student's t interval (95 %).",
+    f"Without oneDNN: `{SWITCH}=0`, today's build with matrix products by PyTorch's BLAS; this "
+    "matters with `run.precision=fp32`.",
 ]
 
 

@@ -30,24 +30,26 @@ COLUMNS = (
     "GPUs", "batch", "steps", "epoch", "GB/s out", *NETWORKS, "cores", "in", "lost %", "breaks"
 )  # fmt: skip
 NOTES = [
-    "Arithmetic from the measured step of one GPU and the measured time of one image in a loader "
-    "worker, not a measurement on a cluster: nothing of this size has been run here.",
-    "Steps and time (minutes:seconds) are those of an epoch of 1,281,167 images. GB/s out: "
-    "gradients in fp32 that leave a node, over the time of a step. A ring sends 2 (n - 1) / n "
-    "times their size over each link (Patarasuk and Yuan, 2009), within a node by NVLink at 450 "
-    "GB/s and between nodes by the network.",
-    "8x400G, 100G, 10G: what is left of linear scaling with InfiniBand of 400 Gbit/s a GPU, and "
-    "with Ethernet of 100 and 10 Gbit/s a node. Gradients travel during the backward pass, taken "
-    "as two thirds of the step; what does not fit into it is added, and so are features that a "
-    "loss gathers from all processes. Latency, congestion and stragglers are left out, so these "
-    "are upper bounds. `run.gradients=bf16` halves the traffic of gradients.",
-    "Cores: loader cores a node with augment=fast. In: GB/s of JPEGs of 110 kB, as ImageNet's, "
-    "read by all nodes together.",
-    "Lost, in % of the time: half of the 10 minutes between two checkpoints and 5 minutes to "
-    "start again, at the rate reported for 16,384 GPUs (arXiv:2407.21783: 419 unexpected "
-    "interruptions in 54 days). Checkpoints are written by a thread and not counted.",
-    "Breaks: a batch above 4,096, the largest published for these methods; fewer than 50 steps an "
-    "epoch; more than 128 loader cores a node; less than 0.9 of linear scaling with 100 Gbit/s.",
+    "Calculated, not measured on a cluster: from the measured step time of one GPU and the "
+    "measured loading time per image in one worker. Nothing of this size has been run here.",
+    "Steps and time (minutes:seconds) are for one epoch of 1,281,167 images. GB/s out: fp32 "
+    "gradients that leave a node, divided by the step time. A ring all-reduce sends 2 (n - 1) "
+    "/ n times their size over each link (Patarasuk and Yuan, 2009): by NVLink at 450 GB/s "
+    "within a node, by the network between nodes.",
+    "8x400G, 100G, 10G: fraction of linear scaling with 400 Gbit/s InfiniBand per GPU, and "
+    "with 100 and 10 Gbit/s Ethernet per node. Gradients are sent during the backward pass, "
+    "assumed to be two thirds of the step; what does not fit is added to the step, as are "
+    "features that a loss gathers from all processes. Latency, congestion and stragglers are "
+    "ignored, so these are upper bounds. `run.gradients=bf16` halves the gradient traffic.",
+    "Cores: loader cores per node with augment=fast. In: GB/s read by all nodes together, for "
+    "JPEGs of 110 kB, as ImageNet's.",
+    "Lost, in % of the time: half of the 10 minutes between checkpoints plus 5 minutes to "
+    "restart, per failure, at the rate reported for 16,384 GPUs (arXiv:2407.21783: 419 "
+    "unexpected interruptions in 54 days). Writing checkpoints is not counted, because a "
+    "thread does it.",
+    "Breaks: a batch above 4,096, the largest published for these methods; fewer than 50 "
+    "steps per epoch; more than 128 loader cores per node; or less than 0.9 of linear scaling "
+    "at 100 Gbit/s.",
 ]
 
 

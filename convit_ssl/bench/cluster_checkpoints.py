@@ -23,15 +23,16 @@ COLUMNS = (
     "lost, %", "best interval, min", "breaks",
 )  # fmt: skip
 NOTES = [
-    "Checkpoints: simulated, not measured. Interruptions are drawn at random at the rate "
-    "reported for 16,384 GPUs (arXiv:2407.21783: 419 unexpected ones in 54 days), 20,000 for "
-    "each line. Every 10 minutes the state is copied to main memory at 10 GB/s while the step "
-    "waits, and a thread then writes it to disk at 1 GB/s while training continues. If a job is "
+    "Checkpoints: simulated, not measured. Failures are drawn at random at the rate reported "
+    "for 16,384 GPUs (arXiv:2407.21783: 419 unexpected interruptions in 54 days), 20,000 per "
+    "line. Every 10 minutes the state is copied to main memory at 10 GB/s while the step "
+    "waits; then a thread writes it to disk at 1 GB/s while training continues. If a job is "
     "killed before the write is complete, it resumes from the previous checkpoint. A restart "
-    "takes 5 minutes until the first step. Writing: fraction of the time in which the thread "
-    "writes. Best interval: square root of twice the copy time multiplied by the time between "
-    "kills (Young, 1974). Breaks: more than 5 % of the time lost, or a write that takes longer "
-    "than the interval. Each title gives the number of GPUs at which 5 % of the time are lost.",
+    "takes 5 minutes until the first step.",
+    "Writing: share of the time in which the thread writes. Best interval: the square root of "
+    "twice the copy time multiplied by the time between kills (Young, 1974). Breaks: more "
+    "than 5 % of the time is lost, or a write takes longer than the interval. Each title "
+    "gives the number of GPUs at which 5 % of the time is lost.",
 ]
 
 
@@ -82,7 +83,7 @@ def table(comparison: Mapping[str, Any]) -> TableOf:
     job = comparison["setting"]
     title = (
         f"{job['method']}, {job['size']}: checkpoints of {job['checkpoint'] / 1e9:.1f} GB every 10 "
-        f"minutes; 5 % of the time are lost at {comparison['breaking_gpus']:,} GPUs"
+        f"minutes; 5 % of the time is lost at {comparison['breaking_gpus']:,} GPUs"
     )
     return title, COLUMNS, [cells(line) for line in comparison["checkpoints"]]
 

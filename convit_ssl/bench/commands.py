@@ -14,14 +14,16 @@ from convit_ssl.machine import available_cores
 from convit_ssl.models.compiling import why_no_compiler
 
 NOTES = [
-    "Alternating in one process. 'Ours is' is the median, over rounds, of the contender's time "
-    "over ours: above 1 we are faster. 'At best' compares the fastest rounds, since neighbours on "
-    "a busy machine only ever add time. Saved memory is what autograd keeps, per image and "
-    "besides once a step, counted exactly; peak memory is the most that a call holds beyond "
-    "weights and images; operations are those of a forward pass, views left out. Training is "
-    "forward, backward and a fused AdamW step. Where oneDNN multiplies float32 matrices faster on "
-    "a CPU, our network uses it as in a run, and so does the large product that 'of GEMM' refers "
-    "to; other networks have PyTorch's default."
+    "The networks take turns in one process. 'Ours is' is the median, over rounds, of the "
+    "other network's time divided by ours: above 1, ours is faster. 'At best' compares the "
+    "fastest rounds, because other load on the machine only ever adds time. Saved memory is "
+    "what autograd keeps, per image and, as '+ a step', once per step; it is counted exactly. "
+    "Peak memory is the most that a call holds beyond weights and images. Operations are "
+    "those of a forward pass, not counting views. Training is forward, backward and a fused "
+    "AdamW step.",
+    "On CPUs where oneDNN multiplies float32 matrices faster, our network uses it, as in a "
+    "run, and so does the large matrix product that 'of GEMM' refers to; the other networks "
+    "use PyTorch's default.",
 ]
 
 
@@ -72,10 +74,10 @@ def run_models(args: argparse.Namespace) -> None:
         report.print_table(report.model_title(last), report.MODEL_COLUMNS, report.model_cells(last))
     made = record.make_record("model", comparisons, args.json, args.add)
     comparisons = sorted(made["comparisons"], key=models.place)
-    clock = "CPU time of the one thread" if args.clock == "cpu" else "Wall time"
+    clock = "Times are CPU time of the one thread" if args.clock == "cpu" else "Times are wall time"
     report.write_markdown(
         args.markdown,
-        f"Models side by side on {args.device}",
+        f"Models compared on {args.device}",
         made,
         [
             (report.RATIO_TITLE, report.RATIO_COLUMNS, report.ratio_cells(comparisons)),
@@ -95,7 +97,9 @@ def _not_measured(device: str, options: str) -> list[str]:
         return []
     kind, rest = options.split(" ", 1)
     again = ", and again with `--compile`" if kind == "model" else ""
-    return [f"GPU: not measured here. `convit-ssl bench {kind} --device cuda {rest}`{again}."]
+    return [
+        f"Not measured on a GPU. To do so: `convit-ssl bench {kind} --device cuda {rest}`{again}."
+    ]
 
 
 def run_steps(args: argparse.Namespace) -> None:
@@ -117,7 +121,7 @@ def run_steps(args: argparse.Namespace) -> None:
     made = record.make_record("step", comparisons, args.json, args.add)
     report.write_markdown(
         args.markdown,
-        "Training steps, part by part",
+        "Training steps",
         made,
         [steps.table(comparison) for comparison in made["comparisons"]],
         [*steps.NOTES, *_not_measured(args.device, "step --images 32 --dtype bf16 --sizes small")],
@@ -143,7 +147,7 @@ def run_accumulate(args: argparse.Namespace) -> None:
     gpu = "accumulate --methods simclr --images 1024 --sizes small --dtype bf16"
     report.write_markdown(
         args.markdown,
-        "A batch in parts",
+        "Gradient accumulation",
         made,
         [accumulate.table(comparison) for comparison in made["comparisons"]],
         [*accumulate.NOTES, *_not_measured(args.device, gpu)],
@@ -220,7 +224,7 @@ def run_builds(args: argparse.Namespace) -> None:
     tables = [builds.table(comparison) for comparison in builds.joined(made["comparisons"])]
     for table in tables:
         report.print_table(*table)
-    title = "Today's build and an earlier one"
+    title = "Today's build against an earlier one"
     report.write_markdown(args.markdown, title, made, tables, builds.NOTES)
 
 
@@ -249,7 +253,7 @@ def run_threads(args: argparse.Namespace) -> None:
     made = record.make_record("threads", comparisons, args.json, args.add)
     report.write_markdown(
         args.markdown,
-        "Threads beside busy neighbours",
+        "Threads on a busy machine",
         made,
         [
             make(comparison)
@@ -279,7 +283,7 @@ def run_cluster(args: argparse.Namespace) -> None:
     made = record.make_record("cluster", comparisons, args.json, args.add)
     report.write_markdown(
         args.markdown,
-        "Demands on a cluster",
+        "What a cluster has to deliver",
         made,
         [make(comparison) for make in tables for comparison in made["comparisons"]],
         [*cluster.NOTES, *cluster_checkpoints.NOTES],

@@ -19,12 +19,12 @@ from convit_ssl.bench.format_cases import CASES, SIDE, Case, ours
 TITLE = "Reading one image of each format"
 COLUMNS = ("format", "image", "ours, ms", "its library, ms", "ratio", "lowest and highest ratio")
 NOTES = [
-    "CPU time of one image as an (H, W, C) array in the numbers of its file, median of rounds that "
-    "alternate between this project's reader and the format's own library, called as its "
-    "documentation shows. Both gave equal arrays. Files of a few hundred KiB lie in the page "
-    "cache. NIfTI has two rows: one slice of a file that is opened for it, and all slices of a "
-    "volume, one after the other. Slides and films stay open. Formats whose library is missing "
-    "have no row."
+    "CPU time to read one image as an (H, W, C) array of the file's own values. Median over "
+    "rounds in which this project's reader and the format's own library, used as its "
+    "documentation shows, take turns. Both return equal arrays. The files, a few hundred KiB "
+    "each, are in the page cache. NIfTI has two rows: one slice of a newly opened file, and "
+    "all slices of a volume in order. Slides and films stay open. Formats whose library is "
+    "not installed are left out.",
 ]
 _LEAST_SECONDS = 0.05  # of a round
 

@@ -9,10 +9,10 @@ from typing import Any
 TITLE = "Input pipelines: ms per image on one core, and cores needed per accelerator"
 COLUMNS = ("crops", "from", "pipeline", "ms", "speed", "1,000/s", "2,500/s")
 NOTES = [
-    "CPU time of one thread for one image, decoding included, on scikit-learn's two photographs "
-    "at ImageNet's usual 500 x 375 pixels. Cores: what the workers of one accelerator need at a "
-    "given training speed in images/s; 2,500 is what a compiled ConViT-S DINO step on an H200 "
-    "is modelled at."
+    "CPU time of one thread per image, including decoding, on scikit-learn's two photographs "
+    "at 500 x 375 pixels, a typical size in ImageNet. Cores: how many an accelerator's loader "
+    "workers need at a given training speed in images/s; 2,500 is the modelled speed of a "
+    "compiled ConViT-S DINO step on an H200.",
 ]
 
 

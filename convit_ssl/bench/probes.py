@@ -23,13 +23,15 @@ STAGES = {
     "logistic": "logistic regression",
 }
 NOTES = [
-    "The whole of `convit-ssl linear` on features that are there: choice of the head on held-out "
-    "images, its refit, logistic regression with six penalties. Made features: a class is a "
-    "centre, channels are correlated and spread unequally. One by one: all heads take every step "
-    "of the sweep together in one product, as with few classes; its seconds are those of some "
-    "steps, times the steps, or, with --whole, of the whole sweep. CPU time divided by the threads "
-    "is what idle cores would take, but for waiting. Differences of accuracy are "
-    "over all 13 heads, on the held-out images."
+    "The whole of `convit-ssl linear` on features that are already extracted: choosing the "
+    "head on held-out images, training it again on all of them, and logistic regression with "
+    "six penalties. The features are synthetic: each class has a centre, and channels are "
+    "correlated and have unequal spread.",
+    '"One by one" trains all heads together, one matrix product per step, without merging '
+    "steps, as is done with few classes. Its time is extrapolated from some of the steps, or "
+    "measured in full with --whole. CPU time divided by threads is what the probe would take "
+    "on idle cores, apart from waiting. Differences in accuracy are over all 13 heads, on the "
+    "held-out images.",
 ]
 
 

@@ -22,7 +22,7 @@ ONLY_IN_FILES = ("quartiles", "+ a step")
 
 
 def model_title(comparison: dict[str, Any]) -> str:
-    """What one comparison of models was about."""
+    """The setting of a comparison of models, as a title."""
     s = comparison["setting"]
     how = ", compiled" if s["compiled"] else ""
     return f"{s['size']} at {s['side']} px, batch {s['batch']}, {s['dtype']}, {s['mode']}{how}"
@@ -31,7 +31,7 @@ def model_title(comparison: dict[str, Any]) -> str:
 def model_cells(comparison: dict[str, Any]) -> list[list[str]]:
     """One line for each contender."""
     lines = []
-    eager = not comparison["setting"]["compiled"]  # what a compiler keeps is not counted
+    eager = not comparison["setting"]["compiled"]  # a compiler decides by itself what it keeps
     for row in comparison["rows"]:
         low, high = row["quartiles"]
         lines.append(
@@ -62,7 +62,7 @@ def _milliseconds(value: float) -> str:
     return f"{value:.2f}" if value >= 1 else f"{value:.4f}"
 
 
-RATIO_TITLE = "Speed relative to the others, and saved memory"
+RATIO_TITLE = "Speed and saved memory relative to the others"
 RATIO_COLUMNS = (
     "size", "px", "dtype", "pass", "batch", "timm's ConViT", "VISSL's ConViT", "plain ViT",
     "saved / timm's", "saved / ViT's",
@@ -96,8 +96,8 @@ def _or_dash(value: float | None, form: str) -> str:
 
 
 def print_table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """A table on the terminal; columns that hold nothing are left out."""
-    # The files have all of them; this is for 80 columns.
+    """Print a table on the terminal, without its empty columns."""
+    # Some columns are left to the files, so that the table fits into 80 characters.
     shown = [i for i in _shown(columns, lines) if columns[i] not in ONLY_IN_FILES]
     table = Table(
         title=title,
@@ -130,7 +130,15 @@ def write_markdown(
     tables: Sequence[TableOf],
     notes: Sequence[str] = (),
 ) -> None:
-    """The same tables for a reader, with the commands that made them."""
+    """Write the tables as a page, with the commands that made them.
+
+    Args:
+        path: of the page; None or "" writes none.
+        heading: of the page.
+        record: of `make_record`.
+        tables: title, columns and lines of each.
+        notes: paragraphs between heading and tables.
+    """
     if not path:
         return
     last = record["runs"][-1]
@@ -139,7 +147,7 @@ def write_markdown(
         f"# {heading}",
         "",
         *(line for about in record["runs"] for line in _made_by(about)),
-        f"{machine['cpu']}, {machine['cores']} cores, {last['threads']} thread(s); "
+        f"{machine['cpu']}, {machine['cores']} cores, {_threads(last['threads'])}; "
         + (f"{', '.join(machine['gpus'])}; " if machine["gpus"] else "")
         + ", ".join(f"{name} {version}" for name, version in last["versions"].items())
         + ".",
@@ -158,11 +166,15 @@ def write_markdown(
     print(f"written: {path}")
 
 
+def _threads(number: int) -> str:
+    return "1 thread" if number == 1 else f"{number} threads"
+
+
 def _made_by(about: dict[str, Any]) -> list[str]:
     load = about["load_average"][0]
     return [
         f"`{' '.join(about['command'])}`  ",
-        f"{about['date']}, commit {about['commit']}, load of the machine at the end {load}.",
+        f"{about['date']}, commit {about['commit']}, load average at the end {load}.",
         "",
     ]
 

@@ -20,10 +20,12 @@ from convit_ssl.process_end import end_process, leave_group
 
 GROWING = ("ours", "vit", "timm")
 NOTES = [
-    "Growth: forward passes of one image; the exponent p of time ~ side^p, by least squares over "
-    "the larger half of the sides. 2 is linear in patches, 4 quadratic.",
-    "Processes: DistributedDataParallel, each process with its own batch. Communication is the "
-    "share of a step that goes away under no_sync. On one machine processes share its cores.",
+    "Growth: forward passes of one image; p is the exponent in time ~ side^p, by least "
+    "squares over the larger half of the sides. 2 means linear in the number of patches, 4 "
+    "quadratic.",
+    "Processes: DistributedDataParallel, each process with its own batch. Communication is "
+    "the share of a step that disappears under no_sync. On one machine, processes share its "
+    "cores.",
 ]
 
 

@@ -28,13 +28,13 @@ GROUPS = {
 OTHERS = "other packages"
 _LINE = re.compile(r"import time:\s+(\d+) \|\s+\d+ \|\s+(\S+)")
 NOTES = [
-    "Seconds from the start of the process until its first optimiser step is done, as the run's "
-    "`result.json` has them: options, data, network, loaders and one step. Imports: the time that "
-    "each package's own modules took under `python -X importtime`, in a run of its own, which is "
-    "slower for it; the rest is the difference to that run's first step. PyTorch's share has its "
-    "compiler in it, which torchvision imports. Import of PyTorch alone: a "
-    "Python that does nothing else, in turns with the runs. CPU time is that of the process with "
-    "its threads, which depends less on what else the machine does."
+    "Seconds from the start of the process to the end of its first optimiser step, from the "
+    "run's `result.json`: options, data, network, loaders and one step. Imports: the time of "
+    "each package's own modules under `python -X importtime`, in a separate run that this "
+    "slows down; the rest is the difference from that run's first step. PyTorch's share "
+    "includes its compiler, which torchvision imports. Import of PyTorch alone: a Python "
+    "process that does nothing else; these alternate with the runs. CPU time covers the "
+    "process and its threads, and depends less on the load of the machine.",
 ]
 
 

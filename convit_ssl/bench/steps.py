@@ -23,13 +23,14 @@ from convit_ssl.methods.simclr import NTXentLoss, SimCLRHead
 from convit_ssl.models import ConViT
 
 METHODS = ("dino", "simclr")
-COLUMNS = ("manner", "ms / image", "images/s", "gain of the part", "times as fast as published")
+COLUMNS = ("step", "ms / image", "images/s", "gain of this part", "times as fast as published")
 PARTS = ("+ our", "ours: + our")
 NOTES = [
-    "The published manner: timm's ConViT, one forward per resolution, the loss looped over pairs "
-    "of crops, clipping, averaging and AdamW tensor by tensor. Each line below it changes one "
-    "part more to ours. Data are in memory; with input: plus the fastest or the PIL pipeline on "
-    "the same core (on a CPU, for crops of 224 px, and dino's 8 local ones of 96 px, only)."
+    "The first line is training as published: timm's ConViT, one forward pass per resolution, "
+    "a loss that loops over pairs of crops, and clipping, averaging and AdamW tensor by "
+    'tensor. Each further line replaces one more part with ours. Data are in memory. "With '
+    'input" adds the fastest pipeline or the PIL pipeline on the same core (on a CPU only for '
+    "crops of 224 px with, for dino, 8 local crops of 96 px).",
 ]
 
 

@@ -30,21 +30,22 @@ while time.monotonic() < end and os.getppid() == parent:
 """
 _BRIEF = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 NOTES = [
-    "Steps per second: forward, backward and AdamW of the trunk in fp32, each arm in a process of "
-    "its own that sleeps while others are measured; means over rounds, in which all arms take "
-    "turns beside each number of neighbours. A neighbour is a busy loop in one thread. In "
-    "brackets: the ratio to the fair share. Then the same, as multiples of one thread.",
-    "Fair share: what a scheduler that gives every busy thread the same time leaves to 1 or to n "
-    "threads of ours, whichever is more: rate x min(1, cores / (threads + neighbours + others)). "
-    "The rate of one thread is steps per second of CPU time; that of n threads is the best of "
-    "the fixed arms without neighbours, corrected by the same rule, and at most n times the "
-    "rate of one. Others: runnable processes of the machine before each round, less this one. The "
-    "more there are, the less exact the share.",
-    "Threads divide every operation; shares: each thread takes its share of the batch through the "
-    "trunk; processes: each has a share of the batch and the weights, and they exchange gradients "
-    "(DistributedDataParallel, gloo).",
-    "'chosen' times its first steps as a run does, which is not counted. 'OpenMP's own' is how "
-    "PyTorch waits by default; 'brief' is what convit-ssl sets.",
+    "Steps per second of the trunk in fp32 (forward, backward and AdamW). Each arm is a "
+    "process of its own that sleeps while others are measured. Values are means over rounds "
+    "in which all arms take turns beside each number of neighbours; a neighbour is a busy "
+    "loop in one thread. In brackets: the ratio to the fair share. The second table gives the "
+    "same as multiples of one thread.",
+    "Fair share: what 1 or n of our threads, whichever gets more, would reach under a "
+    "scheduler that gives every busy thread the same time: rate x min(1, cores / (threads + "
+    "neighbours + others)). The rate of one thread is steps per second of CPU time. That of n "
+    "threads is the best fixed arm without neighbours, corrected by the same rule, and at "
+    "most n times the rate of one. Others: runnable processes on the machine before each "
+    "round, without this one; the more there are, the less exact the share.",
+    "Threads: each operation is divided among the threads. Shares: each thread takes its "
+    "share of the batch through the trunk. Processes: each has a copy of the weights and a "
+    "share of the batch, and they exchange gradients (DistributedDataParallel, gloo).",
+    "'chosen' times its first steps, as a run does; these are not counted. 'OpenMP's own' is "
+    "how PyTorch waits by default; 'brief' is what convit-ssl sets.",
 ]
 
 

@@ -47,7 +47,7 @@ def _read(name: str) -> ShimNote:
 
 def markdown_table() -> str:
     """The table of docs/COMPAT.md."""
-    head = "| shim | mends | what happens without it | since | upstream | goes when |"
+    head = "| shim | fixes | what happens without it | since | upstream | no longer needed when |"
     rows = [head, "|---|---|---|---|---|---|"]
     for note in shim_notes():
         cells = (

@@ -46,4 +46,4 @@ def checkpoints(results: list[dict[str, Any]]) -> str:
         for line in comparison["checkpoints"]
     ]
     limits = " and ".join(f"{c['breaking_gpus']:,} ({c['setting']['method']})" for c in comparisons)
-    return f"{table(['method', *COLUMNS], rows)}\n\n5 % of the time are lost at {limits} GPUs."
+    return f"{table(['method', *COLUMNS], rows)}\n\n5 % of the time is lost at {limits} GPUs."

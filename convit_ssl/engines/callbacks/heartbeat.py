@@ -98,14 +98,14 @@ def describe_stall(beats: list[Beat], now: float) -> str:
         first = beats[0]
         if len(beats) == 1:  # which exchanges nothing; the first step compiles, where asked to
             stage = "computing" if first.stage == LEARNING else first.stage
-            return f"it is {stage} after step {first.step}, since {now - first.since:.0f} s"
+            return f"it has been {stage} for {now - first.since:.0f} s, after step {first.step}"
         return (
-            f"all {len(beats)} processes are {first.stage} after step {first.step}, since "
-            f"{now - max(beat.since for beat in beats):.0f} s"
+            f"all {len(beats)} processes have been {first.stage} for "
+            f"{now - max(beat.since for beat in beats):.0f} s, after step {first.step}"
         )
     others = next(beat for beat in beats if beat not in behind)
     waiting = "; ".join(
-        f"{_name(beat)} is {beat.stage} after step {beat.step}, since {now - beat.since:.0f} s"
+        f"{_name(beat)} has been {beat.stage} for {now - beat.since:.0f} s, after step {beat.step}"
         for beat in behind[:4]
     )
     return f"{waiting}; the others are {others.stage} after step {others.step}"

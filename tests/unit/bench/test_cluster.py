@@ -86,7 +86,7 @@ def test_the_command_writes_what_it_prints(
     assert "dino, small" in capsys.readouterr().out
     assert "| 512 | 32768 | 39 |" in (tmp_path / "cluster.md").read_text()
     assert dino["checkpoints"][2]["lost_share"] < 0.01 < dino["breaking_gpus"]
-    assert "5 % of the time are lost at" in (tmp_path / "cluster.md").read_text()
+    assert "5 % of the time is lost at" in (tmp_path / "cluster.md").read_text()
     assert main([*command[:4], "--data", str(steps)]) == 2
     assert "is not a result of bench data" in capsys.readouterr().err
     assert main([*command, "--methods", "swav"]) == 2

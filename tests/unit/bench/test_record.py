@@ -114,7 +114,7 @@ def test_the_gain_of_each_part() -> None:
     ]
     setting = {"method": "simclr", "size": "tiny", "global_side": 224, "batch": 1, "dtype": "fp32"}
     _, columns, lines = steps.table({"setting": setting, "rows": rows})
-    assert [line[columns.index("gain of the part")] for line in lines] == [
+    assert [line[columns.index("gain of this part")] for line in lines] == [
         "", "2.00 x", "2.00 x", "2.00 x", "",
     ]  # fmt: skip
     assert [manner.name for manner in steps.MANNERS] == names[:4]

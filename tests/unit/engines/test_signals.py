@@ -227,17 +227,19 @@ def test_the_one_that_is_waited_for_is_named() -> None:
     )
     slow = [beat(0, 7, LEARNING), beat(1, 7, IMAGES, since=20.0), beat(2, 7, LEARNING)]
     assert describe_stall(slow, 100.0) == (
-        "rank 1 on n1 (process 1001) is waiting for images after step 7, since 80 s; "
+        "rank 1 on n1 (process 1001) has been waiting for images for 80 s, after step 7; "
         "the others are exchanging gradients after step 7"
     )
     behind = [beat(0, 8, IMAGES), beat(1, 7, LEARNING)]
-    assert describe_stall(behind, 100.0).startswith("rank 1 on n1 (process 1001) is exchanging")
+    assert describe_stall(behind, 100.0).startswith(
+        "rank 1 on n1 (process 1001) has been exchanging"
+    )
     same = [beat(0, 7, LEARNING), beat(1, 7, LEARNING, since=70.0)]
     assert describe_stall(same, 100.0) == (
-        "all 2 processes are exchanging gradients after step 7, since 30 s"
+        "all 2 processes have been exchanging gradients for 30 s, after step 7"
     )
     alone = [beat(0, 0, LEARNING, since=70.0)]
-    assert describe_stall(alone, 100.0) == "it is computing after step 0, since 30 s"
+    assert describe_stall(alone, 100.0) == "it has been computing for 30 s, after step 0"
     assert describe_stall([], 1.0) == "no process reported anything"
 
 
