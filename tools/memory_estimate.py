@@ -29,7 +29,7 @@ from PIL import Image
 from convit_ssl.engines.memory import estimate as memory
 from convit_ssl.engines.options.compose import compose_experiment
 from convit_ssl.engines.options.plan import make_plan
-from convit_ssl.evaluation.results import commit, now, record_folder, versions
+from convit_ssl.evaluation.results import commit, hardware, now, record_folder, versions
 
 COMMON = (
     *("run=cpu", "run.threads=1", "scale_to_data=false", "data=digits"),
@@ -87,7 +87,7 @@ CASES: tuple[tuple[str, tuple[str, ...]], ...] = (
                                     "run.precision=fp32")),
     ("newcomer: two processes", ("config=convit_simclr", *NEWCOMER, "run.processes=2")),
     ("newcomer: DINO, 2 views of 224 px and 6 of 96",
-     ("config=convit_dino", *NEWCOMER, "crops.local_count=6")),
+     ("config=convit_dino", *NEWCOMER, "crops.global_size=224", "crops.local_count=6")),
     ("newcomer: SwAV", ("config=convit_swav", *NEWCOMER)),
     ("newcomer: SimCLR tiny, 96 px", ("config=convit_simclr", *NEWCOMER[:-1], "trunk=convit_tiny",
                                       "crops.global_size=96")),
@@ -130,7 +130,12 @@ def _ordered(known: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _write(place: Path, rows: list[dict[str, Any]]) -> None:
-    about = {"commit": commit(), "time": now(), "versions": versions()}
+    about = {
+        "commit": commit(),
+        "time": now(),
+        "versions": versions(),
+        "hardware": hardware(),
+    }
     (place / "result.json").write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
     (place / "README.md").write_text(_page(rows) + "\n")
 
