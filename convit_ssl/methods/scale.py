@@ -30,6 +30,7 @@ from convit_ssl.methods.scale_tables import (
     SMALLEST_LOCAL_SIDE,
     SMALLEST_UNLABELLED,
     STEPS_PER_EPOCH,
+    TOKENS_PER_CHANNEL,
     WARMUP_SHARE,
     CollectionRule,
     Labels,
@@ -198,15 +199,26 @@ def _choose_rate(chooser: Chooser, method: Kind, width: int, labels: Labels) -> 
     batch = chooser.number("batch_size")
     step = LABELLED_RATES.get(labels, method.small.rate)
     rate = float(f"{step * min(MEASURED_WIDTH / width, 1.0) * 256 / batch:.2g}")
-    if method.small.optimizer != "adamw":
-        why = "in as many steps its features are better than AdamW's"
-        chooser.pick("optimizer", method.small.optimizer, why)
+    if method.small.optimizer == "muon":
+        if _pays_for_muon(chooser, method, width):
+            why = "in as many steps its features are better than AdamW's"
+            chooser.pick("optimizer", "muon", why)
+        else:
+            why = "Muon would cost much of a step of so few patches with a network of this width"
+            chooser.pick("optimizer", "adamw", why)
     chooser.pick(
         "lr", rate, f"per 256 images: {rate * batch / 256:.2g} a step; less for wider networks"
     )
     if "hidden_dim" in {option.name for option in fields(method.Options)}:
         hidden = min(4 * width, 2048)
         chooser.whole("hidden_dim", hidden, f"four times the network's {width}, at most 2048")
+
+
+def _pays_for_muon(chooser: Chooser, method: Kind, width: int) -> bool:
+    """Whether Muon's products are few beside those of a step."""
+    crop, patch = chooser.number("global_crop_size"), chooser.number("patch_size")
+    tokens = method.global_crops * chooser.number("batch_size") * (crop // patch) ** 2
+    return tokens >= TOKENS_PER_CHANNEL * width
 
 
 def _choose_recipe(

@@ -12,7 +12,7 @@ from convit_ssl.methods.base import Crops, Method, Run, register_method
 from convit_ssl.methods.choices import Chooser
 from convit_ssl.methods.gather import full_precision, gather_rows, process_rank
 from convit_ssl.methods.heads import mlp
-from convit_ssl.methods.scale_tables import CollectionRule, PublishedRun
+from convit_ssl.methods.scale_tables import CollectionRule, PublishedRun, SmallRun
 from convit_ssl.options import MethodOptions, option
 
 __all__ = ["NTXentLoss", "SimCLR", "SimCLRHead", "SimCLROptions"]
@@ -112,6 +112,7 @@ class SimCLR(Method[SimCLROptions]):
     name = "simclr"
     Options = SimCLROptions
     published = PublishedRun(300, 1024, 40, "MoCo v3's protocol, its batch of 4096 cut to 1024")
+    small = SmallRun(2e-3, 128, "muon")
     pairs = True
 
     def __init__(self, options: SimCLROptions, run: Run) -> None:

@@ -26,6 +26,7 @@ COMMON = """
 data=digits run=cpu trunk=convit_nano trunk.embed_dim=32 trunk.depth=3 trunk.num_gpsa_layers=2
 trunk.patch_size=4 crops.global_size=8 optim.batch_size=100 optim.epochs=2 optim.warmup_epochs=1
 run.threads=1 run.precision=fp32 data.workers=0 run.tensorboard=false run.name=run watch.every=0
+optim.name=adamw
 """
 # What else makes each method small; a head of 64 or so outputs.
 EXPERIMENTS = {

@@ -128,7 +128,9 @@ def keys() -> Entries:
     """Names and shapes of what a checkpoint holds, by experiment."""
     entries: Entries = {}
     for experiment in TINY:
-        task = tiny_task(experiment)
+        # Muon multiplies in bfloat16, which processors do differently.
+        more = ("optim.name=adamw",) if experiment == "convit_simclr" else ()
+        task = tiny_task(experiment, *more)
         state = {
             "model": task.base_model.get_classy_state()["model"],
             "loss": task.base_loss.get_classy_state(),
@@ -181,7 +183,9 @@ def losses() -> Entries:
     """Losses of 20 steps from counted weights on counted images, and the weights' length after."""
     entries: Entries = {}
     for experiment in TINY:
-        task = tiny_task(experiment)
+        # Muon multiplies in bfloat16, which processors do differently.
+        more = ("optim.name=adamw",) if experiment == "convit_simclr" else ()
+        task = tiny_task(experiment, *more)
         entries[experiment] = twenty_steps(task)
     return entries
 

@@ -76,6 +76,7 @@ CORE_FLOPS = {"fp32": 50e9, "bf16": 85e9}
 SHARED_CORE = 0.75
 CROP_SECONDS = 2e-4
 STEP_SECONDS = 0.02
+MUON_ITERATIONS = 5  # as adapters/muon.py has it, which imports timm
 LOOKS = 21
 WHOLE = (1.0, 1.0)
 SIZE_OF_IMAGE = ("patch_size", "global_crop_size", "local_crop_size", "num_local_crops")
@@ -140,6 +141,8 @@ def _given_values(tree: Draft, explicit: frozenset[str], labels: Labels) -> dict
         explicit = explicit | {"trunk.patch_size"}
     if _keeps_rate(tree, labels):
         explicit = explicit | {"optim.lr"}
+    if "optim" in explicit or tree.optim.name != "adamw":
+        explicit = explicit | {"optim.name"}
     given: dict[str, Value] = {
         name: _given(tree, keys) for name, keys in OPTIONS.items() if explicit & set(keys)
     }
@@ -248,7 +251,8 @@ def _fitting(
     }
     network = _network(tree, values["patch_size"])
     flops = CORE_FLOPS.get(tree.run.precision, CORE_FLOPS["fp32"])
-    work = cpu_seconds(network, method, images, values, flops, labels, tested)
+    muon = _takes_muon(tree, choices, images, labels)
+    work = cpu_seconds(network, method, images, values, flops, labels, tested, muon)
     speed = _speed(placement)
     epoch, looks = (part / speed for part in work)
     epochs = max(int((CPU_MINUTES * 60 - looks) / epoch), FEWEST_EPOCHS)
@@ -258,6 +262,12 @@ def _fitting(
         "by the operations of this network"
     )
     return Budget(epochs, few_tokens, why)
+
+
+def _takes_muon(tree: Draft, choices: dict[str, Choice], images: int, labels: Labels) -> bool:
+    if "optimizer" in choices and not _stays("optimizer", tree, images, labels):
+        return choices["optimizer"].value == "muon"
+    return bool(tree.optim.name == "muon")
 
 
 def planned_seconds(plan: Plan) -> float | None:
@@ -278,7 +288,8 @@ def planned_seconds(plan: Plan) -> float | None:
     flops = CORE_FLOPS.get(options["run"]["precision"], CORE_FLOPS["fp32"])
     method, images = get_method(options["method"]["name"]), int(plan.facts["images"])
     try:
-        epoch, looks = cpu_seconds(plan.trunk, method, images, sizes, flops, "none", 0.0)
+        muon = options["optim"]["name"] == "muon"
+        epoch, looks = cpu_seconds(plan.trunk, method, images, sizes, flops, muon=muon)
     except UncountedError:
         return None
     return (int(options["optim"]["epochs"]) * epoch + looks) / _speed(placement)
@@ -298,6 +309,7 @@ def cpu_seconds(
     flops: float = CORE_FLOPS["fp32"],
     labels: Labels = "none",
     tested: float = 0.0,
+    muon: bool = False,
 ) -> tuple[float, float]:
     """Core-seconds of an epoch, and of all evaluations of the features.
 
@@ -310,9 +322,11 @@ def cpu_seconds(
         flops: floating-point operations that a core does in a second.
         labels: where they are learned an image is seen once, and nothing looks at its features.
         tested: images of val that are tested per epoch, in the mean, where labels are learned.
+        muon: whether Muon steps the matrices of a ConViT.
     """
     whole = operations(network, sizes["global_crop_size"])
-    steps = images / sizes["batch_size"] * STEP_SECONDS
+    optimizer = muon_operations(network) / flops if muon else 0.0
+    steps = images / sizes["batch_size"] * (STEP_SECONDS + optimizer)
     if labels != "none":
         passes = 1 if labels == "probe" else 3
         test = tested * (whole / flops + CROP_SECONDS)
@@ -337,6 +351,16 @@ def operations(network: AnyConfig, side: int) -> int:
     attention = 2 * tokens * tokens * dim
     embedding = tokens * dim * network.in_chans * network.patch_size**2
     return int(2 * (network.depth * (linear + attention) + embedding))
+
+
+def muon_operations(network: AnyConfig) -> int:
+    """Floating-point operations of Muon in a step; 0 for other networks than ConViT."""
+    if isinstance(network, TrunkConfig):
+        return 0
+    dim, hidden = network.embed_dim, int(network.embed_dim * network.mlp_ratio)
+    # Query and key, value, projection, MLP: the longer sides; the shorter one is dim.
+    longer = (2 * dim, dim, dim, hidden, hidden)
+    return network.depth * MUON_ITERATIONS * sum(4 * dim**2 * n + 2 * dim**3 for n in longer)
 
 
 def _network(tree: Draft, patch: int) -> AnyConfig:

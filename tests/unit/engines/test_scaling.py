@@ -15,7 +15,12 @@ from convit_ssl.engines.options import scaling
 from convit_ssl.engines.options.compose import compose_experiment
 from convit_ssl.engines.options.first_start import find_begun
 from convit_ssl.engines.options.plan import Plan, make_plan
-from convit_ssl.engines.options.scaling import CPU_MINUTES, cpu_seconds, operations
+from convit_ssl.engines.options.scaling import (
+    CPU_MINUTES,
+    cpu_seconds,
+    muon_operations,
+    operations,
+)
 from convit_ssl.engines.options.write import write_config
 from convit_ssl.export.save import save_trunk
 from convit_ssl.methods import get_method
@@ -167,6 +172,46 @@ def test_operations_against_a_count(patch: int, side: int) -> None:
         model(torch.zeros(1, 3, side, side))
     # Without the class token, and the position attention of the GPSA layers.
     assert operations(config, side) == pytest.approx(counter.get_total_flops(), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        ((), "muon"),
+        (("optim=adamw",), "adamw"),
+        (("optim.name=adamw",), "adamw"),
+        (("optim=sgd",), "sgd"),
+        (("optim.name=lars",), "lars"),
+        (("trunk=resnet50",), "adamw"),
+        (("scale_to_data=false",), "adamw"),
+    ],
+)
+def test_an_optimiser_that_was_asked_for_stays(words: tuple[str, ...], name: str) -> None:
+    small = ("trunk=convit_nano", "data=digits", "run=cpu", "trunk.patch_size=1")
+    options = ["config=convit_simclr", *small, "optim.batch_size=128", *words]
+    options = [word for word in options if "resnet50" not in str(words) or "trunk" not in word]
+    plan = make_plan(compose_experiment([*options, *(w for w in words if "resnet50" in w)]))
+    assert plan.options["optim"]["name"] == name
+
+
+def test_operations_of_muon_are_those_that_torch_counts() -> None:
+    from convit_ssl.adapters.muon import MuonAndAdamW
+    from convit_ssl.adapters.optimizers import MATRICES, orthogonalised
+
+    config = create_config("convit_nano", img_size=16, patch_size=4, num_classes=0)
+    named = [(f"trunk.{name}", p) for name, p in ConViT(config).named_parameters()]
+    matrices = [p for name, p in named if orthogonalised(name, p)]
+    group = {"params": matrices, "lr": 1e-3, "weight_decay": 0.1, MATRICES: True}
+    optimizer = MuonAndAdamW([group], betas=(0.9, 0.95))
+    for parameter in matrices:
+        parameter.grad = torch.randn_like(parameter)
+    with FlopCounterMode(display=False) as counter:
+        optimizer.step()
+    assert muon_operations(config) == pytest.approx(counter.get_total_flops(), rel=0.1)
+    sizes = {"global_crop_size": 64, "batch_size": 16}
+    plain, _ = cpu_seconds(config, get_method("simclr"), 160, sizes, flops=1e9)
+    more, _ = cpu_seconds(config, get_method("simclr"), 160, sizes, flops=1e9, muon=True)
+    assert more - plain == pytest.approx(10 * muon_operations(config) / 1e9)
 
 
 def test_seconds_grow_with_the_work() -> None:

@@ -1,5 +1,7 @@
 """Rules for small collections: sane everywhere, overridable, explained."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +24,7 @@ def values(choices: dict[str, Choice]) -> dict[str, object]:
 )
 def test_sizes_fit_together(images: int, side: int, method: str) -> None:
     choices = scale_to_data(images, side, method)
-    chosen = {name: int(c.value) for name, c in choices.items() if not isinstance(c.value, tuple)}
+    chosen = {name: int(c.value) for name, c in choices.items() if isinstance(c.value, int | float)}
     assert 1 <= chosen["batch_size"] <= images
     assert 0 < chosen["warmup_epochs"] < chosen["epochs"]
     assert chosen["global_crop_size"] % chosen["patch_size"] == 0
@@ -121,6 +123,18 @@ def test_rate_and_head_follow_the_network_and_the_batch() -> None:
     wide = values(scale_to_data(4_900, 64, "simclr", width=1024))
     assert (wide["lr"], wide["hidden_dim"]) == (0.0005, 2048)
     assert "lr" not in scale_to_data(200_000, 64, "simclr", width=128)
+
+
+@pytest.mark.parametrize(
+    ("width", "batch", "optimizer"), [(128, 160, "muon"), (128, 128, "adamw"), (432, 256, "adamw")]
+)
+def test_muon_where_its_products_are_few(width: int, batch: int, optimizer: str) -> None:
+    """A step of 2 x batch x 16 tokens, and 40 tokens per channel."""
+    overrides: dict[str, Any] = {"batch_size": batch, "patch_size": 8, "global_crop_size": 32}
+    choices = scale_to_data(2_000, 32, "simclr", overrides, width=width)
+    assert choices["optimizer"].value == optimizer
+    assert "optimizer" not in scale_to_data(2_000, 32, "dino", overrides, width=width)
+    assert "optimizer" not in scale_to_data(2_000_000, 32, "simclr", overrides, width=width)
 
 
 @given(images=st.integers(2, 199_999), side=st.integers(1, 512), method=st.sampled_from(METHODS))
