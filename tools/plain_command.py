@@ -2,7 +2,7 @@
 
     python tools/plain_command.py fashion_mnist elpv --out results/plain_command_cpu_DATE
 
-Each collection is trained by a command that names the method and the data alone; the run chooses
+Each collection is trained by the command of the README; the run chooses
 its length, and ends with a verdict on val. Stopped, the same command leaves out what this commit
 has measured.
 """
@@ -20,7 +20,7 @@ from typing import Any
 
 from convit_ssl.evaluation.results import commit, hardware, now, record_folder, versions
 
-COMMON = ("run=cpu", "run.threads=1")
+COMMON = ("run=cpu", "trunk=convit_nano", "run.threads=1")  # as README has it
 
 
 def main() -> int:
