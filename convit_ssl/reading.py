@@ -157,7 +157,7 @@ def read_yaml(path: str | os.PathLike[str]) -> Any:
         UserError: it cannot be read, is not YAML, or grows too large when its aliases are
             written out.
     """
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     text = read_text(path, YAML_LIMIT)
     name = printable(str(path))

@@ -76,7 +76,7 @@ def _load(source: Path, folder: Path, options: dict[str, Any]) -> dict[str, Any]
     with torch.inference_mode():
         actual = model(images)
     scale = max(1.0, float(expected.abs().max()))
-    provenance: dict[str, Any] = model.provenance  # type: ignore[assignment]
+    provenance = model.provenance
     return {
         "difference": float((actual - expected).abs().max()) / scale,
         "said": "; ".join(provenance["notes"]),

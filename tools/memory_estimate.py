@@ -189,8 +189,8 @@ def _pictures(folder: Path) -> Path:
 def _peak(options: list[str], seconds: float, processes: int) -> tuple[float, float, bool]:
     """MiB at the peak of a run, how long it was watched, and whether it came to its end."""
     command = [sys.executable, "-m", "convit_ssl.cli.main", "train", *options]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    run = subprocess.Popen(command, start_new_session=True, **quiet)  # type: ignore[call-overload]
+    nowhere = subprocess.DEVNULL
+    run = subprocess.Popen(command, start_new_session=True, stdout=nowhere, stderr=nowhere)
     held: list[float] = []
     resident: dict[int, float] = {}
     peaks: dict[int, float] = {}

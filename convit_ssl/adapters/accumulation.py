@@ -107,7 +107,7 @@ class Trunk:
     def network(self) -> nn.Module:
         """The network within VISSL's extractor of features, where there is one."""
         trunk: nn.Module = self.model.trunk
-        return getattr(trunk, "base_model", trunk)  # type: ignore[return-value]
+        return getattr(trunk, "base_model", trunk)
 
     def features(self, part: int, twin: nn.Module | None = None) -> list[Tensor]:
         """Each named feature of a part, crop-major.

@@ -9,7 +9,7 @@ import torch
 from timm.optim import Lars
 
 
-class PublishedLars(Lars):  # type: ignore[misc]
+class PublishedLars(Lars):
     """timm's LARS that adapts the rate of every matrix, with or without weight decay.
 
     The step of a matrix is scaled by ``0.001 |w| / |g + decay w|``. Vectors (biases, norms, gates)

@@ -20,7 +20,7 @@ from convit_ssl.methods import Method, Run, get_method, options_of
 
 
 @register_loss("convit_ssl")
-class VisslLoss(ClassyLoss):  # type: ignore[misc]
+class VisslLoss(ClassyLoss):
     """Builds the loss of the method that ``LOSS.convit_ssl.method`` names."""
 
     @classmethod
@@ -41,7 +41,7 @@ class VisslLoss(ClassyLoss):  # type: ignore[misc]
         # Its state's names in a checkpoint are the method's own, so it is no wrapper.
         loss: Any = type(f"Vissl{kind.__name__}", (kind, ClassyLoss), more)
         try:
-            return loss(options_of(config["method"]), run)  # type: ignore[no-any-return]
+            return loss(options_of(config["method"]), run)
         except ValueError as error:
             raise UserError(f"method: {error}") from None
 
@@ -51,6 +51,6 @@ def _teacher_features(loss: Any, views: Sequence[Tensor]) -> Tensor:
     shares = getattr(loss, "shares", None)
     if shares is not None:
         (features,) = shares(loss.teacher, list(views)).features(learn=False)
-        return features  # type: ignore[no-any-return]
+        return features
     (features,) = features_in_parts(loss.teacher, list(views), loss.parts)
     return features

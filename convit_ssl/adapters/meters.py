@@ -20,7 +20,7 @@ _RIGHT, _NEAR, _ALL = range(3)
 
 
 @register_meter("convit_ssl_accuracy")
-class Accuracy(ClassyMeter):  # type: ignore[misc]
+class Accuracy(ClassyMeter):
     """Accuracy per classifier, on a held-out part of train and on val.
 
     Unreadable images (target -1) are left out, and their number is reported.

@@ -17,7 +17,7 @@ LEAST_SIDE = 16  # of a matrix that Muon steps; the positional projections of GP
 MATRICES = "matrices"  # of a parameter group: whether Muon steps it
 
 
-class TorchOptimizer(ClassyOptimizer):  # type: ignore[misc]
+class TorchOptimizer(ClassyOptimizer):
     """A PyTorch optimiser with groups and schedules controlled by VISSL."""
 
     def __init__(self, config: dict[str, Any]) -> None:

@@ -34,7 +34,7 @@ class Position(float):
 
 
 @register_param_scheduler("convit_ssl_warmup_cosine")
-class WarmupCosine(ClassyParamScheduler):  # type: ignore[misc]
+class WarmupCosine(ClassyParamScheduler):
     """`CosineSchedule` for VISSL: linear warm-up, then half a cosine to the end value.
 
     Our train step passes a `Position` and gets exactly the values of DINO's ``cosine_scheduler``.

@@ -38,7 +38,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @register_task("convit_ssl_task")
-class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
+class ConViTSSLTask(SelfSupervisionTask):
     """Holds model, data, loss and optimiser for VISSL's trainer.
 
     Our options are in ``CONVIT_SSL`` of VISSL's configuration. Differences from VISSL's own task:
@@ -142,7 +142,7 @@ class ConViTSSLTask(SelfSupervisionTask):  # type: ignore[misc]
         check_parts(model, self.accumulate)
         initialise(model, self.options)
         if self.options.run.compile:
-            model.trunk.compile(options=compile_options())  # type: ignore[union-attr,operator]
+            model.get_submodule("trunk").compile(options=compile_options())
         if (decay := self._ema_decay()) is not None:
             from timm.utils import ModelEmaV3
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from convit_ssl.models import GPSA, Block, ConViT
+from convit_ssl.models.attention import SelfAttention
 
 MAP_VALUES = 2**26  # of attention maps held at a time: 256 MB
 
@@ -222,6 +223,7 @@ def released_nonlocality(
         if isinstance(block.attn, GPSA):
             attention = block.attn.attention_maps(tokens, grid).mixed
         else:
-            attention = block.attn.attention_map(tokens)  # type: ignore[operator]
+            assert isinstance(block.attn, SelfAttention)
+            attention = block.attn.attention_map(tokens)
         rows.append(mean_distance(attention, grid).double().cpu().numpy())
     return np.stack(rows)

@@ -236,8 +236,9 @@ def _describe(summary: RunSummary, model: Network, sample: Sample, layout: str) 
 def _history(summary: RunSummary, load: LoadModel, sample: Sample | None, most: int) -> None:
     """Gates and non-locality of earlier checkpoints, where training did not write them."""
     model = summary.model
-    has_gates = model is not None and bool(model.config.num_gpsa_layers)
-    want_gates = summary.gates is None and has_gates and model.config.use_gating  # type: ignore[union-attr]
+    config = None if model is None else model.config
+    has_gates = config is not None and config.num_gpsa_layers > 0 and config.use_gating
+    want_gates = summary.gates is None and has_gates
     want_distance = summary.nonlocality_history is None and sample is not None
     checkpoints = summary.run.checkpoints
     if not (want_gates or want_distance) or len(checkpoints) < 2:

@@ -94,8 +94,7 @@ def report(
     from convit_ssl.api.training import Run
     from convit_ssl.cli import report_command
 
-    one = isinstance(runs, (str, os.PathLike, Run))
-    many: list[Any] = [runs] if one else list(runs)  # type: ignore[arg-type]
+    many = [runs] if isinstance(runs, (str, os.PathLike, Run)) else runs
     folders = [Path(name_of(run)) for run in many]
     where = {"data": data, "data_dir": None if data_dir is None else os.fspath(data_dir)}
     args = arguments_of("report", list(map(str, folders)), {**where, **options})

@@ -53,7 +53,7 @@ class ProbeResult:
     def to_pandas(self) -> Any:
         """A `pandas.DataFrame` of names, accuracies and intervals."""
         # With the extra "tables".
-        import pandas  # type: ignore[import-untyped]
+        import pandas
 
         columns = ("name", "kind", "accuracy", "interval_95", "balanced_accuracy", "seed")
         return pandas.DataFrame([{key: row.get(key) for key in columns} for row in self.rows])

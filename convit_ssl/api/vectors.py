@@ -141,8 +141,11 @@ def embed(
     from convit_ssl.cli import features_command
     from convit_ssl.cli.probe import sources as probe_sources
 
-    files = None if isinstance(data, (str, os.PathLike)) else [os.fspath(file) for file in data]
-    where = {"data": "folder"} if files is not None else data_arguments(data)  # type: ignore[arg-type]
+    files, where = None, {"data": "folder"}
+    if isinstance(data, (str, os.PathLike)):
+        where = data_arguments(data)
+    else:
+        files = [os.fspath(file) for file in data]
     given = {
         **where, "columns": None if columns is None else list(columns), "group_by": group_by,
         "tokens": tokens, **options,

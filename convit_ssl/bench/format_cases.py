@@ -228,7 +228,7 @@ def _read_slices(path: str) -> Array:
 
 
 def _write_fits(folder: Path, values: Array) -> str:
-    from astropy.io import fits  # type: ignore[import-untyped]
+    from astropy.io import fits
 
     fits.PrimaryHDU(values.transpose(2, 0, 1).astype(np.float32)).writeto(folder / "a.fits")
     return str(folder / "a.fits")

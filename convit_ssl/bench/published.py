@@ -7,6 +7,7 @@ arXiv:2002.05709, equation 1.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,28 +17,28 @@ from torch.nn import functional as F
 class MultiCropConViT(nn.Module):
     """timm's ConViT for crops of several sizes, position embeddings resampled as in DINO."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model
-        model.patch_embed.strict_img_size = False  # type: ignore[union-attr]
+        model.patch_embed.strict_img_size = False
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of the class token (B, D)."""
         model = self.model
-        tokens = model.patch_embed(images)  # type: ignore[operator]
-        embedding: Tensor = model.pos_embed  # type: ignore[assignment]
+        tokens = model.patch_embed(images)
+        embedding: Tensor = model.pos_embed
         if tokens.shape[1] != embedding.shape[1]:
             side, own = round(tokens.shape[1] ** 0.5), round(embedding.shape[1] ** 0.5)
             as_map = embedding.reshape(1, own, own, -1).permute(0, 3, 1, 2)
             as_map = F.interpolate(as_map, size=(side, side), mode="bicubic")
             embedding = as_map.permute(0, 2, 3, 1).reshape(1, side * side, -1)
         x = tokens + embedding
-        for index, block in enumerate(model.blocks):  # type: ignore[arg-type]
+        for index, block in enumerate(model.blocks):
             if index == model.local_up_to_layer:
-                class_token = model.cls_token.expand(len(x), -1, -1)  # type: ignore[operator]
+                class_token = model.cls_token.expand(len(x), -1, -1)
                 x = torch.cat([class_token, x], dim=1)
             x = block(x)
-        normed: Tensor = model.norm(x)  # type: ignore[operator]
+        normed: Tensor = model.norm(x)
         return normed[:, 0]
 
 

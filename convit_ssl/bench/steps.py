@@ -124,8 +124,8 @@ def make_step(plan: Plan, manner: Manner, device: torch.device) -> Callable[[], 
     make = {"dino": _dino, "simclr": _simclr}[plan.method]
     forward, student, teacher = make(plan, manner, trunk, device)
     parameters = list(student.parameters())
-    kinds = {"fused": True} if manner.optimiser else {"foreach": False}
-    optimiser = torch.optim.AdamW(parameters, lr=1e-5, **kinds)  # type: ignore[arg-type]
+    kinds: dict[str, Any] = {"fused": True} if manner.optimiser else {"foreach": False}
+    optimiser = torch.optim.AdamW(parameters, lr=1e-5, **kinds)
     device_type, dtype = device.type, DTYPES[plan.dtype]
 
     def run() -> None:

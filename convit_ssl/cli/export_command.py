@@ -77,7 +77,7 @@ def read_model(args: argparse.Namespace) -> Network:
 
 def write(args: argparse.Namespace, model: Network) -> Export:
     """Write a network in the forms that the options ask for, and compare."""
-    provenance: dict[str, object] = model.provenance  # type: ignore[assignment]
+    provenance = model.provenance
     output = args.out or _default_output(str(provenance["path"]))
     targets = [target for group in args.to for target in group.split(",") if target]
     found = [
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
     """Load, write, compare, print."""
     model = read_model(args)
     done = write(args, model)
-    provenance: dict[str, object] = model.provenance  # type: ignore[assignment]
+    provenance = model.provenance
     written = done.written
     print(f"{provenance['weights']} weights of {provenance['path']}")
     print(f"written to {done.output}; largest difference in outputs on random images:")
@@ -139,6 +139,6 @@ def _default_output(path: str) -> Path:
 
 
 def _default_name(model: Network) -> str:
-    provenance: dict[str, str | None] = model.provenance  # type: ignore[assignment]
+    provenance = model.provenance
     words = [(provenance["variant"] or "convit").replace(":", "_"), provenance["method"]]
     return "_".join(word for word in words if word)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import convit_ssl.adapters  # noqa: F401  lets timm and VISSL be imported
 from convit_ssl.cli.options import weights as weights_options
@@ -64,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         num_classes=0 if args.no_classifier else None,
         variant=args.variant,
     )
-    provenance: dict[str, Any] = model.provenance  # type: ignore[assignment]
+    provenance = model.provenance
     print(describe(model.config))
     print(f"  from {provenance['path']}, {provenance['weights']} weights")
     others = [role for role in provenance["available"] if role != provenance["weights"]]
@@ -100,7 +99,7 @@ def _print_left_out(names: list[str], everything: bool) -> None:
 
 def _difference(model: ConViT, args: argparse.Namespace) -> tuple[str, Difference | str]:
     """Compare with an independent implementation or stored features, or say that there are none."""
-    provenance: dict[str, Any] = model.provenance  # type: ignore[assignment]
+    provenance = model.provenance
     if args.reference:
         return by_reference(model, args.reference)
     if args.against:

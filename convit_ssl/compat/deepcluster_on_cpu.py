@@ -29,7 +29,7 @@ def _stay_on_cpu(method: Callable[..., Any]) -> Callable[..., Any]:
         import torch
 
         cuda = torch.Tensor.cuda
-        torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # type: ignore[assignment,method-assign]
+        torch.Tensor.cuda = lambda tensor, *_, **__: tensor  # type: ignore[method-assign]
         try:
             return method(self, *args)
         finally:

@@ -154,7 +154,7 @@ def set_activation(model: ConViT, name: str) -> None:
     """Give all MLPs this activation; GELU is ConViT's own."""
     for module in model.modules():
         if isinstance(module, Mlp) and type(module.act) is not _ACTIVATIONS[name]:
-            module.act = _ACTIVATIONS[name]()  # type: ignore[assignment]
+            module.act = _ACTIVATIONS[name]()
 
 
 def check_activation(model: ConViT, path: str) -> None:

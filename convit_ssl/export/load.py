@@ -232,7 +232,7 @@ def _from_content(file: _File, wanted: _Wanted) -> ConViT:
     provenance.names = list(file.stated.names)
     provenance.guesses, provenance.notes = settled.guesses, provenance.notes + settled.notes
     provenance.not_loaded = sorted([*left_out, *unused(trunk.tensors), *trunk.beside])
-    model.provenance = dataclasses.asdict(provenance)  # type: ignore[assignment]
+    model.provenance = dataclasses.asdict(provenance)
     for guess in settled.guesses:
         _warn(f"{file.name}: {guess}")
     return model

@@ -83,7 +83,7 @@ def other_trunk(
         model.config = dataclasses.replace(config, img_size=img_size)
         _try(model, path)
     known = {key: entry.get(key) for key in ("variant", "method", "epoch", "data", "commit")}
-    model.provenance = {  # type: ignore[assignment]
+    model.provenance = {
         **known,
         "path": path,
         "weights": entry.get("weights") or found.role,

@@ -250,7 +250,7 @@ class TeacherMethod(Method[Own]):
 
 def hold_trunk(student: nn.Module) -> None:
     """Keep the trunk's weights in this step: an optimiser skips what has no gradient."""
-    for parameter in student.trunk.parameters():  # type: ignore[union-attr]
+    for parameter in student.get_submodule("trunk").parameters():
         parameter.grad = None
 
 

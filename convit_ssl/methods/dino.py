@@ -274,7 +274,7 @@ class DINO(TeacherMethod[DINOOptions]):
         """Copy the student, and have its head keep the features that are to be spread."""
         super().attach(student)
         if self.options.koleo_weight:
-            head = student.heads[0]  # type: ignore[index]
+            head = student.get_submodule("heads.0")
             assert isinstance(head, DINOHead)
             head.keep_features = True
             self._student_head = (head,)

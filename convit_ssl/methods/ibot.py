@@ -274,7 +274,8 @@ class IBOT(DINO):
     def attach(self, student: nn.Module) -> None:
         """Copy the student, and keep hold of both heads."""
         super().attach(student)
-        head, teacher = student.heads[0], self.teacher.heads[0]  # type: ignore[index, union-attr]
+        assert self.teacher is not None
+        head, teacher = (of.get_submodule("heads.0") for of in (student, self.teacher))
         assert isinstance(head, IBOTHead) and isinstance(teacher, IBOTHead)
         teacher.of_teacher = True
         self._head = (head, teacher)

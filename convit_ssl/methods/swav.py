@@ -237,7 +237,7 @@ class SwAV(Method[SwAVOptions]):
     def attach(self, student: nn.Module) -> None:
         """Have the head keep the embeddings that are to be queued."""
         if self.options.queue_length:
-            head = student.heads[0]  # type: ignore[index]
+            head = student.get_submodule("heads.0")
             assert isinstance(head, SwAVHead)
             head.keep_embeddings = True
             self._student_head = (head,)
@@ -279,7 +279,9 @@ class SwAV(Method[SwAVOptions]):
 
     def on_update(self, student: nn.Module, progress: Progress) -> None:
         """Put the prototypes back on the unit sphere, and the embeddings into the queue."""
-        student.heads[0].normalize_prototypes()  # type: ignore[index,union-attr]
+        head = student.get_submodule("heads.0")
+        assert isinstance(head, SwAVHead)
+        head.normalize_prototypes()
         # Only a step that is taken fills the queue: a skipped one may hold what is not finite.
         if self.queue is not None:
             self.queue.push(self._embeddings)

@@ -48,7 +48,12 @@ class ConViT(nn.Module):
 
     Args:
         config: sizes and options; see `ConViTConfig`, and `create_model` for the named ones.
+
+    Attributes:
+        provenance: where the weights came from; of networks that `export` loaded alone.
     """
+
+    provenance: dict[str, Any]
 
     def __init__(self, config: ConViTConfig) -> None:
         super().__init__()
@@ -188,10 +193,10 @@ class ConViT(nn.Module):
                 tokens = self._prepend_class_token(tokens)
             assert isinstance(block, Block)
             maps = block.attention_maps(tokens, grid, positions) if return_attention else None
-            gated = isinstance(block.attn, GPSA) and block.attn.use_gating
             tokens = block(tokens, grid, positions, folded[index])
             inside.tokens.append(tokens)
-            inside.gates.append(block.attn.gate if gated else None)  # type: ignore[arg-type]
+            gpsa = block.attn if isinstance(block.attn, GPSA) else None
+            inside.gates.append(gpsa.gate if gpsa is not None and gpsa.use_gating else None)
             inside.attention.append(maps)
         if self.config.num_gpsa_layers == self.config.depth:
             tokens = self._prepend_class_token(tokens)

@@ -234,7 +234,7 @@ class FoldedCache:
     def __init__(self) -> None:
         self._seen: list[_Witness] = []
         self._steps = 0
-        self._made: dict[object, list[object]] = {}
+        self._made: dict[object, list[Any]] = {}
 
     def clear(self) -> None:
         """Forget everything."""
@@ -258,7 +258,7 @@ class FoldedCache:
             while len(self._made) >= self.capacity:
                 self._made.pop(next(iter(self._made)))
             self._made[key] = made = list(make())
-        return made  # type: ignore[return-value]
+        return made
 
     def _current(self, weights: list[Tensor]) -> bool:
         return (

@@ -109,10 +109,13 @@ class OtherTrunk(nn.Module):
         network: as its library built it; its state dict is what `export` writes.
         config: what it was built from.
         ignored: options of the configuration that this network does not have.
+        provenance: where the weights came from; of networks that `export` loaded alone.
 
     Raises:
         UserError: there is no network of this name, or it cannot be built like this.
     """
+
+    provenance: dict[str, Any]
 
     def __init__(self, config: TrunkConfig) -> None:
         super().__init__()

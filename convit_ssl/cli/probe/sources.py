@@ -154,7 +154,7 @@ def open_source(
         return _frozen(checkpoint, args)
     else:
         model = weights_options.read_network(args, checkpoint)
-        provenance = model.provenance  # type: ignore[assignment]
+        provenance = model.provenance
         name = _name(provenance, checkpoint)
     return source_of(model, name, provenance, args)
 

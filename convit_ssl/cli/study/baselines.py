@@ -8,6 +8,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from convit_ssl.cli.study.baselines_rows import (
     beside,
     trunks_of,
 )
-from convit_ssl.cli.study.baselines_runs import commands, pretrained, race_of
+from convit_ssl.cli.study.baselines_runs import Pretrained, commands, pretrained, race_of
 from convit_ssl.cli.study.baselines_write import write
 from convit_ssl.cli.study.plan import refuse_other_settings
 from convit_ssl.data import evaluation_transform
@@ -106,7 +107,7 @@ class Baselines:
         for seed in range(self.args.seeds):
             for trunk in self.trunks:
                 name = beside(FINE_TUNED.format(method), trunk)
-                self._cell(name, seed, lambda t=trunk, s=seed: self._fine_tuned(t, method, s))  # type: ignore[misc]
+                self._cell(name, seed, partial(self._fine_tuned, trunk, method, seed))
 
     def _trunk(self, trunk: str, seed: int) -> None:
         """One network: pretrained by each method, untrained, and with labels alone."""
@@ -114,11 +115,7 @@ class Baselines:
         runs = {}
         for method in args.methods:
             runs[method] = pretrained(args, self.out, trunk, method, seed)
-            self._cell(beside(method, trunk), seed, lambda m=method: {  # type: ignore[misc]
-                **self._features(
-                    probe_sources.open_source(self.images.probing(seed), str(runs[m].folder)),
-                    seed, runs[m].core_seconds),
-                **race_of(runs[m].folder)})  # fmt: skip
+            self._cell(beside(method, trunk), seed, partial(self._frozen, runs[method], seed))
         model = self._model(str(runs[args.methods[0]].folder))
         untrained = probe_sources.untrained_like(model, self.images.probing(seed))
         self._cell(beside(UNTRAINED, trunk), seed, lambda: self._features(untrained, seed, 0.0))
@@ -133,8 +130,12 @@ class Baselines:
         if trunk == self.trunks[0]:
             makers[RESNET] = lambda: label_training.resnet18(classes, seed)
         for row, make in makers.items():
-            self._cell(row, seed, lambda make=make: self._learned(  # type: ignore[misc]
-                make(), seed, budget, size, label_training.FROM_SCRATCH))  # fmt: skip
+            self._cell(row, seed, partial(self._from_scratch, make, seed, budget, size))
+
+    def _frozen(self, run: Pretrained, seed: int) -> Cell:
+        """The features of a pretrained network."""
+        source = probe_sources.open_source(self.images.probing(seed), str(run.folder))
+        return {**self._features(source, seed, run.core_seconds), **race_of(run.folder)}
 
     def _references_once(self) -> None:
         """The rows that no seed changes: raw pixels and frozen networks."""
@@ -159,7 +160,7 @@ class Baselines:
             if isinstance(source, probe_references.Missing):
                 self.missing[source.name] = source.reason
             else:
-                self._cell(source.name, None, lambda s=source: self._features(s, 0, 0.0))  # type: ignore[misc]
+                self._cell(source.name, None, partial(self._features, source, 0, 0.0))
 
     def _cell(self, row: str, seed: int | None, measure: Callable[[], Cell]) -> None:
         """Measure a cell, unless an earlier start did; seed None for what no seed changes."""
@@ -213,6 +214,11 @@ class Baselines:
                 },
             },
         }
+
+    def _from_scratch(
+        self, make: Callable[[], nn.Module], seed: int, budget: float, size: Any
+    ) -> Cell:
+        return self._learned(make(), seed, budget, size, label_training.FROM_SCRATCH)
 
     def _learned(
         self, model: nn.Module, seed: int, budget: float, size: Any,

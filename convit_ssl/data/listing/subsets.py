@@ -19,6 +19,7 @@ import hashlib
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from convit_ssl.data.images import take
 from convit_ssl.data.listing.folders import Listing
@@ -78,7 +79,7 @@ class SubsetSpec:
 def parse_subset(text: str) -> SubsetSpec:
     """Read ``fraction=0.05,seed=0``. Raises UserError for what it does not understand."""
     kinds = {"fraction": float, "per_class": int, "seed": int, "list": str, "classes": str}
-    values: dict[str, float | int | str] = {}
+    values: dict[str, Any] = {}
     for part in text.split(","):
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not value or key not in kinds:
@@ -92,7 +93,7 @@ def parse_subset(text: str) -> SubsetSpec:
             values[key] = kinds[key](value)
         except ValueError:
             raise UserError(f"{key}={value} in the subset {text!r} is not a number") from None
-    return SubsetSpec(**values)  # type: ignore[arg-type]
+    return SubsetSpec(**values)
 
 
 def choose(listing: Listing, subset: str | SubsetSpec, split: str = "train") -> Listing:

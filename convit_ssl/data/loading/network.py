@@ -25,7 +25,7 @@ def remote(url: str) -> tuple[Any, str]:
     Raises:
         UserError: an unknown kind of URL, or one that needs another package.
     """
-    import fsspec  # type: ignore[import-untyped]
+    import fsspec
 
     try:
         system, place = fsspec.core.url_to_fs(url)

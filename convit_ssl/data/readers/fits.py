@@ -6,7 +6,7 @@ import io
 from typing import Any
 
 import numpy as np
-from astropy.io import fits  # type: ignore[import-untyped]
+from astropy.io import fits
 
 from convit_ssl.data.readers import ImageFile
 from convit_ssl.data.reading.planes import MOST_CHANNELS, Planes

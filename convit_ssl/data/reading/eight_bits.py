@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from PIL import Image
 
 STRIP_PIXELS = 1 << 22  # what is converted at a time, so that a huge image is not there twice
@@ -79,7 +81,8 @@ def _mend_transparency(image: Image.Image) -> None:
     entry = image.info.get("transparency")
     if image.format != "PNG" or image.mode not in ("L", "RGB") or entry is None:
         return
-    raw = str(image.tile[0][3]) if getattr(image, "tile", None) else ""  # type: ignore[attr-defined]
+    tiles: Any = getattr(image, "tile", None)
+    raw = str(tiles[0][3]) if tiles else ""
     bits = int(raw[2:]) if raw in ("L;2", "L;4") else 8
     most = (1 << bits) - 1
     if isinstance(entry, tuple):

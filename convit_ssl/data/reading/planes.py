@@ -102,7 +102,7 @@ def parse_channels(value: Any) -> tuple[str | int, ...] | str | None:
         UserError: something else.
     """
     if value is None or value == "all":
-        return value  # type: ignore[no-any-return]
+        return None if value is None else "all"
     parts = value.split(",") if isinstance(value, str) else value
     parts = [parts] if isinstance(parts, int) else parts
     if isinstance(parts, Sequence) and parts:

@@ -42,7 +42,7 @@ def decide(composed: Composed, afresh: bool) -> Composed | int:
     methods = named_methods(list(composed.tree.auto.methods))
     plans, problems = _plans(composed, methods, most=1)
     first = next(iter(plans.values()))
-    folder = Path(first.options["run"]["dir"])
+    folder = first.folder
     rank, launcher = _place(composed)
     race = None if afresh else auto_record.decided(folder)
     known = _begun(folder) or (race or {}).get("question") == question_of(composed, first)

@@ -136,7 +136,7 @@ class Judge:
     def references(self, plan: Plan) -> dict[str, Score]:
         """The figures of raw pixels and of the untrained network."""
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(plan.options["seed"]))
+            torch.manual_seed(plan.settings.seed)
             untrained = build_trunk(plan.trunk)
         found = {UNTRAINED: self.score(plan, untrained)}
         images, watch = opened(plan), _watch(plan)
@@ -209,7 +209,7 @@ def _tree(plan: Plan) -> Any:
 
 def _watch(plan: Plan) -> Watch:
     device = torch.device("cuda" if plan.placement.device == "cuda" else "cpu")
-    dtype = PRECISIONS.get(plan.options["run"]["precision"])
+    dtype = PRECISIONS.get(plan.settings.run.precision)
 
     def autocast() -> contextlib.AbstractContextManager[Any]:
         if dtype is None:

@@ -117,7 +117,7 @@ class Race:
         table = self._timetable(images, len(rows))
         if table is None:
             return self._without(
-                f"the planned training of {self.first.options['optim']['epochs']} epochs is too "
+                f"the planned training of {self.first.settings.optim.epochs} epochs is too "
                 f"short for a race in {percent_of(self.auto.share)} of it"
             )
         self._say(
@@ -147,7 +147,7 @@ class Race:
         return self._decision(trials)
 
     def _timetable(self, images: int, part: int) -> Timetable | None:
-        epochs = int(self.first.options["optim"]["epochs"])
+        epochs = self.first.settings.optim.epochs
         share, settings = float(self.auto.share), bool(self.auto.settings)
         seconds = planned_seconds(self.first)
         return timetable(len(self.plans), epochs, images, part, share, seconds, settings)
@@ -186,7 +186,7 @@ class Race:
         place = RunFolder(self.folder).trials / "trial"
         try:
             whole = self._whole(trial)
-            planned, images = int(whole.options["optim"]["epochs"]), int(whole.facts["images"])
+            planned, images = whole.settings.optim.epochs, int(whole.facts["images"])
             trial.epochs = table.epochs(planned, images, len(rows), trial.round == 2)
             if self._repeats(trial):
                 return
@@ -249,7 +249,7 @@ class Race:
 
     def _without(self, why: str) -> dict[str, Any]:
         """No race: the first candidate that can be trained."""
-        method = self.first.options["method"]["name"]
+        method = self.first.settings.method.name
         return self._record(
             method, [], f"{method}, the first of auto.methods, without a race: {why}"
         )

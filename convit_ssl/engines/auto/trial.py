@@ -110,7 +110,7 @@ def train_trial(
         write_list(take(_listing(whole), [int(row) for row in rows]), names)
         words = [*settings, *_pinned(whole, len(rows), epochs), *ALONE]
         words += [f"data.subset='list={names}'", f"run.dir='{folder}'", "run.name=null"]
-        arguments = candidate_words(composed.arguments, whole.options["method"]["name"], words)
+        arguments = candidate_words(composed.arguments, whole.settings.method.name, words)
         plan = make_plan(compose_experiment(arguments))
         refuse_what_cannot_fit(plan, estimate(plan))
         shutil.rmtree(folder, ignore_errors=True)

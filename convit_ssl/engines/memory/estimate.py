@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -54,29 +53,29 @@ def estimate(plan: Plan) -> Memory | None:
     """The memory of one process; None where a trunk is frozen, or its passes cannot be traced."""
     if get_method(plan.settings.method.name).frozen_trunk:
         return None
-    options, device = plan.options, plan.placement.device
-    optim, method, crops = options["optim"], options["method"], options["crops"]
-    batch = int(options["derived"]["batch_per_process"])
-    part = -(-batch // int(optim["accumulate"]))
-    amp = options["run"]["precision"] != "fp32"
-    views = {int(crops["global_size"]): int(crops["global_count"])}
-    if crops["local_count"]:
-        views[int(crops["local_size"])] = int(crops["local_count"])
+    options, device = plan.settings, plan.placement.device
+    optim, run, crops, method = options.optim, options.run, options.crops, plan.options["method"]
+    batch = options.derived.batch_per_process
+    part = -(-batch // optim.accumulate)
+    amp = run.precision != "fp32"
+    views = {crops.global_size: crops.global_count}
+    if crops.local_count:
+        views[crops.local_size] = crops.local_count
     kept, rows = 0.0, 0
     for side, count in views.items():
         try:
-            kept += _activations(plan.trunk, side, count * part, amp, options["run"])
+            kept += _activations(plan.trunk, side, count * part, amp, run.grad_checkpointing)
         except Exception:
             if not isinstance(plan.trunk, TrunkConfig):
                 raise
             return None  # of another library, whose code need not run on tensors without memory
         rows += count * batch
-    facts = options["facts"]
+    facts = plan.facts
     head = head_of(method, plan.trunk.embed_dim, int(facts["classes"]), int(facts["images"]))
     trained = count_parameters(plan.trunk) + head.parameters
-    shares = plan.placement.world_size if options["run"]["fsdp"] else 1
+    shares = plan.placement.world_size if run.fsdp else 1
     weights = trained * FLOAT / MIB / shares
-    moments = 2 if optim["name"] in ("adamw", "muon") else 1
+    moments = 2 if optim.name in ("adamw", "muon") else 1
     copies = 2 if head.teacher else 1
     pixels = sum(3 * side**2 * count for side, count in views.items()) * batch
     parts = {
@@ -86,21 +85,21 @@ def estimate(plan: Plan) -> Memory | None:
         + head.constant * FLOAT / MIB,
         "weights, gradients and optimiser": weights * (1 + copies + moments),
         "images": 2 * FLOAT * pixels / MIB,
-        "teacher": teacher_mib(method, options["teacher_settings"], batch),
+        "teacher": teacher_mib(method, plan.options["teacher_settings"], batch),
     }
-    if options["derived"]["test_model"]:
-        tested = max(batch, testing_batch(int(crops["global_size"])))
+    if options.derived.test_model:
+        tested = max(batch, testing_batch(crops.global_size))
         parts["tests"] = ALIVE * kept / (part * sum(views.values())) * tested
     checkpoint = trained * FLOAT / MIB * (copies + moments)
     loading = _loading_mib(plan, pixels)
-    decoded = decoded_mib(facts, options["data"], plan.placement.processes)
-    if options["run"]["compile"]:
+    decoded = decoded_mib(facts, plan.options["data"], plan.placement.processes)
+    if run.compile:
         parts["compiler"] = COMPILER_MIB
     host = BASE_MIB + checkpoint + decoded
     if device == "cpu":
         parts["copy for checkpoints"] = checkpoint
         parts["decoded images"] = decoded
-        if left_to_run(plan.placement, bool(options["run"]["deterministic"])):
+        if left_to_run(plan.placement, run.deterministic):
             extra = extra_mib(count_parameters(plan.trunk), plan.placement.threads)
             parts["gradients of threads"] = extra if extra <= MOST_MIB else 0.0
         host = BASE_MIB + sum(parts.values())
@@ -187,11 +186,11 @@ def _what_takes_less(plan: Plan, memory: Memory, excess: float) -> str:
 
 
 def _activations(
-    trunk: AnyConfig, side: int, images: int, amp: bool, run: Mapping[str, Any]
+    trunk: AnyConfig, side: int, images: int, amp: bool, grad_checkpointing: bool
 ) -> float:
     """MiB that autograd keeps for a number of images."""
     model = sketch(trunk).train()
-    model.set_grad_checkpointing(bool(run["grad_checkpointing"]))
+    model.set_grad_checkpointing(grad_checkpointing)
     patches = (side / trunk.patch_size) ** 2 if isinstance(trunk, ConViTConfig) else side**2 / 64
     small = sum(parameter.numel() for parameter in model.parameters()) * patches <= SMALL
     with torch.random.fork_rng(devices=[]), contextlib.nullcontext() if small else _tracing():

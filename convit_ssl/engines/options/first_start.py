@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
+from yaml import YAMLError
 
 from convit_ssl.checksums import say_once
 from convit_ssl.engines.checkpoints.files import CHECKPOINTS, sorted_checkpoints

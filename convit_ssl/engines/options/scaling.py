@@ -276,23 +276,23 @@ def planned_seconds(plan: Plan) -> float | None:
     Args:
         plan: of the run.
     """
-    placement, options = plan.placement, plan.options
+    placement, options = plan.placement, plan.settings
     if placement.device != "cpu":
         return None
     sizes = {
-        "batch_size": options["optim"]["batch_size"],
-        "global_crop_size": options["crops"]["global_size"],
-        "local_crop_size": options["crops"]["local_size"],
-        "num_local_crops": options["crops"]["local_count"],
+        "batch_size": options.optim.batch_size,
+        "global_crop_size": options.crops.global_size,
+        "local_crop_size": options.crops.local_size,
+        "num_local_crops": options.crops.local_count,
     }
-    flops = CORE_FLOPS.get(options["run"]["precision"], CORE_FLOPS["fp32"])
-    method, images = get_method(options["method"]["name"]), int(plan.facts["images"])
+    flops = CORE_FLOPS.get(options.run.precision, CORE_FLOPS["fp32"])
+    method, images = get_method(options.method.name), int(plan.facts["images"])
     try:
         muon = options["optim"]["name"] == "muon"
         epoch, looks = cpu_seconds(plan.trunk, method, images, sizes, flops, muon=muon)
     except UncountedError:
         return None
-    return (int(options["optim"]["epochs"]) * epoch + looks) / _speed(placement)
+    return (options.optim.epochs * epoch + looks) / _speed(placement)
 
 
 def _speed(placement: Placement) -> float:

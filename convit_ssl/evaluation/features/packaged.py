@@ -42,10 +42,11 @@ def open_packaged(name: str) -> nn.Module:
     import timm
 
     created: Any = timm.create_model
-    model: nn.Module = created(f"tf_{network}", pretrained=False)
+    model: Any = created(f"tf_{network}", pretrained=False)
     model.load_state_dict(in_order(_weights(name, network), model.state_dict()))
-    model.reset_classifier(0)  # type: ignore[operator]
-    return model
+    model.reset_classifier(0)
+    made: nn.Module = model
+    return made
 
 
 def in_order(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> dict[str, Tensor]:

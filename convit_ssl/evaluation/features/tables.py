@@ -108,7 +108,7 @@ class FeatureTable:
         """
         _refuse_maps(self.features)
         try:
-            import pandas  # type: ignore[import-untyped]
+            import pandas
         except ImportError:
             raise UserError(f"tables need pandas: {INSTALL}") from None
         numbers = pandas.DataFrame(np.asarray(self.features.features), columns=self._names())

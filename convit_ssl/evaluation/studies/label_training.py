@@ -164,7 +164,9 @@ class ResNetFeatures(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.width = int(model.fc.in_features)  # type: ignore[union-attr,arg-type]
+        classifier = model.get_submodule("fc")
+        assert isinstance(classifier, nn.Linear)
+        self.width = classifier.in_features
         self.body = nn.Sequential(*list(model.children())[:-1])
         self.layout = {"features": (0, self.width)}
 
