@@ -14,7 +14,7 @@ from convit_ssl.data.augment.own import REGISTERED, register_augmentation
 from convit_ssl.data.augment.spec import AugmentConfig, build_augmentation
 from convit_ssl.errors import UserError
 
-EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "own_augmentation.py"
+EXAMPLE = Path(__file__).parents[4] / "docs" / "examples" / "own_augmentation.py"
 IMAGE = np.full((40, 40, 3), 200, np.uint8)
 
 

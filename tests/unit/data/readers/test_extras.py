@@ -13,7 +13,7 @@ from PIL import Image
 
 from convit_ssl.data.readers import READERS
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 # What the extras install beyond the ordinary requirements.
 OPTIONAL = {
     *(reader.package for reader in READERS.values()), "imagecodecs", "pylibjpeg",

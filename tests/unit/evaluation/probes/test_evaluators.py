@@ -15,7 +15,7 @@ from convit_ssl.evaluation.features.feature_set import FeatureSet
 from convit_ssl.evaluation.probes import evaluators
 from convit_ssl.evaluation.probes.evaluators import evaluate, register_evaluator
 
-EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "own_evaluator.py"
+EXAMPLE = Path(__file__).parents[4] / "docs" / "examples" / "own_evaluator.py"
 SET = FeatureSet(
     np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), np.array([0, 0, 1, -1])
 )

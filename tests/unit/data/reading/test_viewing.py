@@ -94,7 +94,7 @@ def test_check_reads_zarr_and_images_of_several_files(tmp_path: Path) -> None:
 
 def test_an_overview_of_a_slide(tmp_path: Path) -> None:
     pytest.importorskip("tiffslide")
-    from tests.unit.data.test_films_and_slides import slide
+    from tests.unit.data.readers.test_films_and_slides import slide
 
     full = slide(tmp_path / "a.svs")
     small = np.asarray(view_image(str(tmp_path / "a.svs"), side=128))

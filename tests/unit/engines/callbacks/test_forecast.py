@@ -12,7 +12,7 @@ from convit_ssl.engines.callbacks import forecast
 from convit_ssl.engines.callbacks.console import Speed
 from convit_ssl.engines.callbacks.forecast import BesideSteps, Measured, beside_steps
 from convit_ssl.methods import SupervisedOptions
-from tests.unit.engines.test_watch import resized
+from tests.unit.engines.callbacks.test_feature_checks import resized
 
 
 class Images(list[int]):

@@ -16,7 +16,7 @@ from convit_ssl.methods import METHODS
 from convit_ssl.options import Described, described, undescribed
 from convit_ssl.schema import Experiment
 
-PAGE = Path(__file__).parents[3] / "docs" / "OPTIONS.md"
+PAGE = Path(__file__).parents[4] / "docs" / "OPTIONS.md"
 OPTIONS = describe.all_options()
 # Numbers that are ratios, weights or momenta, and have no unit.
 PLAIN = {

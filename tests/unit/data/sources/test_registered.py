@@ -16,7 +16,7 @@ from convit_ssl.data.sources.registered import REGISTERED, register_dataset
 from convit_ssl.engines.options.compose import compose_experiment
 from convit_ssl.errors import UserError
 
-EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "own_data.py"
+EXAMPLE = Path(__file__).parents[4] / "docs" / "examples" / "own_data.py"
 
 
 @pytest.fixture

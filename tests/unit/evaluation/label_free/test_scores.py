@@ -177,7 +177,7 @@ def test_a_study_writes_its_tables_from_the_runs_that_are_there(tmp_path: Path) 
 
 def test_the_scores_that_passed_are_those_of_the_committed_study() -> None:
     """PASSED is not typed by hand: it is what the newest study of label-free scores found."""
-    results = Path(__file__).parents[3] / "results"
+    results = Path(__file__).parents[4] / "results"
     studies = [
         json.loads(file.read_text()) for file in sorted(results.glob("label_free_*/result.json"))
     ]
