@@ -22,7 +22,6 @@ from typing import Any
 from convit_ssl.errors import UserError
 
 CHECKPOINT = re.compile(r"checkpoint_e(\d+)(?:_s(\d+))?\.torch")
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _SIDECAR_BYTES = 4096
 _BLOCK = 1 << 20
 

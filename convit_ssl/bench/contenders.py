@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -86,29 +83,9 @@ class VisslConViT(nn.Module):
 
     def __init__(self, config: ConViTConfig) -> None:
         super().__init__()
-        from convit_ssl import adapters
+        from convit_ssl.adapters.vissl_trunk import build_vissl_trunk
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of VISSL's own imports
-            adapters.register()
-        import vissl
-        from omegaconf import OmegaConf
-        from vissl.models.trunks import get_model_trunk
-        from vissl.utils.hydra_config import AttrDict
-
-        defaults: Any = OmegaConf.load(Path(vissl.__path__[0]) / "config" / "defaults.yaml")
-        options: Any = OmegaConf.to_container(defaults.config.MODEL, resolve=False)
-        options["TRUNK"]["CONVIT"]["N_GPSA_LAYERS"] = config.num_gpsa_layers
-        options["TRUNK"]["VISION_TRANSFORMERS"].update(
-            IMAGE_SIZE=config.image_shape[0],
-            PATCH_SIZE=config.patch_size,
-            NUM_LAYERS=config.depth,
-            NUM_HEADS=config.num_heads,
-            HIDDEN_DIM=config.embed_dim,
-            MLP_DIM=int(config.embed_dim * config.mlp_ratio),
-            QKV_BIAS=config.qkv_bias,
-        )
-        self.trunk = get_model_trunk("convit")(AttrDict(options), "convit")
+        self.trunk = build_vissl_trunk("convit", config)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features of the class token (B, D)."""

@@ -9,7 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from convit_ssl.cli.vissl_trunk import build_vissl_trunk, vissl_difference
+from convit_ssl.adapters.vissl_trunk import build_vissl_trunk
+from convit_ssl.cli.vissl_trunk import vissl_difference
 from convit_ssl.export import load_trunk
 from convit_ssl.export.audit import audit_trunk
 from convit_ssl.export.keys import to_vissl
@@ -30,7 +31,7 @@ def sizes(head_dim: int) -> ConViTConfig:
 
 def vissl_model(head_dim: int, trained: bool) -> nn.Module:
     torch.manual_seed(head_dim)
-    model = build_vissl_trunk("convit", sizes(head_dim))
+    model = build_vissl_trunk("convit", sizes(head_dim)).eval()
     if trained:
         with torch.no_grad():
             for parameter in model.parameters():
@@ -100,7 +101,7 @@ def test_ours_run_in_vissl(tmp_path: Path) -> None:
     ours = ConViT(sizes(64)).eval()
     export_trunk(ours, ["vissl"], tmp_path, name="trunk")
     content = torch.load(tmp_path / "trunk_vissl.torch", weights_only=True)
-    theirs = build_vissl_trunk("convit", ours.config)
+    theirs = build_vissl_trunk("convit", ours.config).eval()
     theirs.load_state_dict(content["classy_state_dict"]["base_model"]["model"]["trunk"])
     for module in theirs.modules():
         if isinstance(module, nn.LayerNorm):
@@ -118,7 +119,7 @@ def test_round_trip_through_everyone(tmp_path: Path) -> None:
     official = torch.load(tmp_path / "official.pth", weights_only=True)
     in_timm = load_into_timm(ours.config, official, (32, 32))
     assert type(in_timm) is timm.models.convit.ConVit
-    theirs = build_vissl_trunk("convit", ours.config)
+    theirs = build_vissl_trunk("convit", ours.config).eval()
     theirs.load_state_dict(to_vissl(dict(in_timm.state_dict())), strict=True)
     torch.save({"module.trunk." + k: v for k, v in theirs.state_dict().items()}, tmp_path / "v.pth")
     back = load_trunk(tmp_path / "v.pth")

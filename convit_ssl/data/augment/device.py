@@ -34,7 +34,6 @@ LARGEST_CANVAS = 512
 TOP, LEFT, HEIGHT, WIDTH, FLIP, VERTICAL_FLIP, TURNS = range(7)
 JITTER = 7  # four pairs of operation (-1: none) and factor
 GREY, SIGMA, SOLARIZE = 15, 16, 17
-NUM_COLUMNS = 18
 
 
 class Canvas(NamedTuple):
