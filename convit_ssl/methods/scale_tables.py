@@ -106,8 +106,8 @@ PLAIN_RECIPE: dict[str, float | None] = {
 }
 PLAIN_BELOW = 20_000  # images, or a run that a budget cuts short
 MEASURED_WIDTH = 128
-# From so many tokens in a step per channel of the network on, Muon takes at most a tenth of the
-# step's operations, and on a processor about a quarter of its time: a layer costs it 290 width^3,
-# and the step 72 tokens width^2. ConViT-small in batches of 64 is below, and learned less by Muon
-# than by AdamW in the same time.
-TOKENS_PER_CHANNEL = 40
+# From so many tokens in a step per channel of the network on, Muon takes at most a third of the
+# step's operations: a layer costs it 290 width^3, and the step 72 tokens width^2. convit_nano has
+# 16 with 64 images in a batch and 16 tokens in an image, and gave a sixth of its time; ConViT-small
+# has 5 there, gave half, and learned less by Muon than by AdamW in the same time.
+TOKENS_PER_CHANNEL = 12
