@@ -57,10 +57,13 @@ def measure(args: argparse.Namespace) -> list[Row]:
     ]  # fmt: skip
     with progress_bar("random views", "images") as progress:
         views = view_features(asked, images, rows, device, progress)
-    return [
-        score_row(source, vectors, viewed)
-        for source, vectors, viewed in zip(sources, features, views, strict=True)
-    ]
+    scored: list[Row] = []
+    with progress_bar("scores", "networks") as progress:
+        for source, vectors, viewed in zip(sources, features, views, strict=True):
+            if progress is not None:
+                progress(len(scored), len(sources), source.name)
+            scored.append(score_row(source, vectors, viewed))
+    return scored
 
 
 def score_row(source: Source, features: Tensor, views: Tensor) -> Row:
