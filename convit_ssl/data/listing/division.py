@@ -104,8 +104,10 @@ class DivisionSpec:
             raise UserError(f"holdout={self.holdout:g}: give a share between 0 and 1, such as 0.2")
         if self.folds is not None and self.folds < 2:
             raise UserError(f"folds={self.folds}: give at least 2, usually 5")
-        if not 0 <= self.fold < (self.folds or self.fold + 1):
-            raise UserError(f"fold={self.fold}: with folds={self.folds} it is 0..{self.folds - 1}")  # type: ignore[operator]
+        if self.folds is None and self.fold < 0:
+            raise UserError(f"fold={self.fold}: give 0 or more, together with folds=5")
+        if self.folds is not None and not 0 <= self.fold < self.folds:
+            raise UserError(f"fold={self.fold}: with folds={self.folds} it is 0..{self.folds - 1}")
         if self.group_by is not None and not self.divides:
             raise UserError(
                 f"group_by={self.group_by} only has an effect together with holdout=0.2 or folds=5"

@@ -218,3 +218,16 @@ def test_the_division_depends_on_names_and_seed_alone() -> None:
     division = divide(folders({"a": 10, "b": 15}), DivisionSpec(holdout=0.2, seed=1))
     assert division.digest() == "6da3e0c6a730b0a0"
     assert len(part_of(division, "val").files) == 5 and len(part_of(division, "train").files) == 20
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        (DivisionSpec(fold=-1), "fold=-1: give 0 or more, together with folds=5"),
+        (DivisionSpec(folds=5, fold=-1), r"fold=-1: with folds=5 it is 0\.\.4"),
+        (DivisionSpec(folds=5, fold=5), r"fold=5: with folds=5 it is 0\.\.4"),
+    ],
+)
+def test_a_fold_that_there_is_not(spec: DivisionSpec, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        spec.check()
