@@ -288,7 +288,7 @@ def planned_seconds(plan: Plan) -> float | None:
     flops = CORE_FLOPS.get(options.run.precision, CORE_FLOPS["fp32"])
     method, images = get_method(options.method.name), int(plan.facts["images"])
     try:
-        muon = options["optim"]["name"] == "muon"
+        muon = options.optim.name == "muon"
         epoch, looks = cpu_seconds(plan.trunk, method, images, sizes, flops, muon=muon)
     except UncountedError:
         return None
