@@ -22,7 +22,7 @@ from PIL import Image
 from convit_ssl.analysis.metrics import read_metrics
 from convit_ssl.analysis.runs import read_run
 from convit_ssl.analysis.study_points import read_study
-from convit_ssl.bench import cluster, formats
+from convit_ssl.bench import cluster, format_cases
 from convit_ssl.data.listing.annotations import labelled
 from convit_ssl.data.listing.folders import Listing
 from convit_ssl.data.listing.lists import find_listed_images
@@ -266,9 +266,9 @@ def _configs() -> list[bytes]:
 def _special() -> Iterator[tuple[str, Parser]]:
     """Formats beyond Pillow's, each written by its own library."""
     values = np.sort(np.random.default_rng(0).integers(0, 4000, (32, 32, 4)), axis=1)  # smooth
-    side, formats._SIDE = formats._SIDE, 32
+    side, format_cases.SIDE = format_cases.SIDE, 32
     try:
-        for case in formats.CASES:
+        for case in format_cases.CASES:
             with tempfile.TemporaryDirectory() as folder:
                 try:
                     path = case.write(Path(folder), values.astype(np.uint16))
@@ -286,7 +286,7 @@ def _special() -> Iterator[tuple[str, Parser]]:
             seeds = [data]
             yield word, Parser(name, lambda seeds=seeds: seeds, read, UnreadableImageError)  # type: ignore[misc]
     finally:
-        formats._SIDE = side
+        format_cases.SIDE = side
 
 
 PARSERS: dict[str, Parser] = {

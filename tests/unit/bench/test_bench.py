@@ -117,7 +117,7 @@ def test_bench_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert len(found["comparisons"]) == 4
     assert [row["name"] for row in found["comparisons"][0]["rows"]] == ["ours", "timm"]
     text = Path(files["md"]).read_text()
-    assert "GPU: not measured" in text
+    assert "Not measured on a GPU" in text
     assert Path(files["png"]).stat().st_size > 1000
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80 + len(str(tmp_path))
 
