@@ -1,10 +1,9 @@
-"""What the plain command says after its own training: one thread, nothing chosen.
+"""What the README's command says after its own training, with one thread.
 
     python tools/plain_command.py fashion_mnist elpv --out results/plain_command_cpu_DATE
 
-Each collection is trained by the command of the README; the run chooses
-its length, and ends with a verdict on val. Stopped, the same command leaves out what this commit
-has measured.
+The run chooses its length, and ends with a verdict on val. Started again after a stop, this leaves
+out what the same commit has measured.
 """
 
 from __future__ import annotations

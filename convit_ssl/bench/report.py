@@ -31,7 +31,7 @@ def model_title(comparison: dict[str, Any]) -> str:
 def model_cells(comparison: dict[str, Any]) -> list[list[str]]:
     """One line for each contender."""
     lines = []
-    eager = not comparison["setting"]["compiled"]  # a compiler decides by itself what it keeps
+    eager = not comparison["setting"]["compiled"]  # a compiler chooses what to save
     for row in comparison["rows"]:
         low, high = row["quartiles"]
         lines.append(

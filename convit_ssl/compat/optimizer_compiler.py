@@ -26,20 +26,17 @@ def apply(module: ModuleType) -> None:
     """
     optimizer: type = module.Optimizer
     for name, method in list(vars(optimizer).items()):
-        if _written_in(method, "inner"):
+        if _is_wrapped(method, "inner"):
             setattr(optimizer, name, _without_compiler(method, method.__wrapped__))
     for kind in _subclasses(optimizer):
         step = vars(kind).get("step")
-        if _written_in(step, "_use_grad"):
+        if _is_wrapped(step, "_use_grad"):
             kind.step = _without_compiler(step, _with_gradients(step.__wrapped__))
 
 
-def _written_in(method: Any, wrapper: str) -> bool:
-    return (
-        hasattr(method, "__wrapped__")
-        and getattr(method, "__code__", None) is not None
-        and (method.__code__.co_name == wrapper)
-    )
+def _is_wrapped(method: Any, wrapper: str) -> bool:
+    code = getattr(method, "__code__", None)
+    return hasattr(method, "__wrapped__") and getattr(code, "co_name", "") == wrapper
 
 
 def _subclasses(kind: Any) -> list[Any]:

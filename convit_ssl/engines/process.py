@@ -48,7 +48,7 @@ def log_to(path: Path | None) -> None:
         handler.setFormatter(words)
     logging.basicConfig(level=logging.INFO, handlers=handlers, force=True)
     logging.captureWarnings(True)
-    logging.raiseExceptions = False  # a full disk is no reason for tracebacks on the terminal
+    logging.raiseExceptions = False  # no tracebacks on the terminal if the disk is full
 
 
 def seed_all(seed: int) -> None:

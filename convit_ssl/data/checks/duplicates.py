@@ -120,7 +120,7 @@ def _by_thumbnails(
     indices: np.ndarray[Any, Any],
     alike: Floats,
 ) -> tuple[list[Pair], list[tuple[int, int]]]:
-    """Pairs whose thumbnails agree, and pairs worth a look at their keypoints, the nearest first.
+    """Pairs whose thumbnails agree, and pairs whose keypoints to compare; nearest first.
 
     Args:
         facts: of all images.
@@ -166,7 +166,7 @@ class _SamePixels:
         self._square = functools.lru_cache(KEPT)(lambda position: square(load(position)))
 
     def thumbnail(self, pair: Pair) -> Pair:
-        """A pair whose thumbnails agree; of small ones, there is no more to see."""
+        """A pair whose thumbnails agree; small images have no more detail to compare."""
         one, other = self._facts[pair.first], self._facts[pair.second]
         if _is_small(one, other) or 1.0 - _likeness(one, other) <= self._limit:
             return pair

@@ -66,7 +66,7 @@ class Entries:
         unread: other files, counted by suffix.
         alone: arrays, which are images where a folder holds nothing else, and are listed then.
         linked: names of images and folders that are symbolic links.
-        inodes: of everything here by name, as the folder tells them, without a look at each file.
+        inodes: by name, as the folder's own entries give them; no file is opened for it.
     """
 
     folders: list[str]

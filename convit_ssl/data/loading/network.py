@@ -45,7 +45,7 @@ def network(url: str) -> Iterator[None]:
         PermissionError: the server refuses it.
         OSError: EIO for everything else; 503 of a busy server, for one.
         UserError: as it was raised.
-        tarfile.TarError: as it was raised; what arrived is no tar file.
+        tarfile.TarError: the download is not a tar file.
     """
     try:
         yield

@@ -58,7 +58,7 @@ def local_copy(url: str) -> str | None:
     """The copy of a shard on this node's disk, fetched by the first process that asks for it.
 
     Returns:
-        Its path; None where no copies are kept, or there is no room for this one.
+        Its path; None if copies are off or there is no room for this one.
     """
     limit = cache_bytes()
     if limit == 0:
