@@ -12,6 +12,8 @@ import torch
 from jaxtyping import install_import_hook
 
 import convit_ssl.compat
+from convit_ssl import starting
+from convit_ssl.evaluation import progress
 
 # Before any of our modules is imported: their jaxtyping signatures become checks.
 install_import_hook(
@@ -29,6 +31,17 @@ def _seeded() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002  VISSL's transforms draw from the global state
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_progress_of_a_slow_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command run in this process says what it says on any machine: lines of progress never.
+
+    Tests of progress set these waits themselves.
+    """
+    monkeypatch.setattr(starting, "FIRST_LINE", 3600.0)
+    monkeypatch.setattr(progress, "FIRST_LINE", 3600.0)
+    monkeypatch.setattr(progress, "SOONEST", 3600.0)
 
 
 @pytest.fixture(autouse=True)

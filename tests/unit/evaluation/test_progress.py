@@ -10,6 +10,16 @@ import pytest
 from convit_ssl import starting
 from convit_ssl.evaluation import progress
 
+FIRST_LINE, SOONEST = progress.FIRST_LINE, progress.SOONEST
+
+
+@pytest.fixture(autouse=True)
+def _lines_as_outside_of_tests(
+    monkeypatch: pytest.MonkeyPatch, _no_progress_of_a_slow_machine: None
+) -> None:
+    monkeypatch.setattr(progress, "FIRST_LINE", FIRST_LINE)
+    monkeypatch.setattr(progress, "SOONEST", SOONEST)
+
 
 def test_lines_are_two_seconds_apart_then_five_then_thirty_at_most() -> None:
     pauses = {0: 2, 2: 2, 9.9: 2, 10: 5, 59: 5, 120: 10, 360: 30, 86_400: 30}
