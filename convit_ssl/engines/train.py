@@ -97,7 +97,7 @@ def train(
             screen.line(str(stop), style="red" if stop.problem else "yellow")
         return stop.exit_code
     except (RuntimeError, EOFError, OSError) as error:
-        if shortage := describe_shortage(error, plan.options, heartbeat):
+        if shortage := describe_shortage(error, plan.settings, heartbeat):
             logging.exception("memory ran out")
             raise UserError(shortage) from None
         lost = describe_loss(error, heartbeat)

@@ -137,7 +137,7 @@ class Race:
         if table.finalists:
             best = self.plans[ranked[0]]
             last = finalists(
-                ranked, best.options, self.composed.explicit, table.finalists,
+                ranked, best.settings, self.composed.explicit, table.finalists,
                 bool(self.auto.settings),
             )  # fmt: skip
             if last:

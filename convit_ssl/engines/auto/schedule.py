@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from convit_ssl.methods import get_method
 from convit_ssl.methods.scale_tables import FEW_TOKENS_PATCHES
+from convit_ssl.schema_resolved import Resolved
 
 FINALISTS = 4
 LONGER = 2  # how much longer round 2 is
@@ -121,7 +121,7 @@ def _left_out(methods: int, count: int, final: int, settings: bool) -> str:
 
 
 def finalists(
-    ranked: Sequence[str], options: dict[str, Any], explicit: frozenset[str], most: int,
+    ranked: Sequence[str], options: Resolved, explicit: frozenset[str], most: int,
     settings: bool = True,
 ) -> list[Candidate]:  # fmt: skip
     """Who takes part in round 2: the best, the second, and the best with other settings.
@@ -141,23 +141,23 @@ def finalists(
     return found[:most] if len(found[:most]) > 1 else []
 
 
-def _other_crops(options: dict[str, Any], explicit: frozenset[str]) -> str | None:
+def _other_crops(options: Resolved, explicit: frozenset[str]) -> str | None:
     keys = {"crops.global_scale", "crops.physical", "augmentation.min_crop_scale"}
-    if explicit & keys or get_method(options["method"]["name"]).hides_patches:
+    if explicit & keys or get_method(options.method.name).hides_patches:
         return None
-    smallest = float(options["crops"]["global_scale"][0])
+    smallest = options.crops.global_scale[0]
     other = LARGE_CROPS if smallest < BOUNDARY else SMALL_CROPS
     return f"crops.global_scale=[{other:g},1.0]"
 
 
-def _smaller_patch(options: dict[str, Any], explicit: frozenset[str]) -> str | None:
+def _smaller_patch(options: Resolved, explicit: frozenset[str]) -> str | None:
     """Where the length follows from the machine: so that the training takes no longer."""
-    budget = options["derived"].get("budget")
+    budget = options.derived.budget
     fixed = {"trunk.patch_size", "optim.epochs", "crops.global_size"} & explicit
-    if budget is None or not budget["few_tokens"] or options["weights"] or fixed:
+    if budget is None or not budget["few_tokens"] or options.weights or fixed:
         return None
-    if options["trunk"]["patch_size"] is None:
+    patch = options.trunk.patch_size
+    if patch is None:
         return None
-    patch = int(options["trunk"]["patch_size"])
     smaller = next((size for size in FEW_TOKENS_PATCHES if 2 * size <= patch), None)
     return None if smaller is None else f"trunk.patch_size={smaller}"

@@ -139,13 +139,14 @@ def _listing(plan: Plan) -> Listing:
 
 def _pinned(whole: Plan, images: int, epochs: int) -> list[str]:
     """The settings of the whole training, which a part of its images would change."""
-    options = whole.options
+    settings = whole.settings
+    optim = settings.optim
     names = [name for name in whole.choices if name not in OF_THE_TRIAL]
     keys = [key for name in names for key in SCALED.get(name, (f"method.{name}",))]
-    keys += [f"data.{name}" for name in RANGES if options["data"][name] is not None]
-    values = {key: _at(options, key) for key in dict.fromkeys(keys)}
-    batch = int(options["optim"]["batch_size"])
-    parts = int(options["optim"]["accumulate"]) * whole.placement.world_size
+    keys += [f"data.{name}" for name in RANGES if getattr(settings.data, name) is not None]
+    values = {key: _at(whole.options, key) for key in dict.fromkeys(keys)}
+    batch = optim.batch_size
+    parts = optim.accumulate * whole.placement.world_size
     while batch > images or batch % parts:
         parts = max(parts // 2, 1)
         batch = batch // 2 if batch > images else batch
@@ -153,8 +154,8 @@ def _pinned(whole: Plan, images: int, epochs: int) -> list[str]:
         "optim.batch_size": batch,
         "optim.accumulate": parts,
         "optim.epochs": epochs,
-        "optim.warmup_epochs": round(min(WARMUP * epochs, options["optim"]["warmup_epochs"]), 3),
-        "optim.freeze_epochs": 0 if not options["optim"]["freeze_epochs"] else WARMUP * epochs,
+        "optim.warmup_epochs": round(min(WARMUP * epochs, optim.warmup_epochs), 3),
+        "optim.freeze_epochs": 0 if not optim.freeze_epochs else WARMUP * epochs,
     }
     return [f"{key}={written(value)}" for key, value in values.items()]
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
 from multiprocessing import resource_sharer
-from typing import Any
 
 import torch
 
 from convit_ssl.data.loading.loader_workers import SHARED_MEMORY
 from convit_ssl.engines.callbacks.heartbeat import Heartbeat
 from convit_ssl.models.trunks import TRUNKS
+from convit_ssl.schema_resolved import Resolved
 
 # Words of a process that saw another one go, and does not know why.
 LOST_ANOTHER = "lost another process"
@@ -40,9 +39,7 @@ def describe_loss(error: Exception, heartbeat: Heartbeat) -> str | None:
     return None
 
 
-def describe_shortage(
-    error: Exception, options: Mapping[str, Any], heartbeat: Heartbeat
-) -> str | None:
+def describe_shortage(error: Exception, options: Resolved, heartbeat: Heartbeat) -> str | None:
     """What to do where memory ran out, of a GPU or of the machine; None for any other error.
 
     Args:
@@ -53,16 +50,16 @@ def describe_shortage(
     words = str(error)
     if not isinstance(error, torch.OutOfMemoryError) and MEMORY_SIGN not in words:
         return None
-    beat, optim = heartbeat.beat, options["optim"]
-    images = int(options["derived"]["batch_per_process"])
-    parts = _more_parts(images, int(optim["accumulate"]))
-    whole = parts is None or options["trunk"]["variant"] in TRUNKS
+    beat, optim = heartbeat.beat, options.optim
+    images = options.derived.batch_per_process
+    parts = _more_parts(images, optim.accumulate)
+    whole = parts is None or options.trunk.variant in TRUNKS
     advice = "" if whole else f"optim.accumulate={parts} for the same batch in more parts, or "
     return (
         f"rank {beat.rank} on {beat.host} ran out of memory at step {beat.step} "
         f"({words.strip().splitlines()[0][:200]}). A process takes {images} images in "
-        f"optim.accumulate={optim['accumulate']} parts: give {advice}less than "
-        f"optim.batch_size={optim['batch_size']}. run.precision=bf16, run.grad_checkpointing=true, "
+        f"optim.accumulate={optim.accumulate} parts: give {advice}less than "
+        f"optim.batch_size={optim.batch_size}. run.precision=bf16, run.grad_checkpointing=true, "
         "fewer crops.local_count and a smaller trunk also save memory. Training up to the last "
         "checkpoint is not lost"
     )

@@ -362,7 +362,7 @@ def test_a_timetable_keeps_to_its_share() -> None:
 
 def test_settings_that_were_given_are_not_raced(tmp_path: Path) -> None:
     words = DIGITS.replace(" optim.epochs=100", "")
-    options = make_plan(composed(tmp_path, words=words)).options
+    options = make_plan(composed(tmp_path, words=words)).settings
     free = [one.name for one in finalists(["vicreg", "simclr"], options, frozenset(), 4)]
     assert free == ["vicreg", "simclr", ROUND_TWO, "vicreg trunk.patch_size=1"]
     given = frozenset({"crops.global_scale", "optim.epochs"})

@@ -8,15 +8,21 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from convit_ssl.engines.callbacks.heartbeat import Heartbeat
 from convit_ssl.engines.launch.failures import describe_loss, describe_shortage
 
-OPTIONS: dict[str, Any] = {
-    "optim": {"accumulate": 2, "batch_size": 1024},
-    "derived": {"batch_per_process": 128},
-    "trunk": {"variant": "convit_tiny"},
-}
+
+def options_of_run(images: int = 128, parts: int = 2, variant: str = "convit_tiny") -> Any:
+    """What the message is made of, as attributes."""
+    return OmegaConf.create(
+        {
+            "optim": {"accumulate": parts, "batch_size": 1024},
+            "derived": {"batch_per_process": images},
+            "trunk": {"variant": variant},
+        }
+    )
 
 
 @pytest.fixture
@@ -34,7 +40,7 @@ def real_shortage() -> RuntimeError:
     "error", [real_shortage(), torch.OutOfMemoryError("CUDA out of memory. Tried\nto allocate")]
 )
 def test_memory_that_ran_out(error: RuntimeError, heartbeat: Heartbeat) -> None:
-    text = describe_shortage(error, OPTIONS, heartbeat)
+    text = describe_shortage(error, options_of_run(), heartbeat)
     assert text is not None
     assert text.startswith("rank 1 on ") and "\n" not in text
     assert "takes 128 images in optim.accumulate=2 parts: give optim.accumulate=4 " in text
@@ -54,11 +60,7 @@ def test_memory_that_ran_out(error: RuntimeError, heartbeat: Heartbeat) -> None:
 def test_parts_that_are_advised_can_be_had(
     images: int, parts: int, variant: str, advice: str, heartbeat: Heartbeat
 ) -> None:
-    options = {
-        "optim": {"accumulate": parts, "batch_size": 1024},
-        "derived": {"batch_per_process": images},
-        "trunk": {"variant": variant},
-    }
+    options = options_of_run(images, parts, variant)
     text = describe_shortage(torch.OutOfMemoryError("CUDA out of memory"), options, heartbeat)
     assert text is not None and advice in text
 
@@ -97,4 +99,4 @@ def test_a_process_that_is_gone(heartbeat: Heartbeat) -> None:
 @pytest.mark.parametrize("words", ["", "Caught ValueError in DataLoader worker process 0.\nX"])
 def test_other_errors(words: str, heartbeat: Heartbeat) -> None:
     assert describe_loss(RuntimeError(words), heartbeat) is None
-    assert describe_shortage(RuntimeError(words), OPTIONS, heartbeat) is None
+    assert describe_shortage(RuntimeError(words), options_of_run(), heartbeat) is None
