@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from convit_ssl.errors import UserError
 from convit_ssl.models.convit import ConViT, ConViTConfig
@@ -253,6 +254,30 @@ def _width(trunk: Network, config: TrunkConfig, side: int) -> int:
             raise
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         return int(build_trunk(config).eval()(torch.zeros(2, config.in_chans, side, side)).shape[1])
+
+
+@functools.cache
+def single_position_strided(config: TrunkConfig, side: int) -> bool:
+    """Whether a convolution with a stride meets a map of one position, for images of this side.
+
+    There the bfloat16 gradient of PyTorch on a CPU is wrong; see `engines.options.trunks`.
+    """
+    found = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func is torch.ops.aten.convolution.default:
+                maps, weight, _, stride = args[:4]
+                one = maps.shape[2:].numel() == 1
+                found.append(one and weight.shape[2:].numel() > 1 and max(stride) > 1)
+            return func(*args, **(kwargs or {}))
+
+    network = sketch(config).eval()
+    with Watch():  # type: ignore[no-untyped-call]
+        _width(network, config, side)
+    return any(found)
 
 
 @functools.cache

@@ -34,9 +34,11 @@ from convit_ssl.engines.options.testing import test_interval
 from convit_ssl.engines.options.trunks import (
     check_other,
     check_variant,
+    exact_precision,
     fit_probes,
     network_config,
     patch_size,
+    sides_of,
 )
 from convit_ssl.errors import UserError, coded
 from convit_ssl.evaluation.progress import progress_bar
@@ -108,7 +110,8 @@ def make_plan(composed: Composed) -> Plan:
         check_channels(tree, composed.explicit)
         check_variant(tree)
     placement = place(tree.run, tree.data.workers)
-    tree.run.precision = choose_precision(tree.run.precision, placement.device)
+    asked = tree.run.precision
+    tree.run.precision = choose_precision(asked, placement.device)
     if tree.run.fsdp:
         _check_fsdp(tree)
     _check_folder(tree)
@@ -140,6 +143,9 @@ def make_plan(composed: Composed) -> Plan:
     tree.derived.budget = None if budget is None else dataclasses.asdict(budget)
     trunk = network_config(tree, composed.explicit)
     fit_probes(tree, trunk)
+    tree.run.precision = exact_precision(
+        asked, tree.run.precision, trunk, sides_of(tree.crops), placement.device
+    )
     try:
         OmegaConf.resolve(tree)
     except OmegaConfBaseException as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -23,9 +24,11 @@ from convit_ssl.models.trunks import (
     TrunkConfig,
     is_other,
     measured,
+    single_position_strided,
     sketch,
 )
 from convit_ssl.options import items
+from convit_ssl.schema_views import CropOptions
 
 # Options of the section `trunk` that mean something to networks other than ConViT.
 OF_OTHERS = (
@@ -127,15 +130,51 @@ def network_config(tree: Draft, explicit: frozenset[str]) -> AnyConfig:
         return _convit(tree)
     asked = _config(tree, explicit)
     asked = dataclasses.replace(asked, patch_size=_patch_of(sketch(asked)))
-    sides = [int(tree.crops.global_size)]
-    sides += [int(tree.crops.local_size)] if tree.crops.local_count else []
-    config = measured(asked, tuple(sides))
+    config = measured(asked, tuple(sides_of(tree.crops)))
     options: dict[str, Any] = {k.upper(): v for k, v in dataclasses.asdict(config).items()}
     options["GRAD_CHECKPOINTING"] = bool(tree.run.grad_checkpointing)
     options["FREEZE_PATCH_EMBED"] = bool(tree.trunk.freeze_patch_embed)
     OmegaConf.update(tree, "config.MODEL.TRUNK.NAME", "convit_ssl_other", force_add=True)
     OmegaConf.update(tree, "config.MODEL.TRUNK.CONVIT_SSL_OTHER", options, force_add=True)
     return config
+
+
+def exact_precision(
+    asked: str, chosen: str, trunk: AnyConfig, sides: Sequence[int], device: str
+) -> str:
+    """The precision of forward passes, where a network's gradients are right in it.
+
+    In bfloat16 on a CPU, PyTorch's gradient of a convolution with a stride over a map of one
+    position holds arbitrary numbers (findings/torch_bf16_stride_1x1.sh): a ResNet's on images of
+    16 px and smaller.
+
+    Args:
+        asked: by the user, or "auto".
+        chosen: what that is on this device.
+        trunk: the network.
+        sides: of all crops, in pixels.
+        device: cpu or cuda.
+
+    Raises:
+        UserError: the user asked for bf16, and it is not right.
+    """
+    if (chosen, device) != ("bf16", "cpu") or not isinstance(trunk, TrunkConfig):
+        return chosen
+    wrong = [side for side in sides if single_position_strided(trunk, side)]
+    if not wrong:
+        return chosen
+    if asked == "auto":
+        return "fp32"
+    raise UserError(
+        f"run.precision=bf16: crops of {wrong[0]} px become maps of one position before the last "
+        f"stride of trunk={trunk.trunk}, and on a CPU PyTorch's bfloat16 gradients are wrong "
+        "there; use run.precision=fp32, or larger crops (crops.global_size)"
+    )
+
+
+def sides_of(crops: CropOptions) -> list[int]:
+    """Sides in pixels of all kinds of crops."""
+    return [int(crops.global_size), *([int(crops.local_size)] if crops.local_count else [])]
 
 
 def fit_probes(tree: Draft, trunk: AnyConfig) -> None:

@@ -17,6 +17,7 @@ from convit_ssl.models.trunks import (
     measured,
     operations_of,
     register_trunk,
+    single_position_strided,
 )
 
 
@@ -107,3 +108,31 @@ def test_resnet50_has_vissls_parameters_and_its_operations_are_counted() -> None
     assert 1.5e8 < operations_of(config, 32) < 2e8  # 8.2e9 at 224 px
     with pytest.raises(UncountedError):
         operations_of(TrunkConfig("timm:test_vit", 32), 20)
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "strided"),
+    [
+        ("resnet50", 8, True),
+        ("resnet50", 16, True),
+        ("resnet50", 17, False),
+        ("resnet50", 96, False),
+        ("timm:test_resnet", 16, True),
+        ("timm:test_vit", 64, False),
+    ],
+)
+def test_strides_over_maps_of_one_position_are_seen(name: str, side: int, strided: bool) -> None:
+    assert single_position_strided(TrunkConfig(name, side), side) is strided
+
+
+def test_resnet50_has_wrong_gradients_nowhere_else_in_bfloat16() -> None:
+    """At the smallest crops that are allowed, a few steps' gradients are finite and alike."""
+    network = build_trunk(TrunkConfig("resnet50", 17)).train()
+    images = torch.randn(4, 3, 17, 17)
+    for _ in range(3):
+        network.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = network(images)
+        out.float().square().mean().backward()
+        largest = max(float(p.grad.abs().max()) for p in network.parameters() if p.grad is not None)
+        assert largest < 1e3

@@ -260,6 +260,18 @@ def test_the_cnn_of_the_comparison_is_an_entry_of_the_table_of_trunks() -> None:
     assert by_variant.config["MODEL"]["TRUNK"]["NAME"] == "convit_ssl_other"
 
 
+def test_a_cnn_on_tiny_images_is_trained_in_float32_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PyTorch's bfloat16 gradients of a stride over a map of one position are arbitrary there."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert cnn().options["run"]["precision"] == "fp32"
+    assert cnn("crops.global_size=32").options["run"]["precision"] == "bf16"
+    assert plan().options["run"]["precision"] == "bf16"
+    with pytest.raises(UserError, match="crops of 8 px become maps of one position"):
+        cnn("run.precision=bf16")
+
+
 @pytest.mark.parametrize(
     ("options", "config", "message"),
     [
