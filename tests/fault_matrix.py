@@ -38,7 +38,8 @@ DIGITS = (
 )  # fmt: skip
 RIGHT, FALLBACK, MESSAGE, SILENT = "right", "fallback, said", "one message", "SILENT"
 NOTHING = "left out, said"
-MESSAGES = "^(?:convit-ssl [a-z]+: (?!importing)|failed: )"
+# Lines that say how long a command has been at work are no messages.
+MESSAGES = r"^(?:convit-ssl [a-z]+: (?!importing |working, |.* after \d+ s$)|failed: )"
 WORDS = "damaged|not what|cannot (be )?read|skipped|No such file|contains no|holds no|missing"
 
 

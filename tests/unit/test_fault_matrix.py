@@ -150,3 +150,18 @@ def test_exported_files_are_refused(ending: str, fault: str, tmp_path: Path) -> 
     except UserError:
         return
     assert fault == "one bit" and found == whole  # of padding or a name that nothing reads
+
+
+def test_a_line_of_progress_is_no_message() -> None:
+    from tests.fault_commands import Ran
+    from tests.fault_matrix import MESSAGE, SILENT, outcome
+
+    progress = (
+        "convit-ssl study: importing libraries (torch), 2 s\nconvit-ssl study: working, 4 s\n"
+    )
+    more = "convit-ssl study: 0 of 2 runs after 8 s\n"
+    answers = {"newest": 1, "older": 2}
+    assert outcome(Ran(1, progress + more + "failed: it is damaged\n"), answers) == MESSAGE
+    assert outcome(Ran(1, progress + more), answers).startswith(SILENT)
+    twice = "convit-ssl study: it is damaged\nfailed: it is damaged\n"
+    assert outcome(Ran(1, twice), answers).startswith(SILENT)
