@@ -1,9 +1,10 @@
 """Every parser of files, on damaged and random bytes: a value, or one message, soon.
 
 About 40 seconds, always the same files; CONVIT_SSL_FUZZ_SECONDS=3600 looks for an hour, each parser
-for an equal share, from another seed each time. By hand, with a count::
+for an equal share, from another seed each time. By hand, with a count; the same command again
+adds to what FOLDER holds, and the last word is the folder of a result::
 
-    python tests/bad_input/test_fuzz.py FOLDER 3600
+    python tests/bad_input/test_fuzz.py FOLDER 3600 results/fuzz_cpu_2026-11-30
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import pytest
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from convit_ssl.evaluation.results import commit, hardware, now, record_folder, versions
 from tests.bad_input.parsers import PARSERS, Parser
 
 SECONDS = float(os.environ.get("CONVIT_SSL_FUZZ_SECONDS", "40"))
@@ -120,12 +122,12 @@ def _replace_word(draw: random.Random, changed: bytearray) -> None:
     changed[places[first] + 1 : places[first + 1]] = draw.choice(_VALUES)
 
 
-def main(folder: Path, seconds: float) -> int:
+def main(folder: Path, seconds: float, result: str = "") -> int:
     """Look for as long, one second a parser in turn; print what was found as it is found."""
     logging.disable(logging.ERROR)
     warnings.simplefilter("ignore")
-    counts = dict.fromkeys(PARSERS, 0)
-    found: dict[str, str] = {}
+    report = _report_so_far(folder)
+    counts, found, before = report["files"], report["found"], report["seconds"]
     draw = random.Random(int.from_bytes(os.urandom(8), "big"))
     began = time.monotonic()
     while time.monotonic() - began < seconds:
@@ -144,12 +146,49 @@ def main(folder: Path, seconds: float) -> int:
                     number = len(found)
                     (place / f"found-{parser.name}").rename(place / f"found-{number}-{parser.name}")
                     print(f"found {number}: {key}: {found[key]}", flush=True)
-        report = {"seconds": round(time.monotonic() - began), "files": counts, "found": found}
+        report["seconds"] = round(before + time.monotonic() - began)
         (folder / "report.json").write_text(json.dumps(report, indent=1))
-    print(f"{sum(counts.values()):,} files in {report['seconds'] / 60:.0f} minutes, "
-          f"{len(found)} found")  # fmt: skip
+        if result:
+            _write_result(record_folder(Path(result)), report)
+    print(_sum(report))
     return bool(found)
 
 
+def _report_so_far(folder: Path) -> dict[str, Any]:
+    """Seconds, files by parser and what was found; those of the runs before, if they are there."""
+    report: dict[str, Any] = {"seconds": 0, "files": {}, "found": {}}
+    with contextlib.suppress(FileNotFoundError):
+        report = json.loads((folder / "report.json").read_text())
+    report["files"] = dict.fromkeys(PARSERS, 0) | report["files"]
+    return report
+
+
+def _sum(report: dict[str, Any]) -> str:
+    files, minutes = sum(report["files"].values()), report["seconds"] / 60
+    return f"{files:,} files in {minutes:.0f} minutes, {len(report['found'])} found"
+
+
+def _write_result(place: Path, report: dict[str, Any]) -> None:
+    """The page and the figures of a result."""
+    about = {"commit": commit(), "time": now(), "versions": versions(), "hardware": hardware()}
+    (place / "result.json").write_text(json.dumps({**about, **report}, indent=1) + "\n")
+    lines = [
+        "# Damaged bytes in every parser",
+        "",
+        "`python tests/bad_input/test_fuzz.py`: every parser of files reads damaged ones for a "
+        "second in turn, from another seed each time. Each must give a value or one message "
+        f"within {LONGEST_READ:g} s of the processor.",
+        "",
+        f"{len(report['files'])} parsers: {_sum(report)}.",
+        "",
+        *(f"- {where}: {words}" for where, words in report["found"].items()),
+        *([""] if report["found"] else []),
+        "| parser | files |",
+        "|---|---:|",
+        *(f"| {name} | {count:,} |" for name, count in report["files"].items()),
+    ]
+    (place / "README.md").write_text("\n".join(lines) + "\n")
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), float(sys.argv[2]), *sys.argv[3:]))
