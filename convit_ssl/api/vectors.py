@@ -75,6 +75,11 @@ class Features:
         return dict(self.table.features.columns)
 
     @property
+    def fingerprint(self) -> str:
+        """sha256 of the network that made them; features of another network have another."""
+        return str(self.table.features.manifest["fingerprint"]["weights"])
+
+    @property
     def unreadable(self) -> dict[str, str]:
         """Path and reason of the images without a row."""
         return dict(self.table.features.unreadable)

@@ -7,55 +7,33 @@ python docs/examples/image_retrieval.py find runs/demo photos.npz photos/cat.png
 """
 
 import argparse
-from pathlib import Path
 
 import numpy as np
-import torch
-from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
-from convit_ssl.data import evaluation_transform
-from convit_ssl.export import load_trunk
+import convit_ssl
 
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-
-
-@torch.inference_mode()
-def embed(model, paths, batch=64):
-    """Unit-length features (N, D) of image files."""
-    transform = evaluation_transform(model.config.img_size)
-    features = []
-    for start in range(0, len(paths), batch):
-        images = [transform(Image.open(p).convert("RGB")) for p in paths[start : start + batch]]
-        found = model(torch.stack(images))
-        features.append(torch.nn.functional.normalize(found, dim=1).numpy())
-    return np.concatenate(features)
+KIND = "class_last1"  # the class token of the last block
 
 
 def write_index(args):
     """Embed every image of a folder."""
-    model = load_trunk(args.trunk, num_classes=0)
-    paths = sorted(p for p in Path(args.folder).rglob("*") if p.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise SystemExit(f"{args.folder} holds no images")
-    np.savez(
-        args.index,
-        features=embed(model, paths),
-        paths=[str(p) for p in paths],
-        fingerprint=model.provenance["fingerprint"],
-    )
-    print(f"{len(paths)} images in {args.index}")
+    found = convit_ssl.embed(args.trunk, args.folder, columns=[KIND])
+    for path, reason in found.unreadable.items():
+        print(f"left out: {path}: {reason}")
+    np.savez(args.index, features=found.array, paths=found.names, fingerprint=found.fingerprint)
+    print(f"{len(found)} images in {args.index}")
 
 
 def find(args):
     """Print the nearest images, most similar first."""
-    model = load_trunk(args.trunk, num_classes=0)
     index = np.load(args.index)
-    if str(index["fingerprint"]) != model.provenance["fingerprint"]:
+    query = convit_ssl.embed(args.trunk, [args.image], columns=[KIND])
+    if str(index["fingerprint"]) != query.fingerprint:
         raise SystemExit(f"{args.index} was made with other weights; write it again")
     number = min(args.number, len(index["paths"]))
     neighbours = NearestNeighbors(n_neighbors=number, metric="cosine").fit(index["features"])
-    distances, rows = neighbours.kneighbors(embed(model, [args.image]))
+    distances, rows = neighbours.kneighbors(query.array)
     for distance, row in zip(distances[0], rows[0], strict=True):
         print(f"{1 - distance:.3f}  {index['paths'][row]}")
 

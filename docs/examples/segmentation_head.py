@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 import convit_ssl.export.timm_models  # noqa: F401  adds convit_ssl_* to timm
 from convit_ssl.data import evaluation_transform, open_dataset
-from convit_ssl.export import load_trunk
+from convit_ssl.export import load_trunk, reading_of
 from convit_ssl.export.timm_models import timm_name
 
 
@@ -85,8 +85,9 @@ def main():
     assert not missing, missing
 
     transform = evaluation_transform(source.config.img_size)
-    train = open_dataset(args.data, args.data_dir, "train", transform, args.subset)
-    val = open_dataset(args.data, args.data_dir, "val", transform)
+    reading = reading_of(source)  # how files became pixels in training
+    train = open_dataset(args.data, args.data_dir, "train", transform, args.subset, reading=reading)
+    val = open_dataset(args.data, args.data_dir, "val", transform, reading=reading)
     model = Segmenter(trunk)
     optimiser = torch.optim.AdamW(model.head.parameters(), lr=3e-3)
     for _ in range(args.epochs):

@@ -120,6 +120,16 @@ def test_a_list_of_files_and_patch_maps(images: Path, tmp_path: Path) -> None:
     assert caught.value.code == "output"
 
 
+def test_features_say_which_network_made_them(images: Path, tmp_path: Path) -> None:
+    def made(folder: str, files: list[Path], seed: int) -> str:
+        return convit_ssl.embed(
+            "random:convit_nano", files, seed=seed, out=tmp_path / folder, **SMALL
+        ).fingerprint
+
+    files = sorted(images.rglob("*.png"))
+    assert made("a", files[:2], 0) == made("b", files[2:4], 0) != made("c", files[:2], 1)
+
+
 def test_a_probe_gives_figures_references_and_a_verdict(images: Path, tmp_path: Path) -> None:
     found = convit_ssl.knn(
         "random:convit_nano", images, folds=3, references=True, k=[3], cache=tmp_path, **SMALL
