@@ -214,7 +214,7 @@ def main() -> int:
     if args.merge:
         parts = [json.loads(path.read_text()) for path in args.merge]
         found = {name: row for part in parts for name, row in part["table"].items()}
-        ran = sorted({part["commit"] for part in parts})
+        ran = sorted({one for part in parts for one in part.get("ran_at", [part["commit"]])})
         return _record({name: found[name] for name in COMMANDS if name in found}, args.record, ran)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
