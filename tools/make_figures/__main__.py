@@ -20,7 +20,7 @@ from typing import Any
 from cluster_tables import checkpoints, cluster
 from evidence_tables import deit, demo, differences, evidence, probes, race
 from label_free_tables import label_free, label_free_study
-from speed_tables import ceiling, cores, speed, speed_summary
+from speed_tables import builds, ceiling, cores, speed, speed_summary
 
 from convit_ssl.reading import read_json
 
@@ -53,6 +53,7 @@ def filled(page: Path) -> str:
 KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "speed": speed,
     "speed_summary": speed_summary,
+    "builds": builds,
     "ceiling": ceiling,
     "cores": cores,
     "demo": demo,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import mean
 from typing import Any
 
 from markdown_table import Rows, table
@@ -52,6 +53,32 @@ def speed_summary(results: list[dict[str, Any]]) -> str:
         ratios = [" / ".join(f"{by_side[s][name]:.2f}" for s in sides) for name in ("vit", "timm")]
         rows.append([key, " / ".join(map(str, sides)), *ratios])
     return table(["training speed, ours relative to", "px", "plain ViT", "timm's ConViT"], rows)
+
+
+def builds(results: list[dict[str, Any]]) -> str:
+    """Core-seconds and accuracy of an earlier commit's training and of today's, means of seeds."""
+    rows: Rows = []
+    for comparison in (c for result in results for c in result["comparisons"]):
+        options = dict(word.split("=", 1) for word in comparison["training"])
+        method = options["config"].removeprefix("convit_")
+        subset = options.get("data.subset", "").partition(",")[0]
+        training = ", ".join(filter(None, (options["data"], subset, method)))
+        before = comparison["rows"][0]["runs"]
+        for row in comparison["rows"]:
+            runs = row["runs"]
+            name = comparison["against"][:7] if row["arm"] == "earlier" else "today"
+            shares = [
+                one["core_seconds"] / other["core_seconds"]
+                for one, other in zip(runs, before, strict=True)
+            ]
+            rows.append([
+                training,
+                f"{name}, {row['epochs']} epochs",
+                f"{mean(run['core_seconds'] for run in runs):.0f}",
+                f"{mean(shares):.2f}",
+                f"{100 * mean(run['knn_5'] for run in runs):.1f}",
+            ])  # fmt: skip
+    return table(["training", "build", "core-seconds", "share of the time", "5-NN, %"], rows)
 
 
 def ceiling(results: list[dict[str, Any]]) -> str:
