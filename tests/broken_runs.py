@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 
 from convit_ssl.checksums import numbered_checkpoints
+from convit_ssl.evaluation.results import commit, hardware, now, record_folder, versions
 from tests.fault_commands import COMMANDS, Command, Ran, train
 from tests.fault_matrix import SILENT, outcome
 
@@ -181,26 +183,78 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--commands", nargs="+", default=list(NAMES), choices=NAMES)
     parser.add_argument("--only", default="", help="kinds whose name contains this")
+    parser.add_argument("--record", type=Path, metavar="results/NAME", help="folder of the table")
     args = parser.parse_args()
     kinds = {name: damage for name, damage in KINDS.items() if args.only in name}
-    counts: dict[str, int] = {}
+    place = record_folder(args.record.absolute()) if args.record else None
+    table = _recorded(place)
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         root = Path(folder)
         assert train(root / "whole").code == 0
-        answers = {name: _answers(COMMANDS[name], root) for name in args.commands}
-        for kind, damage in kinds.items():
-            for name in args.commands:
-                place = _fresh(root)
-                damage(place / "run")
-                ran = attempt(COMMANDS[name], place / "run", place / "out")
-                found = outcome(ran, answers[name], _target(kind, name))
-                counts[found] = counts.get(found, 0) + 1
-                print(f"{kind:36} {name:22} {found}", flush=True)
-                if found.startswith(SILENT):
-                    print("    " + ran.text[-1500:].replace("\n", "\n    "), flush=True)
-    print(f"{len(kinds)} folders, {len(args.commands)} commands: {counts}")
-    return int(any(found.startswith(SILENT) for found in counts))
+        for name in args.commands:
+            column = table.setdefault(name, {})
+            answers = _answers(COMMANDS[name], root)
+            for kind in (kind for kind in kinds if kind not in column):
+                column[kind] = _outcome(root, name, kind, answers)
+                if place is not None:
+                    _write(place, table)
+    print(_sum(table))
+    return int(_silent(table) > 0)
+
+
+def _outcome(root: Path, name: str, kind: str, answers: dict[str, Any]) -> str:
+    """Of a command on a copy of the run that is broken in this way; printed."""
+    place = _fresh(root)
+    KINDS[kind](place / "run")
+    ran = attempt(COMMANDS[name], place / "run", place / "out")
+    found = outcome(ran, answers, _target(kind, name))
+    print(f"{kind:36} {name:22} {found}", flush=True)
+    if found.startswith(SILENT):
+        print("    " + ran.text[-1500:].replace("\n", "\n    "), flush=True)
+    return found
+
+
+def _recorded(place: Path | None) -> dict[str, dict[str, str]]:
+    """Cells that this commit has run already: stopped, the same command resumes."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads((place / "result.json").read_text()) if place is not None else {}
+        if found.get("commit") == commit():
+            return dict(found["table"])
+    return {}
+
+
+def _silent(table: dict[str, dict[str, str]]) -> int:
+    return sum(cell.startswith(SILENT) for column in table.values() for cell in column.values())
+
+
+def _sum(table: dict[str, dict[str, str]]) -> str:
+    cells = sum(map(len, table.values()))
+    return f"{cells} cells of {len(table)} commands, {_silent(table)} silent."
+
+
+def _write(place: Path, table: dict[str, dict[str, str]]) -> None:
+    """The page, kinds in rows and commands in columns, and its figures."""
+    about = {"commit": commit(), "time": now(), "versions": versions(), "hardware": hardware()}
+    (place / "result.json").write_text(json.dumps({**about, "table": table}, indent=1) + "\n")
+    kinds = [kind for kind in KINDS if any(kind in column for column in table.values())]
+    lines = [
+        "# Broken run folders",
+        "",
+        "`python -m tests.broken_runs`: what each command says to a run folder that is broken. "
+        "`right`: the answer of the whole run; `fallback, said`: that of the checkpoint before, "
+        "and the command says so; `left out, said`: without what is broken, with a note; "
+        "`one message`: refused. A cell without an outcome was not run.",
+        "",
+        _sum(table),
+        "",
+        f"| folder | {' | '.join(table)} |",
+        "|---" * (len(table) + 1) + "|",
+    ]
+    for kind in kinds:
+        cells = (column.get(kind, "") for column in table.values())
+        lines.append(f"| {kind} | {' | '.join(cells)} |")
+    (place / "README.md").write_text("\n".join(lines) + "\n")
 
 
 def _target(kind: str, name: str) -> str:
