@@ -157,6 +157,8 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
     try:
         args = _parse(parser, join_numbers(arguments))
         check_outputs(args)
+        if complete := getattr(args, "complete", None):
+            complete(args)
         with within_command():
             return int(command.run(args))
     except UserError as error:

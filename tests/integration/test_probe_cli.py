@@ -159,6 +159,23 @@ def test_any_block_can_be_asked_for(
     assert "24 images x 24 (class_last2, patch_mean_last3)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("of", [".", "checkpoints/last.torch"])
+def test_the_images_of_a_run_are_measured_where_none_are_named(
+    of: str, run_folder: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_folder / "config.yaml").write_text(f"data:\n  name: folder\ndata_dir: {folder}\n")
+    out = tmp_path / "r.json"
+    quick = [*QUICK, "--cache", str(tmp_path / "cache"), "--json", str(out)]
+    assert main(["knn", str(run_folder / of), *quick]) == 0
+    assert f"images of the run: --data folder --data-dir {folder}" in capsys.readouterr().err
+    assert results(out)[0]["images"] == {"train": 24, "val": 15}
+    assert (
+        main(["knn", str(run_folder / of), *quick, "--data", "digits", "--subset", "per_class=4"])
+        == 0
+    )
+    assert "images of the run" not in capsys.readouterr().err
+
+
 def test_mask_and_subset_change_what_is_measured(
     run_folder: Path, options: list[str], tmp_path: Path
 ) -> None:
@@ -175,7 +192,7 @@ def test_mask_and_subset_change_what_is_measured(
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("no data", "no images given; add --data digits"),
+        ("no data", "no images given, and none are known of CKPT; add --data digits"),
         ("no val", "has no val/ folder"),
         ("unknown classes", "only in val/: dog"),
         ("no labels", "have no labels"),

@@ -15,6 +15,7 @@ from torch import nn
 from convit_ssl.cli.options import weights as weights_options
 from convit_ssl.cli.options.division import DATA_DIR
 from convit_ssl.cli.options.values import device, natural, positive
+from convit_ssl.cli.probe.own_images import take_images_of_run
 from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
 from convit_ssl.data.listing.folders import Listing
 from convit_ssl.data.reading.value_range import Reading
@@ -77,9 +78,10 @@ DATA = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of every command that reads features."""
+    parser.set_defaults(complete=take_images_of_run)
     parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
     add = parser.add_argument_group("images").add_argument
-    add("--data", help=DATA)
+    add("--data", help=f"{DATA}; by default that of the run")
     add("--data-dir", help=DATA_DIR)
     add("--subset", help="labelled training images to use, such as fraction=0.1,seed=0")
     network = parser.add_argument_group("network")
@@ -319,7 +321,10 @@ def data_name(args: argparse.Namespace) -> str:
         return str(args.data)
     if args.data_dir:
         return "folder"
-    raise UserError("no images given; add --data digits, or --data folder --data-dir /images")
+    raise UserError(
+        "no images given, and none are known of CKPT; add --data digits, or --data folder "
+        "--data-dir /images"
+    )
 
 
 def _cache(args: argparse.Namespace) -> Path:
