@@ -212,9 +212,10 @@ def _entry(name: str, page: str, found: Any) -> dict[str, str]:
 
 
 def _machine(hardware: dict[str, Any]) -> str:
-    gpu = hardware.get("gpu") or hardware.get("gpus")
-    cpu = f"{hardware.get('cpu', '?')}, {hardware.get('cores', '?')} cores"
-    return f"{cpu}; {gpu}" if gpu else cpu
+    gpus = hardware.get("gpu") or hardware.get("gpus") or []
+    parts = [hardware.get("cpu"), f"{hardware['cores']} cores" if "cores" in hardware else None]
+    parts += [gpus] if isinstance(gpus, str) else [", ".join(map(str, gpus))]
+    return ", ".join(part for part in parts if part)
 
 
 def index(root: Path = ROOT) -> str:
@@ -236,9 +237,10 @@ def problems(root: Path = ROOT) -> list[str]:
         if path.stat().st_size > LARGEST
     ]
     found += [
-        f"{folder.name} has no README.md"
+        f"{folder.name} has no {name}"
         for folder in sorted(path for path in root.iterdir() if path.is_dir())
-        if not (folder / "README.md").exists()
+        for name in ("README.md", "result.json")
+        if not (folder / name).exists()
     ]
     table = root / "INDEX.csv"
     if not table.exists() or table.read_text(encoding="utf-8") != index(root):

@@ -36,6 +36,13 @@ def test_files_beside_the_folders_get_one_each(tmp_path: Path) -> None:
     assert TOOL["problems"](tmp_path) == []
 
 
+def test_a_folder_without_its_figures_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a_2026-01-02").mkdir()
+    (tmp_path / "a_2026-01-02" / "README.md").write_text("# Title\n")
+    (tmp_path / "INDEX.csv").write_text(TOOL["index"](tmp_path))
+    assert TOOL["problems"](tmp_path) == ["a_2026-01-02 has no result.json"]
+
+
 def test_a_large_result_keeps_every_number(tmp_path: Path) -> None:
     confusion = np.arange(40_000).reshape(200, 200) % 7
     heads = [{"learning_rate": 0.1 * i, "held_out": 0.5} for i in range(2_000)]
