@@ -56,11 +56,12 @@ def read_check(path: Path) -> dict[str, Any]:
     """What `convit-ssl check` found, for the panel of the images.
 
     Args:
-        path: of the check.csv that it wrote.
+        path: of the check.csv that it wrote, or of its folder.
 
     Raises:
         UserError: it cannot be read, or is another table.
     """
+    path = path / "check.csv" if path.is_dir() else path
     table = csv.DictReader(io.StringIO(read_text(path), newline=""))
     if table.fieldnames != list(COLUMNS):
         raise UserError(

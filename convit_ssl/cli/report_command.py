@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="number of images for the map of features and its neighbours (default: 300)",
     )
     showing_options.add_arguments(parser)
-    add("--check", type=Path, metavar="CSV", help="show what convit-ssl check found: its check.csv")
+    add("--check", type=Path, metavar="CHECK", help="show what convit-ssl check found: its folder")
     add("--image", type=Path, action="append", default=[], help="draw attention maps of this image")
     weights_options.add_arguments(parser)
     add(

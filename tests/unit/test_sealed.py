@@ -117,6 +117,7 @@ def test_a_table_that_people_edit_is_read_with_a_note(tmp_path: Path) -> None:
     assert changed_since(path) is None
     note_beside(path)
     assert "changed" not in read_check(path)
+    assert read_check(tmp_path) == read_check(path)  # of the folder
     path.write_text(",".join(COLUMNS) + "\n" + "," * (len(COLUMNS) - 1) + "\n")
     assert "was edited, or it is damaged" in (changed_since(path) or "")
     assert "check.csv" in read_check(path)["changed"]
