@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster_tables import checkpoints, cluster
-from evidence_tables import deit, demo, differences, evidence, probes, race
+from evidence_tables import deit, demo, differences, evidence, plain, probes, race
 from label_free_tables import label_free, label_free_study
 from speed_tables import builds, ceiling, cores, speed, speed_summary
 
@@ -58,6 +58,7 @@ KINDS: dict[str, Callable[[list[dict[str, Any]]], str]] = {
     "cores": cores,
     "demo": demo,
     "evidence": evidence,
+    "plain": plain,
     "deit": deit,
     "differences": differences,
     "race": race,

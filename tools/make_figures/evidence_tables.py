@@ -19,6 +19,28 @@ def demo(results: list[dict[str, Any]]) -> str:
     return table(["features", "weighted 20-NN", "linear probe"], rows)
 
 
+def plain(results: list[dict[str, Any]]) -> str:
+    """What the README's command says of each collection, less its references, in points."""
+    names = ["untrained network", "raw pixels"]
+    rows = []
+    for row in (row for result in results for row in result["rows"]):
+        found = [row["verdict"]["against"][name] for name in names]
+        rows.append([
+            f"{row['data']}, {row['images']:,} images",
+            f"{row['epochs']}",
+            f"{row['core_minutes']:.1f}",
+            f"{row['verdict']['probe']}, {row['verdict']['metric']}",
+            *(
+                "{:+.1f} ({:+.1f} to {:+.1f})".format(
+                    *(100 * x for x in (one["difference"], *one["interval_95"]))
+                )
+                for one in found
+            ),
+        ])  # fmt: skip
+    head = ["collection", "epochs", "core-minutes", "measure", *(f"less {name}" for name in names)]
+    return table(head, rows)
+
+
 def evidence(results: list[dict[str, Any]]) -> str:
     """A line for each baselines study: what a user would try, and the best pretraining.
 
