@@ -26,6 +26,7 @@ from convit_ssl.analysis.metrics import HeadSeries
 from convit_ssl.analysis.provenance import provenance
 from convit_ssl.analysis.runs import Checkpoint, Run
 from convit_ssl.checksums import missing_newest
+from convit_ssl.data.as_trained import as_trained
 from convit_ssl.data.augment.evaluation import evaluation_transform
 from convit_ssl.errors import UserError
 from convit_ssl.models import ConViT
@@ -169,7 +170,7 @@ def prepared_batch(model: Network, images: Sequence[Shown]) -> torch.Tensor:
         mean, std = (values.tolist() for values in statistics(model))
         made = evaluation_transform(model.config.image_shape, mean=mean, std=std)
         return torch.stack([made(array) for array in channels])
-    transform = evaluation_transform(model.config.image_shape)
+    transform, _ = as_trained(model)
     batch = torch.stack([transform(image.convert("RGB")) for image in images])
     return batch.mean(dim=1, keepdim=True) if model.config.in_chans == 1 else batch
 

@@ -1,6 +1,7 @@
 """k-nearest-neighbour accuracy with torchmetrics, for a trunk that is loaded by timm alone.
 
-Export the trunk first; the script itself does not import convit_ssl:
+Export the trunk first; the script itself does not import convit_ssl. torchvision reads
+8-bit images only; `convit-ssl knn` reads all formats as in training.
 
 convit-ssl export runs/demo --to timm --out exported
 python docs/examples/knn_torchmetrics.py exported/timm images

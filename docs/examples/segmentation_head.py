@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 import convit_ssl.export.timm_models  # noqa: F401  adds convit_ssl_* to timm
-from convit_ssl.data import evaluation_transform, open_dataset
-from convit_ssl.export import load_trunk, reading_of
+from convit_ssl.data import as_trained, open_dataset
+from convit_ssl.export import load_trunk
 from convit_ssl.export.timm_models import timm_name
 
 
@@ -84,8 +84,7 @@ def main():
     missing, _ = trunk.model.load_state_dict(source.state_dict(), strict=False)
     assert not missing, missing
 
-    transform = evaluation_transform(source.config.img_size)
-    reading = reading_of(source)  # how files became pixels in training
+    transform, reading = as_trained(source)
     train = open_dataset(args.data, args.data_dir, "train", transform, args.subset, reading=reading)
     val = open_dataset(args.data, args.data_dir, "val", transform, reading=reading)
     model = Segmenter(trunk)

@@ -16,7 +16,8 @@ from convit_ssl.cli.options import weights as weights_options
 from convit_ssl.cli.options.division import DATA_DIR
 from convit_ssl.cli.options.values import device, natural, positive
 from convit_ssl.cli.probe.own_images import take_images_of_run
-from convit_ssl.data import ImageFiles, evaluation_transform, open_dataset
+from convit_ssl.data import ImageFiles, open_dataset
+from convit_ssl.data.as_trained import recorded
 from convit_ssl.data.listing.folders import Listing
 from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
@@ -180,17 +181,12 @@ def source_of(
             raise UserError(f"--mask is for ConViTs, and {name} is {model.config.trunk}")
         model = mask_model(model, args.mask)
         name = f"{name}, {args.mask} masked"
-    settings = (provenance.get("entry") or {}).get("data") or {}
-    settings = settings if isinstance(settings, dict) else {}
-    known = ("mean", "std", "interpolation", "crop_ratio")
-    transform = evaluation_transform(
-        model.config.img_size, **{key: settings[key] for key in known if key in settings}
-    )
+    settings = (provenance.get("entry") or {}).get("data")
+    transform, reading = recorded(model.config.img_size, settings)
     columns = getattr(args, "columns", None)
     token = getattr(args, "token", None)
     if token and token not in default_columns(model):
         columns = [token]
-    reading = Reading.of(settings)
     if getattr(args, "tokens", None) == "patch":
         extractor: nn.Module = PatchFeatures(model, transform.size)
     else:
