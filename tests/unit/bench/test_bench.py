@@ -107,6 +107,7 @@ def test_published_losses_are_ours() -> None:
     )
 
 
+@pytest.mark.slow
 def test_bench_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = {kind: str(tmp_path / f"out.{kind}") for kind in ("json", "md", "png")}
     command = ["bench", "model", "--sizes", "nano", "--sides", "16", "32", "--images", "1"]

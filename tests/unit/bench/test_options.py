@@ -83,6 +83,7 @@ def test_a_figure_makes_its_folder(tmp_path: Path) -> None:
     assert path.stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_threads_are_set_before_records_are_compared(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     path = str(tmp_path / "a.json")
@@ -171,6 +172,7 @@ def exhaust(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_who_runs_out_of_memory_gets_a_line_that_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

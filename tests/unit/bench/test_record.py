@@ -75,6 +75,7 @@ def test_peak_memory_of_training_is_at_least_what_is_saved() -> None:
     assert measure.peak_memory(train, torch.device("cpu")) > saved * 0.9
 
 
+@pytest.mark.slow
 def test_ratios_in_one_table_whatever_the_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
