@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,12 +18,16 @@ from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
 
 
-def recorded_data(run: Run) -> tuple[str | None, str | None]:
-    """Name and folder of the data set a run was trained on, as its configuration says."""
-    data = run.config.get("data")
+def recorded_data(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Name and folder of the data set that a run was trained on; of either None if unknown.
+
+    Args:
+        config: the run's options, as it wrote them.
+    """
+    data = config.get("data")
     name = data.get("name") if isinstance(data, dict) else data
     name = name if isinstance(name, str) else None
-    folder = run.config.get("data_dir") or find_value(run.config, "data_dir")
+    folder = config.get("data_dir") or find_value(config, "data_dir")
     return name, folder if isinstance(folder, str) and folder else None
 
 

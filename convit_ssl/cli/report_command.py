@@ -103,7 +103,7 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
     stamp = _stamp(args.runs)
     show = showing_options.shown(args)
     runs = read_runs(args.runs)
-    name, data_dir = recorded_data(runs[0])
+    name, data_dir = recorded_data(runs[0].config)
     data_dir = args.data_dir or (None if args.data else data_dir)
     sample, problem = open_sample(
         args.data or name,

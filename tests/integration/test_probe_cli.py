@@ -169,11 +169,18 @@ def test_the_images_of_a_run_are_measured_where_none_are_named(
     assert main(["knn", str(run_folder / of), *quick]) == 0
     assert f"images of the run: --data folder --data-dir {folder}" in capsys.readouterr().err
     assert results(out)[0]["images"] == {"train": 24, "val": 15}
-    assert (
-        main(["knn", str(run_folder / of), *quick, "--data", "digits", "--subset", "per_class=4"])
-        == 0
-    )
+    asked = ["--data", "digits", "--subset", "per_class=4"]
+    assert main(["knn", str(run_folder / of), *quick, *asked]) == 0
     assert "images of the run" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", ["data: 3\n", "data: [a]\n", "- a\n", "data: {name: [x]}\n", ""])
+def test_a_run_that_does_not_say_its_images_is_asked_for_them(
+    config: str, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_folder / "config.yaml").write_text(config)
+    assert run_command("knn", [str(run_folder), *QUICK]) == 2
+    assert "no images given, and none are known of CKPT" in capsys.readouterr().err
 
 
 def test_mask_and_subset_change_what_is_measured(

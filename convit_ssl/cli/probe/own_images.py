@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from convit_ssl.analysis.sampling import recorded_data
 from convit_ssl.engines.checkpoints.files import CHECKPOINTS
 from convit_ssl.engines.options.first_start import read_options
 
@@ -26,11 +27,9 @@ def take_images_of_run(args: argparse.Namespace) -> None:
     folder = path.parent.parent if path.parent.name == CHECKPOINTS else path
     if not (folder / CHECKPOINTS).is_dir():
         return
-    options = read_options(folder)
-    data = options.get("data")
-    name, data_dir = (data or {}).get("name"), options.get("data_dir")
-    if not isinstance(name, str):
+    name, data_dir = recorded_data(read_options(folder))
+    if name is None:
         return
     args.data, args.data_dir = name, data_dir
-    where = f" --data-dir {shlex.quote(str(data_dir))}" if data_dir else ""
+    where = f" --data-dir {shlex.quote(data_dir)}" if data_dir else ""
     print(f"images of the run: --data {name}{where}", file=sys.stderr)

@@ -143,9 +143,10 @@ def make_plan(composed: Composed) -> Plan:
     tree.derived.budget = None if budget is None else dataclasses.asdict(budget)
     trunk = network_config(tree, composed.explicit)
     fit_probes(tree, trunk)
-    tree.run.precision = exact_precision(
-        asked, tree.run.precision, trunk, sides_of(tree.crops), placement.device
-    )
+    if not method.frozen_trunk:
+        tree.run.precision = exact_precision(
+            asked, tree.run.precision, trunk, sides_of(tree.crops), placement.device
+        )
     try:
         OmegaConf.resolve(tree)
     except OmegaConfBaseException as error:

@@ -268,6 +268,7 @@ def test_a_cnn_on_tiny_images_is_trained_in_float32_on_a_cpu(
     assert cnn().options["run"]["precision"] == "fp32"
     assert cnn("crops.global_size=32").options["run"]["precision"] == "bf16"
     assert plan().options["run"]["precision"] == "bf16"
+    assert cnn(config="convit_linear").options["run"]["precision"] == "bf16"  # no gradients
     with pytest.raises(UserError, match="crops of 8 px become maps of one position"):
         cnn("run.precision=bf16")
 
