@@ -13,12 +13,10 @@ from sklearn.neighbors import NearestNeighbors
 
 import convit_ssl
 
-KIND = "class_last1"  # the class token of the last block
-
 
 def write_index(args):
     """Embed every image of a folder."""
-    found = convit_ssl.embed(args.trunk, args.folder, columns=[KIND])
+    found = convit_ssl.embed(args.trunk, args.folder)
     for path, reason in found.unreadable.items():
         print(f"left out: {path}: {reason}")
     np.savez(args.index, features=found.array, paths=found.names, fingerprint=found.fingerprint)
@@ -28,7 +26,7 @@ def write_index(args):
 def find(args):
     """Print the nearest images, most similar first."""
     index = np.load(args.index)
-    query = convit_ssl.embed(args.trunk, [args.image], columns=[KIND])
+    query = convit_ssl.embed(args.trunk, [args.image])
     if str(index["fingerprint"]) != query.fingerprint:
         raise SystemExit(f"{args.index} was made with other weights; write it again")
     number = min(args.number, len(index["paths"]))

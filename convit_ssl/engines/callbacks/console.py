@@ -135,7 +135,7 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
         f"{optim.name}, lr {derived.lr:.3g} after {optim.warmup_epochs:g} epochs, "
         f"weight decay {decay}",
         "machine": f"{plan.placement.device}, {options.run.precision}, "
-        f"{_threads(plan)}, {plan.placement.workers} loader workers per process",
+        f"{_threads(plan)}, {_workers(plan.placement.workers)} per process",
         "output": str(plan.folder),
     }
     if plan.memory is not None:
@@ -181,6 +181,10 @@ def _data_facts(facts: Mapping[str, Any]) -> str:
         f"{facts['name']}: {facts['images']:,} images, {facts['classes']} classes, "
         f"{height} x {width}{colour}{subset}, in {facts['folder']}"
     )
+
+
+def _workers(count: int) -> str:
+    return f"{count} loader worker{'' if count == 1 else 's'}"
 
 
 def _threads(plan: Plan) -> str:
