@@ -127,9 +127,10 @@ def measure(args: argparse.Namespace) -> Segmented:
     if args.mask or args.subset:
         raise UserError("--mask and --subset have no effect on segment; leave them out")
     sides = open_sides(args)
-    masks = [read_masks(side) for side in sides]
-    classes, ignored = mask_classes([*masks[0], *masks[1]], args.ignore)
-    targets = [[numbered(mask, classes) for mask in part] for part in masks]
+    with progress_bar("reading the masks", "masks") as progress:
+        masks = read_masks(sides, progress)
+        classes, ignored = mask_classes([*masks[0], *masks[1]], args.ignore)
+        targets = [[numbered(mask, classes) for mask in part] for part in masks]
     sources, missing = map_sources(args)
     own = sources[-1]
     results = {
@@ -138,7 +139,8 @@ def measure(args: argparse.Namespace) -> Segmented:
     }
     seen = ignored is not None and any((one == ignored).any() for part in masks for one in part)
     learned, tested = (len(side.listing.files) for side in sides)
-    verdicts = _verdicts(results, own.name, sides[1], learned)
+    with progress_bar("comparing", "networks"):
+        verdicts = _verdicts(results, own.name, sides[1], learned)
     return Segmented(
         results, verdicts, missing, list(classes), ignored if seen else None, (learned, tested)
     )
@@ -164,10 +166,10 @@ def _measure(
         for number, made in feature_maps(learned, network, patch, args.device, progress):
             maps.append(made)
             chosen.append(torch.from_numpy(targets[0][number]))
-    patches = gather_patches(maps, chosen, classes, args.seed)
-    del maps
-    device = args.device or "cpu"
-    probes = {name: PROBES[name](patches, device) for name in args.probe}
+    with progress_bar(f"{source.name}: fitting", "probes"):
+        patches = gather_patches(maps, chosen, classes, args.seed)
+        del maps
+        probes = {name: PROBES[name](patches, args.device or "cpu") for name in args.probe}
     none = (np.zeros((classes, classes), np.int64), np.zeros((2, classes), np.int64))
     # Images that cannot be read count nowhere, and keep their place.
     counts: dict[str, list[Any]] = {name: [none] * len(tested) for name in probes}

@@ -24,6 +24,7 @@ from convit_ssl.data.opening import find_listing
 from convit_ssl.data.reading.pixels import image_header
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.processes import default_device
+from convit_ssl.evaluation.progress import Report
 
 PIXEL_GRID = 4  # raw pixels of a patch: so many a side, at most
 
@@ -79,13 +80,24 @@ def open_sides(args: argparse.Namespace) -> tuple[Side, Side]:
     )
 
 
-def read_masks(side: Side) -> list[Mask]:
-    """The masks of all images.
+def read_masks(sides: Sequence[Side], progress: Report | None = None) -> list[list[Mask]]:
+    """The masks of all images, side by side.
+
+    Args:
+        sides: to learn from, and of the test.
+        progress: called with (masks read, masks in all).
 
     Raises:
         UserError: one cannot be read, or has another size than its image.
     """
-    return [_checked(side, number) for number in range(len(side.masks))]
+    places = [(side, number) for side in sides for number in range(len(side.masks))]
+    masks: list[Mask] = []
+    for side, number in places:
+        masks.append(_checked(side, number))
+        if progress is not None:
+            progress(len(masks), len(places))
+    read = iter(masks)
+    return [[next(read) for _ in side.masks] for side in sides]
 
 
 def _checked(side: Side, number: int) -> Mask:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from convit_ssl.cli import segment_command
 from convit_ssl.cli.main import run_command
 from convit_ssl.cli.segment.images import MapTransform, pixel_map
 from convit_ssl.data.listing.masks import mask_classes, numbered, read_mask
@@ -70,6 +74,31 @@ def test_the_command_segments_a_composed_set(
     mask = np.asarray(Image.open(written[0]))
     assert mask.shape == (40, 56) and set(np.unique(mask)) <= {0, 255}  # as the masks have them
     assert found["settings"]["holdout"] == 0.3
+
+
+def test_no_part_of_the_work_is_silent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compose(tmp_path, 12)
+    silent: list[str] = []
+
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            if all(thread.name != "progress" for thread in threading.enumerate()):
+                silent.append(name)
+            return function(*given)
+
+        return call
+
+    parts = ("read_masks", "mask_classes", "gather_patches", "predict_mask", "compare_miou")
+    for name in parts:
+        monkeypatch.setattr(segment_command, name, watched(name, getattr(segment_command, name)))
+    probes = {name: watched(name, made) for name, made in segment_command.PROBES.items()}
+    monkeypatch.setattr(segment_command, "PROBES", probes)
+    words = ["random:convit_nano", "--data-dir", str(tmp_path / "images"), "--references"]
+    words += ["--masks", str(tmp_path / "masks"), "--holdout", "0.3"]
+    assert run_command("segment", [*words, "--cache", str(tmp_path / "cache")]) == 0
+    assert silent == []
 
 
 @pytest.mark.parametrize(
