@@ -9,9 +9,10 @@ Every test that does not pass is printed with its reason: what it asks for and i
 error. A test that asks for a GPU returns at once without one, which pytest counts as passed; here
 it is counted by itself, as one that did nothing.
 
-The suite takes about two hours of one core. Ctrl-C ends the run and counts what was run. With
-``--keep FILE``, the outcome of each test is written as it ends, and the same command skips the
-tests in the file: an interrupted run resumes, and several parts (``-k``) add up to one count.
+The suite takes twenty minutes to two hours of one core. Ctrl-C ends the run and counts what was
+run. With ``--keep FILE``, the outcome of each test is written as it ends, and the same command
+skips the tests in the file: an interrupted run resumes, and several parts (``-k``) add up to one
+count.
 The exit code is 1 where a test failed for no reason that this file knows.
 """
 

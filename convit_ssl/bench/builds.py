@@ -1,8 +1,9 @@
-"""``bench builds``: the same training command by today's source and by an earlier commit's."""
+"""``bench builds``: the same training by today's source and by an earlier commit's, or a peer's."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convit_ssl.bench import peers
 from convit_ssl.bench.report import TableOf
 from convit_ssl.children import SAFE
 from convit_ssl.errors import UserError
@@ -35,6 +37,9 @@ NOTES = [
     "Share of the time: the mean over seeds of the ratio to the earlier build. To the "
     "earlier's accuracy: the shortest of today's runs whose mean accuracy is at least that of "
     "the earlier build. Differences are paired by seed, with Student's t interval (95 %).",
+    "lightly: its SimCLR as its own PyTorch example trains it (views, head, loss, SGD at 0.06, "
+    "batch 256), on timm's plain ViT of the same width, depth, heads, patches and crop size as "
+    "today's network; lightly-adamw is the same with AdamW at 1e-3.",
     f"Without oneDNN: `{SWITCH}=0`, today's build with matrix products by PyTorch's BLAS; this "
     "matters with `run.precision=fp32`.",
 ]
@@ -90,23 +95,63 @@ class Arm:
     epochs: int
     onednn: bool = True
 
+    def line(self, setting: Setting, seed: int, run: Path) -> list[str]:
+        """The command that trains it into a folder."""
+        line = [sys.executable, "-m", "convit_ssl.cli.main", "train"]
+        return [*line, *setting.run(self.epochs, seed, run, self.name == EARLIER)]
 
-def arms(
-    earlier: Path, epochs: int, today_epochs: Sequence[int], without_onednn: bool = False
-) -> list[Arm]:
-    """The earlier build, and today's.
+
+@dataclass(frozen=True)
+class PeerArm(Arm):
+    """Another library's training.
+
+    Attributes:
+        command: without epochs, seed and folder.
+    """
+
+    command: tuple[str, ...] = ()
+
+    def line(self, setting: Setting, seed: int, run: Path) -> list[str]:
+        """The command that trains it into a folder."""
+        ends = {"--epochs": self.epochs, "--seed": seed, "--out": run}
+        return [*self.command, *(str(word) for pair in ends.items() for word in pair)]
+
+
+def arms(first: Arm, today_epochs: Sequence[int], without_onednn: bool = False) -> list[Arm]:
+    """What today's build is compared with, and today's.
 
     Args:
-        earlier: its checkout.
-        epochs: of the earlier build.
+        first: the earlier build, or a peer.
         today_epochs: of today's, one arm for each.
-        without_onednn: today's once more, for as long as the earlier, without oneDNN.
+        without_onednn: today's once more, for as long as the first, without oneDNN.
     """
-    found = [Arm(EARLIER, earlier, epochs)]
-    found += [Arm(TODAY, ROOT, number) for number in today_epochs]
+    found = [first, *(Arm(TODAY, ROOT, number) for number in today_epochs)]
     if without_onednn:
-        found.append(Arm(f"{TODAY}, without oneDNN", ROOT, epochs, onednn=False))
+        found.append(Arm(f"{TODAY}, without oneDNN", ROOT, first.epochs, onednn=False))
     return found
+
+
+def opponent(setting: Setting, against: str, epochs: int, folder: Path) -> tuple[Arm, str]:
+    """What today's build is compared with, and its name or its commit.
+
+    Args:
+        setting: of the trainings.
+        against: a name in `peers.PEERS`, or a commit.
+        epochs: of its training.
+        folder: for a checkout.
+
+    Raises:
+        UserError: it is not here, or trains with another method.
+    """
+    if against not in peers.PEERS:
+        return Arm(EARLIER, folder, epochs), check_out(against, folder)
+    if setting.method != "simclr":
+        raise UserError(f"--against {against} compares SimCLR: give --methods simclr")
+    name = peers.version(against)
+    network = peers.Network.beside(setting.words())
+    subsets = [word.partition("=")[2] for word in setting.overrides if "data.subset=" in word]
+    line = peers.command(against, network, setting.data, setting.data_dir, *subsets[-1:])
+    return PeerArm(EARLIER, ROOT, epochs, command=tuple(line)), name
 
 
 def check_out(against: str, folder: Path) -> str:
@@ -164,14 +209,14 @@ def measure(
     """
     with tempfile.TemporaryDirectory(prefix="convit_ssl-builds-") as folder:
         place = Path(folder)
-        commit = check_out(against, place / "source")
-        contenders = arms(place / "source", epochs, today_epochs, without_onednn)
+        first, name = opponent(setting, against, epochs, place / "source")
+        contenders = arms(first, today_epochs, without_onednn)
         results: list[list[dict[str, Any]]] = [[] for _ in contenders]
         for seed in seeds:
             for number, arm in enumerate(contenders):
                 run = place / f"run_{number}_{seed}"
                 found = _train(arm, setting, seed, run)
-                _check_source(arm, found["commit"], commit)
+                _check_source(arm, found["commit"], name)
                 found |= _probe(run, setting, place / f"features_{number}_{seed}", linear)
                 results[number].append(found)
                 said = ", ".join(f"{PROBES[k]} {100 * found[k]:.1f}" for k in PROBES if k in found)
@@ -180,7 +225,7 @@ def measure(
     return {
         "training": setting.words(),
         **({"today_set": list(setting.today)} if setting.today else {}),
-        "against": commit,
+        "against": name,
         "epochs": epochs,
         "seeds": list(seeds),
         "rows": [
@@ -200,14 +245,13 @@ def _environment(arm: Arm) -> dict[str, str]:
 
 def _train(arm: Arm, setting: Setting, seed: int, run: Path) -> dict[str, Any]:
     """Core-seconds and seconds of one run."""
-    line = [sys.executable, "-m", "convit_ssl.cli.main", "train"]
-    line += setting.run(arm.epochs, seed, run, arm.name == EARLIER)
+    line = arm.line(setting, seed, run)
     code, spent, seconds = run_timed(line, _environment(arm), run.with_suffix(".log"))
-    result = RunFolder(run).read_result()
-    if code or not result:
+    result = {} if isinstance(arm, PeerArm) else RunFolder(run).read_result()
+    if code or result is None:
         said = run.with_suffix(".log").read_text(encoding="utf-8", errors="replace").splitlines()
         raise UserError(
-            f"{_title(arm.name, arm.epochs)}: `convit-ssl train {' '.join(line[4:])}` ended with "
+            f"{_title(arm.name, arm.epochs)}: `python {' '.join(line[1:])}` ended with "
             f"exit code {code}: {' '.join(said[-3:])}"
         )
     return {
@@ -220,7 +264,7 @@ def _train(arm: Arm, setting: Setting, seed: int, run: Path) -> dict[str, Any]:
 
 def _check_source(arm: Arm, ran: str | None, wanted: str) -> None:
     """Refuse figures of an installed package that hid the earlier source."""
-    if arm.name == EARLIER and ran != wanted:
+    if arm.name == EARLIER and not isinstance(arm, PeerArm) and ran != wanted:
         raise UserError(
             f"python ran {ran} instead of {wanted}: another convit_ssl comes before PYTHONPATH "
             "here; run this in an environment that has no installed copy"
@@ -277,14 +321,16 @@ def table(comparison: dict[str, Any]) -> TableOf:
     """Time and accuracy of each arm beside the earlier build's."""
     rows = comparison["rows"]
     probes = [name for name in PROBES if name in rows[0]["runs"][0]]
+    against = shown(comparison["against"])
     columns = ["build", "core-seconds", "share of the time"]
-    columns += [text for name in probes for text in (f"{PROBES[name]}, %", "less the earlier's")]
+    less = "less the earlier's" if against != comparison["against"] else "less lightly's"
+    columns += [text for name in probes for text in (f"{PROBES[name]}, %", less)]
     lines = []
     for row in rows:
         pairs = list(zip(row["runs"], rows[0]["runs"], strict=True))
         spent = [run["core_seconds"] for run in row["runs"]]
         shares = [run["core_seconds"] / other["core_seconds"] for run, other in pairs]
-        name = comparison["against"][:7] if row["arm"] == EARLIER else row["arm"]
+        name = against if row["arm"] == EARLIER else row["arm"]
         line = [_title(name, row["epochs"]), f"{_mean(spent):.0f}", _interval(shares, "{:.2f}")]
         for probe in probes:
             points = [100 * (run[probe] - other[probe]) for run, other in pairs]
@@ -296,6 +342,11 @@ def table(comparison: dict[str, Any]) -> TableOf:
     own = " ".join(comparison.get("today_set", []))
     title = " ".join(comparison["training"]) + (f", today with {own}" if own else "")
     return f"{title}, seeds {seeds}", columns, lines
+
+
+def shown(against: str) -> str:
+    """A commit in short, or a peer's name."""
+    return against[:7] if re.fullmatch(r"[0-9a-f]{8,40}", against) else against
 
 
 def joined(comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -322,7 +373,7 @@ def _reached(comparison: dict[str, Any], probe: str, width: int) -> list[str]:
     """The shortest run of today's build whose mean accuracy is the earlier build's, or more."""
     rows = comparison["rows"]
     wanted = _mean([run[probe] for run in rows[0]["runs"]])
-    name = f"to {PROBES[probe]} of {comparison['against'][:7]} ({100 * wanted:.1f} %)"
+    name = f"to {PROBES[probe]} of {shown(comparison['against'])} ({100 * wanted:.1f} %)"
     ours = sorted((row for row in rows if row["arm"] == TODAY), key=lambda row: int(row["epochs"]))
     for row in ours:
         if _mean([run[probe] for run in row["runs"]]) < wanted:

@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     builds = kinds.add_parser(
         "builds",
-        help="training with the current source and with an earlier commit: core-seconds, accuracy",
+        help="training with the current source and with an earlier commit, or with lightly: "
+        "core-seconds, accuracy",
     )
     cluster = kinds.add_parser(
         "cluster", help="what 8, 64 and 512 GPUs would need, estimated from measured steps"
@@ -206,12 +207,18 @@ def _add_linear(linear: argparse.ArgumentParser) -> None:
 
 def _add_builds(builds: argparse.ArgumentParser) -> None:
     add = builds.add_argument
-    add("--against", required=True, metavar="COMMIT", help="the earlier commit of this repository")
+    add(
+        "--against",
+        required=True,
+        metavar="COMMIT",
+        help="an earlier commit of this repository; or lightly, or lightly-adamw: SimCLR as "
+        "lightly's example trains it (needs pip install lightly)",
+    )
     add("--methods", nargs="+", default=["simclr", "dino"], help="methods to train with")
     add("--data", default="textures", help="built-in data set, or a kind of folder with --data-dir")
     add("--data-dir", help="folder of your own images")
     add("--trunk", default="convit_nano", help="network to train")
-    add("--epochs", type=int, default=10, help="epochs of the earlier build")
+    add("--epochs", type=int, default=10, help="epochs of what is compared with")
     add(
         "--today-epochs",
         nargs="+",

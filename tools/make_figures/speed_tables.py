@@ -7,6 +7,8 @@ from typing import Any
 
 from markdown_table import Rows, table
 
+from convit_ssl.bench.builds import shown
+
 
 def speed(results: list[dict[str, Any]]) -> str:
     """Training speed of ours as a multiple of the others', one line per setting."""
@@ -66,7 +68,7 @@ def builds(results: list[dict[str, Any]]) -> str:
         before = comparison["rows"][0]["runs"]
         for row in comparison["rows"]:
             runs = row["runs"]
-            name = comparison["against"][:7] if row["arm"] == "earlier" else "today"
+            name = shown(comparison["against"]) if row["arm"] == "earlier" else "today"
             shares = [
                 one["core_seconds"] / other["core_seconds"]
                 for one, other in zip(runs, before, strict=True)

@@ -52,9 +52,10 @@ def test_comparisons_of_other_seeds_are_joined() -> None:
 
 def test_each_arm_imports_its_own_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv(builds.SWITCH, raising=False)
-    earlier, *today, without = builds.arms(tmp_path, 10, [5, 10], without_onednn=True)
+    first = builds.Arm(builds.EARLIER, tmp_path, 10)
+    earlier, *today, without = builds.arms(first, [5, 10], without_onednn=True)
     assert [arm.epochs for arm in (earlier, *today, without)] == [10, 5, 10, 10]
-    assert builds.arms(tmp_path, 10, [5, 10]) == [earlier, *today]
+    assert builds.arms(first, [5, 10]) == [earlier, *today]
     assert builds._environment(earlier)["PYTHONPATH"] == str(tmp_path)
     assert builds._environment(today[0])["PYTHONPATH"] == str(builds.ROOT)
     assert builds._environment(without)[builds.SWITCH] == "0"
