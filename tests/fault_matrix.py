@@ -1,6 +1,6 @@
 """Every kind of damage in every command that reads weights, run for real: the table of outcomes.
 
-``python -m tests.fault_matrix --record results/fault_matrix_cpu_2026-11-30`` trains a small
+``python -m tests.fault_matrix --record results/fault_matrix_cpu`` trains a small
 network for two epochs, damages its newest checkpoint in each way, and runs each command on the
 result. An outcome is right (the answer of undamaged weights), a fallback that was said (the answer
 of the checkpoint before), or one message. Anything else is silent, and counted.
@@ -207,7 +207,7 @@ def markdown(table: dict[str, dict[str, str]], silent: int) -> str:
 def main() -> int:
     """Run, print and record; 1 where an outcome is silent."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--record", type=Path, help="write to this folder")
+    parser.add_argument("--record", type=lambda text: Path(text).absolute(), help="write to this folder")
     parser.add_argument("--commands", nargs="+", default=list(COMMANDS), choices=list(COMMANDS))
     parser.add_argument("--merge", type=Path, nargs="+", metavar="JSON", help="of parts, not run")
     args = parser.parse_args()
