@@ -207,7 +207,9 @@ def markdown(table: dict[str, dict[str, str]], silent: int) -> str:
 def main() -> int:
     """Run, print and record; 1 where an outcome is silent."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--record", type=lambda text: Path(text).absolute(), help="write to this folder")
+    parser.add_argument(
+        "--record", type=lambda text: Path(text).absolute(), help="write to this folder"
+    )
     parser.add_argument("--commands", nargs="+", default=list(COMMANDS), choices=list(COMMANDS))
     parser.add_argument("--merge", type=Path, nargs="+", metavar="JSON", help="of parts, not run")
     args = parser.parse_args()
