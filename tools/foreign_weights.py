@@ -32,8 +32,8 @@ _BESIDE = {"about.json", "reference.npz", "args.json", "config.json", "preproces
 def main() -> int:
     """Measure each folder and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, help="folder of the result")
+    parser.add_argument("folder", type=Path, help="folder of the checkpoints")
+    parser.add_argument("--out", type=Path, help="folder to write the result to")
     args = parser.parse_args()
     logging.disable(logging.WARNING)
     rows = [_row(folder) for folder in sorted(args.folder.iterdir()) if folder.is_dir()]

@@ -99,9 +99,11 @@ CASES: tuple[tuple[str, tuple[str, ...]], ...] = (
 def main() -> int:
     """Measure every case, or those whose name has a word; 1 where one is off by more than 25 %."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="+", default=[""], help="cases whose name has one of these")
-    parser.add_argument("--seconds", type=float, default=200, help="at most for each case")
-    parser.add_argument("--out", metavar="results/NAME", help="folder of the result")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="only cases whose name contains one of these"
+    )
+    parser.add_argument("--seconds", type=float, default=200, help="time limit per case in seconds")
+    parser.add_argument("--out", metavar="results/NAME", help="folder to write the result to")
     args = parser.parse_args()
     place = record_folder(Path(args.out)) if args.out else None
     known = _known(place)

@@ -26,9 +26,13 @@ def main() -> int:
     """Train on each collection and write what was said."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("collections", nargs="+", help="built-in data sets")
-    parser.add_argument("--config", default="convit_simclr", help="the experiment")
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="more options")
-    parser.add_argument("--out", metavar="results/NAME", required=True, help="folder of the result")
+    parser.add_argument("--config", default="convit_simclr", help="experiment to run")
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", help="further options of the run"
+    )
+    parser.add_argument(
+        "--out", metavar="results/NAME", required=True, help="folder to write the result to"
+    )
     args = parser.parse_args()
     place = record_folder(Path(args.out))
     rows = _known(place)

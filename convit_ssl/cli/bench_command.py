@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
+from convit_ssl.cli.help import HelpFormatter
 from convit_ssl.errors import UserError
 
 SUMMARY = (
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     model = kinds.add_parser(
         "model",
-        help="ConViT of this project, timm and VISSL, and a plain ViT: forward and training",
+        help="ConViT of this project, timm and VISSL, and a plain ViT: forward pass and training",
     )
     step = kinds.add_parser(
         "step", help="a DINO or SimCLR step compared with the published implementation"
@@ -38,32 +39,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--formats",
         action="store_true",
-        help="measure instead how long each image format takes to read, beside its own library",
+        help="measure the time to read each image format instead, compared with its own library",
     )
-    scaling = kinds.add_parser("scaling", help="1, 2 and 4 processes; growth with image size")
+    scaling = kinds.add_parser(
+        "scaling", help="speed with 1, 2 and 4 processes, and time against image size"
+    )
     startup = kinds.add_parser(
         "startup", help="time from the command to the first step, part by part"
     )
     threads = kinds.add_parser(
         "threads",
-        help="one thread, several ways to use all cores, and what a run chooses, on a busy machine",
+        help="one thread, several ways to use all cores, and a run's own choice, on a busy machine",
     )
     linear = kinds.add_parser(
         "linear", help="the linear probe over many classes, part by part, on synthetic features"
     )
     builds = kinds.add_parser(
         "builds",
-        help="training with the current source and with an earlier commit, or with lightly: "
-        "core-seconds, accuracy",
+        help="core-seconds and accuracy of training with the current source, compared with an "
+        "earlier commit or with lightly",
     )
     cluster = kinds.add_parser(
-        "cluster", help="what 8, 64 and 512 GPUs would need, estimated from measured steps"
+        "cluster", help="estimate what 8, 64 and 512 GPUs need, from measured steps"
     )
     everything = kinds.add_parser(
-        "all", help="all benchmarks but builds and cluster, within a time limit"
+        "all", help="run all benchmarks except builds and cluster, within a time limit"
     )
     everything.add_argument("--device", default="cpu", help="cpu or cuda")
-    everything.add_argument("--minutes", type=float, default=30.0, help="time limit for everything")
+    everything.add_argument("--minutes", type=float, default=30.0, help="time limit in minutes")
     everything.add_argument("--out", default="bench", help="folder for results and logs")
     _add_record((model, step, accumulate, data, scaling, startup, threads, linear, cluster))
     _add_outputs(builds)
@@ -76,7 +79,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_builds(builds)
     _add_cluster(cluster)
     for listed in kinds._choices_actions:  # what the list of benchmarks says of each
-        kinds.choices[listed.dest].description = f"Measure {listed.help}."
+        verb = "" if listed.dest in ("cluster", "all") else "measure "
+        says = f"{verb}{listed.help}."
+        kinds.choices[listed.dest].description = says[0].upper() + says[1:]
+        kinds.choices[listed.dest].formatter_class = HelpFormatter
 
 
 def _add_record(kinds: Iterable[argparse.ArgumentParser]) -> None:
@@ -111,7 +117,8 @@ def _add_networks(kinds: Iterable[argparse.ArgumentParser]) -> None:
             "--clock",
             choices=["wall", "cpu"],
             default="wall",
-            help="cpu counts only the thread's own time, for busy machines and one thread",
+            help="clock: wall, or cpu, which counts only the thread's own time (for busy machines, "
+            "one thread)",
         )
         kind.add_argument("--sizes", nargs="+", default=["tiny", "small"], help=_SIZES)
 
@@ -120,7 +127,10 @@ def _add_model(model: argparse.ArgumentParser) -> None:
     model.add_argument("--sides", nargs="+", type=int, default=[96, 224, 384, 512], help=_SIDES)
     model.add_argument("--images", type=int, default=8, help="batch size at 14 x 14 patches")
     model.add_argument(
-        "--modes", nargs="+", default=["forward", "training"], help="forward, training"
+        "--modes",
+        nargs="+",
+        default=["forward", "training"],
+        help="what to measure: forward, training",
     )
     model.add_argument(
         "--contenders",
@@ -129,7 +139,9 @@ def _add_model(model: argparse.ArgumentParser) -> None:
         help="implementations to compare: ours, timm, vissl, vit",
     )
     model.add_argument("--compile", action="store_true", help="use torch.compile")
-    model.add_argument("--figure", metavar="PNG", help="plot of images/s against image size")
+    model.add_argument(
+        "--figure", metavar="PNG", help="also plot images/s against image size to this file"
+    )
 
 
 def _add_steps(step: argparse.ArgumentParser, accumulate: argparse.ArgumentParser) -> None:
@@ -139,7 +151,9 @@ def _add_steps(step: argparse.ArgumentParser, accumulate: argparse.ArgumentParse
         "--parts", nargs="+", type=int, default=[4], help="numbers of parts to split the batch into"
     )
     for kind in (step, accumulate):
-        kind.add_argument("--methods", nargs="+", default=["dino", "simclr"], help="dino, simclr")
+        kind.add_argument(
+            "--methods", nargs="+", default=["dino", "simclr"], help="methods to measure"
+        )
         kind.add_argument(
             "--global-side", type=int, default=224, help="side of the global crops in pixels"
         )
@@ -147,11 +161,13 @@ def _add_steps(step: argparse.ArgumentParser, accumulate: argparse.ArgumentParse
             "--local-side", type=int, default=96, help="side of the local crops in pixels"
         )
         kind.add_argument("--local-crops", type=int, default=8, help="number of local crops")
-        kind.add_argument("--out-dim", type=int, default=65536, help="prototypes of DINO")
+        kind.add_argument("--out-dim", type=int, default=65536, help="outputs of DINO's head")
 
 
 def _add_scaling(scaling: argparse.ArgumentParser) -> None:
-    scaling.add_argument("--figure", metavar="PNG", help="plot of milliseconds against image size")
+    scaling.add_argument(
+        "--figure", metavar="PNG", help="also plot milliseconds against image size to this file"
+    )
     scaling.add_argument(
         "--sides", nargs="+", type=int, default=[96, 224, 384, 512, 768, 1024], help=_SIDES
     )
@@ -192,7 +208,9 @@ def _add_threads(threads: argparse.ArgumentParser) -> None:
         default=[0, 1, 4, 10],
         help="numbers of other busy processes on the machine",
     )
-    threads.add_argument("--seconds", type=float, default=5.0, help="seconds a measurement takes")
+    threads.add_argument(
+        "--seconds", type=float, default=5.0, help="length of a measurement in seconds"
+    )
     threads.set_defaults(repeats=3)
 
 
@@ -201,7 +219,9 @@ def _add_linear(linear: argparse.ArgumentParser) -> None:
     linear.add_argument("--classes", type=int, default=1000, help="number of classes")
     linear.add_argument("--width", type=int, default=192, help="number of channels of the features")
     linear.add_argument(
-        "--whole", action="store_true", help="also train the sweep step by step to its end"
+        "--whole",
+        action="store_true",
+        help="also train all learning rates to the end, step by step",
     )
 
 
@@ -227,7 +247,11 @@ def _add_builds(builds: argparse.ArgumentParser) -> None:
     )
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds to train with")
     add("--linear", action="store_true", help="also train the linear probe on the features")
-    add("--without-onednn", action="store_true", help="also the current build without oneDNN")
+    add(
+        "--without-onednn",
+        action="store_true",
+        help="also train with the current build without oneDNN",
+    )
     add(
         "--set",
         nargs="+",
@@ -240,7 +264,7 @@ def _add_builds(builds: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="options of the current build's runs alone",
+        help="options of the current build's runs only",
     )
     builds.set_defaults(device="cpu")
 
@@ -251,9 +275,11 @@ def _add_cluster(cluster: argparse.ArgumentParser) -> None:
     cluster.add_argument(
         "--gpus", nargs="+", type=int, default=[8, 64, 512], help="numbers of GPUs"
     )
-    cluster.add_argument("--gpus-per-node", type=int, default=8, help="GPUs of a node")
-    cluster.add_argument("--methods", nargs="+", default=["dino", "simclr"], help="dino, simclr")
-    cluster.add_argument("--size", default="small", help=_SIZES)
+    cluster.add_argument("--gpus-per-node", type=int, default=8, help="number of GPUs per node")
+    cluster.add_argument(
+        "--methods", nargs="+", default=["dino", "simclr"], help="methods: dino, simclr"
+    )
+    cluster.add_argument("--size", default="small", help=_SIZES.replace("sizes", "size"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -37,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="epochs of pretraining (default: what fits into four minutes, after timing one epoch)",
     )
     parser.add_argument("--record", metavar="STEM", help="also write the result to the folder STEM")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the experiment")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="further options of the experiment"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

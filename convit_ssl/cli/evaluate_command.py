@@ -24,8 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--with", nargs="+", default=["rank"], dest="evaluators", metavar="NAME",
         help="evaluators to run (default: rank)",
     )  # fmt: skip
-    add("--plugins", nargs="+", default=[], metavar="MODULE", help="modules that register them")
-    add("--json", type=Path, metavar="FILE", help="write the figures to this file")
+    add(
+        "--plugins",
+        nargs="+",
+        default=[],
+        metavar="MODULE",
+        help="modules or Python files that register evaluators",
+    )
+    add("--json", type=Path, metavar="FILE", help="write the metrics to this file")
 
 
 def run(args: argparse.Namespace) -> int:

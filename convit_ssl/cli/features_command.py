@@ -23,11 +23,12 @@ EXAMPLE = "convit-ssl features random:convit_nano --data digits --out features/d
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     probe_sources.add_arguments(parser)
-    parser.add_argument("--out", required=True, help="output folder, which gets train/ and val/")
+    parser.add_argument("--out", required=True, help="output folder; receives train/ and val/")
     parser.add_argument(
         "--columns",
         nargs="+",
-        help="class_last1, class_last2, patch_mean_last1, ... (n counts blocks from the end)",
+        help="features to extract: class_last1, class_last2, patch_mean_last1, ... (1 is the last "
+        "block; default: class_last1, class_last2 and patch_mean_last1)",
     )
     parser.add_argument(
         "--splits",
@@ -40,16 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         choices=FORMATS,
         default=["npy"],
-        help="also write a table with path, label, group, size and features of each image",
+        help="formats to write; csv and parquet are tables with the path, label, group, size and "
+        "features of each image",
     )
     parser.add_argument(
         "--tokens",
         choices=("class", "patch"),
         default="class",
-        help="one vector per image, or the map of its patches (rows x columns x channels)",
+        help="class for one vector per image, patch for the map of its patches (rows x columns x "
+        "channels)",
     )
     parser.add_argument(
-        "--group-by", metavar="WHAT", help="group column of the table: folder:1 or name:REGEX"
+        "--group-by",
+        metavar="WHAT",
+        help="what the group column of the table holds: folder:1 or name:REGEX",
     )
 
 

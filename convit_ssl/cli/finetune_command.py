@@ -35,7 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--low-shot",
         type=float,
         metavar="PERCENT",
-        help="settings for few labels, on 1 or 10 %% of each class unless --subset is given",
+        help="use the settings for few labels, on this percentage of each class (such as 1 or 10) "
+        "unless --subset is given",
     )
     add("--weights", default="teacher", metavar="WHICH", help=WHICH)
     add(

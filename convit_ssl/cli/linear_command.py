@@ -33,13 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--epochs",
         type=positive,
         default=LinearConfig.epochs,
-        help="epochs (default: between 2,000 and 12,500 steps)",
+        help="epochs (default: 100), but at least 2,000 and at most 12,500 steps",
     )
     add(
         "--hold-out",
         type=share,
         default=LinearConfig.hold_out,
-        help="fraction of train held out to choose the probe",
+        help="fraction of train to hold out for choosing the probe",
     )
     add(
         "--no-refit",

@@ -16,6 +16,7 @@ from typing import NoReturn
 import convit_ssl.adapters  # noqa: F401 installs what VISSL and torchvision need
 from convit_ssl import __version__
 from convit_ssl.children import keep_children_safe
+from convit_ssl.cli.help import HelpFormatter
 from convit_ssl.cli.options.values import check_outputs
 from convit_ssl.cli.words import join_numbers
 from convit_ssl.engines.callbacks.output import printable_output, spell_out
@@ -149,7 +150,7 @@ def _run_command(name: str, arguments: Sequence[str]) -> int:
         prog=f"convit-ssl {name}",
         description=_sentence(command.SUMMARY),
         epilog=f"example: {command.EXAMPLE}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     command.add_arguments(parser)

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "prefix",
         nargs="?",
-        help="only these: a section, the start of a key, or the name of a method",
+        help="list only these options: a section, the start of a key, or the name of a method",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print as JSON")

@@ -39,10 +39,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--images",
         type=int,
         default=300,
-        help="number of images for the map of features and its neighbours (default: 300)",
+        help="number of images in the feature map, also used for nearest neighbours",
     )
     showing_options.add_arguments(parser)
-    add("--check", type=Path, metavar="CHECK", help="show what convit-ssl check found: its folder")
+    add(
+        "--check",
+        type=Path,
+        metavar="CHECK",
+        help="folder written by `convit-ssl check`, to show what it found",
+    )
     add("--image", type=Path, action="append", default=[], help="draw attention maps of this image")
     weights_options.add_arguments(parser)
     add(

@@ -35,9 +35,10 @@ EXAMPLE = (
 
 
 _KINDS = (
-    "sample-efficiency (labels alone, at several fractions of them), ablation (parts of ConViT "
-    "left out), pretraining (methods compared), baselines (pretraining beside pixels, a frozen "
-    "network and labels alone, at equal cost), or scores (which scores predict accuracy)"
+    "sample-efficiency (training on several fractions of the labels), ablation (ConViT without "
+    "some of its parts), pretraining (methods compared), baselines (pretraining compared with raw "
+    "pixels, a frozen network and labels alone, at equal cost), or scores (which label-free scores "
+    "predict accuracy)"
 )
 
 
@@ -62,15 +63,26 @@ def _add_compared(parser: argparse.ArgumentParser) -> None:
         "--trunks",
         nargs="+",
         default=["convit_nano", "deit_nano"],
-        help="trunks to compare (not for ablation); networks of timm are named timm:NAME",
+        help="trunks to compare; networks of timm are named timm:NAME (sample-efficiency, "
+        "pretraining)",
     )
-    add("--size", default="nano", help="size of the ablation's networks: nano, tiny, small or base")
-    add("--presets", nargs="+", default=["table3"], help="table3, gpsa-layers, locality, positions")
+    add(
+        "--size",
+        default="nano",
+        help="size of the networks: nano, tiny, small or base (ablation, baselines, scores)",
+    )
+    add(
+        "--presets",
+        nargs="+",
+        default=["table3"],
+        help="ablations to run: table3, gpsa-layers, locality, positions",
+    )
     add(
         "--methods",
         nargs="+",
         default=["dino", "simclr"],
-        help="self-supervised methods to compare (pretraining), and auto, which races them first",
+        help="self-supervised methods to compare, or auto, which lets a race choose (pretraining, "
+        "baselines)",
     )
     add(
         "--probe-epochs",
@@ -84,7 +96,11 @@ def _add_compared(parser: argparse.ArgumentParser) -> None:
         default=30,
         help="number of networks, each with settings drawn at random (scores)",
     )
-    add("--minutes", type=above_zero, help="core-minutes of one pretraining run (baselines)")
+    add(
+        "--minutes",
+        type=above_zero,
+        help="core-minutes per pretraining run, instead of --epochs (baselines)",
+    )
     add("--subset", help="images to use, such as classes=first:60,per_class=4 (baselines, scores)")
     add(
         "--reference",
@@ -103,7 +119,8 @@ def _add_lengths(parser: argparse.ArgumentParser) -> None:
         "--fractions",
         nargs="+",
         type=float,
-        help="fractions of the labelled images of each class, from 0 to 1",
+        help="fractions of the labelled images of each class, from 0 to 1 (default: "
+        f"{' '.join(f'{fraction:g}' for fraction in study.FRACTIONS)}; 0.1 for ablation)",
     )
     add(
         "--images-per-class",
@@ -144,7 +161,7 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
     add(
         "--deit",
         action="store_true",
-        help="measure every row with DeiT too, the plain ViT of the same size, and the paired "
+        help="also measure every row with DeiT, the plain ViT of the same size, and the paired "
         "differences (baselines)",
     )
     add(
@@ -162,7 +179,10 @@ def _add_runs(parser: argparse.ArgumentParser) -> None:
         help="extra options of every run, or of one experiment: convit_dino:KEY=VALUE",
     )
     division_options.add_arguments(parser)
-    add("--out", help="folder of the study (default: studies/<kind>_<data>)")
+    add(
+        "--out",
+        help="folder of the study (default: studies/<kind>_<data>; studies/scores for scores)",
+    )
     add(
         "--reuse",
         metavar="STUDY",

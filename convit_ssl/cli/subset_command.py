@@ -10,7 +10,7 @@ EXAMPLE = "convit-ssl subset --data digits --per-class 10 --out ten_each.txt"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add this command's arguments."""
-    parser.add_argument("--data", default="folder", help="built-in data set, or folder (default)")
+    parser.add_argument("--data", default="folder", help="built-in data set, imagenet, or folder")
     parser.add_argument("--data-dir", help="image folder, for --data folder and imagenet")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--fraction", type=float, help="fraction of each class, such as 0.05")

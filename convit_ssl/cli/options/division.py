@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--holdout",
         type=share,
-        metavar="SHARE",
+        metavar="FRACTION",
         help="fraction of the images to hold out for testing, such as 0.2",
     )
     add(
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "table.csv:file,label,patient; or folder:2, name:REGEX",
     )
     add("--split", metavar="FILE", help="use the split saved in this file (split.csv)")
-    add("--split-seed", type=int, default=0, metavar="SEED", help="seed of the split (default: 0)")
+    add("--split-seed", type=int, default=0, metavar="SEED", help="seed of the split")
 
 
 def spec_of(args: argparse.Namespace) -> DivisionSpec:

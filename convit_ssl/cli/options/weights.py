@@ -17,8 +17,8 @@ from convit_ssl.options import KEY, Option
 from convit_ssl.weights_settings import WeightsSettings, loading_options
 
 WHICH = (
-    "which weights: teacher, student, ema, or part of a key prefix in the file, such as "
-    "momentum_backbone"
+    "weights to use: teacher, student, ema, or part of a key prefix in the file, such as "
+    "momentum_backbone (default: teacher, or the only weights)"
 )
 
 

@@ -72,8 +72,8 @@ class Source:
 
 
 DATA = (
-    "built-in data set (digits, mnist5k, fashion_mnist, textures, elpv, openclipart), or your own "
-    "with --data-dir: folder (default), list, table, shards or imagenet"
+    "built-in data set (digits, mnist5k, fashion_mnist, textures, elpv, openclipart), or the form "
+    "of --data-dir: folder, list, table, shards or imagenet"
 )
 
 
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(complete=take_images_of_run)
     parser.add_argument("checkpoint", metavar="CKPT", help=CHECKPOINT)
     add = parser.add_argument_group("images").add_argument
-    add("--data", help=f"{DATA}; by default that of the run")
+    add("--data", help=f"{DATA} (default: folder with --data-dir, else the images of the run)")
     add("--data-dir", help=DATA_DIR)
     add("--subset", help="labelled training images to use, such as fraction=0.1,seed=0")
     network = parser.add_argument_group("network")
