@@ -238,6 +238,8 @@ def measure(
 def _environment(arm: Arm) -> dict[str, str]:
     """In which ``python -m`` finds this build, and nothing of the current folder."""
     found = {**os.environ, SAFE: "1", "PYTHONPATH": str(arm.source), "OMP_NUM_THREADS": "1"}
+    if isinstance(arm, PeerArm):  # wherever this process has it from
+        found["PYTHONPATH"] = os.pathsep.join([str(arm.source), *filter(None, sys.path)])
     if not arm.onednn:
         found[SWITCH] = "0"
     return found

@@ -38,6 +38,8 @@ def test_the_peer_is_told_what_ours_is_told(
     assert options["--subset"] == "fraction=0.1" and options["--data"] == "digits"
     assert (options["--epochs"], options["--seed"]) == ("7", "3")
     assert options["--out"] == str(tmp_path / "run") and options["--optimiser"] == "sgd"
+    monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
+    assert str(tmp_path / "elsewhere") in builds._environment(arm)["PYTHONPATH"]
     with pytest.raises(UserError, match="give --methods simclr"):
         builds.opponent(builds.Setting("dino", "digits", None, "n"), "lightly", 7, tmp_path)
 
