@@ -26,7 +26,8 @@ def verdict_panel(run: Run) -> dict[str, Any] | None:
 
     Returns:
         Plain data with text, outcome ("better", "not better", ...), metric, what it was tested on,
-        a row for each reference in percentage points, and advice; None without a verdict.
+        a row for each reference in percentage points, the reason and advice; None without a
+        verdict.
     """
     verdict = RunFolder(run.folder).read_result().get("verdict")
     if not isinstance(verdict, Mapping) or not isinstance(verdict.get("text"), str):
@@ -43,6 +44,7 @@ def verdict_panel(run: Run) -> dict[str, Any] | None:
     ]
     return {
         "text": verdict["text"],
+        "why": str(verdict.get("why") or ""),
         "outcome": str(verdict.get("outcome", "")),
         "metric": f"{verdict.get('probe', '')} {verdict.get('metric', '')}".strip(),
         "tested": str(verdict.get("tested", "")),

@@ -9,14 +9,15 @@ Intervals are not corrected, so one may lie below 0 where "worse" is not said; `
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from convit_ssl.evaluation.paired import LEVEL, Difference, Predictions, compare
 
-# A network that cannot be told from a reference on fewer images than these may still be better.
-FEW_UNITS = 200
+# A test this many times as large is still worth naming; beyond it, there is no difference to find.
+WITHIN_REACH = 10
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,38 @@ class Verdict:
     saturated: bool = False
 
     def lines(self) -> list[str]:
-        """For a screen: the sentence, the other references, and what to try."""
+        """For a screen: the sentence, the other references, the reason, and what to try."""
         closest = closest_reference(self.differences)
         lines = [self.text]
         for name, found in self.differences.items():
             if name != closest:
                 weak = doubt(self.differences, name)
                 lines.append(f"  against {name}: {found.in_points()} points{weak}")
+        lines += [f"  why: {self.why}"] if self.why else []
         return lines + [f"  next: {text}" for text in self.advice]
+
+    @property
+    def why(self) -> str:
+        """The reason for "not better" or "worse", in numbers; "" where there is no more to say."""
+        name = closest_reference(
+            {name: one for name, one in self.differences.items() if not one.is_better}
+        )
+        if name is None:
+            return ""
+        one = self.differences[name]
+        needed = units_needed(one)
+        if needed is not None or one.low > 0:
+            unit = "groups" if " groups" in self.tested else "test images"
+            few = f"{one.units:,} {unit} are too few to tell {100 * one.value:+.1f} points from 0"
+            return few + (f"; about {needed:,} would do if the difference stays" if needed else "")
+        scored = "scored higher" if one.is_worse else "scored as high"
+        if "untrained" in name:
+            return f"training has not helped here: random weights {scored}"
+        gained = [found for other, found in self.differences.items() if "untrained" in other]
+        if gained and gained[0].is_better:
+            points = f"{100 * gained[0].value:.1f} points"
+            return f"training gained {points} over random weights, but {name} {scored}"
+        return ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -65,8 +90,24 @@ class Verdict:
             "against": {name: found.as_dict() for name, found in self.differences.items()},
             "labels": self.labels,
             "tested": self.tested,
+            "why": self.why,
             "advice": list(self.advice),
         }
+
+
+def units_needed(found: Difference) -> int | None:
+    """Images (or groups) at which a positive difference's interval would end above 0.
+
+    The interval narrows with the square root of their number. None where the difference is not
+    positive, already shown, or would take more than `WITHIN_REACH` times as many.
+    """
+    if found.value <= 0 or found.is_better:
+        return None
+    times = ((found.high - found.low) / 2 / found.value) ** 2
+    if not 1 < times <= WITHIN_REACH:
+        return None
+    digits = max(0, math.floor(math.log10(times * found.units)) - 1)
+    return int(math.ceil(times * found.units / 10**digits) * 10**digits)
 
 
 def closest_reference(differences: Mapping[str, Difference]) -> str | None:
@@ -146,13 +187,9 @@ def sentence(
         return "worse", f"worse than {name}: {found[name].in_points()} points of {points}"
     equal = [name for name, one in found.items() if not one.is_better]
     name = min(equal, key=lambda one: found[one].value)
-    few = ""
-    if found[name].value > 0 and found[name].units < FEW_UNITS:
-        few = f"; {found[name].units} units are too few to tell them apart; test on more"
     return (
         "not better",
-        f"not better than {name}: {found[name].in_points()} points of {points}"
-        f"{doubt(found, name)}{few}",
+        f"not better than {name}: {found[name].in_points()} points of {points}{doubt(found, name)}",
     )
 
 

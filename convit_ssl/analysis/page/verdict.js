@@ -14,6 +14,7 @@ function verdict() {
     const sentence = found.text.charAt(0).toUpperCase() + found.text.slice(1);
     node.append(el("p", { class: `verdict ${OUTCOMES[found.outcome] || ""}` }, `${sentence.replace(/\.$/, "")}.`));
     if (found.against.length) node.append(differences(found));
+    if (found.why) node.append(el("p", {}, `Why: ${found.why}.`));
     if (found.advice.length) node.append(el("h3", {}, "What to try next"), el("ul", {}, found.advice.map((text) => el("li", {}, text))));
   });
 }

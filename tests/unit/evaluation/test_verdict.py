@@ -14,7 +14,7 @@ from convit_ssl.evaluation.paired import (
     over_seeds,
     sign_flip_p,
 )
-from convit_ssl.evaluation.verdict import doubt, judge, sentence
+from convit_ssl.evaluation.verdict import Verdict, doubt, judge, sentence, units_needed
 
 
 def drawn(
@@ -125,6 +125,40 @@ def test_a_verdict_needs_every_reference_to_be_beaten() -> None:
     assert verdict.outcome == "worse" and verdict.text.startswith("worse than frozen: -")
 
 
+@pytest.mark.parametrize(
+    ("intervals", "why"),
+    [
+        ({"pixels": (0.05, 0.1)}, ""),
+        ({"pixels": (-0.01, 0.07)}, "500 test images are too few to tell +3.0 points from 0; "
+         "about 890 would do if the difference stays"),
+        ({"pixels": (-0.05, 0.051), "untrained": (0.04, 0.08)},
+         "training gained 6.0 points over random weights, but pixels scored as high"),
+        ({"pixels": (-0.09, -0.05), "untrained": (0.04, 0.08)},
+         "training gained 6.0 points over random weights, but pixels scored higher"),
+        ({"pixels": (0.01, 0.09), "untrained network": (-0.04, 0.03)},
+         "training has not helped here: random weights scored as high"),
+        ({"pixels": (-0.05, 0.03)}, ""),
+    ],
+)  # fmt: skip
+def test_the_reason_is_given_in_numbers(
+    intervals: dict[str, tuple[float, float]], why: str
+) -> None:
+    found = {
+        name: difference(low, high, 0.5 if low < 0 < high else 0.001)
+        for name, (low, high) in intervals.items()
+    }
+    verdict = Verdict("", "", "accuracy", "kNN", found, 100, "500 images")
+    assert verdict.why == why == verdict.as_dict()["why"]
+    assert [line for line in verdict.lines() if "why" in line] == [f"  why: {why}"] * bool(why)
+
+
+def test_a_test_as_large_as_is_asked_for_would_do() -> None:
+    found = Difference(0.03, -0.01, 0.07, 0.2, 500)
+    needed = units_needed(found)
+    assert needed is not None and 500 * (4 / 3) ** 2 <= needed <= 1.1 * 500 * (4 / 3) ** 2
+    assert units_needed(Difference(0.001, -0.03, 0.032, 0.9, 500)) is None  # 480,500
+
+
 def difference(low: float, high: float, p_value: float) -> Difference:
     return Difference((low + high) / 2, low, high, p_value, 500)
 
@@ -170,7 +204,9 @@ def test_few_groups_prove_nothing() -> None:
     correct = {"ours": np.ones(100, bool), "pixels": np.arange(100) % 3 > 0}
     verdict = judge(Predictions(np.arange(100) % 2, correct, groups), "ours", ["pixels"], 80)
     assert verdict.outcome == "not better" and "in 5 groups" in verdict.tested
-    assert "5 units are too few" in verdict.text
+    assert verdict.why.startswith("5 groups are too few to tell +") and verdict.why in str(
+        verdict.lines()
+    )
 
 
 def test_folds_widen_the_interval() -> None:
