@@ -12,7 +12,9 @@ from convit_ssl.analysis.images import bounded, in_channels, in_colours, measure
 from convit_ssl.analysis.runs import Run, find_value
 from convit_ssl.analysis.summary import LabelledImage, Sample
 from convit_ssl.data import open_dataset
+from convit_ssl.data.listing.division import FILE, DivisionSpec
 from convit_ssl.data.listing.names import some
+from convit_ssl.data.listing.tables import read_table
 from convit_ssl.data.reading.channel_reading import channel_names
 from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.errors import UserError
@@ -31,6 +33,32 @@ def recorded_data(config: Mapping[str, Any]) -> tuple[str | None, str | None]:
     return name, folder if isinstance(folder, str) and folder else None
 
 
+def recorded_annotations(folder: Path, config: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Labels and groups of a run's images, as ``--labels`` and ``--group-by`` take them.
+
+    The run's own `split.csv` has both; the table that they came from may be gone since.
+
+    Args:
+        folder: of the run.
+        config: the run's options, as it wrote them.
+
+    Raises:
+        UserError: `split.csv` cannot be read.
+    """
+    data = config.get("data")
+    data = data if isinstance(data, Mapping) else {}
+    labels, groups = (text if isinstance(text, str) else None
+                      for text in (data.get("labels"), data.get("group_by")))  # fmt: skip
+    split = folder / FILE
+    if not split.is_file() or not (labels or data.get("split")):
+        return labels, groups
+    columns = read_table(str(split))
+    by_column = bool(groups and groups.startswith("column:"))
+    if not any(columns.get("label", ())) or (by_column and not all(columns.get("group", ()))):
+        return labels, groups  # images without a label have no group there
+    return f"{split}:file,label,group", "column:group" if by_column else groups
+
+
 def recorded_reading(run: Run) -> Reading:
     """How image files became pixels in a run's training; the default where nothing is said."""
     return Reading.of(run.config.get("data"))
@@ -46,6 +74,7 @@ def open_sample(
     reading: Reading | None = None,
     show: Sequence[int | str] | None = None,
     colour_map: str | None = None,
+    labels: str | None = None,
 ) -> tuple[Sample | None, str | None]:
     """A sample spread evenly over a data set, and what went wrong with it, in one sentence.
 
@@ -59,6 +88,7 @@ def open_sample(
         reading: how files become 8-bit RGB, or channels.
         show: channels that are shown as red, green and blue, by number from 0 on or by name.
         colour_map: of matplotlib, for images of one channel.
+        labels: of the images, as `recorded_annotations` gives them; of their folders by default.
 
     Raises:
         UserError: a file of `pictures` cannot be opened.
@@ -68,7 +98,7 @@ def open_sample(
         for path in pictures
     ]
     labelled, classes, source, problem = _labelled(
-        data, data_dir, split, images, reading, show, colour_map
+        data, data_dir, split, images, reading, show, colour_map, labels
     )
     if not labelled and not chosen:
         return None, problem or "No images: give --data or --image."
@@ -90,16 +120,19 @@ def _labelled(
     reading: Reading | None,
     show: Sequence[int | str] | None,
     colour_map: str | None,
+    labels: str | None,
 ) -> tuple[list[LabelledImage], list[str], str, str | None]:
     if data is None:
         unknown = "The data set is unknown, so features are not shown (give --data)."
         return [], [], "pictures given", unknown
     problem = None
+    annotated = DivisionSpec(labels=labels, unlabelled=True) if labels else None
     for name in [split] if split else ["val", "train"]:
         try:
             dataset = open_dataset(
-                data, data_dir, name, reading=reading, max_corrupt=1.0, replace=False
-            )
+                data, data_dir, name, reading=reading, max_corrupt=1.0, replace=False,
+                division=annotated,
+            )  # fmt: skip
         except UserError as error:
             problem = str(error)
             continue

@@ -25,6 +25,7 @@ from convit_ssl.cli.probe import sources as probe_sources
 from convit_ssl.data.checks.collection import Opened, gather, open_parts
 from convit_ssl.data.listing.division import DivisionSpec
 from convit_ssl.data.listing.folders import Listing
+from convit_ssl.data.listing.part_names import whole_file
 from convit_ssl.data.listing.subsets import choose
 from convit_ssl.data.reading.value_range import Range, Reading
 from convit_ssl.data.reading.viewing import check_shown, view_image
@@ -209,18 +210,29 @@ def _opened(args: Namespace) -> list[Opened]:
 
 def _annotate(opened: list[Opened], args: Namespace) -> dict[str, tuple[str, str]]:
     """Label and group of each path."""
-    found = gather(opened, DivisionSpec(labels=args.labels, group_by=args.group_by))
+    labels, groups = _annotations(args)
+    found = gather(opened, DivisionSpec(labels=labels, group_by=groups))
     both = zip(found.labels, found.groups, strict=True)
     return dict(zip(found.paths, both, strict=True))
+
+
+def _annotations(args: Namespace) -> tuple[str | None, str | None]:
+    """``--labels`` and ``--group-by``; what a run was trained with where neither is given."""
+    if args.labels or args.group_by:
+        return args.labels, args.group_by
+    return getattr(args, "run_labels", None), getattr(args, "run_groups", None)
 
 
 def _images(sets: dict[str, FeatureSet], args: Namespace) -> Images:
     """Paths, parts, labels and groups of the rows of all sets, one after the other."""
     paths = [str(path) for one in sets.values() for path in one.paths]
     parts = [part for part, one in sets.items() for _ in range(len(one))]
-    if args.labels or args.group_by:
-        known = _annotate([Opened(part, _listing(one)) for part, one in sets.items()], args)
-        labels, groups = zip(*(known[path] for path in paths), strict=True)
+    if any(_annotations(args)):
+        extracted = probe_sources.is_features_folder(args) or _one_part(args)
+        opened = [Opened(part, _listing(one)) for part, one in sets.items()] if extracted else None
+        known = _annotate(opened or _opened(args), args)
+        names = (path if path in known else whole_file(path) for path in paths)
+        labels, groups = zip(*(known[name] for name in names), strict=True)
     else:
         labels = tuple(
             (one.classes[target] if one.classes else str(target)) if target >= 0 else ""

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from convit_ssl.cli.probe import sources as probe_sources
+from convit_ssl.cli.probe.own_images import with_run_labels
 from convit_ssl.data.listing.annotations import group_keys
+from convit_ssl.data.listing.folders import Listing
+from convit_ssl.data.listing.subsets import choose
 from convit_ssl.data.opening import find_listing
 from convit_ssl.errors import UserError
 from convit_ssl.evaluation.features.feature_set import load_features
@@ -97,8 +100,20 @@ def extract(args: argparse.Namespace) -> dict[str, tuple[dict[str, Any], str | N
     for split in splits:
         _check(args, split)  # before anything is written
     source = probe_sources.open_source(args)
-    found = {split: probe_sources.read_features(source, args, split) for split in splits}
+    found = {
+        split: probe_sources.read_features(source, args, split, _of_run(args, split))
+        for split in splits
+    }
     return {split: (made.manifest, made.left_out(split)) for split, made in found.items()}
+
+
+def _of_run(args: argparse.Namespace, split: str) -> Listing | None:
+    """The images of a split with the labels that the run was given for them; None without such."""
+    if not getattr(args, "run_labels", None):
+        return None
+    listing = find_listing(probe_sources.data_name(args), args.data_dir, split)
+    listing, _ = with_run_labels(listing, args)
+    return choose(listing, args.subset, split) if args.subset else listing
 
 
 def write_tables(args: argparse.Namespace, split: str) -> list[Path]:
@@ -116,11 +131,12 @@ def write_tables(args: argparse.Namespace, split: str) -> list[Path]:
 
 
 def groups_of(args: argparse.Namespace, split: str) -> dict[str, str]:
-    """The group of each image by its path; empty where none are asked for."""
-    if not args.group_by:
+    """The group of each image by its path, as asked for or as in the run; else empty."""
+    group_by = args.group_by or getattr(args, "run_groups", None)
+    if not group_by:
         return {}
     listing = find_listing(probe_sources.data_name(args), args.data_dir, split)
-    keys = group_keys(listing, args.group_by, None)
+    keys = group_keys(listing, group_by, with_run_labels(listing, args)[1])
     paths = (os.path.join(listing.root, file) for file in listing.files)
     return dict(zip(paths, keys, strict=True))
 

@@ -13,7 +13,12 @@ from convit_ssl.analysis.attribution import METHODS
 from convit_ssl.analysis.report import write_report
 from convit_ssl.analysis.run_panels import read_check
 from convit_ssl.analysis.runs import read_runs
-from convit_ssl.analysis.sampling import open_sample, recorded_data, recorded_reading
+from convit_ssl.analysis.sampling import (
+    open_sample,
+    recorded_annotations,
+    recorded_data,
+    recorded_reading,
+)
 from convit_ssl.analysis.summary import STAGES, summarise_run
 from convit_ssl.cli.options import showing as showing_options
 from convit_ssl.cli.options import weights as weights_options
@@ -109,6 +114,8 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
     show = showing_options.shown(args)
     runs = read_runs(args.runs)
     name, data_dir = recorded_data(runs[0].config)
+    given = args.data or args.data_dir
+    labels = None if given else recorded_annotations(runs[0].folder, runs[0].config)[0]
     data_dir = args.data_dir or (None if args.data else data_dir)
     sample, problem = open_sample(
         args.data or name,
@@ -119,6 +126,7 @@ def _write(args: argparse.Namespace, folder: Path, first: bool) -> list[float]:
         reading=recorded_reading(runs[0]),
         show=show,
         colour_map=args.colour_map,
+        labels=labels,
     )
     nothing = sample is None or not sample.labelled
     if problem and nothing and first and (args.data or args.data_dir or args.split):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -298,3 +299,60 @@ def test_16_bit_images_are_scaled_as_in_training(tmp_path: Path, run_folder: Pat
             tokens = model.forward_features(pixels)[:, 0].numpy()
         found = load_features(out / "val").column("class_last1")
         np.testing.assert_allclose(found, tokens, atol=1e-5)
+
+
+@pytest.fixture
+def tabled(run_folder: Path, folder: Path, tmp_path: Path) -> Path:
+    """A run on images in one folder, whose labels and patients are in a table that is gone."""
+    images = tmp_path / "flat" / "pictures"
+    images.mkdir(parents=True)
+    rows = ["file,part,label,group"]
+    for number, path in enumerate(sorted((folder / "train").rglob("*.png"))):
+        path.rename(images / f"{number:02d}.png")
+        rows.append(f"pictures/{number:02d}.png,train,{path.parent.name},P{number % 4}")
+    rows[1] = rows[1].replace("train", "test")
+    (run_folder / "split.csv").write_text("\n".join(rows) + "\n")
+    (run_folder / "config.yaml").write_text(
+        f"data:\n  name: folder\n  labels: {tmp_path}/gone.csv:name,what,who\n"
+        f"  group_by: column:who\ndata_dir: {images.parent}\n"
+    )
+    return run_folder
+
+
+def test_explore_has_the_labels_and_groups_of_the_run(
+    tabled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache = ["--cache", str(tmp_path / "cache"), *QUICK]
+    asked = [str(tabled), *cache, "--layout", "pca", "--out", str(tmp_path / "explore")]
+    assert main(["explore", *asked]) == 0
+    assert "24 images, 24 labelled" in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "explore" / "explore.csv").open()))
+    assert {row["label"] for row in rows} == {"ant", "bee", "cat"}
+    assert {row["group"] for row in rows} == {"P0", "P1", "P2", "P3"}
+
+
+def test_explore_reads_labels_by_paths_within_the_folder_of_images(
+    tabled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ["--data-dir", str(tmp_path / "flat"), "--cache", str(tmp_path / "cache"), *QUICK]
+    asked = ["--labels", f"{tabled / 'split.csv'}:file,label", "--layout", "pca"]
+    assert main(["explore", "pixels", *where, *asked, "--out", str(tmp_path / "explore")]) == 0
+    assert "24 images, 24 labelled" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_features_have_the_labels_and_groups_of_the_run(
+    named: bool, tabled: Path, tmp_path: Path
+) -> None:
+    where = ["--data-dir", str(tmp_path / "flat")] if named else []
+    asked = [str(tabled), *QUICK, *where, "--to", "csv", "--out", str(tmp_path / "features")]
+    assert main(["features", *asked]) == 0
+    rows = list(csv.DictReader((tmp_path / "features" / "train" / "features.csv").open()))
+    assert {row["label"] for row in rows} == {"ant", "bee", "cat"}
+    assert {row["group"] for row in rows} == {"P0", "P1", "P2", "P3"}
+
+
+def test_the_report_has_the_labels_of_the_run(tabled: Path, tmp_path: Path) -> None:
+    assert main(["report", str(tabled), "--out", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert all(name in page for name in ("ant", "bee", "cat")) and '"pictures"' not in page
