@@ -168,7 +168,7 @@ def _what(path: Path) -> str:
 def _differs(path: Path, expected: str, owner: str) -> str | None:
     if CHECKPOINT.fullmatch(owner) and CHECKPOINT.fullmatch(path.name) and owner != path.name:
         return f"the checksum beside it belongs to {owner}"
-    return None if digest_of(path) == expected else "its bytes are not those written"
+    return None if digest_of(path) == expected else "its content does not match its checksum"
 
 
 def _stated(path: Path) -> tuple[str, str] | None:

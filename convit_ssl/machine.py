@@ -47,7 +47,7 @@ def start_method() -> str:
     methods = multiprocessing.get_all_start_methods()
     if asked:
         if asked not in methods:
-            raise UserError(f"{START_METHOD}={asked}: this system has {', '.join(methods)}")
+            raise UserError(f"{START_METHOD}={asked}: choose from {', '.join(methods)}")
         return asked
     return "fork" if sys.platform == "linux" else "spawn"
 

@@ -249,7 +249,7 @@ def check_values(content: Any, path: str | os.PathLike[str]) -> None:
 
     def size(value: Any, depth: int) -> int:
         if depth > DEEPEST:
-            raise UserError(f"cannot read {name}: {_TOO_DEEP}, or holds itself")
+            raise UserError(f"cannot read {name}: {_TOO_DEEP}, or contains itself")
         if isinstance(value, Mapping):
             children: list[Any] = [*value.keys(), *value.values()]
         elif isinstance(value, (list, tuple, set, frozenset)):
@@ -265,7 +265,7 @@ def check_values(content: Any, path: str | os.PathLike[str]) -> None:
     total = size(content, 0)
     if total > MOST_VALUES:
         raise UserError(
-            f"cannot read {name}: it stands for {_about(total)} values, and the limit is "
+            f"cannot read {name}: it expands to {_about(total)} values, and the limit is "
             f"{MOST_VALUES:,}"
         )
 

@@ -234,8 +234,8 @@ class ConViTSSLTask(SelfSupervisionTask):
         self.last_batch.skipped = True
         if self.skipped_steps > allowed:
             raise UserError(
-                f"{self.skipped_steps} steps had a loss that is not finite, and "
-                f"optim.skip_nan_steps={allowed} are tolerated; lower optim.lr or use "
+                f"the loss was not finite in {self.skipped_steps} steps, and "
+                f"optim.skip_nan_steps={allowed} allows no more; lower optim.lr or use "
                 "run.precision=fp32"
             )
         return False

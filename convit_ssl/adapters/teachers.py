@@ -116,7 +116,7 @@ def _opened(name: str, said: str) -> FrozenTeacher:
         if settings:
             given = next(iter(settings.get("images", settings)))
             raise UserError(
-                f"teacher_settings.{given} is for a file of weights, and {name} says it itself; "
+                f"teacher_settings.{given} is for weights files, and {name} defines it itself; "
                 "leave it out"
             )
         extractor, transform = open_frozen(name)

@@ -49,7 +49,10 @@ def augment_config(options: Resolved) -> AugmentConfig:
     data = options.data
     if Reading.of(data).native:
         if own:
-            raise UserError("augmentation.own is for 8-bit images; leave it out for channels")
+            raise UserError(
+                "augmentation.own works on 8-bit RGB images; leave it out with data.channels or "
+                "data.depth=native"
+            )
         mean, std = normalisation(data)
         return config.adapt(**given).for_channels(mean, std, gain, drop)
     return replace(config.adapt(grey_images=options.facts.grey, **given), own=own)

@@ -133,7 +133,8 @@ def initialise(model: nn.Module, options: Resolved) -> None:
     wrong += [f"{key} unknown" for key in theirs if key not in ours and not key.startswith("head.")]
     if wrong:
         raise UserError(
-            f"{options.weights} holds another network than trunk.variant={options.trunk.variant}: "
+            f"{options.weights} holds a different network from "
+            f"trunk.variant={options.trunk.variant}: "
             f"{'; '.join(wrong[:3])}{' ...' if len(wrong) > 3 else ''}. "
             "Choose the trunk it was made with, for example trunk=convit_nano"
         )

@@ -65,7 +65,7 @@ def whole_features(name: str, options: Resolved, device: torch.device) -> Tensor
         path, reason = next(iter(found.unreadable.items()))
         raise UserError(
             f"{len(found.unreadable)} images cannot be read, such as {path} ({reason}); with "
-            "method.whole_images=true each needs a target: take them out of the folder, or leave "
-            "whole_images out"
+            "method.whole_images=true every image needs a target: remove them from the folder, or "
+            "leave method.whole_images out"
         )
     return torch.from_numpy(np.array(found.features))

@@ -168,6 +168,6 @@ def _unreadable(files: Sequence[str], images: int) -> str | None:
     if not files:
         return None
     return (
-        f"{len(files)} of the {images} images looked at cannot be read, and are left out: "
+        f"{len(files)} of the {images} sampled images cannot be read, and are left out: "
         f"{some(files)}."
     )

@@ -27,7 +27,7 @@ def size_config(size: str, side: int) -> ConViTConfig:
     name = f"convit_{size}"
     if name not in VARIANTS:
         sizes = ", ".join(n.removeprefix("convit_") for n in VARIANTS if n.startswith("convit_"))
-        raise UserError(f"unknown size {size!r}; there are {sizes}")
+        raise UserError(f"unknown size {size!r}; choose from {sizes}")
     try:
         return dataclasses.replace(VARIANTS[name], img_size=side, num_classes=0)
     except ValueError as error:
@@ -59,7 +59,7 @@ def build(name: str, config: ConViTConfig) -> nn.Module:
         return vit
     if name == "vissl":
         return VisslConViT(config)
-    raise UserError(f"unknown contender {name!r}; there are {', '.join(CONTENDERS)}")
+    raise UserError(f"unknown contender {name!r}; choose from {', '.join(CONTENDERS)}")
 
 
 def timm_convit(config: ConViTConfig) -> nn.Module:

@@ -103,7 +103,7 @@ def _check_names(args: argparse.Namespace) -> None:
     for option, names in valid.items():
         for name in getattr(args, option, []):
             if name not in names:
-                raise UserError(f"--{option} {name}: there are {', '.join(names)}")
+                raise UserError(f"--{option} {name}: choose from {', '.join(names)}")
 
 
 def _check_sides(args: argparse.Namespace) -> None:

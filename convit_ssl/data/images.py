@@ -271,8 +271,8 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
             self._headers, reasons = self._sample(image_header)
             if not self._headers:
                 raise UserError(
-                    f"none of {len(reasons)} images looked at in {self.root} can be read; the "
-                    f"first is {reasons[0][:300]}"
+                    f"none of the {len(reasons)} images sampled from {self.root} can be read; the "
+                    f"first one: {reasons[0][:300]}"
                 )
         return self._headers
 
@@ -333,7 +333,7 @@ class ImageFiles(Dataset[tuple[Any, int, int]]):
             found += 1
             yield position
         if not found:
-            raise UserError(f"none of the images looked at can be read: {reason[:300]}")
+            raise UserError(f"none of the sampled images can be read: {reason[:300]}")
 
     def is_grey(self) -> bool:
         """Whether all of the images are stored without colour."""

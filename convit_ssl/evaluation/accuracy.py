@@ -165,7 +165,7 @@ def align_targets(train: FeatureSet, val: FeatureSet) -> np.ndarray[Any, Any]:
             f"val has {len(unknown)} classes that train does not have: "
             f"{', '.join(map(repr, unknown[:5]))}{' ...' if len(unknown) > 5 else ''}; "
             f"train has {len(number)}, from {train.classes[0]!r} to {train.classes[-1]!r}. "
-            "Name the class folders alike"
+            "Use the same class names in both"
         )
     translate = np.array([number.get(name, -1) for name in val.classes] + [-1])
     aligned: np.ndarray[Any, Any] = translate[val.targets]

@@ -122,7 +122,10 @@ def _fold(key: str, value: Tensor, columns: int) -> Tensor:
         return value / columns
     if key.endswith("pos_proj.weight"):
         if value.dim() != 2 or value.shape[1] % 3:
-            raise UserError(f"{key} has shape {tuple(value.shape)}; its columns come in threes")
+            raise UserError(
+                f"{key} has shape {tuple(value.shape)}; its number of columns must be divisible "
+                "by 3"
+            )
         groups = value.view(value.shape[0], 3, columns)
         first = groups[..., 0]
         # The mean of ten equal floats need not be that float; taking it keeps round trips exact.

@@ -71,7 +71,7 @@ def find_trunks(content: Any, path: str) -> list[FoundTrunk]:
         what = f"its first tensors are {first}" if beside else "no tensors"
         raise UserError(
             f"{path} holds no ConViT: no key ends in {ANCHORS['official']} ({what}). "
-            "It takes checkpoints of ConViT and of DeiT-style plain ViTs"
+            "Give a checkpoint of ConViT or of a DeiT-style plain ViT"
         )
     _name_the_student(found)
     return found

@@ -51,7 +51,9 @@ def config_of(entry: Mapping[str, Any], path: str) -> TrunkConfig:
     fits = all(isinstance(described.get(n), int) for n in ("in_chans", "embed_dim", "patch_size"))
     whole = all(isinstance(side, int) and 0 < side < 2**16 for side in sides)
     if not set(described) <= set(kinds) or not fits or not whole:
-        raise UserError(f"{path} carries a description that is wrong: {printable(str(described))}")
+        raise UserError(
+            f"{path} has an invalid description of its network: {printable(str(described))}"
+        )
     return TrunkConfig(**described)
 
 

@@ -48,8 +48,8 @@ def check_fingerprint(path: str, model: nn.Module, entry: Mapping[str, Any]) -> 
 
 def _damaged(path: Path | str) -> UserError:
     return UserError(
-        f"{path} is damaged (its bytes are not those written); copy it again, or export the run "
-        "once more"
+        f"{path} is damaged (its content does not match its checksum); copy it again, or export "
+        "the run once more"
     )
 
 

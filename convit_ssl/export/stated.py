@@ -252,7 +252,7 @@ def check_given(
     unknown = sorted(set(images) - {"mean", "std", "interpolation", "crop_ratio"})
     if unknown:
         raise UserError(
-            f"images: {', '.join(unknown)} is unknown; there are mean, std, "
+            f"images: {', '.join(unknown)} is unknown; choose from mean, std, "
             "interpolation and crop_ratio"
         )
     given = {key: value for key, value in images.items() if value is not None}

@@ -232,8 +232,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Any], model: TimmConViT) -> dict[
     side = square_side(count)
     if side is None:
         raise UserError(
-            f"{count} position embeddings fill no square, and the model's grid of {grid[0]} x "
-            f"{grid[1]} has {own}; create the model with the img_size that they were made for"
+            f"{count} position embeddings do not form a square, and the model's grid of "
+            f"{grid[0]} x {grid[1]} has {own}; create the model with the img_size that "
+            "they were made for"
         )
     tensors["pos_embed"] = resample_positions(tensors["pos_embed"], (side, side), grid)
     return tensors

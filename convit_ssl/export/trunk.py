@@ -259,7 +259,7 @@ def _read_vissl(job: _Job, size: tuple[int, int]) -> Any:
         # A bias, which no output depends on, is scaled on the way and may lose its last bit.
         own, tolerance = own_tensors[key], 1e-6 if key.endswith("pos_proj.bias") else 0.0
         if not torch.allclose(value, own, rtol=tolerance, atol=0.0):
-            raise UserError(f"{key} does not survive the way to VISSL's layout and back")
+            raise UserError(f"{key} changes when it is converted to VISSL's layout and back")
     return None if job.model.config.num_classes else load_trunk(path, img_size=size)
 
 

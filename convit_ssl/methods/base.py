@@ -289,7 +289,7 @@ def get_method(name: object) -> type[Method[Any]]:
         near = difflib.get_close_matches(str(name), METHODS, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(
-            f"unknown method.name {name!r}{hint} (there are: {', '.join(METHODS)})"
+            f"unknown method.name {name!r}{hint} (available: {', '.join(METHODS)})"
             f"{plugins.advice()}"
         )
     return METHODS[str(name)]

@@ -45,7 +45,9 @@ def register_trunk(name: str) -> Callable[[Factory], Factory]:
     def register(factory: Factory) -> Factory:
         known = TRUNKS.get(name)
         if ":" in name or (known is not None and known.__module__ != factory.__module__):
-            raise UserError(f"a trunk cannot be named {name!r}: the name is taken or has a colon")
+            raise UserError(
+                f"a trunk cannot be named {name!r}: the name is taken or contains a colon"
+            )
         TRUNKS[name] = factory
         return factory
 
@@ -312,8 +314,8 @@ def pooled(output: Any, name: str) -> Tensor:
         return output.mean(dim=(2, 3))
     found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
     raise UserError(
-        f"trunk={name} gives {found} where features (images, channels) or maps (images, channels, "
-        "rows, columns) are needed; pool them in the network"
+        f"trunk={name} returns {found}, but features (images, channels) or maps (images, channels, "
+        "rows, columns) are needed; pool its output in the network"
     )
 
 
@@ -337,7 +339,7 @@ def build_network(config: TrunkConfig) -> tuple[nn.Module, frozenset[str]]:
             from convit_ssl import plugins
 
             known = ", ".join((*TRUNKS, f"{TIMM}NAME"))
-            raise UserError(f"unknown trunk {name!r} (there are: {known}){plugins.advice()}")
+            raise UserError(f"unknown trunk {name!r} (available: {known}){plugins.advice()}")
         declared = inspect.signature(factory).parameters.values()
         any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in declared)
         names = {parameter.name for parameter in declared}
@@ -354,7 +356,7 @@ def build_network(config: TrunkConfig) -> tuple[nn.Module, frozenset[str]]:
         what = f"{type(error).__name__}: {reason}"
         raise UserError(f"trunk={name} cannot be built: {what}") from error
     if not isinstance(network, nn.Module):
-        raise UserError(f"trunk={name}: its factory gives {type(network).__name__}, not a module")
+        raise UserError(f"trunk={name}: its factory returns {type(network).__name__}, not a module")
     return network, frozenset(given) - frozenset(kept)
 
 

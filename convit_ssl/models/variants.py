@@ -70,7 +70,7 @@ def create_model(name: str, **overrides: Any) -> ConViT:
 def _nearest(word: str, valid: Any) -> str:
     close = difflib.get_close_matches(word, list(valid), n=1)
     hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{hint} (there are: {', '.join(valid)})"
+    return f"{hint} (available: {', '.join(valid)})"
 
 
 def convit_tiny(**overrides: Any) -> ConViT:

@@ -324,8 +324,8 @@ def _aliases(levels: int, merge: bool = False) -> str:
 def yamls() -> Files:
     """Configurations of runs and experiments that no reader may follow to the end."""
     return {
-        "aliases.yaml": (_aliases(12).encode(), "stands for"),
-        "merges.yaml": (_aliases(12, merge=True).encode(), "stands for"),
+        "aliases.yaml": (_aliases(12).encode(), "expands to"),
+        "merges.yaml": (_aliases(12, merge=True).encode(), "expands to"),
         "itself.yaml": (b"a: &a [*a]\n", "nested"),
         "deep.yaml": (b"[" * 3000, "nested"),
         "deep_closed.yaml": (b"[" * 150 + b"]" * 150, "nested"),

@@ -159,7 +159,7 @@ def test_an_experiment_of_ones_own_is_held_to_the_limits(
     text = corpus.BASE + corpus.yamls()["aliases.yaml"][0].decode()
     (tmp_path / "configs" / "config" / "mine.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="stands for"):
+    with pytest.raises(UserError, match="expands to"):
         compose_experiment(["config=mine"])
 
 

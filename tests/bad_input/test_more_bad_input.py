@@ -41,7 +41,7 @@ def _npz(path: Path, **arrays: Any) -> Path:
 def test_a_split_with_an_image_on_both_sides_is_refused(tmp_path: Path) -> None:
     split = tmp_path / "split.csv"
     split.write_text("file,part\na.png,train\nb.png,test\nc.png,train\na.png,test\n")
-    with pytest.raises(UserError, match=r"two rows of a\.png that differ: rows 2 and 5"):
+    with pytest.raises(UserError, match=r"two different rows for a\.png: rows 2 and 5"):
         divide(LISTING, DivisionSpec(file=str(split)))
     split.write_text("file,part\na.png,train\nb.png,test\nc.png,train\na.png,train\n")
     assert divide(LISTING, DivisionSpec(file=str(split))).folds == 1  # said twice, and the same

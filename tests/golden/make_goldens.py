@@ -69,7 +69,7 @@ def main(names: list[str]) -> None:
     unknown = set(names) - {*NETS, *EXPERIMENTS}
     if unknown:
         sys.exit(
-            f"unknown: {', '.join(sorted(unknown))} (there are: {', '.join(NETS)}, "
+            f"unknown: {', '.join(sorted(unknown))} (available: {', '.join(NETS)}, "
             f"{', '.join(EXPERIMENTS)})"
         )
     for name, make in NETS.items():

@@ -47,7 +47,10 @@ def test_two_swapped_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "x").rename(third)
     assert whole_checkpoint(tmp_path) == (
         first,
-        [f"{path.name} is damaged (its bytes are not those written)" for path in (third, second)],
+        [
+            f"{path.name} is damaged (its content does not match its checksum)"
+            for path in (third, second)
+        ],
     )
     for name in (second, third):
         name.with_suffix(".sha256").rename(name.with_suffix(".swap"))

@@ -173,10 +173,10 @@ def test_training_and_studies_read_with_them(seen: list[dict[str, Any]], tmp_pat
 
 
 def test_settings_without_weights_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UserError, match=r"weights_settings\.eps describes a file"):
+    with pytest.raises(UserError, match=r"weights_settings\.eps has no effect"):
         make_plan(compose_experiment(["config=convit_dino", "data=digits", "run=cpu",
                                       "weights_settings.eps=1e-5"]))  # fmt: skip
-    with pytest.raises(UserError, match=r"teacher_settings\.mean describes a file"):
+    with pytest.raises(UserError, match=r"teacher_settings\.mean has no effect"):
         make_plan(compose_experiment(["config=convit_dino", "data=digits", "run=cpu",
                                       "teacher_settings.mean=[0.5]"]))  # fmt: skip
     for words in (
@@ -184,7 +184,7 @@ def test_settings_without_weights_are_refused(capsys: pytest.CaptureFixture[str]
         "audit --trunk convit_nano", "study ablation --data digits",
     ):  # fmt: skip
         assert main([*words.split(), "--eps", "1e-5"]) != 0
-        assert "--eps describes a file of weights" in capsys.readouterr().err
+        assert "--eps has no effect without a file of weights" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"resnet50 has its own"):
         make_plan(compose_experiment(["config=convit_simclr", "data=digits", "run=cpu",
                                       "trunk=resnet50", "weights=x.pth",

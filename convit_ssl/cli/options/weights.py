@@ -106,7 +106,9 @@ def refuse(args: argparse.Namespace, needs: str, *, but: tuple[str, ...] = ()) -
     """
     given = next((name for name in settings_of(args) if name not in but), None)
     if given is not None:
-        raise UserError(f"--{given.replace('_', '-')} describes a file of weights; add {needs}")
+        raise UserError(
+            f"--{given.replace('_', '-')} has no effect without a file of weights; add {needs}"
+        )
 
 
 def overrides(args: argparse.Namespace) -> list[str]:

@@ -74,7 +74,10 @@ def plain_references(args: argparse.Namespace, own: Source) -> Iterator[Source]:
     """
     extractor: Any = own.extractor
     if not isinstance(extractor, (TokenFeatures, FrozenFeatures)):
-        raise UserError("--references compares a trunk with pixels; CKPT is 'pixels' itself")
+        raise UserError(
+            "--references compares a trunk with raw pixels, and CKPT is 'pixels'; leave "
+            "--references out"
+        )
     yield open_source(args, "pixels", own.reading)
     if isinstance(extractor, TokenFeatures) and not args.checkpoint.startswith("random:"):
         model: Any = extractor.model
@@ -132,6 +135,7 @@ def _of_file(name: str, args: argparse.Namespace, described: bool) -> Source:
         flags = ", ".join(f"--{each.replace('_', '-')}" for each in said)
         more = f", and {flags} describe {args.checkpoint} alone" if said else ""
         raise UserError(
-            f"--reference {name}: {error}. A reference is read by what its file says{more}. "
-            f"`convit-ssl import {name}` with such flags writes a file that says everything"
+            f"--reference {name}: {error}. The settings of a reference come from its file "
+            f"alone{more}. `convit-ssl import {name}` with such flags writes a file "
+            "that records them"
         ) from error

@@ -178,7 +178,9 @@ def source_of(
     """A model in memory as a source of features."""
     if args.mask:
         if isinstance(model, OtherTrunk):
-            raise UserError(f"--mask is for ConViTs, and {name} is {model.config.trunk}")
+            raise UserError(
+                f"--mask is for ConViTs, and {name} is {model.config.trunk}; leave --mask out"
+            )
         model = mask_model(model, args.mask)
         name = f"{name}, {args.mask} masked"
     settings = (provenance.get("entry") or {}).get("data")

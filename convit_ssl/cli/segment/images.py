@@ -109,8 +109,8 @@ def _checked(side: Side, number: int) -> Mask:
         return mask
     if mask.shape != (header.height, header.width):
         raise UserError(
-            f"the mask {side.masks[number]} has {mask.shape[0]} x {mask.shape[1]} pixels, its "
-            f"image {header.height} x {header.width}; they have to be alike"
+            f"the mask {side.masks[number]} has {mask.shape[0]} x {mask.shape[1]} pixels, but "
+            f"its image {header.height} x {header.width}; give masks of the size of their images"
         )
     return mask
 

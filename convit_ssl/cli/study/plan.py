@@ -37,7 +37,7 @@ def plan(args: argparse.Namespace) -> study.Study:
     for trunk in args.trunks:
         if trunk not in (known := group_names("trunk")):
             near = hint(trunk, known)
-            raise UserError(f"--trunks: unknown {trunk!r}{near} (there are: {', '.join(known)})")
+            raise UserError(f"--trunks: unknown {trunk!r}{near} (available: {', '.join(known)})")
     seeds = range(args.seeds)
     division = division_options.spec_of(args)
     train = open_dataset(

@@ -70,7 +70,10 @@ class DeviceCanvas:
 
     def __init__(self, config: AugmentConfig, canvas: int | None = None) -> None:
         if config.timm:
-            raise UserError("rand_augment and erase_prob are not for augment=device")
+            raise UserError(
+                "augment=device supports neither RandAugment nor random erasing; use "
+                "augment=fast, or method.rand_augment=null method.erasing=0"
+            )
         cv2.setNumThreads(0)
         self.config = config
         self.canvas = canvas or min(LARGEST_CANVAS, config.min_side)

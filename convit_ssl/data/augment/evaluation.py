@@ -37,7 +37,7 @@ def pillow_interpolation(name: str) -> Image.Resampling:
         return _INTERPOLATIONS[name]
     except KeyError:
         raise UserError(
-            f"interpolation {name!r} is unknown; one of {', '.join(_INTERPOLATIONS)}"
+            f"interpolation {name!r} is unknown; choose from {', '.join(_INTERPOLATIONS)}"
         ) from None
 
 
@@ -71,7 +71,7 @@ class EvaluationTransform:
         if crop_ratio is None:
             crop_ratio = 1.0 if self.whole else 0.875
         if not 0.0 < crop_ratio <= 1.0:
-            raise UserError(f"crop_ratio is {crop_ratio}; it lies between 0 and 1")
+            raise UserError(f"crop_ratio is {crop_ratio}; it must be above 0 and at most 1")
         self.size = (int(height), int(width))
         self.crop_ratio = float(crop_ratio)
         self.interpolation = interpolation

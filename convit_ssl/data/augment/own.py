@@ -62,7 +62,8 @@ def apply_own(pixels: Pixels, names: Sequence[str], seed: int) -> Pixels:
         changed = REGISTERED[name](pixels, np.random.default_rng((seed % 2**63, number)))
         if getattr(changed, "shape", None) != pixels.shape or changed.dtype != np.uint8:
             raise UserError(
-                f"augmentation.own={name} must give uint8 of shape {pixels.shape}, as it was given"
+                f"augmentation.own={name} must return a uint8 array of the shape of its input, "
+                f"{pixels.shape}"
             )
         pixels = np.ascontiguousarray(changed)
     return pixels

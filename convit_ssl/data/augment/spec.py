@@ -93,7 +93,7 @@ class CropConfig:
         names = "horizontal_flip", "vertical_flip", "jitter_prob"
         for name in (*names, "grey_prob", "blur_prob", "solarize_prob"):
             if not 0.0 <= getattr(self, name) <= 1.0:
-                raise UserError(f"{name} is {getattr(self, name)}; it lies between 0 and 1")
+                raise UserError(f"{name} is {getattr(self, name)}; it must be between 0 and 1")
 
     @property
     def height_width(self) -> tuple[int, int]:
@@ -369,7 +369,7 @@ def build_augmentation(
         UserError: unknown pipeline.
     """
     if pipeline not in PIPELINES:
-        raise UserError(f"augment={pipeline} is unknown; one of {', '.join(PIPELINES)}")
+        raise UserError(f"augment={pipeline} is unknown; choose from {', '.join(PIPELINES)}")
     check_own(config.own, "RandAugment of timm's" if config.timm else pipeline)
     if config.channels:
         from convit_ssl.data.augment.channels import ChannelAugmentation

@@ -83,7 +83,7 @@ def channel_statistics(
         found = " and ".join(f"{n:,} with {c}" for c, n in counts.most_common())
         raise UserError(
             f"the images have different numbers of channels ({found} of {sum(counts.values()):,} "
-            "looked at); choose channels that all of them have, such as data.channels=[1,2,3]"
+            "sampled); choose channels that all of them have, such as data.channels=[1,2,3]"
         )
     full = _completed(reading, ranges, names, counts)
     mean, std, images = _moments(sample, full, progress)

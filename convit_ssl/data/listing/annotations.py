@@ -74,7 +74,7 @@ def open_table(text: str, listing: Listing) -> Table:
             continue
         if image in rows and any(columns[n][row] != columns[n][rows[image]] for n in names):
             raise UserError(
-                f"the table {path} has two rows of {listing.files[image]} that differ: rows "
+                f"the table {path} has two different rows for {listing.files[image]}: rows "
                 f"{rows[image] + 2} and {row + 2}"
             )
         rows[image] = row

@@ -101,7 +101,9 @@ class DivisionSpec:
         if len(given) > 1:
             raise UserError(f"{' and '.join(given)} were given; use only one of them")
         if self.holdout is not None and not 0 < self.holdout < 1:
-            raise UserError(f"holdout={self.holdout:g}: give a share between 0 and 1, such as 0.2")
+            raise UserError(
+                f"holdout={self.holdout:g}: give a fraction between 0 and 1, such as 0.2"
+            )
         if self.folds is not None and self.folds < 2:
             raise UserError(f"folds={self.folds}: give at least 2, usually 5")
         if self.folds is None and self.fold < 0:
@@ -326,7 +328,7 @@ def _read(listing: Listing, spec: DivisionSpec) -> Division:
         before = first.setdefault(file, row)
         if any(cells[row] != cells[before] for cells in header.values()):
             raise UserError(
-                f"the split {path} has two rows of {file} that differ: rows {before + 2} and "
+                f"the split {path} has two different rows for {file}: rows {before + 2} and "
                 f"{row + 2}"
             )
         parts[place[file]] = _part(part, path, row + 2)

@@ -116,7 +116,7 @@ def mask_classes(masks: Sequence[Mask], ignored: int | None) -> tuple[list[int],
         ignored = None if numbers <= {0, IGNORED} else IGNORED
     classes = sorted(numbers - {ignored})
     if len(classes) < 2:
-        raise UserError(f"the masks hold one class alone ({classes}); two are needed")
+        raise UserError(f"the masks contain only one class ({classes}); at least two are needed")
     if len(classes) > _MOST_CLASSES:
         raise UserError(
             f"the masks hold {len(classes):,} numbers; are they photographs or numbers of "

@@ -75,7 +75,7 @@ def find_table_images(data_dir: str | os.PathLike[str], split: str = "train") ->
     if not own:
         raise UserError(
             f"{data_dir} has no rows of {split}: add a column called split with train and val, or "
-            "hold some out by data.holdout=0.2 (knn: --holdout 0.2)"
+            "hold some out with data.holdout=0.2 (knn: --holdout 0.2)"
         )
     own = _once_each(own, str(root), str(data_dir))
     labels = {part: [row.label for row in rows if row.split == part] for part in ("train", other)}

@@ -59,11 +59,11 @@ class EpochSampler(Sampler[int]):
         if num_images < world_size:
             raise UserError(f"{world_size} processes for {num_images} images: use fewer processes")
         if tail not in TAILS:
-            raise UserError(f"tail is {tail!r}; one of {', '.join(TAILS)}")
+            raise UserError(f"tail is {tail!r}; choose from {', '.join(TAILS)}")
         if repeats < 1:
-            raise UserError(f"repeats is {repeats}; it is at least 1")
+            raise UserError(f"repeats is {repeats}; it must be at least 1")
         if groups and sum(groups) != num_images:
-            raise UserError(f"groups of {sum(groups)} images in all, for {num_images} images")
+            raise UserError(f"the groups contain {sum(groups)} images, but there are {num_images}")
         self.num_images = num_images
         self.shuffle = shuffle
         self.seed = seed
@@ -79,7 +79,7 @@ class EpochSampler(Sampler[int]):
     def set_epoch(self, epoch: int, start_index: int = 0) -> None:
         """Choose the epoch, and how many of its samples have been seen by all processes."""
         if not 0 <= start_index <= self.num_images:
-            raise UserError(f"start_index is {start_index}, of {self.num_images} images an epoch")
+            raise UserError(f"start_index is {start_index}; an epoch has {self.num_images} images")
         self.epoch = epoch
         self.start_index = start_index
 

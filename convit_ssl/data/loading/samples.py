@@ -231,7 +231,7 @@ class SampleReader:
         reading: Reading | None = None,
     ) -> None:
         if not 0.0 <= max_corrupt <= 1.0:
-            raise UserError(f"max_corrupt is {max_corrupt}; give a share between 0 and 1")
+            raise UserError(f"max_corrupt is {max_corrupt}; give a fraction from 0 to 1")
         self.paths = paths
         self.num_images = len(paths)
         self.max_corrupt = max_corrupt

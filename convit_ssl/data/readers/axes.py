@@ -57,7 +57,7 @@ def parse_axes(spec: str) -> Wanted:
             if name in ("z", "t", "page"):
                 steps[name] = max(1, int(value or 1))
         else:
-            raise UserError(f"data.parts={spec}: of stacks give {_FORMS}")
+            raise UserError(f"data.parts={spec}: for stacks, give {_FORMS}")
     return Wanted(steps, every, tuple(channels), level, series)
 
 

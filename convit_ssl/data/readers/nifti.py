@@ -34,7 +34,7 @@ def parts(file: ImageFile, spec: str) -> list[str]:
         return []
     axis = axis or "axial"
     if axis not in AXES or (step and not step.isdigit()):
-        raise UserError(f"data.parts={spec}: of NIfTI give {', '.join(AXES)}, or axial:4")
+        raise UserError(f"data.parts={spec}: for NIfTI files, give {', '.join(AXES)}, or axial:4")
     volume = _volume(file)
     numbers = range(0, volume.shape[AXES[axis]], max(1, int(step or 1)))
     if volume.times > 1:

@@ -100,7 +100,7 @@ def parts(file: ImageFile, spec: str) -> list[str]:
         return []
     name, _, number = spec.partition(":")
     if name != "level" or not number.isdigit():
-        raise UserError(f"data.parts={spec}: of slides give level:2, or tiles by data.tiles")
+        raise UserError(f"data.parts={spec}: for slides, give level:2, or set data.tiles")
     return [f"level={number}"]
 
 

@@ -85,7 +85,7 @@ def parts(file: ImageFile, spec: str) -> list[str]:
     except ValueError:
         every = 0.0
     if name != "second" or not 0 < every < float("inf"):
-        raise UserError(f"data.parts={spec}: of films give second:0.5, frame:10, frame or first")
+        raise UserError(f"data.parts={spec}: for video, give second:0.5, frame:10, frame or first")
     step = every / float(film.stream.time_base)
     found, due = [], float(film.times[0])
     for number, time in enumerate(film.times):

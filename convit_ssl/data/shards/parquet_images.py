@@ -100,8 +100,8 @@ def _unpack_one(shard: Path, number: int, out: Path, folder: Path) -> list[dict[
         raise UserError(f"cannot read {shard}: {str(error).splitlines()[0]}") from error
     if image is None:
         raise UserError(
-            f"{shard} has no column of images, which are a struct of bytes and path; give a table "
-            "of paths by its own name: data_dir=table.parquet"
+            f"{shard} has no column of images (structs of bytes and path); for a table of paths, "
+            "give the file itself: data_dir=table.parquet"
         )
     label = next((n for n in _LABELS if n in file.schema_arrow.names), None)
     names = _class_names(file.schema_arrow, label)

@@ -168,7 +168,7 @@ def get_source(name: str) -> Source:
     try:
         return SOURCES[name]
     except KeyError:
-        raise UserError(f"data {name!r} is unknown; one of {', '.join(SOURCES)}") from None
+        raise UserError(f"data {name!r} is unknown; choose from {', '.join(SOURCES)}") from None
 
 
 def cache_folder() -> Path:

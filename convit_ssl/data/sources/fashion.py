@@ -106,6 +106,9 @@ def load(data_dir: str | os.PathLike[str] | None) -> dict[str, Arrays]:
     for split, prefix in _PREFIX.items():
         images, labels = read_idx(files[f"{prefix}-images"]), read_idx(files[f"{prefix}-labels"])
         if images.ndim != 3 or labels.shape != images.shape[:1] or labels.max(initial=0) > 9:
-            raise UserError(f"{files[f'{prefix}-images']} and its labels do not belong together")
+            raise UserError(
+                f"{files[f'{prefix}-images']} and its labels do not belong together; copy or "
+                "download both again"
+            )
         splits[split] = (images, labels)
     return splits

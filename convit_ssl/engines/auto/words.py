@@ -64,7 +64,7 @@ def named_methods(given: Any) -> tuple[str, ...]:
         if name not in known:
             raise UserError(
                 f"auto.methods: unknown method {name!r}{hint(name, known)} "
-                f"(there are: {', '.join(known)})"
+                f"(available: {', '.join(known)})"
             )
     return names
 

@@ -166,7 +166,7 @@ def _device(run: RunOptions, launcher: str) -> str:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError(
-            "this machine has no GPU that PyTorch can use; add run=cpu to train on the "
-            "processor, with trunk=convit_nano for a network of its size"
+            "this machine has no GPU that PyTorch can use; add run=cpu to train on the CPU, and "
+            "trunk=convit_nano for a network small enough for it"
         )
     return name

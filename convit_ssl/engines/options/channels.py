@@ -46,8 +46,8 @@ def check_channels(tree: Draft, explicit: frozenset[str]) -> None:
         window = parse_window(_plain(data.window))
         if window is None:
             raise UserError(
-                f"data.window={data.window}: give what becomes black and what becomes white, such "
-                "as -1000:400, or file"
+                f"data.window={data.window}: give the values that become black and white, such as "
+                "-1000:400, or file"
             )
         data.window = list(window) if isinstance(window, tuple) else window
     _check_lengths(tree)
@@ -61,11 +61,14 @@ def check_channels(tree: Draft, explicit: frozenset[str]) -> None:
         )
     given = [name for name in ("channel_ranges", "mean", "std") if getattr(data, name) is not None]
     if given and not native:
-        raise UserError(f"data.{given[0]} is for data.channels and data.depth=native")
+        raise UserError(
+            f"data.{given[0]} has no effect without data.channels or data.depth=native; add one of "
+            "them, or leave it out"
+        )
     useless = [name for name in RGB_ONLY if _is_on(getattr(tree.augmentation, name))]
     if useless and native:
         raise UserError(
-            f"augmentation.{useless[0]} is for RGB and does nothing with data.channels or "
+            f"augmentation.{useless[0]} is for RGB and has no effect with data.channels or "
             "data.depth=native; leave it out, or see augmentation.channel_gain and channel_drop"
         )
     if native and tree.augment == "device":
@@ -86,7 +89,10 @@ def _check_lengths(tree: Draft) -> None:
     if tree.data.pixel_size is not None:
         tree.data.pixel_size = parse_length(tree.data.pixel_size)
         if tree.crops.physical is None:
-            raise UserError("data.pixel_size is for crops.physical, which is not given")
+            raise UserError(
+                "data.pixel_size has no effect without crops.physical; add it, or leave "
+                "data.pixel_size out"
+            )
 
 
 def _check_tiles(data: DataOptions) -> None:
@@ -134,7 +140,7 @@ def choose_channels(
     count = len(found.mean)
     if "trunk.in_chans" in explicit and tree.trunk.in_chans != count:
         raise UserError(
-            f"trunk.in_chans={tree.trunk.in_chans}, but {count} channels are read of each image; "
+            f"trunk.in_chans={tree.trunk.in_chans}, but {count} channels are read from each image; "
             "leave trunk.in_chans out"
         )
     tree.trunk.in_chans = count

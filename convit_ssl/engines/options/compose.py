@@ -170,7 +170,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
     if not any(choice.startswith("config=") for choice in choices):
         raise UserError(
             "no experiment given; write config=NAME, for example config=convit_dino "
-            f"(there are: {', '.join(group_names('config'))})"
+            f"(available: {', '.join(group_names('config'))})"
         )
     return choices, values
 
@@ -235,7 +235,7 @@ def _refuse_missing(file: str, folders: Sequence[Path]) -> None:
         if name in names or name.startswith("file_"):
             return
         raise UserError(
-            f"unknown {_word(group)} {name!r}{hint(name, names)} (there are: {', '.join(names)})"
+            f"unknown {_word(group)} {name!r}{hint(name, names)} (available: {', '.join(names)})"
         ) from None
 
 

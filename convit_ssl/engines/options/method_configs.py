@@ -42,7 +42,7 @@ def named_experiment(choices: Sequence[str]) -> list[str]:
     name = next((choice[7:] for choice in choices if choice.startswith("method=")), None)
     if name is None:
         raise UserError(
-            f"{GENERIC} needs a method; add method=NAME (there are: {', '.join(self_supervised())})"
+            f"{GENERIC} needs a method; add method=NAME (available: {', '.join(self_supervised())})"
         )
     others = [choice for choice in choices if choice not in (GENERIC, f"method={name}")]
     return [f"config=convit_{get_method(name).name}", *others]

@@ -18,7 +18,7 @@ OPTIONS = ("white_level", "signed_range", "float_range")
 
 
 def check_ranges(tree: Draft) -> None:
-    """Refuse a range that is not two growing numbers.
+    """Refuse a range that is not two increasing numbers.
 
     Raises:
         UserError: names the option.
@@ -27,8 +27,8 @@ def check_ranges(tree: Draft) -> None:
         value = getattr(tree.data, name)
         if value is not None and getattr(Reading.of({name: list(value)}), name) is None:
             raise UserError(
-                f"data.{name}={list(value)}: give two growing numbers, what becomes black and "
-                "what becomes white, such as [-1000,400]"
+                f"data.{name}={list(value)}: give two increasing numbers, the values that "
+                "become black and white, such as [-1000,400]"
             )
 
 

@@ -199,7 +199,7 @@ def refuse_settings(tree: Draft, section: str, needs: str) -> None:
     name = next(iter(said.get("images", said)), None)
     if name is not None:
         raise UserError(
-            f"{section}.{name} describes a file of a ViT, and there is none; add {needs}"
+            f"{section}.{name} has no effect without a file of ViT weights; add {needs}"
         )
 
 

@@ -42,8 +42,8 @@ def choose_teacher(tree: Draft) -> None:
     patches_wanted = method.patch_weight and not method.whole_images
     if patches_wanted and is_other(str(tree.trunk.variant)):
         raise UserError(
-            f"trunk={tree.trunk.variant} gives one vector of an image and no patches to compare; "
-            "add method.patch_weight=0 to learn the teacher's image features alone"
+            f"trunk={tree.trunk.variant} returns one feature vector per image and no patch "
+            "features; add method.patch_weight=0 to learn the teacher's image features only"
         )
     from convit_ssl.adapters.teachers import open_teacher
 

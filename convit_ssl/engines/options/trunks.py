@@ -49,7 +49,7 @@ def check_variant(tree: Draft) -> None:
     if name not in known and not is_other(name):
         near = hint(name, known)
         raise UserError(
-            f"unknown trunk.variant {name!r}{near} (there are: {', '.join(known)}, and {TIMM}NAME)"
+            f"unknown trunk.variant {name!r}{near} (available: {', '.join(known)}, and {TIMM}NAME)"
             f"{plugins.advice()}"
         )
 
@@ -69,8 +69,9 @@ def check_other(tree: Draft, explicit: frozenset[str]) -> None:
         return
     if get_method(tree.method.name).all_tokens:
         raise UserError(
-            f"method={tree.method.name} learns from the features of patches, and trunk={name} "
-            "gives one feature an image; use a ConViT or a DeiT, such as trunk=convit_small"
+            f"method={tree.method.name} learns from patch features, and trunk={name} "
+            "returns one feature vector per image; use a ConViT or a DeiT, such as "
+            "trunk=convit_small"
         )
     pretrained = tree.trunk.pretrained
     if pretrained and not str(name).startswith(TIMM):

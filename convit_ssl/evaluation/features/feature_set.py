@@ -70,7 +70,7 @@ class FeatureSet:
         """
         name = next(iter(self.columns)) if name is None else name
         if name not in self.columns:
-            raise UserError(f"no feature {name!r} here; there are {', '.join(self.columns)}")
+            raise UserError(f"no feature {name!r} here; choose from {', '.join(self.columns)}")
         first, last = self.columns[name]
         return self.features[:, first:last]
 
@@ -147,13 +147,15 @@ def checksums(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:
 def _check(folder: Path, manifest: Mapping[str, Any]) -> None:
     stated = manifest.get("sha256")
     if stated is None:  # from before there were checksums
-        say_once(f"note: the features in {folder} carry no checksums; extract them again for some")
+        say_once(
+            f"note: the features in {folder} have no checksums; extract them again to add checksums"
+        )
         return
     found = checksums(folder, manifest)
     damaged = [name for name in found if found[name] != stated.get(name)]
     if damaged:
         names = ["manifest.json" if name == "manifest" else name for name in damaged]
         raise UserError(
-            f"the features in {folder} are damaged ({', '.join(names)}: the bytes are not those "
-            "written); extract them again with convit-ssl features"
+            f"the features in {folder} are damaged ({', '.join(names)}: the content does not match "
+            "the checksum); extract them again with convit-ssl features"
         )

@@ -28,7 +28,7 @@ def mask_model(model: ConViT, mask: str) -> ConViT:
         UserError: an unknown mask, or the model has no gates or position embeddings to mask.
     """
     if mask not in MASKS:
-        raise UserError(f"unknown mask {mask!r}; there are {', '.join(MASKS)}")
+        raise UserError(f"unknown mask {mask!r}; choose from {', '.join(MASKS)}")
     masked = copy.deepcopy(model)
     with torch.no_grad():
         if mask == "pos-embed":

@@ -107,7 +107,7 @@ class PatchFeatures(nn.Module):
         super().__init__()
         if isinstance(model, OtherTrunk):
             raise UserError(
-                f"{model.config.trunk} gives one feature an image; features of patches need a "
+                f"{model.config.trunk} returns one feature vector per image; patch features need a "
                 "ConViT or a plain ViT"
             )
         self.model = model

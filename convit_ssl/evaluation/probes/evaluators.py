@@ -50,7 +50,7 @@ def get_evaluator(name: str) -> Evaluator:
         near = difflib.get_close_matches(name, EVALUATORS, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UserError(
-            f"unknown evaluator {name!r}{hint} (there are: {', '.join(EVALUATORS)}; a plugin adds "
+            f"unknown evaluator {name!r}{hint} (available: {', '.join(EVALUATORS)}; a plugin adds "
             f"others, with --plugins){plugins.advice()}"
         )
     return EVALUATORS[name]
@@ -72,8 +72,8 @@ def evaluate(name: str, train: FeatureSet, val: FeatureSet) -> dict[str, float]:
         figures = {str(key): float(value) for key, value in found.items()}
     except (AttributeError, TypeError, ValueError):
         raise UserError(
-            f"evaluator {name} returns {type(found).__name__}, where figures by name are needed, "
-            "such as {'purity': 0.9}"
+            f"evaluator {name} returns {type(found).__name__}; it must return a dictionary of "
+            "metrics, such as {'purity': 0.9}"
         ) from None
     wrong = [key for key, value in figures.items() if not math.isfinite(value)]
     if wrong:

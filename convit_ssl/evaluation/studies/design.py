@@ -243,7 +243,7 @@ def ablation(
             arms += head_positions(size)
         else:
             raise UserError(
-                f"unknown ablation {preset!r}; there are table3, gpsa-layers, locality and "
+                f"unknown ablation {preset!r}; choose from table3, gpsa-layers, locality and "
                 "positions"
             )
     title = f"Ablation of convit_{size} on {settings.data}"
@@ -271,7 +271,7 @@ def pretraining(
     known = (*self_supervised(), AUTO)
     unknown = sorted(set(methods) - set(known))
     if unknown:
-        raise UserError(f"unknown method {unknown[0]!r}; there are {', '.join(known)}")
+        raise UserError(f"unknown method {unknown[0]!r}; choose from {', '.join(known)}")
     arms = [
         Arm(f"{trunk}, {method}", trunk, experiment=f"convit_{method}")
         for trunk in trunks

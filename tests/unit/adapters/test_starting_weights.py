@@ -185,5 +185,5 @@ def test_what_a_file_leaves_open_is_set_by_options(tmp_path: Path) -> None:
 
 
 def test_a_network_of_a_hub_says_it_itself() -> None:
-    with pytest.raises(UserError, match=r"teacher_settings\.eps is for a file of weights"):
+    with pytest.raises(UserError, match=r"teacher_settings\.eps is for weights files"):
         open_teacher("timm:vit_tiny_patch16_224", {"eps": 1e-5})

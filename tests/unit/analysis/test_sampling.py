@@ -26,5 +26,5 @@ def test_unreadable_images_are_no_others(tmp_path: Path, classes: tuple[str, ...
     assert len(names) == 5 * len(classes) and not any(name.endswith("2.png") for name in names)
     assert len({np.asarray(item.image).tobytes() for item in sample.labelled}) == len(names)
     assert problem is not None
-    assert problem.startswith(f"{len(classes)} of the {6 * len(classes)} images looked at cannot")
+    assert problem.startswith(f"{len(classes)} of the {6 * len(classes)} sampled images cannot")
     assert "02.png" in problem

@@ -45,7 +45,7 @@ def test_a_batch_in_parts_fits_the_memory_of_a_part() -> None:
     [
         (["--images", "10", "--parts", "4"], "--images 10 does not divide into --parts 4; use 8"),
         (["--parts", "1"], "--parts 1: give at least 2"),
-        (["--methods", "byol"], "--methods byol: there are barlow_twins, "),
+        (["--methods", "byol"], "--methods byol: choose from barlow_twins, "),
     ],
 )
 def test_what_cannot_be_measured_is_refused(

@@ -152,8 +152,8 @@ def test_our_step_never_waits_for_the_device(method: str) -> None:
     ("options", "message"),
     [
         (["--sizes", "huge"], "unknown size 'huge'"),
-        (["--contenders", "resnet"], "--contenders resnet: there are ours"),
-        (["--modes", "sleep"], "--modes sleep: there are forward, training"),
+        (["--contenders", "resnet"], "--contenders resnet: choose from ours"),
+        (["--modes", "sleep"], "--modes sleep: choose from forward, training"),
         (["--sides", "100"], "not a multiple of patch_size=16"),
         (["--repeats", "0"], "give at least 1"),
         (["--clock", "cpu", "--threads", "2"], "needs --threads 1"),

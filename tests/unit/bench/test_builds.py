@@ -142,7 +142,7 @@ def test_shares_and_differences_are_paired_by_seed() -> None:
     [
         ("--epochs 0", "--epochs 0: give at least 1"),
         ("--seeds -1", "--seeds -1: give at least 0"),
-        ("--methods supervised", "--methods supervised: there are "),
+        ("--methods supervised", "--methods supervised: choose from "),
         ("--today-epochs 5 0", "--today-epochs 0: give at least 1"),
     ],
 )

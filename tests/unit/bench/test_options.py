@@ -41,7 +41,7 @@ def nothing_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         ("step --local-side 15", "--local-side 15: "),
         ("step --global-side 100", "--global-side 100: "),
         ("step --out-dim 0", "--out-dim 0: give at least 1"),
-        ("step --methods dino moco", "--methods moco: there are dino, simclr"),
+        ("step --methods dino moco", "--methods moco: choose from dino, simclr"),
         ("scaling --processes 0", "--processes 0: give at least 1"),
         ("scaling --processes 1 -1", "--processes -1: give at least 1"),
         ("scaling --side 15", "--side 15: "),

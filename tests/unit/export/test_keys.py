@@ -56,5 +56,5 @@ def test_columns_fold_to_their_mean(teacher: ConViT) -> None:
 def test_columns_that_come_in_no_threes(teacher: ConViT) -> None:
     foreign = to_vissl(teacher.state_dict())
     foreign["blocks.0.attn.pos_proj.weight"] = torch.ones(9, 31)
-    with pytest.raises(UserError, match="columns come in threes"):
+    with pytest.raises(UserError, match="columns must be divisible"):
         to_official(foreign)

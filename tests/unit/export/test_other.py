@@ -70,7 +70,7 @@ def test_what_needs_a_convit_says_so(checkpoint: Path) -> None:
     with pytest.raises(UserError, match=r"holds timm:test_vit, and this needs a ConViT"):
         load_trunk(checkpoint)
     loaded = load_network(checkpoint)
-    with pytest.raises(UserError, match="features of patches need a ConViT"):
+    with pytest.raises(UserError, match="patch features need a ConViT"):
         PatchFeatures(loaded, (32, 32))
     extractor = TokenFeatures(loaded)
     images = torch.randn(2, 3, 32, 32)
@@ -84,8 +84,8 @@ def test_what_needs_a_convit_says_so(checkpoint: Path) -> None:
         ({"trunk": "timm:test_vit2"}, "holds no timm:test_vit2: there is no reg_token"),
         ({"in_chans": 1}, "patch_embed.proj.weight has shape"),
         ({"trunk": "mine"}, "unknown trunk 'mine'"),
-        ({"img_size": "large"}, "carries a description that is wrong"),
-        ({"code": "import os"}, "carries a description that is wrong"),
+        ({"img_size": "large"}, "has an invalid description"),
+        ({"code": "import os"}, "has an invalid description"),
     ],
 )
 def test_descriptions_that_are_wrong(

@@ -176,7 +176,7 @@ def test_whole_images_are_seen_once(
     [
         ((), "learns from another network: add teacher=NETWORK"),
         (("teacher=nowhere.pth",), "nowhere.pth"),
-        (("teacher=x.pth", "trunk.variant=timm:resnet10t"), "no patches to compare; add method"),
+        (("teacher=x.pth", "trunk.variant=timm:resnet10t"), "no patch features; add method"),
         (("teacher=timm:resnet10t=nowhere.pth",), "there is no file"),
     ],
 )

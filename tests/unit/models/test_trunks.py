@@ -60,7 +60,7 @@ def test_a_convnet_says_what_it_does_not_have() -> None:
         ("timm:hf-hub:somebody/model", (32,), "timm .* has no network 'hf-hub:somebody/model'"),
         ("timm:local-dir:/tmp", (32,), "timm .* has no network"),
         ("timm:test_vit", (32, 20), "cannot take images of 20 x 20 px .*divisible by patch size"),
-        ("nothing", (32,), "unknown trunk 'nothing' .there are: resnet50, timm:NAME"),
+        ("nothing", (32,), "unknown trunk 'nothing' .available: resnet50, timm:NAME"),
     ],
 )
 def test_what_is_not_there_or_does_not_fit(name: str, sides: tuple[int, ...], message: str) -> None:
@@ -85,8 +85,8 @@ def test_a_plugins_trunk_gets_the_options_that_it_declares() -> None:
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        (lambda: 3, "its factory gives int"),
-        (lambda: nn.Unflatten(1, (1, 3)), "gives .2, 1, 3, 16, 16. where features"),
+        (lambda: 3, "its factory returns int"),
+        (lambda: nn.Unflatten(1, (1, 3)), "returns .2, 1, 3, 16, 16., but features"),
         (lambda: 1 / 0, "cannot be built: ZeroDivisionError: division"),
     ],
 )

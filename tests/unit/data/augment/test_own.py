@@ -50,5 +50,5 @@ def test_mistakes_get_one_message() -> None:
     with pytest.raises(UserError, match="works with augment=fast"):
         build_augmentation(replace(config, own=("dust",)), "pil")
     register_augmentation("half")(lambda pixels, random: pixels[::2])
-    with pytest.raises(UserError, match="must give uint8 of shape"):
+    with pytest.raises(UserError, match="must return a uint8 array"):
         views("half")

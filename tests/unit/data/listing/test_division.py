@@ -181,7 +181,7 @@ def test_a_table_that_names_other_images_is_refused(tmp_path: Path) -> None:
         divide(flat, DivisionSpec(holdout=0.5, labels=f"{path}:file,state"))
     doubled = tmp_path / "double.csv"
     doubled.write_text("file,label\na.png,0\na.png,1\n")
-    with pytest.raises(UserError, match=r"two rows of a\.png that differ: rows 2 and 3"):
+    with pytest.raises(UserError, match=r"two different rows for a\.png: rows 2 and 3"):
         divide(flat, DivisionSpec(holdout=0.5, labels=f"{doubled}:file,label"))
 
 

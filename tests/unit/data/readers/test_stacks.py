@@ -84,7 +84,7 @@ def test_an_axis_that_is_not_there(tmp_path: Path) -> None:
     assert len(open_dataset("folder", tmp_path, reading=native(parts="page:2"))) == 3
     with pytest.raises(UserError, match=r"no axis 'z'; it has page=5"):
         open_dataset("folder", tmp_path, reading=native(parts="z"))
-    with pytest.raises(UserError, match="of stacks give all, z"):
+    with pytest.raises(UserError, match="for stacks, give all, z"):
         open_dataset("folder", tmp_path, reading=native(parts="axial"))
 
 

@@ -46,7 +46,7 @@ def test_a_truncated_newest_gives_way_to_the_one_before(tmp_path: Path, kept: in
     os.truncate(bad, kept)
     found = find_checkpoint(tmp_path)
     assert found is not None and found.path == good
-    assert found.skipped == [f"{bad.name}: its bytes are not those written"]
+    assert found.skipped == [f"{bad.name}: its content does not match its checksum"]
 
 
 def test_a_flipped_bit_and_a_lost_checksum_are_noticed(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_flipped_bit_and_a_lost_checksum_are_noticed(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    assert damage(path) == "its bytes are not those written"
+    assert damage(path) == "its content does not match its checksum"
     path.with_suffix(".sha256").unlink()
     assert damage(path) == "its checksum checkpoint_e0001_s00000010.sha256 is missing or empty"
 

@@ -111,7 +111,7 @@ def test_ranges_are_two_growing_numbers(camera: Path) -> None:
     assert dataset.reading == Reading(4095, (-1000.0, 400.0), None, exif_rotation=True)
     assert "signed from -1,000 (black) to 400 (white)" in run_facts(made, 1, None)["data"]
     for wrong in ("[400,-1000]", "[1]", "[1,2,3]"):
-        with pytest.raises(UserError, match=r"data.float_range=.*two growing numbers"):
+        with pytest.raises(UserError, match=r"data.float_range=.*two increasing numbers"):
             plan(*options, f"data.float_range={wrong}")
 
 

@@ -107,7 +107,7 @@ def test_no_part_of_the_work_is_silent(
         (lambda root: (root / "masks" / "p0_00.png").unlink(), "have no mask"),
         (
             lambda root: Image.new("L", (9, 9)).save(root / "masks" / "p0_00.png"),
-            "has 9 x 9 pixels, its image 40 x 56",
+            "has 9 x 9 pixels, but its image 40 x 56",
         ),
         (
             lambda root: Image.effect_noise((56, 40), 90).convert("RGB").point(
@@ -208,7 +208,7 @@ def test_masks_are_numbers_whatever_they_are_stored_as(tmp_path: Path) -> None:
     assert mask_classes([np.array([[0, 255]])], None) == ([0, 255], None)
     assert mask_classes([np.array([[0, 7, 255]])], None) == ([0, 7], 255)
     assert numbered(np.array([[0, 7, 255]]), [0, 7]).tolist() == [[0, 1, -1]]
-    with pytest.raises(UserError, match="one class alone"):
+    with pytest.raises(UserError, match="only one class"):
         mask_classes([np.zeros((2, 2), int)], None)
 
 

@@ -211,7 +211,7 @@ def test_features_from_before_checksums(
     del manifest["sha256"]
     path.write_text(json.dumps(manifest))
     assert len(load_features(tmp_path / "f")) == len(images)
-    assert "carry no checksums" in capsys.readouterr().err
+    assert "have no checksums" in capsys.readouterr().err
 
 
 def test_what_a_killed_extraction_left_is_deleted(
@@ -406,7 +406,7 @@ def test_feature_sets_check_themselves(tmp_path: Path) -> None:
         FeatureSet(torch.zeros(3, 2), np.zeros(2))
     with pytest.raises(UserError, match="none of the 3 images has a label"):
         FeatureSet(torch.zeros(3, 2), np.full(3, -1)).labelled()
-    with pytest.raises(UserError, match="no feature 'x' here; there are features"):
+    with pytest.raises(UserError, match="no feature 'x' here; choose from features"):
         FeatureSet(torch.zeros(3, 2), np.zeros(3)).column("x")
     with pytest.raises(UserError, match="no features in"):
         load_features(tmp_path)

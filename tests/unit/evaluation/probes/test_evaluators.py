@@ -42,8 +42,8 @@ def test_rank_needs_no_labels() -> None:
 @pytest.mark.parametrize(
     ("returned", "message"),
     [
-        (3, "returns int, where figures by name"),
-        ({"a": "b"}, "returns dict, where figures by name"),
+        (3, "returns int; it must return a dictionary"),
+        ({"a": "b"}, "returns dict; it must return a dictionary"),
         ({"a": float("nan")}, "a is not a finite number"),
     ],
 )
