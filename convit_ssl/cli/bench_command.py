@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from convit_ssl.cli.help import HelpFormatter
+from convit_ssl.cli.help import HelpFormatter, sentence
 from convit_ssl.errors import UserError
 
 SUMMARY = (
@@ -80,8 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_cluster(cluster)
     for listed in kinds._choices_actions:  # what the list of benchmarks says of each
         verb = "" if listed.dest in ("cluster", "all") else "measure "
-        says = f"{verb}{listed.help}."
-        kinds.choices[listed.dest].description = says[0].upper() + says[1:]
+        kinds.choices[listed.dest].description = sentence(f"{verb}{listed.help}")
         kinds.choices[listed.dest].formatter_class = HelpFormatter
 
 

@@ -37,7 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="checkpoint, run folder, or any file that `convit-ssl import` reads",
     )
     add("--to", nargs="+", action="extend", required=True, metavar="FORM", help=", ".join(TARGETS))
-    add("--out", type=Path, metavar="DIR", help="output folder (default: named after CKPT)")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output folder (default: export/ in the run folder, or NAME_export beside a file)",
+    )
     add("--output", dest="out", type=Path, action=Renamed, new="--out", metavar="DIR")
     weights_options.add_arguments(
         parser,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import textwrap
 from typing import Any
 
@@ -23,6 +24,12 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def _split_lines(self, text: str, width: int) -> list[str]:
         return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+
+def sentence(summary: str) -> str:
+    """A summary as a sentence, wrapped to the terminal as argparse wraps its own text."""
+    whole = summary[0].upper() + summary[1:].rstrip(".") + "."
+    return textwrap.fill(whole, shutil.get_terminal_size().columns - 2)
 
 
 def _written(default: Any) -> str:

@@ -6,17 +6,15 @@ import argparse
 import importlib
 import os
 import select
-import shutil
 import signal
 import sys
-import textwrap
 from collections.abc import Sequence
 from typing import NoReturn
 
 import convit_ssl.adapters  # noqa: F401 installs what VISSL and torchvision need
 from convit_ssl import __version__
 from convit_ssl.children import keep_children_safe
-from convit_ssl.cli.help import HelpFormatter
+from convit_ssl.cli.help import HelpFormatter, sentence
 from convit_ssl.cli.options.values import check_outputs
 from convit_ssl.cli.words import join_numbers
 from convit_ssl.engines.callbacks.output import printable_output, spell_out
@@ -136,19 +134,13 @@ def _run_and_flush(name: str, arguments: Sequence[str]) -> int:
     return code
 
 
-def _sentence(summary: str) -> str:
-    """A summary as a sentence, wrapped to the terminal as argparse wraps its own text."""
-    whole = summary[0].upper() + summary[1:].rstrip(".") + "."
-    return textwrap.fill(whole, shutil.get_terminal_size().columns - 2)
-
-
 def _run_command(name: str, arguments: Sequence[str]) -> int:
     arguments = list(arguments)
     debug = "--debug" in arguments
     command = importlib.import_module(f"convit_ssl.cli.{name}_command")
     parser = argparse.ArgumentParser(
         prog=f"convit-ssl {name}",
-        description=_sentence(command.SUMMARY),
+        description=sentence(command.SUMMARY),
         epilog=f"example: {command.EXAMPLE}",
         formatter_class=HelpFormatter,
     )
