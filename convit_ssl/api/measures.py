@@ -20,12 +20,12 @@ class SegmentResult:
     """What `segment` measured.
 
     Attributes:
-        results: figures by name of the network (it comes last) and probe: miou, boundary_iou,
+        results: metrics by name of the network (it comes last) and probe: miou, boundary_iou,
             pixel_accuracy and others, as ``--json`` writes them.
         verdicts: by probe; empty without references.
-        classes: numbers that masks hold.
-        images: learned from, and tested on.
-        not_measured: references that are not here, with the reason.
+        classes: class numbers in the masks.
+        images: number of images that the probes were trained on, and tested on.
+        not_measured: references that could not be measured, with the reason.
     """
 
     results: dict[str, dict[str, dict[str, Any]]]
@@ -52,9 +52,9 @@ class RetrieveResult:
     """What `retrieve` measured.
 
     Attributes:
-        results: figures by name of the network, which comes last: recall@1, recall@5, mAP.
+        results: metrics by name of the network, which comes last: recall@1, recall@5, mAP.
         verdict: by recall@1; None without references.
-        not_measured: references that are not here, with the reason.
+        not_measured: references that could not be measured, with the reason.
         left_out: a sentence about images that cannot be read; None without any.
     """
 
@@ -78,7 +78,7 @@ class ScoreResult:
 
     Attributes:
         rows: name and scores of raw pixels, of the untrained network, and last of the network.
-        passed: the scores that ranked networks right in this project's study; only these say
+        passed: the scores that ranked networks correctly in this project's study; only these say
             anything about which network is better.
     """
 
@@ -91,7 +91,7 @@ class ScoreResult:
         return dict(self.rows[-1]["scores"])
 
     def __str__(self) -> str:
-        """What may be said, in sentences."""
+        """What the scores say, in sentences."""
         from convit_ssl.evaluation.label_free.report import scores_lines
 
         return "\n".join(scores_lines(self.rows, self.passed))
@@ -137,7 +137,7 @@ def segment(
     predictions: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> SegmentResult:
-    """Segmentation with frozen patch features, by nearest patches and by a linear classifier.
+    """Measure segmentation with frozen patch features, by kNN and by a linear classifier.
 
     Args:
         weights: a run, a checkpoint, weights of another project, ``random:convit_nano``, or a
@@ -145,18 +145,18 @@ def segment(
         data: a folder of images of any height and width, or the name of a data set.
         masks: folder of masks with the paths and names of the images, one class number per pixel.
         references: also measure raw pixels and the untrained network, and give verdicts; names of
-            frozen networks are measured besides.
+            frozen networks are measured as well.
         probe: "knn", "linear" or both.
         holdout: fraction of the images to test on, without a val folder.
-        group_by: what is never torn apart: ``folder:1``, ``name:REGEX``.
-        ignore: class number of pixels to ignore.
-        longest: pixels of the longer side at most.
+        group_by: which images stay on the same side of a split: ``folder:1``, ``name:REGEX``.
+        ignore: class number of pixels to ignore; by default 255.
+        longest: largest length of the longer side in pixels; by default 448.
         predictions: folder for the predicted masks of the test images.
         options: further options of ``convit-ssl segment``, such as ``device`` or ``img_size``.
 
     Raises:
-        UserError: what can be mended; `code` is data.
-        TypeError: an option that there is not.
+        UserError: an error that you can fix; `code` is data.
+        TypeError: an unknown option.
     """
     from convit_ssl.cli import segment_command
 
@@ -191,22 +191,22 @@ def retrieve(
     group_by: str | None = None,
     **options: Any,
 ) -> RetrieveResult:
-    """For each image, how often the most similar ones are of its class or group.
+    """Measure how often the images most similar to an image are of its class or group.
 
     Args:
         weights: as for `convit_ssl.knn`.
         data: a folder of images, or the name of a data set.
         references: also measure raw pixels and the untrained network, and give a verdict; names of
-            frozen networks are measured besides.
-        by: "label" or "group". By label with `group_by`, images of one group do not count.
+            frozen networks are measured as well.
+        by: "label" or "group". By label with `group_by`, images of the same group are not counted.
         split: train, val or test; val by default if there is one.
         labels: ``table.csv:file,label,...``, ``folder:2`` or ``name:REGEX``.
         group_by: ``folder:1``, ``column:NAME`` (of `labels`), or ``name:REGEX``.
         options: further options of ``convit-ssl retrieve``, such as ``token`` or ``device``.
 
     Raises:
-        UserError: what can be mended; `code` is data.
-        TypeError: an option that there is not.
+        UserError: an error that you can fix; `code` is data.
+        TypeError: an unknown option.
     """
     from convit_ssl.cli import retrieve_command
 
@@ -228,18 +228,20 @@ def retrieve(
 def scores(
     weights: Weights, data: Data, *, split: str = "train", images: int | None = None, **options: Any
 ) -> ScoreResult:
-    """Scores that need no labels: RankMe, LiDAR, alpha-ReQ, two-view retrieval, gate motion.
+    """Compute scores that need no labels.
+
+    RankMe, LiDAR, alpha-ReQ, two-view retrieval and gate motion.
 
     Args:
         weights: a run, a checkpoint, weights of another project, or ``random:convit_nano``.
         data: a folder of images, or the name of a data set.
         split: train, val or test.
-        images: that are read at most.
+        images: largest number of images to read; by default 2,000.
         options: further options of ``convit-ssl scores``, such as ``token`` or ``device``.
 
     Raises:
-        UserError: what can be mended; `code` is data.
-        TypeError: an option that there is not.
+        UserError: an error that you can fix; `code` is data.
+        TypeError: an unknown option.
     """
     from convit_ssl.cli.study.score_rows import measure
     from convit_ssl.evaluation.label_free.scores import PASSED
@@ -261,7 +263,7 @@ def check(
     ignore: Sequence[str] = (),
     **options: Any,
 ) -> CheckResult:
-    """Duplicates, leaks between train and test, and bad images of a collection.
+    """Find duplicates, leaks between train and test, and bad images of a collection.
 
     Args:
         data: a folder of images, or the name of a data set.
@@ -275,7 +277,7 @@ def check(
 
     Raises:
         UserError: the collection cannot be read; `code` is data.
-        TypeError: an option that there is not.
+        TypeError: an unknown option.
     """
     from convit_ssl.cli import check_command
 

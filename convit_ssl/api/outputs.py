@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 def load_trunk(weights: Weights, which: str = "teacher", **options: Any) -> Network:
-    """The network of a run, a checkpoint or weights of another project, in evaluation mode.
+    """Load the network of a run, a checkpoint or weights of another project, in eval mode.
 
     Args:
         weights: a run, a run folder, a file, or a name on the hub such as ``timm:convit_small``.
-        which: "teacher" where there is one; "student", "ema", or a part of the path in the file.
+        which: "teacher" (default; the only weights if there is no teacher), "student",
+            "ema", or part of a key prefix in the file.
         options: further arguments of `convit_ssl.export.load_trunk`, such as ``img_size``.
 
     Returns:
@@ -48,11 +49,12 @@ def export(
     Args:
         weights: as for `load_trunk`.
         to: safetensors, official, timm, hf, onnx, torch-export or vissl; one, or several.
-        out: the folder; ``export`` in the run's by default.
+        out: output folder; by default ``export`` in the run folder, or ``NAME_export``
+            beside a file.
         options: further options of ``convit-ssl export``, such as ``name`` or ``license``.
 
     Returns:
-        What was written, and how far the outputs lie apart.
+        What was written, and the largest difference between the outputs.
 
     Raises:
         UserError: nothing was written, and why; `code` is weights or output.
@@ -76,12 +78,12 @@ def report(
     data_dir: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Path:
-    """The report of one or more runs, as one HTML page.
+    """Write a report of one or more runs, as one HTML page.
 
     Args:
-        runs: run folders.
+        runs: one or more run folders.
         out: folder to write to; ``report`` in the first run's by default.
-        data: the data set to look at; that of the first run by default.
+        data: data set to evaluate on; by default that of the first run.
         data_dir: its folder.
         options: further options of ``convit-ssl report``, such as ``images``.
 
@@ -89,7 +91,7 @@ def report(
         The page.
 
     Raises:
-        UserError: what can be mended; `code` is output.
+        UserError: an error that you can fix; `code` is output.
     """
     from convit_ssl.api.training import Run
     from convit_ssl.cli import report_command

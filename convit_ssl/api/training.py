@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run, and what it left behind.
+    """A training run and its files.
 
     Attributes:
         folder: the run folder.
@@ -35,7 +35,7 @@ class Run:
     folder: Path
 
     def __fspath__(self) -> str:
-        """The folder: a run can stand wherever a path can."""
+        """The folder, so that a run can be used wherever a path can."""
         return os.fspath(self.folder)
 
     @property
@@ -45,7 +45,7 @@ class Run:
 
     @property
     def result(self) -> dict[str, Any]:
-        """What `result.json` holds: figures, data, versions.
+        """The contents of `result.json`: metrics, data, versions.
 
         Raises:
             UserError: the run is not finished.
@@ -60,7 +60,7 @@ class Run:
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """The measurements while it trained, in their order (`metrics.jsonl`)."""
+        """Metrics recorded during training, in order (`metrics.jsonl`)."""
         with contextlib.suppress(FileNotFoundError):
             return RunFolder(self.folder).rows()[0]
         return []
@@ -104,7 +104,7 @@ def train(
             `weights`, or else convit_small on a GPU, and ``convit_nano`` on a CPU.
         run: where to run: ``cpu``, ``gpu1``, ``gpu8``, ``slurm``; by default one GPU if there is
             one.
-        weights: what to start from; None for random init.
+        weights: weights to start from; None for random init.
         config: an experiment of this package or a YAML file, in place of `method`'s.
         overwrite: delete what is in `out` and start over.
         quiet: show nothing but errors.
@@ -118,7 +118,7 @@ def train(
         The finished run.
 
     Raises:
-        UserError: what can be mended; `code` is options, data or training.
+        UserError: an error that you can fix; `code` is options, data or training.
         KeyboardInterrupt: it was interrupted, after it had written a checkpoint.
     """
     words = _words(data, method, trunk, run, weights, config)

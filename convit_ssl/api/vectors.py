@@ -35,9 +35,9 @@ class Features:
 
     @property
     def array(self) -> Array:
-        """(images, channels), float32; of patch maps (images, rows, columns, channels).
+        """(images, channels), float32; for patch maps (images, rows, columns, channels).
 
-        It lies on the disk and is read when it is used; ``numpy.array(found.array)`` copies it.
+        The array is memory-mapped; ``numpy.array(found.array)`` reads it into memory.
         """
         found: Any = self.table.features.features
         patches = self.table.features.manifest.get("patches")
@@ -60,7 +60,7 @@ class Features:
 
     @property
     def groups(self) -> list[str | None]:
-        """Group of each image; None where no `group_by` was given."""
+        """Group of each image; None if no `group_by` was given."""
         return list(self.table.about["group"])
 
     @property
@@ -76,7 +76,7 @@ class Features:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the network that made them; features of another network have another."""
+        """SHA-256 of the network that the features come from."""
         return str(self.table.features.manifest["fingerprint"]["weights"])
 
     @property
@@ -124,24 +124,24 @@ def embed(
     out: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Features:
-    """Features of images; what was extracted before is read again.
+    """Extract features of images; those extracted before are read from the cache.
 
     Args:
         weights: a run, a checkpoint, weights of another project, ``random:convit_nano``, or
             ``pixels``.
         data: a folder of images, the name of a data set, or a list of image files.
-        split: train or val; a folder without such folders is all train.
+        split: train or val; all images of a folder without these subfolders are train.
         tokens: "class" for one vector per image, "patch" for a map of vectors.
         columns: kinds of features, such as ``["class_last1"]``; by default the class tokens of the
             last two blocks and the mean patch token.
-        group_by: what belongs together: ``folder:1`` or ``name:REGEX``.
+        group_by: group of each image: ``folder:1`` or ``name:REGEX``.
         out: folder for the files; by default the cache.
         options: further options of ``convit-ssl features``, such as ``device``, ``batch_size`` or
             ``img_size``.
 
     Raises:
-        UserError: what can be mended; `code` is data or weights.
-        TypeError: an option that there is not.
+        UserError: an error that you can fix; `code` is data or weights.
+        TypeError: an unknown option.
     """
     from convit_ssl.cli import features_command
     from convit_ssl.cli.probe import sources as probe_sources
