@@ -162,7 +162,7 @@ class DataOptions:
     )
     reader: str | None = option(
         None,
-        "The reader of docs/FORMATS.md; by default the one that a file's content asks for.",
+        "The reader of docs/FORMATS.md; by default chosen by the content of each file.",
         form="auto or a reader's name",
     )
     tiles: int | None = option(
@@ -180,7 +180,7 @@ class DataOptions:
     )  # fmt: skip
     tile_rotation: bool = option(
         False,
-        "Rotate tiles by a random angle in training; corners are filled from the image around.",
+        "Rotate tiles by a random angle in training; corners show the surrounding image.",
     )
     tile_share: float | None = option(
         None,

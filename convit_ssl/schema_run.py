@@ -45,7 +45,7 @@ class OptimOptions:
     )
     betas: list[float] = option(
         [0.9, 0.999],
-        "Betas of AdamW, also beside Muon.",
+        "Betas of AdamW, also for the parameters that Muon leaves to it.",
         least=0,
         most=1,
         form="[beta1, beta2]",

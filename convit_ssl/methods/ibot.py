@@ -59,7 +59,7 @@ class IBOTOptions(DINOOptions):
         unit="fraction", least=0, most=1,
     )  # fmt: skip
     mask_probability: float = option(
-        0.5, "Large crops that are masked.", unit="probability", above=0, most=1
+        0.5, "Probability that a large crop is masked.", unit="probability", above=0, most=1
     )
     mask_shape: str = option(
         "block", "Masked patches form blocks, as in BEiT, or are drawn independently.",
