@@ -29,6 +29,9 @@ function differences(found) {
     el("tbody", {}, found.against.map(row)));
 }
 
+// A long path breaks after its folders, not within a name.
+const atSlashes = (text) => String(text).split(/(?<=\/)/).flatMap((part) => [el("wbr"), part]);
+
 function images() {
   const node = section("images", "Images");
   eachRun(node, (run, body) => {
@@ -44,7 +47,7 @@ function images() {
       else body.append(el("details", { open: true }, el("summary", {}, `Data check: ${check.counts.join(", ")}${rest}`),
         el("div", { class: "scroll findings", tabindex: "0", role: "region", "aria-label": "Findings of the data check" },
           el("table", { class: "data" }, el("thead", {}, el("tr", {}, ["finding", "file", "other file", "detail"].map((name) => el("th", { scope: "col" }, name)))),
-            el("tbody", {}, check.rows.map((row) => el("tr", {}, row.map((text) => el("td", {}, text)))))))));
+            el("tbody", {}, check.rows.map((row) => el("tr", {}, row.map((text) => el("td", {}, atSlashes(text))))))))));
     }
     const count = run.images.unreadable_count;
     if (count) {
