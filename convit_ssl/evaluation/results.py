@@ -229,6 +229,9 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known and len(known) == len(values) else None
 
 
+LONGEST_WORD = 16  # of a name in a table that is kept in one piece
+
+
 def results_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
     """One line per result: name, accuracy with its 95 % interval, and what else is known.
 
@@ -236,7 +239,10 @@ def results_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
     `details` of a row are further figures by the name of their column.
     """
     table = Table(title=title or None, title_justify="left", title_style="bold", box=None)
-    table.add_column("", overflow="fold")
+    names = [printable(str(row.get("name") or "unnamed")) for row in rows]
+    longest = max((len(word) for name in names for word in name.split()), default=1)
+    # Names break between words; longer than that is a path, which is folded.
+    table.add_column("", overflow="fold", min_width=min(longest, LONGEST_WORD))
     table.add_column("accuracy", justify="right", style="bold", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
     shares = {
@@ -249,15 +255,14 @@ def results_table(rows: Sequence[Mapping[str, Any]], title: str = "") -> Table:
     columns = list(dict.fromkeys(name for row in rows for name in row.get("details", {})))
     for name in columns:
         table.add_column(escape(printable(str(name))), justify="right", style="dim")
-    for row in rows:
+    for name, row in zip(names, rows, strict=True):
         low, high = row.get("interval_95") or (math.nan, math.nan)
         interval = "" if math.isnan(low) else f"{100 * low:.1f} - {100 * high:.1f}"
         details = row.get("details", {})
         cells = (str(details.get(name, "")) for name in columns)
         own = (_percent(row.get(key)) for key in shares.values())
         texts = (escape(printable(str(cell))) for cell in cells)
-        name = escape(printable(str(row.get("name") or "unnamed")))
-        table.add_row(name, _percent(row["accuracy"]), interval, *own, *texts)
+        table.add_row(escape(name), _percent(row["accuracy"]), interval, *own, *texts)
     return table
 
 

@@ -152,6 +152,19 @@ def test_table_has_a_line_per_result() -> None:
     assert "49.0" in text
 
 
+def test_names_in_a_narrow_table_break_between_words() -> None:
+    console = Console(width=80, record=True, file=io.StringIO())
+    details = {"k=10": "60.0", "k=120": "63.3", "plain 5-NN": "66.7"}
+    shares = {"balanced_accuracy": 0.5, "auc": 0.6, "interval_95": [0.4, 0.7]}
+    names = ("untrained network", "convit_nano simclr epoch 6, student")
+    made = [row(0.6, 0, name=name, details=details, **shares) for name in names]
+    console.print(results_table(made, "kNN"))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("convit_nano" in line for line in lines)
+    assert any("untrained" in line for line in lines)
+
+
 @pytest.mark.parametrize("classes", [3, 25, 70])
 def test_confusion_picture(classes: int, tmp_path: Path) -> None:
     counts = np.random.default_rng(0).integers(0, 9, (classes, classes))
