@@ -66,9 +66,15 @@ class Verdict:
         if name is None:
             return ""
         one = self.differences[name]
+        if one.units == 1:
+            one_unit = "group" if " group" in self.tested else "image"
+            return (
+                f"one test {one_unit} tells nothing about others; test on more, with --folds "
+                "(in training data.folds) in place of a hold-out"
+            )
         needed = units_needed(one)
         if needed is not None or one.low > 0:
-            unit = "groups" if " groups" in self.tested else "test images"
+            unit = "groups" if " group" in self.tested else "test images"
             few = f"{one.units:,} {unit} are too few to tell {100 * one.value:+.1f} points from 0"
             return few + (f"; about {needed:,} would do if the difference stays" if needed else "")
         scored = "scored higher" if one.is_worse else "scored as high"
@@ -149,7 +155,8 @@ def describe_test(predictions: Predictions) -> str:
     """What the interval is about, in words."""
     images = f"{len(predictions.truth):,} images"
     if predictions.groups is not None:
-        images += f" in {int(predictions.units().max()) + 1:,} groups"
+        count = int(predictions.units().max()) + 1
+        images += f" in {count:,} group{'s' * (count != 1)}"
     if predictions.folds is not None:
         images += f", {len(set(predictions.folds.tolist()))} folds"
     return images

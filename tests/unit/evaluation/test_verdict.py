@@ -198,6 +198,14 @@ def test_holms_correction_is_that_of_its_paper() -> None:
     assert "0.06 corrected for 3" in doubt(found, "c")
 
 
+def test_one_group_tells_nothing_and_the_verdict_says_what_to_do() -> None:
+    correct = {"ours": np.ones(20, bool), "pixels": np.arange(20) % 3 > 0}
+    groups = np.zeros(20, np.int64)
+    verdict = judge(Predictions(np.arange(20) % 2, correct, groups), "ours", ["pixels"], 80)
+    assert "in 1 group" in verdict.tested and "groups" not in verdict.tested
+    assert verdict.why.startswith("one test group tells nothing") and "--folds" in verdict.why
+
+
 def test_few_groups_prove_nothing() -> None:
     """Whatever five patients say, a two-sided test of their signs stays above 1 in 20."""
     groups = np.repeat(np.arange(5), 20)
