@@ -181,7 +181,12 @@ def test_a_run_that_does_not_say_its_images_is_asked_for_them(
 ) -> None:
     (run_folder / "config.yaml").write_text(config)
     assert run_command("knn", [str(run_folder), *QUICK]) == 2
-    assert "no images given, and none are known of CKPT" in capsys.readouterr().err
+    assert f"no images given, and none are known of '{run_folder}'; add" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command("knn", ["runs/absent", *QUICK]) == 2
+    assert "known of 'runs/absent', which does not exist; add" in capsys.readouterr().err
 
 
 def test_mask_and_subset_change_what_is_measured(
@@ -200,7 +205,7 @@ def test_mask_and_subset_change_what_is_measured(
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("no data", "no images given, and none are known of CKPT; add --data digits"),
+        ("no data", "no images given, and none are known of '"),
         ("no val", "has no val/ folder"),
         ("unknown classes", "only in val/: dog"),
         ("no labels", "have no labels"),

@@ -320,9 +320,17 @@ def data_name(args: argparse.Namespace) -> str:
     if args.data_dir:
         return "folder"
     raise UserError(
-        "no images given, and none are known of CKPT; add --data digits, or --data folder "
-        "--data-dir /images"
+        f"no images given, and none are known of {_described(args)}; add --data digits, or "
+        "--data folder --data-dir /images"
     )
+
+
+def _described(args: argparse.Namespace) -> str:
+    """The first argument, and whether it is a path to nothing: then that is what is wrong."""
+    checkpoint = str(args.checkpoint)
+    named = checkpoint == "pixels" or checkpoint.startswith("random:") or is_frozen_name(checkpoint)
+    gone = not named and not Path(checkpoint).exists()
+    return f"{checkpoint!r}, which does not exist" if gone else f"{checkpoint!r}"
 
 
 def _cache(args: argparse.Namespace) -> Path:
