@@ -29,6 +29,11 @@ class Features:
 
     table: FeatureTable
 
+    def __repr__(self) -> str:
+        """Number of images and kinds of features, in one line."""
+        found = self.table.features
+        return f"Features({len(found):,} images, {', '.join(found.columns)})"
+
     def __len__(self) -> int:
         """Number of images."""
         return len(self.table.features)

@@ -70,6 +70,8 @@ def finish(plan: Plan, folder: Path, training: TrainingHook, screen: Screen) -> 
     following = [f"convit-ssl export {quoted} --to safetensors"]
     if facts["classes"] > 1 and not options.derived.test_model and _has_val(plan):
         following.insert(0, f"convit-ssl knn {quoted} --data {facts['name']}{where}")
+    elif facts["classes"] <= 1 and not options.derived.test_model:
+        following.insert(0, f"convit-ssl scores {quoted} --all")
     for words, command in zip(("next:", "     "), following, strict=False):
         screen.line(f"{words} {command}")
 

@@ -17,6 +17,11 @@ class Choice:
     reason: str
 
     @property
+    def given(self) -> bool:
+        """Whether the user chose it, not the rule."""
+        return self.reason.startswith("given (the rule says ")
+
+    @property
     def written(self) -> str:
         """The value as options are written."""
         return "null" if self.value is None else f"{self.value}"

@@ -15,6 +15,7 @@ from rich.text import Text
 from convit_ssl.data.listing.names import some
 from convit_ssl.engines.options.plan import Plan
 from convit_ssl.evaluation.progress import progress_bar
+from convit_ssl.methods import Choice
 from convit_ssl.models.trunks import AnyConfig, TrunkConfig
 from convit_ssl.printable import printable
 from convit_ssl.starting import own_progress, own_progress_ended, pause, spoke
@@ -143,7 +144,7 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     if plan.notes:
         rows["note"] = ". ".join(plan.notes)
     if plan.choices:
-        rows["from data"] = ", ".join(f"{name}={c.written}" for name, c in plan.choices.items())
+        rows["from data"] = ", ".join(_chosen(*choice) for choice in plan.choices.items())
         rows[""] = "reasons in config.yaml; override any, or set scale_to_data=false"
     if options.weights:
         weights = f"{options.weights} ({options.weights_from})"
@@ -156,6 +157,12 @@ def run_facts(plan: Plan, parameters: int, resumed_from: str | None) -> dict[str
     if resumed_from:
         rows["resumed"] = resumed_from
     return rows
+
+
+def _chosen(name: str, choice: Choice) -> str:
+    """``epochs=6 (given)``, or ``lr=0.016 per 256 images``, which the schedule has for a step."""
+    unit = " per 256 images" if name == "lr" else ""
+    return f"{name}={choice.written}{unit}" + " (given)" * choice.given
 
 
 def _data_facts(facts: Mapping[str, Any]) -> str:

@@ -289,6 +289,12 @@ def test_what_needs_a_convit_is_refused_of_a_cnn(
         cnn(*options, config=config)
 
 
+def test_the_screen_tells_what_was_given_from_what_was_chosen() -> None:
+    said = run_facts(plan("data=digits", "run=cpu", "optim.epochs=7"), 1, None)["from data"]
+    assert said.startswith("epochs=7 (given), warmup_epochs=1, ")
+    assert " per 256 images" in said
+
+
 def test_the_screen_tells_how_images_with_labels_are_shown() -> None:
     words = ("data=digits", "run=cpu")
     facts = run_facts(plan(*words, config="convit_supervised"), 1, None)
