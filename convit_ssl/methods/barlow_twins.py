@@ -154,6 +154,6 @@ class BarlowTwins(Method[BarlowTwinsOptions]):
         return 3 * options.out_dim**2
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Redundancy reduction between two views; labels are not looked at."""
+        """Redundancy reduction between two views; labels are ignored."""
         loss: Tensor = self.barlow_twins(*output.chunk(2))
         return loss

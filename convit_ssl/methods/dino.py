@@ -288,7 +288,7 @@ class DINO(TeacherMethod[DINOOptions]):
         self._teacher_temperature = self.temperature.value(progress.step, progress.steps_per_epoch)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy between teacher and student; labels are not looked at."""
+        """Cross-entropy between teacher and student; labels are ignored."""
         assert self._targets is not None
         result = self.dino(output, self._targets, self._teacher_temperature)
         loss: Tensor = result.loss

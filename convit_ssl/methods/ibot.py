@@ -313,7 +313,7 @@ class IBOT(DINO):
         return list(inputs[: self.dino.num_global_crops])
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Both losses; labels are not looked at."""
+        """Both losses; labels are ignored."""
         assert self._hidden is not None and self._patch_outputs is not None
         images = len(output) - len(self._hidden.places)
         loss = super().forward(output[:images], target)

@@ -173,7 +173,7 @@ class LeJEPA(Method[LeJEPAOptions]):
         self._step = progress.step
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Loss of all crops; labels are not looked at."""
+        """Loss of all crops; labels are ignored."""
         loss: Tensor
         loss, distance, spread = self.lejepa(output, self._step)
         self.stats["distance"] = distance.detach()

@@ -169,7 +169,7 @@ class MoCoV3(TeacherMethod[MoCoV3Options]):
             self._keys = teacher.heads[0].project(features).chunk(2)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Symmetric contrast; labels are not looked at."""
+        """Symmetric contrast; labels are ignored."""
         loss: Tensor = self.contrast(*output.chunk(2), *self._keys)
         return loss
 

@@ -137,6 +137,6 @@ class SimCLR(Method[SimCLROptions]):
             choose.pick("jitter_strength", 0.5, reason)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Contrast of two views; labels are not looked at."""
+        """Contrast of two views; labels are ignored."""
         loss: Tensor = self.ntxent(*output.chunk(2))
         return loss

@@ -250,7 +250,7 @@ class SwAV(Method[SwAVOptions]):
         self._epoch = progress.epoch
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Swapped prediction of assignments; labels are not looked at."""
+        """Swapped prediction of assignments; labels are ignored."""
         queued: Sequence[Tensor] = ()
         if self.queue is not None:
             head = self._student_head[0]

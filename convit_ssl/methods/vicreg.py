@@ -133,6 +133,6 @@ class VICReg(Method[VICRegOptions]):
         return 6 * options.out_dim**2
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Loss of two views; labels are not looked at."""
+        """Loss of two views; labels are ignored."""
         loss: Tensor = self.vicreg(*output.chunk(2))
         return loss
