@@ -98,6 +98,7 @@ def test_features_come_with_what_is_known_of_the_images(images: Path, tmp_path: 
     found = convit_ssl.embed(
         "random:convit_nano", images, group_by="name:(p[0-9])", out=tmp_path / "f", **SMALL
     )
+    assert repr(found).startswith(f"Features({len(found):,} images, ") and len(repr(found)) < 120
     assert len(found) == 12
     assert found.array.shape == (12, 384)
     assert np.asarray(found).dtype == np.float32
