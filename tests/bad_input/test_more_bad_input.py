@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import tarfile
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -25,9 +27,11 @@ from convit_ssl.data.reading.value_range import Reading
 from convit_ssl.data.shards import tar as shards
 from convit_ssl.data.shards.tables import _digest, read_table
 from convit_ssl.errors import UserError
+from convit_ssl.evaluation.features.feature_set import load_features
 from convit_ssl.evaluation.results import write_json
 from convit_ssl.evaluation.studies import runner as study_runner
 from convit_ssl.export.proof import by_reference
+from tests.bad_input.parsers import _features
 
 READER = "convit_ssl.data.readers.numpy"
 LISTING = Listing(Path("/data"), ["a.png", "b.png", "c.png"], [-1] * 3, [])
@@ -36,6 +40,36 @@ LISTING = Listing(Path("/data"), ["a.png", "b.png", "c.png"], [-1] * 3, [])
 def _npz(path: Path, **arrays: Any) -> Path:
     np.savez_compressed(path, **arrays)
     return path
+
+
+# Three rows by its footer, and one value in the column of labels; found by fuzzing.
+_SHORT_COLUMN = (
+    "eNqVU81u00AQnl072xTlkFbsalcykoVSq0hp2iC1oMo9jEMiflLRRqoibjjBmFZuaxJo+gCIB+BpOHHsqUcehiO7"
+    "a7sV0AsjeWdn5pvvm5HWBzjqcpfv8nDIGYdVgAd+DQDiTn6WkuVwYvySTkw333VO8pQDv89lW2Ob+mPeDqwvlSVZ"
+    "s00rKxp9r0X1yQh1WqDpfd4aamfomyGURkrPt/gqF7eUsl5VZL3CCrp+R9ZKLftGynGIQ7mrwm2QbD79kJzG3AXe"
+    "WKPSfX+cJWsw9IyWqxO1LJ4kGQimPNUOwOMNtQ2sqQokp4KJ70T8IMHboH73gqpttuEU9NHULhQPFVMBMC1hCN2S"
+    "sFCyjNdE/CTBVxpckf/b8B+tR1qJuqbliyNYUBffHFCebOBo9Hq8W+wuf5FNY0/Q2CEW9gpxgVGKA8QUe6nNRRHi"
+    "vrn0EF/YxK3H4hod3sT7J5r0qb70e/2yyQR4Y0cGOX8zfplNbJziM0syLaHGBlXTkanreZ6bueycUYXpDyxptPiL"
+    "34wSncbjy6yKoz/qe3sg/TyeffycfNqY5vlGPJudL/yLZDY/Pj/zH+90tjpd1dZvwTyHrn46B/oP+A0VPIfB"
+)
+
+
+def test_a_parquet_file_with_columns_of_different_lengths(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "a.parquet"
+    path.write_bytes(zlib.decompress(base64.b64decode(_SHORT_COLUMN)))
+    with pytest.raises(UserError, match=r"a\.parquet: it is damaged; it has .* 'label' has"):
+        tables.read_table(str(path))
+
+
+@pytest.mark.parametrize(
+    "bounds", ["[NaN, 4]", "[0, 4.0]", "[true, 4]", "[-1, 4]", "[3, 3]", "[0, 5]"]
+)
+def test_features_whose_manifest_names_other_columns(bounds: str, tmp_path: Path) -> None:
+    for name, content in _features().items():
+        (tmp_path / name).write_bytes(content.replace(b"[0, 4]", bounds.encode()))
+    with pytest.raises(UserError, match=r"manifest\.json says that cls is columns .* of 4"):
+        load_features(tmp_path)
 
 
 def test_a_split_with_an_image_on_both_sides_is_refused(tmp_path: Path) -> None:

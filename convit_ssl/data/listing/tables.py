@@ -105,6 +105,12 @@ def _read_parquet(path: str) -> tuple[dict[str, list[str]], list[str]]:
             columns[str(field.name)] = [
                 "" if value is None else str(value).strip() for value in values
             ]
+        short = next((name for name, cells in columns.items() if len(cells) != rows), None)
+        if short is not None:
+            raise UserError(
+                f"cannot read the table {path}: it is damaged; it has {rows:,} rows, and its "
+                f"column {short!r} has {len(columns[short]):,} values"
+            )
     except UserError:
         raise
     except Exception as error:  # pyarrow has kinds of its own

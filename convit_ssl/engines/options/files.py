@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convit_ssl.engines.options.sources import check_defaults
 from convit_ssl.errors import UserError
 from convit_ssl.leftovers import temporary_folder
 from convit_ssl.reading import read_yaml
@@ -120,6 +121,7 @@ def _read(word: str, path: Path) -> dict[str, Any]:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise UserError(f"{word}: {path} contains no options; expected lines such as `optim:`")
+    check_defaults(content, path)
     return content
 
 

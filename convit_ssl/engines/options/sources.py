@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import SearchPathElement
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
+from omegaconf._utils import get_yaml_loader
 
 from convit_ssl.engines.options.words import dotted_keys
+from convit_ssl.errors import UserError
 from convit_ssl.reading import check_yaml
 
 OWN_FOLDER = "configs"  # in the current folder
@@ -71,13 +74,44 @@ def check_own_files(overrides: Sequence[str], folders: Sequence[Path] = ()) -> N
             continue
         seen.add(path)
         content = check_yaml(path)
-        listed = content.get("defaults") if isinstance(content, dict) else None
-        for entry in listed if isinstance(listed, list) else ():
+        check_defaults(content, path)
+        for entry in _defaults(content):
             if isinstance(entry, dict):
                 named = [(str(key).split()[-1], str(value)) for key, value in entry.items() if key]
             else:
                 named = [("" if str(entry).startswith("/") else group, str(entry))]
             wanted += [(place, *pair) for place in (*folders, Path(OWN_FOLDER)) for pair in named]
+
+
+def check_defaults(content: Any, path: Path) -> None:
+    """Refuse a defaults list where a group is not text: Hydra ends there without a message.
+
+    Args:
+        content: of a YAML file.
+        path: of the file.
+
+    Raises:
+        UserError: there is such an entry.
+    """
+    for entry in _defaults(content):
+        other = [key for key in entry if not _is_text(key)] if isinstance(entry, dict) else ()
+        if other:
+            raise UserError(
+                f"{path}: its defaults list names the group {other[0]!r}, which is not text; "
+                "write entries such as `- /trunk: convit_nano`"
+            )
+
+
+def _is_text(key: Any) -> bool:
+    """As OmegaConf reads it, for which 1e9 is a number; it is text in YAML 1.1."""
+    if not isinstance(key, str) or not key.lstrip("+-.")[:1].isdigit():
+        return isinstance(key, str)
+    return isinstance(yaml.load(key, get_yaml_loader()), str)
+
+
+def _defaults(content: Any) -> list[Any]:
+    listed = content.get("defaults") if isinstance(content, dict) else None
+    return listed if isinstance(listed, list) else []
 
 
 def keys_of_own_files(overrides: Sequence[str]) -> frozenset[str]:

@@ -121,7 +121,7 @@ def load_features(folder: str | Path, verify: bool = True) -> FeatureSet:
             regular_file(folder / name, WEIGHTS_LIMIT)
         features = np.load(folder / "features.npy", mmap_mode="r")
         targets = np.load(folder / "targets.npy")
-        columns = {name: (first, last) for name, (first, last) in manifest["columns"].items()}
+        columns = _columns(manifest["columns"], features.shape[1])
         bad = {entry["path"]: entry["reason"] for entry in images.get("unreadable", [])}
         return FeatureSet(
             features, targets, images["paths"], columns, images["classes"], manifest, bad, folder
@@ -134,6 +134,20 @@ def load_features(folder: str | Path, verify: bool = True) -> FeatureSet:
         known = isinstance(error, (OSError, ValueError))
         reason = error if known else f"{type(error).__name__} {error}"
         raise UserError(f"no features in {folder}: {reason}") from error
+
+
+def _columns(stated: Mapping[str, Any], width: int) -> dict[str, tuple[int, int]]:
+    """First and last column of each kind of feature, within the width of the array."""
+    found = {str(name): (first, last) for name, (first, last) in stated.items()}
+    for name, bounds in found.items():
+        if (
+            any(type(bound) is not int for bound in bounds)
+            or not 0 <= bounds[0] < bounds[1] <= width
+        ):
+            raise ValueError(
+                f"manifest.json says that {name} is columns {bounds[0]} to {bounds[1]} of {width}"
+            )
+    return found
 
 
 def checksums(folder: Path, manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -97,6 +97,8 @@ def test_a_folder_of_ones_own(flag: list[str], inside: str, place: Path) -> None
         (["config=./broken.yaml"], "broken.yaml"),
         (["config=./typo.yaml"], "optim.epochz.*optim.epochs"),
         (["config=./lost.yaml"], "unknown experiment 'convit_dyno'.*convit_dino"),
+        (["config=./number.yaml"], r"number.yaml: its defaults list names the group 3\.0, which"),
+        (["config=./power.yaml"], "power.yaml: its defaults list names the group '1e9', which"),
         (["config=./record.yaml"], "is the resolved configuration of a run"),
         (["--config-dir", "nowhere", "config=mine"], "there is no such folder"),
         (["--config-dir", ".", "config=none"], "unknown experiment 'none'"),
@@ -110,6 +112,8 @@ def test_what_cannot_be_used_gets_one_message(words: list[str], message: str, pl
         "broken": "defaults: [convit_dino\noptim: {\n",
         "typo": "defaults: [convit_dino, _self_]\noptim: {epochz: 3}\n",
         "lost": "defaults: [convit_dyno, _self_]\n",
+        "number": "# @package _global_\ndefaults:\n  - convit_dino\n  - 3.0: digits\n",
+        "power": "# @package _global_\ndefaults:\n  - convit_dino\n  - 1e9: digits\n",
         "record": "derived: {}\nfacts: {}\n",
     }
     for name, text in files.items():
