@@ -11,6 +11,7 @@ from convit_ssl.data.listing.folders import Listing
 from convit_ssl.data.listing.labels import class_table
 from convit_ssl.data.listing.names import some
 from convit_ssl.data.listing.part_names import JOINT, split_joined, whole_file
+from convit_ssl.data.listing.split_folders import SPLIT_NAMES
 from convit_ssl.data.listing.table_collections import column_of
 from convit_ssl.data.listing.tables import read_table
 from convit_ssl.errors import UserError
@@ -59,10 +60,13 @@ def parse_table(text: str) -> tuple[str, list[str]]:
 def open_table(text: str, listing: Listing) -> Table:
     """A table's rows, matched to images by relative path or, where that is unique, file name.
 
+    A relative path is looked for in the current folder, then beside the images.
+
     Raises:
         UserError: a table that cannot be read, that names none of the images, or one twice.
     """
     path, names = parse_table(text)
+    path = _beside_images(path, listing)
     columns = read_table(path, names)
     places = _places(listing)
     rows: dict[int, int] = {}
@@ -85,6 +89,25 @@ def open_table(text: str, listing: Listing) -> Table:
             f"{some(list(listing.files[:3]), 3)}"
         )
     return Table(path, rows, columns, names[1] if len(names) > 1 else None)
+
+
+def _beside_images(path: str, listing: Listing) -> str:
+    """The table as it is, or the one of that name in the folder of the images or in its parent.
+
+    Raises:
+        UserError: it is in none of them.
+    """
+    given = Path(path).expanduser()
+    root = Path(str(listing.root)).absolute()
+    if given.is_absolute() or given.exists() or not root.is_dir():
+        return path
+    is_split = any(root.name.lower() in names for names in SPLIT_NAMES.values())
+    folders = [root, root.parent] if is_split else [root]
+    found = next((folder / given for folder in folders if (folder / given).exists()), None)
+    if found is None:
+        looked = some([str(folder) for folder in (Path.cwd(), *folders)])
+        raise UserError(f"cannot read the table {path}: there is no such file in {looked}")
+    return str(found)
 
 
 def _places(listing: Listing) -> dict[str, int]:

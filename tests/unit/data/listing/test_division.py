@@ -156,6 +156,29 @@ def test_labels_and_groups_come_from_a_table(tmp_path: Path) -> None:
     assert division.notes == ("1 of 60 images are unlabelled and not used for testing",)
 
 
+def test_a_table_may_lie_beside_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, images = tmp_path / "here", tmp_path / "images"
+    (images / "Train").mkdir(parents=True)
+    here.mkdir()
+    monkeypatch.chdir(here)
+    spec = DivisionSpec(holdout=0.5, labels="labels.csv:file,label")
+
+    def classes(root: Path) -> list[str]:
+        files = [f"{number}.png" for number in range(8)]
+        return divide(Listing(root, files, [-1] * 8, []), spec).listing.classes
+
+    def write(folder: Path, *words: str) -> None:
+        rows = [f"{number}.png,{words[number % 2]}" for number in range(8)]
+        (folder / "labels.csv").write_text("\n".join(["file,label", *rows]))
+
+    with pytest.raises(UserError, match=r"labels\.csv: there is no such file in .*here.*images"):
+        classes(images)
+    write(images, "cat", "dog")
+    assert classes(images) == classes(images / "Train") == ["cat", "dog"]
+    write(here, "sick", "well")  # the current folder comes first
+    assert classes(images) == ["sick", "well"]
+
+
 def test_a_parquet_table_divides_as_a_csv_does(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     pytest.importorskip("pyarrow")
