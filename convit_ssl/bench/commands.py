@@ -209,7 +209,7 @@ def run_probes(args: argparse.Namespace) -> None:
 
 def run_builds(args: argparse.Namespace) -> None:
     """``bench builds``."""
-    from convit_ssl.bench import builds
+    from convit_ssl.bench import builds, peers
 
     comparisons: list[dict[str, Any]] = []
     today = args.today_epochs or [args.epochs]
@@ -224,7 +224,8 @@ def run_builds(args: argparse.Namespace) -> None:
     tables = [builds.table(comparison) for comparison in builds.joined(made["comparisons"])]
     for table in tables:
         report.print_table(*table)
-    title = "Today's build against an earlier one"
+    is_peer = args.against in peers.PEERS
+    title = f"Today's build against {'lightly' if is_peer else 'an earlier one'}"
     report.write_markdown(args.markdown, title, made, tables, builds.NOTES)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from statistics import mean
 from typing import Any
 
@@ -64,7 +65,8 @@ def builds(results: list[dict[str, Any]]) -> str:
         options = dict(word.split("=", 1) for word in comparison["training"])
         method = options["config"].removeprefix("convit_")
         subset = options.get("data.subset", "").partition(",")[0]
-        training = ", ".join(filter(None, (options["data"], subset, method)))
+        data = options["data"] if "data_dir" not in options else Path(options["data_dir"]).name
+        training = ", ".join(filter(None, (data, subset, method)))
         before = comparison["rows"][0]["runs"]
         for row in comparison["rows"]:
             runs = row["runs"]
@@ -78,9 +80,13 @@ def builds(results: list[dict[str, Any]]) -> str:
                 f"{name}, {row['epochs']} epochs",
                 f"{mean(run['core_seconds'] for run in runs):.0f}",
                 f"{mean(shares):.2f}",
-                f"{100 * mean(run['knn_5'] for run in runs):.1f}",
+                *(
+                    f"{100 * mean(run[probe] for run in runs):.1f}" if probe in runs[0] else ""
+                    for probe in ("knn_5", "linear")
+                ),
             ])  # fmt: skip
-    return table(["training", "build", "core-seconds", "share of the time", "5-NN, %"], rows)
+    head = ["training", "build", "core-seconds", "share of the time", "5-NN, %", "linear, %"]
+    return table(head, rows)
 
 
 def ceiling(results: list[dict[str, Any]]) -> str:
