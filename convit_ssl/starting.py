@@ -23,6 +23,7 @@ OURS = "convit_ssl"
 
 _spoke: list[float] = []  # when the last line was written
 _own: list[str] = []  # who reports its own progress at present
+_parts: list[str] = []  # of the work, the innermost last
 
 
 def open_closed_streams() -> None:
@@ -75,6 +76,16 @@ def own_progress_ended(who: str) -> None:
         _own.remove(who)
 
 
+@contextlib.contextmanager
+def working_on(part: str) -> Iterator[None]:
+    """Lines that break a silence say ``part`` in place of "working" while the block runs."""
+    _parts.append(part)
+    try:
+        yield
+    finally:
+        _parts.remove(part)
+
+
 def pause(elapsed: float) -> float:
     """Seconds from one line of progress to the next, ``elapsed`` seconds after the work began."""
     return min(RAREST, max(EARLY if elapsed < 10 else LATER, elapsed / 12))
@@ -114,7 +125,7 @@ def _report(name: str, watched: int, ended: threading.Event) -> None:
 
 def _doing(library: str | None) -> str:
     if library is None:
-        return "working"
+        return _parts[-1] if _parts else "working"
     return "importing libraries" + ("" if library == OURS else f" ({library})")
 
 

@@ -23,6 +23,7 @@ from convit_ssl.evaluation.probes.knn import evaluate_knn
 from convit_ssl.evaluation.probes.linear import evaluate_linear
 from convit_ssl.models.products import SWITCH
 from convit_ssl.runs import RunFolder
+from convit_ssl.starting import working_on
 
 ROOT = Path(__file__).resolve().parents[2]
 TODAY, EARLIER = "today", "earlier"
@@ -215,9 +216,10 @@ def measure(
         for seed in seeds:
             for number, arm in enumerate(contenders):
                 run = place / f"run_{number}_{seed}"
-                found = _train(arm, setting, seed, run)
-                _check_source(arm, found["commit"], name)
-                found |= _probe(run, setting, place / f"features_{number}_{seed}", linear)
+                with working_on(f"{_title(arm.name, arm.epochs)}, seed {seed}"):
+                    found = _train(arm, setting, seed, run)
+                    _check_source(arm, found["commit"], name)
+                    found |= _probe(run, setting, place / f"features_{number}_{seed}", linear)
                 results[number].append(found)
                 said = ", ".join(f"{PROBES[k]} {100 * found[k]:.1f}" for k in PROBES if k in found)
                 print(f"{_title(arm.name, arm.epochs)}, seed {seed}: "

@@ -44,6 +44,14 @@ def test_silent_work_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_part_of_silent_work_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with starting.silence_reported("study"), starting.working_on("simclr, seed 0"):
+        time.sleep(0.3)
+    assert set(capsys.readouterr().err.splitlines()) == {"convit-ssl study: simclr, seed 0, 0 s"}
+    assert starting._parts == []
+
+
+@pytest.mark.usefixtures("quick")
 def test_who_reports_its_own_progress_is_not_interrupted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -45,6 +45,7 @@ from convit_ssl.evaluation.studies.baselines import CLASSIFIER, KNN, LINEAR
 from convit_ssl.methods.scale_tables import SMALLEST_LABELLED
 from convit_ssl.models import ConViT
 from convit_ssl.reading import read_record
+from convit_ssl.starting import working_on
 
 # Fine-tuning's share of the pretraining's processor time. Labels alone get both together.
 FINE_TUNING_SHARE = 0.5
@@ -114,7 +115,8 @@ class Baselines:
         args = self.args
         runs = {}
         for method in args.methods:
-            runs[method] = pretrained(args, self.out, trunk, method, seed)
+            with working_on(self._doing(f"pretraining of {beside(method, trunk)}", seed)):
+                runs[method] = pretrained(args, self.out, trunk, method, seed)
             self._cell(beside(method, trunk), seed, partial(self._frozen, runs[method], seed))
         model = self._model(str(runs[args.methods[0]].folder))
         untrained = probe_sources.untrained_like(model, self.images.probing(seed))
@@ -171,7 +173,8 @@ class Baselines:
             cell: Cell = read_record(path, "row", "probes")
         else:
             started = time.perf_counter()
-            cell = {"row": row, "seed": seed, **measure()}
+            with working_on(self._doing(row, seed)):
+                cell = {"row": row, "seed": seed, **measure()}
             cell["load_average"] = round(os.getloadavg()[0], 1)
             cell["wall_seconds"] = round(time.perf_counter() - started, 1)
             write_json(cell, path)
@@ -181,6 +184,11 @@ class Baselines:
             print(f"{row}{which and f', seed {seed}'}: {shown}", flush=True)
         self.cells.append(cell)
         write(self)
+
+    def _doing(self, row: str, seed: int | None) -> str:
+        """For the lines of progress."""
+        which = "" if seed is None else f", seed {seed}"
+        return f"{row}{which}, after {len(self.cells)} cells"
 
     def _features(self, source: probe_sources.Source, seed: int, core_seconds: float) -> Cell:
         """KNN and the linear probe of a source."""
