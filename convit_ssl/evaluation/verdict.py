@@ -34,6 +34,7 @@ class Verdict:
         labels: labelled images that the probe learned from.
         tested: images of the test, and groups where they were kept together.
         saturated: a reference is right on every image of the test, so nothing can beat it there.
+        score: of the network, by `metric`; None where only differences are known.
     """
 
     outcome: str
@@ -45,6 +46,7 @@ class Verdict:
     tested: str
     advice: Sequence[str] = field(default=())
     saturated: bool = False
+    score: float | None = None
 
     def lines(self) -> list[str]:
         """For a screen: the sentence, the other references, the reason, and what to try."""
@@ -92,6 +94,7 @@ class Verdict:
             "outcome": self.outcome,
             "text": self.text,
             "metric": self.metric,
+            **({} if self.score is None else {"score": self.score}),
             "probe": self.probe,
             "against": {name: found.as_dict() for name, found in self.differences.items()},
             "labels": self.labels,
@@ -148,7 +151,8 @@ def judge(
     tested = describe_test(predictions)
     outcome, text = sentence(found, metric, labels, tested)
     saturated = any(predictions.score(other, balanced) == 1 for other in references)
-    return Verdict(outcome, text, metric, probe, found, labels, tested, saturated=saturated)
+    score = predictions.score(name, balanced)
+    return Verdict(outcome, text, metric, probe, found, labels, tested, (), saturated, score)
 
 
 def describe_test(predictions: Predictions) -> str:

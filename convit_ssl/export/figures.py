@@ -132,18 +132,46 @@ def _protocol(settings: Mapping[str, Any]) -> str:
 
 def _evaluation(run: RunFolder, provenance: Mapping[str, Any]) -> list[Figure]:
     """The last online evaluation, if it is of the epoch of the weights."""
+    found = _verdict(run, provenance)
     measured = [row for row in run.rows()[0] if "knn" in row]
     last = measured[-1] if measured else {}
     if last.get("epoch") != provenance.get("epoch") or not is_share(last.get("knn")):
-        return []
+        return found
     return [
+        *found,
         Figure(
             "kNN",
             f"{100 * last['knn']:.1f} %",
             f"online, epoch {last.get('epoch', '?')} of the run",
             short_hash(last.get("fingerprint")),
             "this run",
-            "on a sample of the images",
+            printable(
+                f"while training, {last.get('knn_name') or 'on a sample of the images'}", 200
+            ),
+            str(provenance.get("fingerprint", "")),
+        ),
+    ]
+
+
+def _verdict(run: RunFolder, provenance: Mapping[str, Any]) -> list[Figure]:
+    """The accuracy that the run ended with, if its last epoch is that of the weights."""
+    try:
+        result = run.read_result()
+    except UserError:  # damaged; the command says so where it needs it
+        return []
+    verdict = result.get("verdict")
+    verdict = verdict if isinstance(verdict, Mapping) else {}
+    score: Any = verdict.get("score")
+    if result.get("epochs") != provenance.get("epoch") or not is_share(score):
+        return []
+    return [
+        Figure(
+            printable(f"{verdict.get('probe', '')} {verdict.get('metric', '')}".strip(), 80),
+            f"{100 * score:.1f} %",
+            "the run's verdict",
+            short_hash(result.get("fingerprint")),
+            "this run",
+            printable(f"{verdict.get('labels')} labels, tested on {verdict.get('tested')}", 200),
             str(provenance.get("fingerprint", "")),
         )
     ]

@@ -199,7 +199,9 @@ class Watch:
             result = self.knn(*made["network"], sides)
             figures["knn"] = result.accuracy[result.headline].value
             whole = len(rows) == len(self._bank) and len(sides.val_rows) == len(self._val)
-            figures["knn_name"] = result.name("all images" if whole else "sample")
+            extent = "all images" if whole else "sample"
+            # With images held out for the test, these are others, held out of what trains.
+            figures["knn_name"] = result.name("within train" if self._pools else extent)
             figures["width"] = bank.shape[1]
             figures |= self.references.figures(result, bank, sides, made.get(PIXELS))
         trunk.train(was_training)

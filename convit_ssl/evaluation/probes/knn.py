@@ -41,7 +41,8 @@ def knn_name(
         k: neighbours.
         weighted: whether near neighbours count more; else each has one vote.
         metric: one of `METRICS`.
-        extent: "all images", "sample" (as while training) or "subset" (of train).
+        extent: "all images", "sample" (as while training), "within train" (both sides are images
+            of train, as while training where others are held out) or "subset" (of train).
     """
     by = {"cosine": "cosine", "euclidean": "Euclidean"}[metric]
     return f"{'weighted' if weighted else 'plain'} {k}-NN ({by}, {extent})"

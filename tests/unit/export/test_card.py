@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from convit_ssl.errors import UserError
+from convit_ssl.evaluation.results import write_json
 from convit_ssl.export import load_trunk
 from convit_ssl.export.card import model_card, timm_arguments
 from convit_ssl.export.check import Difference
@@ -34,6 +35,21 @@ def test_a_card_says_what_is_known(run_folder: Path) -> None:
     assert model.provenance["fingerprint"] in card
     assert "mean (0.1, 0.2, 0.3)" in card
     assert 'timm.create_model("local-dir:.", pretrained=True)' in card
+
+
+def test_a_card_has_the_accuracy_of_the_verdict_and_what_it_is_of(run_folder: Path) -> None:
+    model = load_trunk(run_folder)
+    last = run_folder / "checkpoints" / "last.torch"
+    verdict = {"probe": "kNN", "metric": "accuracy", "score": 0.6, "labels": 120}
+    result = {"epochs": 7, "verdict": {**verdict, "tested": "30 images"}}
+    write_json(result, run_folder / "result.json")
+    found, online = figures_from_run(last, model.provenance)
+    assert (found.what, found.value) == ("kNN accuracy", "60.0 %")
+    assert found.protocol == "120 labels, tested on 30 images"
+    assert online.protocol.startswith("while training, ")
+    for other in ({"epochs": 6}, {"verdict": {**verdict, "score": 60}}, {"verdict": [1]}):
+        write_json({**result, **other}, run_folder / "result.json")
+        assert figures_from_run(last, model.provenance) == [online]
 
 
 def test_a_card_names_the_data_and_not_where_it_lay(run_folder: Path) -> None:

@@ -79,6 +79,7 @@ def test_the_test_part_is_read_for_the_verdict_alone(tmp_path: Path, opened: lis
     figures = look.look(trunk)
     assert opened == ["train"]
     assert {"knn", "knn_pixels", "over_pixels", "background"} <= figures.keys()
+    assert figures["knn_name"].endswith("within train)")  # not the images of the verdict
     groups = {f.split("/")[0] for f in look._bank.files}  # type: ignore[union-attr]
     voting, asked = look._pools  # type: ignore[misc]
     files = look._bank.files  # type: ignore[union-attr]
