@@ -212,7 +212,7 @@ def test_mask_and_subset_change_what_is_measured(
         ("other width", "nothing was loaded"),
         ("no checkpoint", "absent.torch"),
         ("unknown variant", "unknown model 'convit_nan'; did you mean 'convit_nano'"),
-        ("pixels have no reference", "CKPT is 'pixels' itself"),
+        ("pixels have no reference", "CKPT is 'pixels'; leave --references out"),
         ("pixels have no gates", "--mask has no effect on raw pixels"),
     ],
 )

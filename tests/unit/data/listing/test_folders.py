@@ -245,7 +245,7 @@ def test_classes_named_like_archives_and_members(tmp_path: Path) -> None:
 
 
 def test_open_dataset_names_its_options(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"one of digits, .*, textures, .*, imagenet, folder"):
+    with pytest.raises(UserError, match=r"choose from digits, .*, textures, .*, imagenet, folder"):
         open_dataset("digit")
     for name in ("folder", "imagenet"):
         with pytest.raises(UserError, match="needs data_dir="):

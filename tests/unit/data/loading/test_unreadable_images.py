@@ -140,7 +140,7 @@ def test_one_bad_image_of_a_few_is_tolerated_unless_none_may_be(tmp_path: Path) 
     assert len(list(open_dataset("folder", tmp_path))) == 10
     with pytest.raises(UserError, match="max_corrupt=0 allows"):
         list(open_dataset("folder", tmp_path, max_corrupt=0.0))
-    with pytest.raises(UserError, match="between 0 and 1"):
+    with pytest.raises(UserError, match="fraction from 0 to 1"):
         open_dataset("folder", tmp_path, max_corrupt=5)
 
 

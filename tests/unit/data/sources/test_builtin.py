@@ -211,7 +211,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "1,000 images, 10 classes, 8 x 8 pixels" in said
     assert len(said.splitlines()) == 4
     assert run_command("data", ["digitz"]) == 2
-    assert "one of digits" in capsys.readouterr().err
+    assert "choose from digits" in capsys.readouterr().err
 
 
 def fake_elpv(folder: Path, cells: int = 60) -> Path:
