@@ -230,7 +230,7 @@ def confusion_figure(features: FeatureMap) -> Figure | None:
         classified.confusion / np.maximum(count, 1), cmap="viridis", vmin=0, vmax=1
     )
     places = range(len(features.classes))
-    names = [as_label(name[:12]) for name in features.classes]
+    names = [as_label(name if len(name) <= 20 else f"{name[:19]}…") for name in features.classes]
     axis.set_xticks(places, names, rotation=90, fontsize=8)
     axis.set_yticks(places, names, fontsize=8)
     axis.set(xlabel="taken for", ylabel="class")

@@ -146,20 +146,36 @@ function crosshair(svg, series, x, y, box, options) {
   });
 }
 
-// A table of coloured cells with their values; rows: [{name, values}].
+const LETTER = 6.6; // pixels of a letter of a chart, about
+
+// A name that fits; the whole one is in the cells' titles.
+function shortened(name, letters) {
+  return name.length > letters ? `${name.slice(0, letters - 1)}…` : name;
+}
+
+// A table of coloured cells with their values; rows: [{name, values}]. Heads that are wider than
+// their columns are slanted.
 function heatTable(options) {
   const holder = el("div", { class: "scroll" });
   responsive(holder, (width) => {
     const columns = options.columns.length;
     const left = options.left || 62;
-    const cell = Math.max(options.smallest || 26, Math.min(options.largest || 54, (width - left - 8) / columns));
+    const longest = LETTER * Math.max(...options.columns.map((name) => name.length));
+    const cellOf = (right) => Math.max(options.smallest || 26, Math.min(options.largest || 54, (width - left - right - 8) / columns));
+    const slanted = longest > cellOf(0);
+    const lean = slanted ? 0.71 * longest : 0;
+    const cell = cellOf(Math.max(0, lean - cellOf(lean) / 2));
     const high = Math.min(cell, options.tall || 30);
-    const total = left + cell * columns + 2;
-    const height = high * options.rows.length + 34;
+    const total = left + cell * columns + 2 + Math.max(0, lean - cell / 2);
+    const heads = 18 + lean;
+    const height = heads + high * options.rows.length + 16;
     const svg = el("svg", { class: "chart", viewBox: `0 0 ${total} ${height}`, height, role: "img", "aria-label": options.alt, style: `width:${total}px` });
-    options.columns.forEach((name, i) => svg.append(el("text", { x: left + cell * (i + 0.5), y: 12, "text-anchor": "middle" }, name)));
+    options.columns.forEach((name, i) => {
+      const x = left + cell * (i + 0.5), y = heads - 6;
+      svg.append(el("text", slanted ? { x, y, transform: `rotate(-45 ${x} ${y})` } : { x, y, "text-anchor": "middle" }, name));
+    });
     options.rows.forEach((row, r) => {
-      const top = 18 + r * high;
+      const top = heads + r * high;
       svg.append(el("text", { x: left - 8, y: top + high / 2 + 4, "text-anchor": "end" }, row.name));
       row.values.forEach((value, c) => {
         const colour = value === null ? null : viridis(options.colour ? options.colour(value, r) : value);

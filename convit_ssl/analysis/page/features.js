@@ -134,12 +134,15 @@ function classPanel(panel, body) {
   const shown = few ? order : [...order].sort((a, b) => right[a] - right[b]).slice(0, 20);
   const counts = confusion.map((row) => row.reduce((a, b) => a + b, 0));
   const bars = el("table", { class: "data" }, el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "class"), el("th", { scope: "colgroup", colspan: 2 }, "right"), el("th", { scope: "col", class: "n" }, "images"))),
-    el("tbody", {}, shown.map((i) => el("tr", {}, el("td", {}, panel.classes[i]), el("td", { class: "n" }, `${(100 * right[i]).toFixed(0)} %`),
-      el("td", { style: "width:45%" }, el("div", { style: `height:12px;border-radius:3px;background:${PALETTE[0]};width:${100 * right[i]}%` })), el("td", { class: "n" }, String(counts[i]))))));
+    el("tbody", {}, shown.map((i) => el("tr", {}, el("td", { style: "overflow-wrap:break-word" }, panel.classes[i]), el("td", { class: "n", style: "white-space:nowrap" }, `${(100 * right[i]).toFixed(0)} %`),
+      el("td", { style: "width:40%" }, el("div", { style: `height:12px;border-radius:3px;background:${PALETTE[0]};width:${100 * right[i]}%` })), el("td", { class: "n" }, String(counts[i]))))));
   const right_side = el("div");
   if (few) {
-    right_side.append(heatTable({ left: innerWidth < 760 ? 56 : 92, smallest: 20, columns: order.map((i) => panel.classes[i].slice(0, 6)), columnName: "taken for", xLabel: "taken for", text: (value) => (value ? String(value) : "·"),
-      colour: (value, row) => value / Math.max(counts[order[row]], 1), rows: order.map((i) => ({ name: panel.classes[i].slice(0, 12), values: order.map((j) => confusion[i][j]) })),
+    const letters = innerWidth < 760 ? 12 : 20;
+    const names = order.map((i) => shortened(panel.classes[i], letters));
+    const left = 14 + LETTER * Math.max(6, ...names.map((name) => name.length));
+    right_side.append(heatTable({ left, smallest: 20, columns: names, columnName: "taken for", xLabel: "taken for", text: (value) => (value ? String(value) : "·"),
+      colour: (value, row) => value / Math.max(counts[order[row]], 1), rows: order.map((i, row) => ({ name: names[row], values: order.map((j) => confusion[i][j]) })),
       alt: `Confusion matrix; ${(100 * accuracy).toFixed(1)} % on the diagonal` }));
   } else {
     const pairs = order.flatMap((i) => order.filter((j) => j !== i && confusion[i][j]).map((j) => [confusion[i][j], i, j])).sort((a, b) => b[0] - a[0]).slice(0, 20);
