@@ -7,13 +7,13 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from convit_ssl.bench import peers
+from convit_ssl.bench.processes import run_timed
 from convit_ssl.bench.report import TableOf
 from convit_ssl.children import SAFE
 from convit_ssl.errors import UserError
@@ -273,29 +273,6 @@ def _check_source(arm: Arm, ran: str | None, wanted: str) -> None:
             f"python ran {ran} instead of {wanted}: another convit_ssl comes before PYTHONPATH "
             "here; run this in an environment that has no installed copy"
         )
-
-
-def run_timed(
-    line: Sequence[str], environment: Mapping[str, str], log: Path
-) -> tuple[int, float, float]:
-    """Run a command; its exit code, processor time and seconds.
-
-    The processor time is that of the process and of all its children that it waited for.
-    """
-    began = time.perf_counter()
-    with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            line, env=dict(environment), stdout=file, stderr=subprocess.STDOUT, cwd=log.parent
-        )
-        try:
-            _, status, usage = os.wait4(process.pid, 0)
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
-    process.returncode = os.waitstatus_to_exitcode(status)
-    spent = usage.ru_utime + usage.ru_stime
-    return process.returncode, spent, time.perf_counter() - began
 
 
 def _probe(run: Path, setting: Setting, features: Path, linear: bool) -> dict[str, float]:
