@@ -16,7 +16,7 @@ from typing import Any
 
 from convit_ssl.evaluation.paired import LEVEL, Difference, Predictions, compare
 
-# A test this many times as large is still worth naming; beyond it, there is no difference to find.
+# No test set more than this many times as large is suggested: the difference is too small for that.
 WITHIN_REACH = 10
 
 
@@ -61,7 +61,7 @@ class Verdict:
 
     @property
     def why(self) -> str:
-        """The reason for "not better" or "worse", in numbers; "" where there is no more to say."""
+        """Why the outcome is "not better" or "worse"; "" if the differences say it all."""
         name = closest_reference(
             {name: one for name, one in self.differences.items() if not one.is_better}
         )
@@ -75,7 +75,8 @@ class Verdict:
                 "(in training data.folds) in place of a hold-out"
             )
         needed = units_needed(one)
-        if needed is not None or one.low > 0:
+        beyond_zero = one.low > 0 or one.high < 0
+        if needed is not None or (beyond_zero and not one.is_worse):
             unit = "groups" if " group" in self.tested else "test images"
             few = f"{one.units:,} {unit} are too few to tell {100 * one.value:+.1f} points from 0"
             return few + (f"; about {needed:,} would do if the difference stays" if needed else "")

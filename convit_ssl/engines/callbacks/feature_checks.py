@@ -200,7 +200,7 @@ class Watch:
             figures["knn"] = result.accuracy[result.headline].value
             whole = len(rows) == len(self._bank) and len(sides.val_rows) == len(self._val)
             extent = "all images" if whole else "sample"
-            # With images held out for the test, these are others, held out of what trains.
+            # Images that are held out for the test are not used before the verdict.
             figures["knn_name"] = result.name("within train" if self._pools else extent)
             figures["width"] = bank.shape[1]
             figures |= self.references.figures(result, bank, sides, made.get(PIXELS))

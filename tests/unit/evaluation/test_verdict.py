@@ -152,6 +152,15 @@ def test_the_reason_is_given_in_numbers(
     assert [line for line in verdict.lines() if "why" in line] == [f"  why: {why}"] * bool(why)
 
 
+def test_an_interval_below_zero_that_few_groups_made_proves_nothing_either() -> None:
+    found = {
+        "pixels": Difference(-0.21, -0.36, -0.07, 0.06, 7),
+        "untrained": Difference(0.2, 0.1, 0.3, 0.001, 7),
+    }
+    verdict = Verdict("", "", "accuracy", "kNN", found, 72, "28 images in 7 groups")
+    assert verdict.why == "7 groups are too few to tell -21.0 points from 0"
+
+
 def test_a_test_as_large_as_is_asked_for_would_do() -> None:
     found = Difference(0.03, -0.01, 0.07, 0.2, 500)
     needed = units_needed(found)
